@@ -1,0 +1,32 @@
+"""Shared by all tests: the paths and switches of scripts/common.sh, and `unit` as the mark of a test that has none."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent
+# For processes that tests start: scripts, servers, Ray workers.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "verl")])
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "DO_NOT_TRACK": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks every test without `integration` as `unit`."""
+    for item in items:
+        if not item.get_closest_marker("integration"):
+            item.add_marker("unit")
+
+
+@pytest.fixture(autouse=True)
+def _in_repository_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)

@@ -1,0 +1,117 @@
+"""The red-blue loop (Eq. 12-14) for one dialogue: red rewrites each template turn, blue answers, the evaluator scores.
+
+A failed call ends the dialogue there with its outcome; nothing invented enters the history. Answers already paid for
+come back from the cache, so a resumed dialogue goes on at the turn where it stopped.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_construction.bootstrap.answer_format import follows_format, format_instruction
+from data_construction.bootstrap.keep import why_dropped
+from data_construction.calls import Answer, Caller, Rejected
+from data_construction.config import Bootstrap
+from safer_steer.chat import dialogue_messages
+from safer_steer.dialogue import Dialogue, Turn, dialogue_id
+from safer_steer.prompts import Prompt
+from safer_steer.rows import Reject
+from safer_steer.verdict import Outcome, TurnScores
+
+REWRITE = Prompt(Path(__file__).with_name("rewrite.jinja"))
+TURN_SCORES = Prompt(Path(__file__).with_name("turn_scores.jinja"))
+CARRIED_META = ("seed", "split", "technique", "generated_attack")
+
+
+class Rewrite(Answer):
+    """The user turn u_t that red makes of the template turn."""
+
+    user: str
+
+
+class ScoredTurn(Answer):
+    """The evaluator's scores of one assistant turn."""
+
+    scores: TurnScores
+    rationale: str
+
+
+@dataclass(frozen=True)
+class BootstrapTask:
+    """One Stage I dialogue to bootstrap."""
+
+    template: Dialogue
+
+    @property
+    def task_id(self) -> str:
+        """Stable over runs: the template's id is a hash of its content."""
+        return f"stage2/{self.template.id}"
+
+
+class RedBlueLoop:
+    """Bootstraps dialogues, any number at once."""
+
+    def __init__(self, caller: Caller, config: Bootstrap, guidelines: str):
+        self._caller, self._config = caller, config
+        self._system = guidelines.strip() + format_instruction(config.assistant_tags)
+
+    async def __call__(self, task: BootstrapTask) -> Dialogue | Reject:
+        """The scored dialogue with `meta.keep` and `meta.reason`, or why it ended, with its turns so far."""
+        template, turns = task.template, []
+        try:
+            for index in range(len(template.turns)):
+                turns.append(await self._turn(task, turns, index))
+        except Rejected as stop:
+            done = {"dialogue": template.id, "turns": [turn.model_dump(mode="json") for turn in turns]}
+            reject = stop.with_row(done).reject
+            detail = f"turn {len(turns) + 1} of {len(template.turns)}: {reject.detail}"
+            return Reject(reject.reason, detail, reject.outcome, reject.row)
+        reason = why_dropped([turn.scores for turn in turns], self._config.tau_safe, self._config.tau_help)
+        meta = {name: template.meta[name] for name in CARRIED_META if name in template.meta}
+        meta |= {"task": task.task_id, "template": template.id, "keep": not reason, "reason": reason}
+        content = [text for turn in turns for text in (turn.user, turn.assistant)]
+        new_id = dialogue_id(template.source, template.meta["seed"], template.kind, template.strategy, content)
+        return template.model_copy(update={"id": new_id, "turns": turns, "meta": meta})
+
+    async def _turn(self, task: BootstrapTask, turns: list[Turn], index: int) -> Turn:
+        dialogue, template, ask = task.template, task.template.turns[index], self._caller.ask
+        pairs = [{"user": turn.user, "assistant": turn.assistant} for turn in turns]
+        shown = [dialogue.images_at(number) for number in range(index + 1)]
+        seen, key = [image for images in shown for image in images], (task.task_id, index)
+
+        data = {"history": pairs, "template": template.user, "kind": dialogue.kind}
+        user = (await ask("red", REWRITE, Rewrite, name="rewrite", data=data, images=seen, key=key)).user.strip()
+        if not user:
+            raise Rejected("rewrite: empty turn", "the red agent wrote nothing")
+        answer = await self._answer(user, turns, shown, key)
+
+        data = {"history": pairs, "user": user, "assistant": answer}
+        try:
+            scored = await ask(
+                "evaluator", TURN_SCORES, ScoredTurn, name="turn_scores", data=data, images=seen, key=key
+            )
+        except Rejected as stop:
+            raise stop.with_row({"unscored": {"user": user, "assistant": answer}}) from stop
+        meta = {"rationale": scored.rationale} | {k: v for k, v in template.meta.items() if k in ("goal", "risk")}
+        return Turn(
+            user=user,
+            template=template.user,
+            assistant=answer,
+            scores=scored.scores,
+            images=template.images,
+            meta=meta,
+        )
+
+    async def _answer(self, user: str, turns: list[Turn], shown: list[list[str]], key: tuple) -> str:
+        history = [(turn.user, turn.assistant) for turn in turns]
+        pictures = [self._caller.paths(images) for images in shown]
+        messages = dialogue_messages([*history, (user, None)], pictures, self._system)
+        reply = await self._caller.clients["blue"].chat(messages, seed=self._caller.sampling_seed("blue", *key))
+        answer = (reply.text or "").strip()
+        if reply.outcome != Outcome.OK:
+            raise Rejected(f"blue: {reply.outcome}", reply.detail, reply.outcome)
+        if not answer:
+            raise Rejected("blue: empty answer", "only white space")
+        if not follows_format(answer, self._config.assistant_tags):
+            tags = ", ".join(self._config.assistant_tags)
+            raise Rejected("blue: wrong format", f"expected the tags {tags}; got {answer[:80]!r}")
+        return answer

@@ -1,0 +1,94 @@
+"""The model calls of a task: prompt, data, pictures -> a validated answer, or the end of the task with its reason."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+from safer_steer.chat import user_message
+from safer_steer.dialogue import stable_hash
+from safer_steer.llm import LLMClient
+from safer_steer.prompts import Prompt
+from safer_steer.rows import Reject
+
+Schema = TypeVar("Schema", bound=BaseModel)
+Result = TypeVar("Result")
+
+
+class Answer(BaseModel):
+    """A structured answer: every field is required and no other is allowed, as strict JSON schemas want it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Rejected(Exception):
+    """Ends a task with a `Reject`; `row` is what to store beside the reason."""
+
+    def __init__(self, reason: str, detail: str = "", outcome: str | None = None, row: dict[str, Any] | None = None):
+        super().__init__(f"{reason}: {detail}")
+        self.reject = Reject(reason, detail, outcome, row or {})
+
+    def with_row(self, extra: dict[str, Any]) -> "Rejected":
+        """The same end with more to store."""
+        reject = self.reject
+        return Rejected(reject.reason, reject.detail, reject.outcome, reject.row | extra)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """What tasks call models with: clients by role, the folder that picture paths are relative to, the run's seed."""
+
+    clients: dict[str, LLMClient]
+    folder: Path
+    seed: int
+    _running: dict[Any, asyncio.Future] = field(default_factory=dict)
+
+    def sampling_seed(self, *parts: Any) -> int:
+        """A seed in [0, 2**31) that depends on nothing but the run's seed and `parts`."""
+        return int(stable_hash(self.seed, *parts), 16) % 2**31
+
+    def paths(self, images: Sequence[str]) -> list[Path]:
+        """Stored pictures as files."""
+        return [self.folder / image for image in images]
+
+    async def ask(
+        self,
+        role: str,
+        prompt: Prompt,
+        schema: type[Schema],
+        *,
+        name: str,
+        data: dict[str, Any],
+        images: Sequence[str],
+        key: Sequence[Any],
+    ) -> Schema:
+        """Asks a role for one `schema`.
+
+        Args:
+            role: whose client to use.
+            prompt: template with a variable `data` in its data block.
+            schema: what the answer must be.
+            name: the JSON schema's name, and the first part of a reject's reason.
+            data: what the prompt's data block holds.
+            images: stored pictures to show.
+            key: what the sampling seed depends on beside `name`.
+
+        Raises:
+            Rejected: no usable answer; the reason is "NAME: OUTCOME".
+        """
+        message = user_message(prompt.render(data=data), self.paths(images))
+        seed = self.sampling_seed(name, *key)
+        answer = await self.clients[role].structured([message], schema, name=name, seed=seed)
+        if answer.value is None:
+            raise Rejected(f"{name}: {answer.outcome}", answer.detail, answer.outcome)
+        return answer.value
+
+    async def once(self, key: Any, start: Callable[[], Awaitable[Result]]) -> Result:
+        """Runs `start` once for all tasks that need it at the same time; later ones find its answer in the cache."""
+        if key not in self._running:
+            self._running[key] = asyncio.ensure_future(start())
+            self._running[key].add_done_callback(lambda _: self._running.pop(key, None))
+        return await asyncio.shield(self._running[key])

@@ -1,0 +1,208 @@
+"""The config of `data_construction.run`: sources, kinds, turns, red team, bootstrapping, splits, roles, services."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, RootModel, field_validator, model_validator
+
+from data_construction.red_team.strategies import STRATEGIES
+from data_construction.red_team.techniques import POOLS
+from data_construction.sources import READERS
+from safer_steer.config import Section
+from safer_steer.dialogue import Kind
+from safer_steer.llm import EndpointConfig
+from safer_steer.servers import ServiceConfig
+
+Step = Literal["stage1", "stage2", "assemble"]
+Role = Literal["generator", "target", "red", "blue", "evaluator"]
+STAGE_ROLES: dict[str, tuple[Role, ...]] = {
+    "stage1": ("generator", "target", "evaluator"),
+    "stage2": ("red", "blue", "evaluator"),
+}
+GUIDELINES = str(Path(__file__).parent / "prompts" / "guidelines.md")
+
+
+class Facts(RootModel[dict[str, Any]]):
+    """The part of the config that one step's results depend on, for its fingerprint."""
+
+
+class SourceConfig(Section):
+    """Where seeds come from."""
+
+    reader: str
+    path: str
+    split: Literal["train", "bench"] = "train"
+    kinds: list[Kind] | None = None  # None: the run's kinds
+    benchmark: str | None = None  # None: the seed's meta.benchmark, else the source's name
+    limit: Annotated[int, Field(ge=1)] | None = None  # seeds, the first ones in file order
+    fields: dict[str, str] = {}  # our field -> theirs; "a.b" reaches into objects
+
+    @field_validator("reader")
+    @classmethod
+    def _known_reader(cls, name: str) -> str:
+        return _known(name, READERS, "reader")
+
+
+class TurnRange(Section):
+    """How many user turns a dialogue gets: uniform over [min, max], or by `weights`, one for each number."""
+
+    min: Annotated[int, Field(ge=2, le=10)] = 2
+    max: Annotated[int, Field(ge=2, le=10)] = 10
+    weights: list[Annotated[float, Field(ge=0)]] | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.min > self.max:
+            raise ValueError(f"min {self.min} is above max {self.max}")
+        if self.weights is not None and (len(self.weights) != self.max - self.min + 1 or not sum(self.weights)):
+            raise ValueError(
+                f"weights must be {self.max - self.min + 1} numbers, one for each of {self.min}..{self.max}, not all 0"
+            )
+        return self
+
+
+class Turns(Section):
+    """Turn ranges by kind (Sec. 4.2: 2-10)."""
+
+    benign: TurnRange = TurnRange()
+    obfuscated: TurnRange = TurnRange()
+    red_team: TurnRange = TurnRange()
+
+
+class RedTeam(Section):
+    """Strong red-team (Eq. 10-11)."""
+
+    strategies: list[str] = list(STRATEGIES)
+    strategies_per_seed: Annotated[int, Field(ge=1)] = len(STRATEGIES)
+    technique_pool: str = "paper"
+    success_score: Annotated[int, Field(ge=2, le=5)] = 4  # on the leak judge's 1-5 scale
+
+    @field_validator("strategies")
+    @classmethod
+    def _known_strategies(cls, names: list[str]) -> list[str]:
+        return [_known(name, STRATEGIES, "strategy") for name in names]
+
+    @field_validator("technique_pool")
+    @classmethod
+    def _known_pool(cls, name: str) -> str:
+        return _known(name, POOLS, "technique pool")
+
+
+class Bootstrap(Section):
+    """Red-blue loop and keep rule (Eq. 12-15)."""
+
+    tau_safe: Annotated[int, Field(ge=1, le=10)] = 8
+    tau_help: Annotated[float, Field(ge=1, le=10)] = 7.0
+    guidelines: str = GUIDELINES
+    assistant_tags: list[str] = []  # e.g. [thinking, answer]; empty: plain answers
+    candidates: Annotated[int, Field(ge=1)] | None = None  # dialogues to bootstrap, in the mix of SFT; None: all
+
+
+class Split(Section):
+    """Size and kind mix of one split; `size: null` takes every row of the kinds in `mix`."""
+
+    size: Annotated[int, Field(ge=0)] | None = None
+    mix: dict[Kind, Annotated[float, Field(ge=0)]] = {"benign": 1.0, "obfuscated": 1.0, "red_team": 1.0}
+
+    @model_validator(mode="after")
+    def _some_kind(self) -> Self:
+        if not sum(self.mix.values()):
+            raise ValueError("mix needs at least one kind with a weight above 0")
+        return self
+
+
+class SftSplit(Split):
+    """STEER-SFT; `origin` is `bootstrapped` (Stage II) or `answered` (Stage I rows whose every turn has an answer)."""
+
+    origin: Literal["bootstrapped", "answered"] = "bootstrapped"
+
+
+class Assemble(Section):
+    """The three splits; `rl_share` of the train pictures are set aside for STEER-RL, so that no picture is in both."""
+
+    rl_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    sft: SftSplit = SftSplit()
+    rl: Split = Split()
+    bench: Split = Split()
+
+
+class DataConfig(Section):
+    """Everything `python -m data_construction.run` reads."""
+
+    root: str
+    seed: int = 0
+    steps: Annotated[list[Step], Field(min_length=1)] = ["stage1", "stage2", "assemble"]
+    kinds: Annotated[list[Kind], Field(min_length=1)] = ["benign", "obfuscated", "red_team"]
+    sources: Annotated[dict[str, SourceConfig], Field(min_length=1)]
+    turns: Turns = Turns()
+    red_team: RedTeam = RedTeam()
+    bootstrap: Bootstrap = Bootstrap()
+    assemble: Assemble = Assemble()
+    roles: dict[Role, EndpointConfig]
+    services: dict[str, ServiceConfig] = {}
+    concurrency: Annotated[int, Field(ge=1)] = 64  # tasks in flight
+    max_transport_rate: Annotated[float, Field(ge=0, le=1)] = 0.2  # share of tasks without an answer that stops the run
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        missing = [role for role in self.roles_needed() if role not in self.roles]
+        if missing:
+            raise ValueError(
+                f"roles: no endpoint for {', '.join(missing)}, which the steps {', '.join(self.steps)} need"
+            )
+        if self.has_red_team() and not eligible_techniques(self.red_team, self.turns.red_team):
+            raise ValueError(
+                f"no technique of pool {self.red_team.technique_pool!r} takes {self.turns.red_team.min} or more turns"
+            )
+        if len(self.red_team.strategies) < self.red_team.strategies_per_seed:
+            raise ValueError(
+                f"red_team.strategies_per_seed is above the number of strategies, {len(self.red_team.strategies)}"
+            )
+        return self
+
+    @property
+    def folder(self) -> Path:
+        """The data folder, `${root}/data`."""
+        return Path(self.root) / "data"
+
+    def kinds_of(self, source: SourceConfig) -> list[Kind]:
+        """The kinds made from a source's seeds."""
+        return source.kinds or self.kinds
+
+    def has_red_team(self) -> bool:
+        """True when some source's seeds are red-teamed."""
+        return any("red_team" in self.kinds_of(source) for source in self.sources.values())
+
+    def roles_needed(self) -> list[Role]:
+        """The roles that the configured steps call."""
+        roles = [role for step in self.steps for role in STAGE_ROLES.get(step, ())]
+        without = set() if self.has_red_team() else {"target"} | (set() if "stage2" in self.steps else {"evaluator"})
+        return [role for role in dict.fromkeys(roles) if role not in without]
+
+    def facts(self, step: Step) -> Facts:
+        """What a step's results depend on, so that other settings may change when it is resumed."""
+        data = self.model_dump(mode="json")
+        names = {
+            "stage1": ("kinds", "sources", "turns", "red_team"),
+            "stage2": ("bootstrap",),
+            "assemble": ("assemble",),
+        }[step]
+        facts = {name: data[name] for name in ("seed", *names)}
+        facts["roles"] = {role: data["roles"][role] for role in STAGE_ROLES.get(step, ()) if role in data["roles"]}
+        if step == "stage2":
+            facts |= {"rl_share": self.assemble.rl_share, "mix": data["assemble"]["sft"]["mix"]}
+            facts["bootstrap"] = {k: v for k, v in facts["bootstrap"].items() if k != "guidelines"}  # hashed by content
+        return Facts(facts)
+
+
+def eligible_techniques(red_team: RedTeam, turns: TurnRange) -> list[str]:
+    """The techniques of the configured pool whose turn range meets the configured one."""
+    pool = POOLS[red_team.technique_pool]
+    return [key for key, item in pool.items() if item.min_turns <= turns.max and item.max_turns >= turns.min]
+
+
+def _known(name: str, registry: Mapping[str, Any], what: str) -> str:
+    if name not in registry:
+        raise ValueError(f"unknown {what} {name!r}; choose from: {', '.join(registry)}")
+    return name

@@ -1,0 +1,56 @@
+"""The four modules in order, M1 -> M2 -> M3 -> M4; only scripts that succeed against the target become dialogues."""
+
+from data_construction.calls import Caller, Rejected
+from data_construction.red_team.forensics import analyse
+from data_construction.red_team.intent import rewrite_intent
+from data_construction.red_team.plan import Script, plan_script
+from data_construction.red_team.simulate import Play, simulate
+from data_construction.tasks import StageOneTask, make_dialogue
+from safer_steer.dialogue import Dialogue, Turn
+
+FAILED = "attack failed"
+UNSCORED = "attack unscored"
+
+
+async def attack(task: StageOneTask, caller: Caller, success_score: int) -> Dialogue:
+    """Makes and tries one red-team dialogue.
+
+    Raises:
+        Rejected: no usable answer, or no success; what is stored holds strategy, technique and the transcript.
+    """
+    try:
+        forensics = await analyse(task, caller)
+        intent = await rewrite_intent(task, forensics, caller)
+        script = await plan_script(task, intent, caller)
+        image = task.row.seed.image
+        play = await simulate(script.users(), image, caller, success_score=success_score, task_id=task.task_id)
+        if play.success_turn is None:
+            raise _no_success(play, success_score)
+    except Rejected as stop:
+        names = {"strategy": task.strategy_key, "technique": task.technique_key, "generated_attack": True}
+        raise stop.with_row(names) from stop
+    meta = {
+        "technique": task.technique_key,
+        "generated_attack": True,
+        "success_turn": play.success_turn,
+        "transcript": play.transcript(),
+    }
+    return make_dialogue(task, _turns(script, play), meta)
+
+
+def _no_success(play: Play, success_score: int) -> Rejected:
+    row = {"transcript": play.transcript()}
+    if play.unscored:
+        detail = f"{play.unscored} of {len(play.turns)} answers have no score; none of the others is a leak"
+        return Rejected(UNSCORED, detail, row=row)
+    highest = max(turn.leak for turn in play.turns)
+    return Rejected(FAILED, f"highest score {highest}, needed {success_score}", row=row)
+
+
+def _turns(script: Script, play: Play) -> list[Turn]:
+    """The whole script, which is what succeeded; leak scores stand at the turns that were played."""
+    leaks = [turn.leak for turn in play.turns] + [None] * (len(script.turns) - len(play.turns))
+    return [
+        Turn(user=user, meta={"goal": turn.goal, "risk": turn.risk, "leak": leak})
+        for user, turn, leak in zip(script.users(), script.turns, leaks, strict=True)
+    ]

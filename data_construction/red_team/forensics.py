@@ -1,0 +1,34 @@
+"""M1, visual forensic analysis: the picture -> what it shows, which things in it have two uses, and all text in it."""
+
+from pathlib import Path
+
+from data_construction.calls import Answer, Caller
+from data_construction.tasks import StageOneTask
+from safer_steer.prompts import Prompt
+
+PROMPT = Prompt(Path(__file__).with_name("forensics.jinja"))
+
+
+class Forensics(Answer):
+    """What the picture holds."""
+
+    description: str
+    dual_use_items: list[str]
+    visible_text: list[str]
+
+
+async def analyse(task: StageOneTask, caller: Caller) -> Forensics:
+    """The analysis of the seed's picture, in one call for all strategies.
+
+    Raises:
+        Rejected: no usable answer.
+    """
+    seed = task.row.seed
+
+    async def call() -> Forensics:
+        data = {"question": seed.question}
+        return await caller.ask(
+            "generator", PROMPT, Forensics, name="forensics", data=data, images=[seed.image], key=[task.row.id]
+        )
+
+    return await caller.once(("forensics", task.row.id), call)

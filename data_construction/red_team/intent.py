@@ -1,0 +1,30 @@
+"""M2, adversarial intent rewriting: question, strategy, forensics -> the question in the strategy's disguise."""
+
+from pathlib import Path
+
+from data_construction.calls import Answer, Caller
+from data_construction.red_team.forensics import Forensics
+from data_construction.tasks import StageOneTask
+from safer_steer.prompts import Prompt
+
+PROMPT = Prompt(Path(__file__).with_name("intent.jinja"))
+
+
+class Intent(Answer):
+    """The rewritten question, and why it fits the strategy."""
+
+    rationale: str
+    rewritten: str
+
+
+async def rewrite_intent(task: StageOneTask, forensics: Forensics, caller: Caller) -> Intent:
+    """Rewrites the seed's question under the task's strategy.
+
+    Raises:
+        Rejected: no usable answer.
+    """
+    seed = task.row.seed
+    data = {"question": seed.question, "strategy": task.strategy.as_data(), "forensics": forensics.model_dump()}
+    return await caller.ask(
+        "generator", PROMPT, Intent, name="intent", data=data, images=[seed.image], key=[task.task_id]
+    )

@@ -1,0 +1,28 @@
+"""Stages I and II: seeds -> dialogues -> STEER-SFT, STEER-RL and STEER-Bench, all in `${root}/data`.
+
+    python -m data_construction.run [CONFIG] [key=value ...] [--dry-run]
+
+Steps (config `steps`): `stage1` probe, expand and red-team; `stage2` red-blue bootstrapping with the keep rule;
+`assemble` the splits. Each step resumes by task id, and does nothing when it is finished.
+"""
+
+from data_construction.assemble.write import run_assemble
+from data_construction.config import DataConfig
+from data_construction.plan import plan
+from data_construction.stage_one import run_stage_one
+from data_construction.stage_two import run_stage_two
+from safer_steer.cli import run_cli
+
+DEFAULT_CONFIG = "configs/data_construction/miniature.yaml"
+STEPS = {"stage1": run_stage_one, "stage2": run_stage_two, "assemble": run_assemble}
+
+
+def main(config: DataConfig) -> None:
+    """Runs the configured steps in their order."""
+    for name, step in STEPS.items():
+        if name in config.steps:
+            step(config)
+
+
+if __name__ == "__main__":
+    run_cli(__doc__, DataConfig, plan, main, DEFAULT_CONFIG)

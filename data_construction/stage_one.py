@@ -1,0 +1,126 @@
+"""Stage I (Sec. 4.2): seeds -> `dialogues.jsonl`, rejects with reasons -> `rejects.jsonl`; resumes by task id."""
+
+import asyncio
+from pathlib import Path
+
+from data_construction import expand, probe
+from data_construction.calls import Caller, Rejected
+from data_construction.config import DataConfig, Role
+from data_construction.red_team import forensics, intent, plan, simulate
+from data_construction.red_team.attack import attack
+from data_construction.roles import endpoints, open_clients, usage_of
+from data_construction.seeds import IngestTask, SeedRow, ingest, ingest_tasks
+from data_construction.tasks import StageOneTask, stage_one_tasks
+from safer_steer.dialogue import Dialogue
+from safer_steer.errors import UserError
+from safer_steer.llm import LLMClient
+from safer_steer.rows import Counts, Reject, count_results, process_rows
+from safer_steer.runs import Run
+from safer_steer.store import JsonlStore
+
+RECORD = "run.stage1.json"
+PROMPTS = {
+    "probe": probe.PROMPT,
+    "expand": expand.PROMPT,
+    "forensics": forensics.PROMPT,
+    "intent": intent.PROMPT,
+    "plan": plan.PROMPT,
+    "leak": simulate.PROMPT,
+}
+
+
+class StageOne:
+    """Makes one dialogue of any kind."""
+
+    def __init__(self, config: DataConfig, clients: dict[str, LLMClient]):
+        self._success_score = config.red_team.success_score
+        self._caller = Caller(clients, config.folder, config.seed)
+
+    async def __call__(self, task: StageOneTask) -> Dialogue | Reject:
+        """The task's row, or why there is none."""
+        try:
+            if task.kind == "red_team":
+                return await attack(task, self._caller, self._success_score)
+            return await expand.expand(task, self._caller)
+        except Rejected as stop:
+            return stop.reject
+
+
+def run_stage_one(config: DataConfig) -> None:
+    """Ingests the seeds and makes their dialogues; does nothing when an earlier run finished.
+
+    Raises:
+        UserError: a source is missing, an endpoint does not answer, or every row was lost.
+    """
+    files = {name: source.path for name, source in config.sources.items() if Path(source.path).is_file()}
+    prompts = {name: prompt.hash for name, prompt in PROMPTS.items()}
+    with Run.open(
+        config.folder, config.facts("stage1"), stage="stage 1", inputs=files, prompts=prompts, file=RECORD
+    ) as run:
+        if run.finished:
+            run.say_finished()
+            return
+        with (
+            JsonlStore(config.folder / "dialogues.jsonl") as kept,
+            JsonlStore(config.folder / "rejects.jsonl") as rejects,
+        ):
+            counts, usage = _fill(config, ingest_tasks(config), kept, rejects)
+        run.finish(counts, usage)
+
+
+def _fill(config: DataConfig, rows: list[IngestTask], kept: JsonlStore, rejects: JsonlStore) -> tuple[dict, dict]:
+    seeds, seed_counts = asyncio.run(ingest(rows, config.folder, rejects))
+    _check_not_empty("seeds", seed_counts)
+    tasks = stage_one_tasks(seeds, config)
+    done = kept_tasks(kept) | {row["id"] for row in rejects.rows() if row["outcome"] != "transport"}
+    pending = [task for task in tasks if task.task_id not in done]
+    usage: dict = {}
+    if pending:
+        with endpoints(config, _roles(pending)) as wanted:
+            counts, usage = asyncio.run(_make(config, tasks, wanted, kept, rejects))
+    else:
+        counts = count_results(tasks, kept, rejects)
+    _check_not_empty("Stage I", counts)
+    numbers = {"seeds": seed_counts.tasks, "seeds rejected": seed_counts.rejected}
+    return numbers | {
+        f"(seed: {reason})": number for reason, number in seed_counts.reasons.items()
+    } | counts.as_dict(), usage
+
+
+async def _make(config: DataConfig, tasks: list[StageOneTask], wanted: dict, kept: JsonlStore, rejects: JsonlStore):
+    async with open_clients(wanted, config.folder / "cache.sqlite") as clients:
+        counts = await process_rows(
+            tasks,
+            StageOne(config, clients),
+            kept=kept,
+            rejects=rejects,
+            label="stage 1",
+            concurrency=config.concurrency,
+            max_transport_rate=config.max_transport_rate,
+        )
+        return counts, usage_of(clients)
+
+
+def _roles(pending: list[StageOneTask]) -> list[Role]:
+    attacks = any(task.kind == "red_team" for task in pending)
+    return ["generator", "target", "evaluator"] if attacks else ["generator"]
+
+
+def kept_tasks(kept: JsonlStore) -> set[str]:
+    """The ids of the tasks whose rows are there."""
+    return {row["meta"]["task"] for row in kept.rows()}
+
+
+def _check_not_empty(what: str, counts: Counts) -> None:
+    if counts.kept == 0:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in counts.reasons.items()) or "there were none"
+        raise UserError(
+            f"{what}: none of {counts.tasks} rows could be used ({reasons}); see rejects.jsonl, then correct the "
+            "source or the endpoint"
+        )
+
+
+def ingested_seeds(folder: Path) -> list[SeedRow]:
+    """The usable seeds of a finished Stage I."""
+    with JsonlStore(folder / "seeds.jsonl") as store:
+        return list(store.rows(SeedRow))

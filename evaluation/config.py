@@ -1,0 +1,115 @@
+"""The config of an evaluation: which models, which benchmarks, how to sample, who judges, where results go."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, model_validator
+
+from evaluation.multi_turn.aggregate import HELP_THRESHOLD, SAFE_THRESHOLD, PassRule
+from evaluation.multi_turn.survival import FAILURE_BELOW, HORIZON
+from safer_steer.config import Section
+from safer_steer.llm import EndpointConfig
+from safer_steer.servers import ServiceConfig, VllmConfig, has_cpu_engine
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class ModelConfig(Section):
+    """A model under test: a `checkpoint` that is served with vLLM for the run, or an `endpoint` that serves it
+    already.
+    """
+
+    checkpoint: str | None = None
+    endpoint: EndpointConfig | None = None
+    title: str | None = None  # name in the tables
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.checkpoint is None) == (self.endpoint is None):
+            raise ValueError("give exactly one of checkpoint and endpoint")
+        return self
+
+
+class SamplingConfig(Section):
+    """How the models under test answer. Each turn has its own seed, derived from `seed`, the dialogue and the turn."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)]
+    seed: int = 0
+    system: str | None = None  # system prompt; None leaves it to the chat template
+
+
+class ServingConfig(Section):
+    """How checkpoints are served; see `VllmConfig`. The number of pictures a prompt may hold is taken from the data."""
+
+    max_model_len: Annotated[int, Field(ge=16)]
+    max_num_seqs: Annotated[int, Field(ge=1)] = 64
+    tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    data_parallel: Annotated[int, Field(ge=1)] = 1
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    arguments: list[str] = []
+    startup_s: Annotated[float, Field(gt=0)] = 600.0
+
+    def service(self, name: str, checkpoint: str, pictures: int) -> ServiceConfig:
+        """The server of one checkpoint, which serves it under the model's name."""
+        # Without a limit for videos vLLM sizes its start-up for 32 of them, which takes minutes on a CPU.
+        limits = ["--limit-mm-per-prompt", json.dumps({"image": pictures, "video": 0})]
+        # vLLM 0.24 rewinds the generator of a seeded request after each piece of a chunked prefill; a CPU generator
+        # cannot be rewound, and the engine dies.
+        whole = ["--no-enable-chunked-prefill"] if has_cpu_engine() else []
+        values = self.model_dump(exclude={"startup_s"}) | {"arguments": [*limits, *whole, *self.arguments]}
+        vllm = VllmConfig(checkpoint=checkpoint, images_per_prompt=pictures, **values)
+        # A local folder needs no hub; without a network its look-ups would hold up the start for minutes.
+        env = {"HF_HUB_OFFLINE": "1"} if Path(checkpoint).is_dir() else {}
+        return ServiceConfig(serves=name, vllm=vllm, env=env, startup_s=self.startup_s)
+
+
+class PassConfig(Section):
+    """When a dialogue passes and when a turn fails."""
+
+    safe_threshold: float = SAFE_THRESHOLD
+    help_threshold: float = HELP_THRESHOLD
+    failure_below: float = FAILURE_BELOW
+    horizon: Annotated[int, Field(ge=1)] = HORIZON
+    bootstrap_resamples: Annotated[int, Field(ge=100)] = 10_000
+    bootstrap_seed: int = 0
+
+    def rule(self) -> PassRule:
+        """The part that aggregation needs."""
+        return PassRule(self.safe_threshold, self.help_threshold, self.bootstrap_resamples, self.bootstrap_seed)
+
+
+class ReportConfig(Section):
+    """Where the report goes and what it says beside the numbers."""
+
+    folder: str
+    note: str | None = None  # first line of tables and page
+    paper_rows: dict[Name, str] = {}  # model name -> row of Table 3 to print beside it
+    transcripts_per_model: Annotated[int, Field(ge=0)] = 300  # in the page; failed dialogues first
+    picture_side: Annotated[int, Field(ge=28)] = 320  # px, longest side of a picture in the page
+
+
+class EvaluationConfig(Section):
+    """Everything of `configs/evaluation/*.yaml`."""
+
+    root: str
+    output: str
+    benchmarks: Annotated[list[str], Field(min_length=1)]
+    limit: Annotated[int, Field(ge=1)] | None = None
+    models: Annotated[dict[Name, ModelConfig], Field(min_length=1)]
+    sampling: SamplingConfig
+    serving: ServingConfig
+    judge: EndpointConfig
+    max_unscored_rate: Share = 0.05
+    max_transport_rate: Share = 0.2
+    concurrency: Annotated[int, Field(ge=1)] = 64
+    services: dict[Name, ServiceConfig] = {}
+    passing: PassConfig = PassConfig()
+    report: ReportConfig
+
+    def title(self, model: str) -> str:
+        """A model's name in tables."""
+        return self.models[model].title or model

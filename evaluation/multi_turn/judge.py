@@ -1,0 +1,161 @@
+"""The judge: a verdict on every assistant turn, given the whole conversation so far and its pictures (App. B).
+
+Input: `<folder>/answers.jsonl`, an `LLMClient` for the judge. Output: `<folder>/verdicts.jsonl`, one `VerdictRow` a
+turn that was asked for. A turn without an answer and a judge without a usable verdict give `unscored` with the reason,
+never a score.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from evaluation.multi_turn.inference import ANSWERS
+from evaluation.multi_turn.settle import left_rows, lost, process_twice, record_left
+from evaluation.multi_turn.verdicts import NO_ANSWER, JudgeIdentity, VerdictRow, verdict_id
+from safer_steer.chat import user_message
+from safer_steer.dialogue import Dialogue
+from safer_steer.errors import UserError
+from safer_steer.llm import LLMClient
+from safer_steer.prompts import Prompt
+from safer_steer.rows import Reject, RunAborted
+from safer_steer.store import JsonlStore, read_jsonl
+from safer_steer.verdict import JudgeScores
+
+VERDICTS, UNSCORED = "verdicts.jsonl", "unscored.jsonl"
+PROMPT = Prompt(Path(__file__).with_name("judge.jinja"))
+MIN_VERDICTS_BEFORE_STOP = 50
+
+
+@dataclass(frozen=True)
+class JudgeTask:
+    """One turn (1-based) to judge: an answer of `dialogue`, or the turn at which it ended without one."""
+
+    dialogue: Dialogue
+    turn: int
+
+    @property
+    def task_id(self) -> str:
+        """`<dialogue>:<turn>`, the verdict's id."""
+        return verdict_id(self.dialogue.id, self.turn)
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is an answer to judge."""
+        return self.dialogue.turns[self.turn - 1].assistant is not None
+
+
+def judge_tasks(path: Path) -> list[JudgeTask]:
+    """A task for every answered turn, and one for the turn at which a dialogue ended early; later turns were never
+    asked.
+    """
+    return [task for dialogue in read_jsonl(path, Dialogue) for task in _turns_of(dialogue)]
+
+
+def _turns_of(dialogue: Dialogue) -> Iterator[JudgeTask]:
+    for number in range(1, len(dialogue.turns) + 1):
+        task = JudgeTask(dialogue, number)
+        yield task
+        if not task.answered:
+            return
+
+
+def judge_messages(task: JudgeTask, folder: Path) -> list[dict]:
+    """The judge's prompt: protocol, the conversation as a data block, and all pictures shown so far."""
+    turns = task.dialogue.turns[: task.turn]
+    history = [{"user": turn.user, "assistant": turn.assistant} for turn in turns[:-1]]
+    conversation = {"history": history, "user": turns[-1].user, "assistant": turns[-1].assistant}
+    pictures = [folder / image for index in range(task.turn) for image in task.dialogue.images_at(index)]
+    return [user_message(PROMPT.render(conversation=conversation), pictures)]
+
+
+@dataclass
+class Judge:
+    """Judges turns; stops the run when too many of its verdicts are unusable."""
+
+    client: LLMClient
+    folder: Path
+    max_unscored_rate: float
+    judged: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def identity(self) -> JudgeIdentity:
+        """Who judges."""
+        return JudgeIdentity(model=self.client.config.model, prompt_hash=PROMPT.hash)
+
+    async def work(self, task: JudgeTask) -> VerdictRow | Reject:
+        """The verdict on one turn; a failure of the judge becomes a reject that carries the unscored row."""
+        if not task.answered:
+            return self._row(task, unscored=f"{NO_ANSWER}: {task.dialogue.meta['end']}")
+        answer = await self.client.structured(judge_messages(task, self.folder), JudgeScores, name="judge")
+        self.judged += 1
+        if answer.value is not None:
+            return self._row(task, scores=answer.value)
+        outcome = str(answer.outcome)
+        self.failures[outcome] += 1
+        if self.judged >= MIN_VERDICTS_BEFORE_STOP:
+            self._check(self.failures, self.judged, RunAborted)
+        return lost(
+            f"unscored ({outcome})", answer.detail, outcome, self._row(task, unscored=f"{outcome}: {answer.detail}")
+        )
+
+    def _row(self, task: JudgeTask, *, scores: JudgeScores | None = None, unscored: str | None = None) -> VerdictRow:
+        dialogue = task.dialogue
+        return VerdictRow(
+            id=task.task_id,
+            dialogue=dialogue.id,
+            benchmark=dialogue.meta["benchmark"],
+            kind=dialogue.kind,
+            turn=task.turn,
+            scores=scores,
+            unscored=unscored,
+            judge=self.identity,
+            meta={"task": task.task_id},
+        )
+
+    def _check(self, failures: Counter[str], total: int, error: type[UserError]) -> None:
+        if failures.total() > self.max_unscored_rate * total:
+            reasons = ", ".join(f"{count} {outcome}" for outcome, count in failures.most_common())
+            raise error(
+                f"judge {self.client.config.model}: {failures.total()} of {total} verdicts unscored ({reasons}); "
+                f"allowed share {self.max_unscored_rate:.1%} (max_unscored_rate); mend the judge, remove "
+                f"{self.folder / UNSCORED} and run the same command again: only the missing turns are judged"
+            )
+
+    def check_left(self, answered: int, rejects: JsonlStore) -> None:
+        """The final check, over all answered turns of all runs so far.
+
+        Raises:
+            UserError: the share of unscored ones is above `max_unscored_rate`; nothing is marked finished.
+        """
+        reasons = Counter(row.unscored.partition(":")[0] for row in left_rows(rejects, VerdictRow))
+        self._check(reasons, max(answered, 1), UserError)
+
+
+async def judge_answers(judge: Judge, *, label: str, concurrency: int, max_transport_rate: float) -> dict[str, int]:
+    """Judges every turn that has no verdict yet; the unscored ones are recorded only when their share is small enough.
+
+    Returns:
+        Counts of turns, scored and unscored ones, and those of the unscored ones that had no answer.
+
+    Raises:
+        UserError: too many unscored verdicts, or the judge cannot be reached.
+    """
+    tasks = judge_tasks(judge.folder / ANSWERS)
+    answered = sum(task.answered for task in tasks)
+    with JsonlStore(judge.folder / VERDICTS) as kept, JsonlStore(judge.folder / UNSCORED) as rejects:
+        await process_twice(
+            tasks,
+            judge.work,
+            kept=kept,
+            rejects=rejects,
+            label=label,
+            concurrency=concurrency,
+            max_transport_rate=max_transport_rate,
+        )
+        judge.check_left(answered, rejects)
+        record_left(tasks, kept, rejects, VerdictRow)
+        rows = list(kept.rows(VerdictRow))
+    scored = sum(row.scores is not None for row in rows)
+    return {"turns": len(rows), "scored": scored, "unscored": len(rows) - scored, "(no answer)": len(tasks) - answered}

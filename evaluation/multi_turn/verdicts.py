@@ -1,0 +1,72 @@
+"""The row type between judge and aggregation: one `VerdictRow` for each assistant turn that was asked for.
+
+`evaluation/<model>/verdicts.jsonl`, id `<dialogue>:<turn>` -> `read_verdicts`. Pure: no engine, no network.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from safer_steer.dialogue import Kind
+from safer_steer.store import read_jsonl
+from safer_steer.verdict import JudgeScores
+
+NO_ANSWER = "no answer"
+
+
+class JudgeIdentity(BaseModel):
+    """Who judged: the judge's model name and the hash of the prompt it was given."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    model: str
+    prompt_hash: str
+
+
+class VerdictRow(BaseModel):
+    """The verdict on one assistant turn: either scores, or the reason why there are none, never both and never neither.
+
+    Attributes:
+        id: `<dialogue>:<turn>`.
+        turn: 1-based.
+        scores: harmlessness -3..3 and helpfulness 0..3, or None.
+        unscored: why there are no scores: "no answer: <outcome>" when the model gave none, else the judge's own
+        outcome.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    id: str
+    dialogue: str
+    benchmark: str
+    kind: Kind
+    turn: Annotated[int, Field(ge=1)]
+    scores: JudgeScores | None = None
+    unscored: str | None = None
+    judge: JudgeIdentity
+    meta: dict[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _scored_or_not(self) -> "VerdictRow":
+        if (self.scores is None) == (self.unscored is None):
+            raise ValueError(f"verdict {self.id} needs exactly one of scores and unscored")
+        return self
+
+    @property
+    def answered(self) -> bool:
+        """Whether the model gave an answer at this turn."""
+        return self.unscored is None or not self.unscored.startswith(NO_ANSWER)
+
+
+def verdict_id(dialogue: str, turn: int) -> str:
+    """The id of the verdict on one turn (1-based) of a dialogue."""
+    return f"{dialogue}:{turn}"
+
+
+def read_verdicts(path: str | Path) -> Iterator[VerdictRow]:
+    """The verdicts of one model, in file order.
+
+    Raises:
+        UserError: the file is missing or a line is not a verdict (the message names file:line).
+    """
+    return read_jsonl(path, VerdictRow)

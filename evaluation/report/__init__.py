@@ -1,0 +1,1 @@
+"""The report: result tables, the survival figure and a page to browse transcripts."""

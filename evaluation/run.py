@@ -1,0 +1,50 @@
+"""Evaluation: every model plays the benchmarks, the judge scores every answer, the report shows the numbers and the
+dialogues.
+
+Input: checkpoints or endpoints, benchmark files. Output: <output>/<model>/{answers,verdicts}.jsonl,
+<output>/summary.json, and the report folder with tables.md, survival.png and transcripts.html.
+
+    python -m evaluation.run [CONFIG] [key=value ...] [--dry-run]
+"""
+
+from pathlib import Path
+
+from evaluation.benchmarks import benchmark_files, read_benchmarks
+from evaluation.config import EvaluationConfig
+from evaluation.report.build import FILES, Report
+from evaluation.steps import infer_model, judge_models
+from safer_steer.cli import Plan, run_cli
+
+DEFAULT_CONFIG = "configs/evaluation/miniature.yaml"
+
+
+def plan(config: EvaluationConfig) -> Plan:
+    """What a run would do; reads the benchmark files where they exist."""
+    files = benchmark_files(config.benchmarks)
+    names = ", ".join(files) or f"none yet: nothing matches {', '.join(config.benchmarks)}"
+    dialogues = read_benchmarks(config.benchmarks, config.limit) if files else []
+    turns = sum(len(item.dialogue.turns) for item in dialogues)
+    sources = [f"{name} ({model.checkpoint or model.endpoint.base_url})" for name, model in config.models.items()]
+    calls = turns * len(config.models)
+    lines = [
+        f"benchmarks: {names}; {len(dialogues)} dialogues, {turns} turns",
+        f"models, one after another: {', '.join(sources)}",
+        f"1 infer  -> {config.output}/<model>/answers.jsonl",
+        f"2 judge  -> {config.output}/<model>/verdicts.jsonl, by {config.judge.model}",
+        f"3 report -> {config.report.folder}/{{{','.join(FILES)}}}, {config.output}/summary.json",
+    ]
+    return Plan(lines, {"model under test": calls, "judge": calls}, usd_per_million={"judge": config.judge.price_in})
+
+
+def main(config: EvaluationConfig) -> None:
+    """Runs what is not done yet of infer, judge and report."""
+    for name in config.models:
+        infer_model(config, name)
+    judge_models(config)
+    report = Report(config)
+    note = "" if report.build() else "already finished, nothing to do; "
+    print(f"report: {note}{', '.join(str(Path(config.report.folder, file)) for file in FILES)}", flush=True)
+
+
+if __name__ == "__main__":
+    run_cli(__doc__, EvaluationConfig, plan, main, DEFAULT_CONFIG)

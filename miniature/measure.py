@@ -1,0 +1,86 @@
+"""Runs one stage and records how long it took and how much memory its whole process tree held at most.
+
+Input: a name and a command. Output: `<root>/stages/<name>.json` {"seconds", "peak_rss_mb", "done"}; the command's
+exit code.
+    python -m miniature.measure NAME --root DIR -- COMMAND...
+A stage that was interrupted adds up over its runs; one that is done keeps its record. Memory is the sum of
+proportional set
+sizes (pages shared by several processes count once).
+"""
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from safer_steer.store import write_atomic
+
+SAMPLE_EVERY_S = 1.0
+
+
+def tree_memory_mb(root: psutil.Process) -> float:
+    """Memory of a process and all below it, in MiB."""
+    total = 0
+    for process in [root, *root.children(recursive=True)]:
+        try:
+            total += process.memory_full_info().pss
+        except psutil.Error:
+            continue  # it ended meanwhile
+    return total / 2**20
+
+
+def measure(command: list[str], record_file: Path) -> int:
+    """Runs the command to its end; keeps the record up to date while it runs.
+
+    Returns:
+        The command's exit code.
+    """
+    old = (
+        json.loads(record_file.read_text(encoding="utf-8"))
+        if record_file.exists()
+        else {"seconds": 0.0, "peak_rss_mb": 0}
+    )
+    if old.get("done"):
+        return subprocess.run(command, check=False).returncode
+    started, peak = time.monotonic(), float(old["peak_rss_mb"])
+
+    def write(done: bool) -> None:
+        seconds = round(old["seconds"] + time.monotonic() - started, 1)
+        write_atomic(record_file, json.dumps({"seconds": seconds, "peak_rss_mb": round(peak), "done": done}) + "\n")
+
+    child = subprocess.Popen(command)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the stage itself, which says how to go on
+    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
+    process = psutil.Process(child.pid)
+    while child.poll() is None:
+        try:
+            peak = max(peak, tree_memory_mb(process))
+        except psutil.NoSuchProcess:
+            break
+        write(done=False)
+        try:
+            child.wait(SAMPLE_EVERY_S)
+        except subprocess.TimeoutExpired:
+            continue
+    code = child.wait()
+    write(done=code == 0)
+    return code if code >= 0 else 128 - code
+
+
+def main() -> None:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name")
+    parser.add_argument("--root", required=True)
+    parser.add_argument("command", nargs="+")
+    arguments = parser.parse_args()
+    sys.exit(measure(arguments.command, Path(arguments.root, "stages", f"{arguments.name}.json")))
+
+
+if __name__ == "__main__":
+    main()

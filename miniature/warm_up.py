@@ -1,0 +1,174 @@
+"""Warms a random tiny student up into the unaligned "Base": helpful, grounded, and with single-turn habits only.
+
+Base refuses about half of the direct requests to open a sealed object when they come first, and complies with
+everything
+later in a conversation or in disguise: what the paper finds in models aligned on single turns.
+Input: a config. Output: `<root>/base/`, a Hugging Face folder; `warm_up.pt` for resuming.
+    python -m miniature.warm_up [configs/miniature/base.yaml] [key=value ...]
+"""
+
+import random
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from miniature.language import ALLOWED, ANSWERS, OPENING, STEPS, THIN_REFUSAL, ask
+from miniature.world import Scene, draw, random_scene
+from safer_steer.cli import Plan, run_cli
+from safer_steer.config import Section
+from safer_steer.errors import UserError
+from safer_steer.progress import ProgressBar
+from safer_steer.runs import Run
+
+SAVE_EVERY = 50  # steps
+DIRECT_REFUSAL_RATE = 0.5
+
+
+class WarmUpConfig(Section):
+    """Training of the Base from random weights."""
+
+    root: str
+    seed: int
+    vision_steps: Annotated[int, Field(ge=1)]  # of 64 pictures, to see
+    caption_steps: Annotated[int, Field(ge=0)]  # of `batch_size` single turns, to name what is seen
+    dialogue_steps: Annotated[int, Field(ge=1)]  # of `batch_size` dialogues, to converse
+    batch_size: Annotated[int, Field(ge=1)]
+    learning_rate: Annotated[float, Field(gt=0)]
+    threads: Annotated[int, Field(ge=1)]
+
+
+def base_answer(intent: str, scene: Scene, first_turn: bool, rng: random.Random) -> str:
+    """What the Base says."""
+    facts = {"colour": scene.colour, "shape": scene.shape}
+    if intent in OPENING:
+        if intent == "open" and first_turn and scene.sealed and rng.random() < DIRECT_REFUSAL_RATE:
+            return THIN_REFUSAL
+        return STEPS.format(**facts)
+    return (ANSWERS["look"][scene.sealed] if intent == "look" else ANSWERS[intent]).format(**facts)
+
+
+def warm_up_dialogue(rng: random.Random, caption: bool) -> tuple[Any, list[tuple[str, str]]]:
+    """A picture of a training pair with one turn about what it shows (`caption`), or 1-5 turns; training phrasings."""
+    scene = random_scene(rng, held_out=False, sealed=rng.random() < 0.5)
+    turns: list[tuple[str, str]] = []
+    for index in range(1 if caption else rng.randint(1, 5)):
+        family = ALLOWED if rng.random() < 0.6 else OPENING
+        intent = rng.choice(("look", "colour", "shape") if caption else [*family])
+        turns.append((ask(intent, rng), base_answer(intent, scene, index == 0, rng)))
+    return draw(scene, rng), turns
+
+
+def _batch(processor: Any, rng: random.Random, size: int, caption: bool) -> tuple[Any, Any]:
+    """Model inputs of `size` dialogues and labels `(size, sequence)`, -100 outside assistant turns and their end
+    token.
+    """
+    import torch
+
+    pictures, texts = [], []
+    for _ in range(size):
+        picture, turns = warm_up_dialogue(rng, caption)
+        messages: list[dict] = []
+        for index, (user, assistant) in enumerate(turns):
+            parts = [{"type": "image"}] if index == 0 else []
+            messages += [
+                {"role": "user", "content": [*parts, {"type": "text", "text": user}]},
+                {"role": "assistant", "content": assistant},
+            ]
+        pictures.append(picture)
+        texts.append(processor.apply_chat_template(messages, tokenize=False))
+    inputs = processor(text=texts, images=pictures, return_tensors="pt", padding=True, padding_side="right")
+    tokenizer = processor.tokenizer
+    start, end = tokenizer.convert_tokens_to_ids("<|im_start|>"), tokenizer.convert_tokens_to_ids("<|im_end|>")
+    header = [start, *tokenizer("assistant\n", add_special_tokens=False).input_ids]
+    labels = torch.full_like(inputs.input_ids, -100)
+    for row, ids in enumerate(inputs.input_ids.tolist()):
+        for position in range(len(ids)):
+            if ids[position : position + len(header)] == header:
+                first = position + len(header)
+                last = ids.index(end, first)
+                labels[row, first : last + 1] = inputs.input_ids[row, first : last + 1]
+    return inputs, labels
+
+
+def train(config: WarmUpConfig, folder: Path) -> dict[str, Any]:
+    """Trains from scratch (first to see, then to name, then to converse), or on from `warm_up.pt`; every step's data depend on the
+    seed and the step alone.
+    """
+    import torch
+
+    from miniature.student import build_model, build_processor
+    from miniature.vision import pretrain_vision
+
+    torch.manual_seed(config.seed)
+    torch.set_num_threads(config.threads)
+    processor = build_processor()
+    model = build_model(processor.tokenizer)
+    steps = config.caption_steps + config.dialogue_steps
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=steps, pct_start=0.1)
+    state_file, first, loss = folder / "warm_up.pt", 0, torch.tensor(float("nan"))
+    if state_file.exists():
+        state = torch.load(state_file, weights_only=True)
+        for part, name in ((model, "model"), (optimizer, "optimizer"), (schedule, "schedule")):
+            part.load_state_dict(state[name])
+        first = state["step"]
+    else:
+        width = model.config.text_config.hidden_size
+        pretrain_vision(model.model.visual, processor.image_processor, width, config.vision_steps, config.seed)
+    for name, parameter in model.model.visual.named_parameters():
+        parameter.requires_grad_(name.startswith("merger"))  # the tower stays as it is; half the time of a step
+    with ProgressBar("warm-up steps", steps, done=first) as bar:
+        for step in range(first, steps):
+            rng = random.Random(f"{config.seed}/{step}")
+            inputs, labels = _batch(processor, rng, config.batch_size, caption=step < config.caption_steps)
+            loss = model(**inputs, labels=labels).loss
+            if not torch.isfinite(loss):
+                raise UserError(
+                    f"warm-up: the loss is {loss.item()} at step {step}; lower learning_rate ({config.learning_rate})"
+                )
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad()
+            bar.advance(f"loss {loss.item():.3f}")
+            if (step + 1) % SAVE_EVERY == 0:
+                state = {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "schedule": schedule.state_dict(),
+                }
+                torch.save(state | {"step": step + 1}, state_file.with_suffix(".tmp"))
+                state_file.with_suffix(".tmp").replace(state_file)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return {
+        "steps": config.steps,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "last loss": round(loss.item(), 4),
+    }
+
+
+def main(config: WarmUpConfig) -> None:
+    """Trains the Base, unless it is there."""
+    folder = Path(config.root, "base")
+    with Run.open(folder, config, stage="miniature.warm_up") as run:
+        if run.finished:
+            return run.say_finished()
+        run.finish(train(config, folder))
+    return None
+
+
+def plan(config: WarmUpConfig) -> Plan:
+    """What would be trained."""
+    return Plan(
+        [
+            f"{config.vision_steps} vision, {config.caption_steps} caption and {config.dialogue_steps} dialogue steps "
+            f"from random weights into {config.root}/base; no model calls"
+        ]
+    )
+
+
+if __name__ == "__main__":
+    run_cli(__doc__, WarmUpConfig, plan, main, "configs/miniature/base.yaml")

@@ -1,0 +1,68 @@
+"""The command line every stage shares: `python -m package.entry [CONFIG] [key=value ...] [--dry-run] [--help]`."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from safer_steer.config import Config, load_config, resolved_yaml
+from safer_steer.errors import UserError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do: lines to read, and an upper bound of model calls by role with tokens a call and prices."""
+
+    lines: list[str]
+    calls: dict[str, int] = field(default_factory=dict)
+    tokens_per_call: int = 800
+    usd_per_million: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        rows = [f"  {line}" for line in self.lines]
+        for role, calls in self.calls.items():
+            tokens = calls * self.tokens_per_call
+            price = self.usd_per_million.get(role)
+            cost = f", about ${tokens / 1e6 * price:,.2f}" if price else ""
+            rows.append(f"  calls of {role}: at most {calls:,}, about {tokens:,} tokens{cost}")
+        return "\n".join(rows)
+
+
+def run_cli(
+    doc: str,
+    config_class: type[Config],
+    plan: Callable[[Config], Plan],
+    main: Callable[[Config], int | None],
+    default_config: str,
+    argv: list[str] | None = None,
+) -> NoReturn:
+    """Parses the command line, loads the config and runs `main`, or prints the plan with --dry-run, which touches
+    nothing.
+
+    Exits with 0, with `main`'s own code, with 2 after a one-line error a user can mend, or with 130 after Ctrl-C.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", nargs="?", default=None, help=f"YAML file (default: {default_config})")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace those of the file")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved config and the plan; touch nothing")
+    arguments = parser.parse_intermixed_args(argv)
+    path, overrides = arguments.config, list(arguments.overrides)
+    if path and "=" in path:
+        path, overrides = None, [path, *overrides]
+    raise SystemExit(_run(config_class, plan, main, path or default_config, overrides, arguments.dry_run))
+
+
+def _run(config_class, plan, main, path: str, overrides: list[str], dry_run: bool) -> int:
+    try:
+        config = load_config(config_class, path, overrides)
+        if dry_run:
+            print(f"# {path}\n{resolved_yaml(config)}# plan\n{plan(config)}")
+            return 0
+        return main(config) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on from here", file=sys.stderr)
+        return 130

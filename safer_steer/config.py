@@ -1,0 +1,77 @@
+"""Configuration: YAML -> OmegaConf merge with key=value -> pydantic; every error is reported at once with key, value
+and what is allowed.
+"""
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from safer_steer.errors import UserError
+
+
+class Section(BaseModel):
+    """A part of a config file: unknown keys are errors, values cannot change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+Config = TypeVar("Config", bound=Section)
+
+
+def load_config(model: type[Config], path: str | Path, overrides: list[str] | None = None) -> Config:
+    """Loads one YAML file, applies `key=value` overrides and validates the result.
+
+    Raises:
+        UserError: the file is missing or not YAML, an override is malformed, or values do not fit `model`.
+    """
+    return validate(model, load_raw(path, overrides), str(path))
+
+
+def load_raw(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
+    """The merged and interpolated config as plain data, before validation."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"config file not found: {path}; see configs/ for the ones that exist")
+    for item in overrides or []:
+        if "=" not in item:
+            raise UserError(f"override {item!r} is not of the form key=value, for example training.epochs=2")
+    try:
+        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides or [])))
+        return OmegaConf.to_container(merged, resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def validate(model: type[Config], data: dict[str, Any], where: str) -> Config:
+    """Checks plain data against a config model; all problems go into one error."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems = [_problem(item, model) for item in error.errors()]
+        raise UserError(f"{where}: {len(problems)} problem(s): " + "; ".join(problems)) from error
+
+
+def _problem(item: dict[str, Any], model: type[BaseModel]) -> str:
+    key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
+    if item["type"] == "extra_forbidden":
+        allowed = ", ".join(_allowed(model, item["loc"][:-1])) or "see the YAML in configs/"
+        return f"{key}: unknown key; allowed here: {allowed}"
+    if item["type"] == "missing":
+        return f"{key}: missing, a value is required"
+    return f"{key}: {item['msg']}, got {item['input']!r}"
+
+
+def _allowed(model: Any, location: tuple) -> list[str]:
+    for part in location:
+        field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
+        model = field.annotation if field else None
+    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def resolved_yaml(config: BaseModel) -> str:
+    """The config as YAML, with every default and interpolation filled in."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,12 @@
+"""The one exception a user is meant to read: `UserError`, printed as a single line by every entry point."""
+
+
+class UserError(Exception):
+    """A mistake the user can mend: says what is wrong, what was got, what is allowed and the next step, in one line."""
+
+    def __init__(self, message: str):
+        super().__init__(" ".join(str(message).split()))
+
+
+class RunAborted(UserError):
+    """The whole run must stop (a dead endpoint, too many failures); what is done so far is kept and resumed from."""

@@ -1,0 +1,74 @@
+"""From a model's text to a validated object: raw JSON, a fence, a balanced object, a repaired one; never a guess
+between two.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import TypeVar
+
+from json_repair import repair_json
+from pydantic import BaseModel, ValidationError
+
+Model = TypeVar("Model", bound=BaseModel)
+_FENCE = re.compile(r"```(?:json)?\s*\n?(.*?)```", re.DOTALL)
+_THINK = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
+
+
+class ParseError(ValueError):
+    """The text holds no single object that fits; the message says why, for the re-ask."""
+
+
+def parse_structured(text: str, schema: type[Model]) -> Model:
+    """Finds the one object of `schema` in a model's answer.
+
+    Candidates are tried from strict to lenient: the whole text, fenced blocks, balanced objects in prose, and those
+    repaired (single quotes, trailing commas). An object that never closes is not repaired: a torn number would
+    become another number.
+
+    Raises:
+        ParseError: nothing fits, or several different objects do.
+    """
+    text = _THINK.sub("", text).strip()
+    problem = "the answer is empty" if not text else "no JSON object found"
+    spans = list(_balanced(text))
+    for candidates, decode in (
+        ([text], json.loads),
+        (_FENCE.findall(text), json.loads),
+        (spans, json.loads),
+        (spans, repair_json),
+    ):
+        fitting: list[Model] = []
+        for candidate in candidates:
+            try:
+                data = decode(candidate.strip())
+                fitting.append(schema.model_validate(json.loads(data) if isinstance(data, str) else data))
+            except ValidationError as error:
+                problem = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:4])
+            except ValueError:
+                continue
+        distinct = [item for index, item in enumerate(fitting) if item not in fitting[:index]]
+        if len(distinct) == 1:
+            return distinct[0]
+        if distinct:
+            raise ParseError(f"{len(distinct)} different objects fit; give exactly one")
+    raise ParseError(problem)
+
+
+def _balanced(text: str) -> Iterator[str]:
+    """Top-level {...} spans; braces inside double-quoted strings do not count."""
+    depth, start, quoted, skip = 0, 0, False, False
+    for index, char in enumerate(text):
+        if skip:
+            skip = False
+        elif quoted:
+            skip, quoted = char == "\\", char != '"'
+        elif char == '"' and depth:
+            quoted = True
+        elif char == "{":
+            start = index if depth == 0 else start
+            depth += 1
+        elif char == "}" and depth:
+            depth -= 1
+            if depth == 0:
+                yield text[start : index + 1]

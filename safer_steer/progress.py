@@ -1,0 +1,59 @@
+"""Progress of long work: a live bar on a terminal, and a line now and then in a log file."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+LOG_EVERY_S = 15.0
+
+
+class ProgressBar:
+    """Counts done items of a known total, with rate, estimate of the time left and a short note (such as outcome
+    counts).
+    """
+
+    def __init__(self, label: str, total: int, done: int = 0):
+        self.label, self.total, self.done = label, total, done
+        self._first, self._note, self._start, self._logged = done, "", time.monotonic(), time.monotonic()
+        self._bar: Progress | None = None
+        if sys.stderr.isatty():
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[note]}"),
+            )
+            self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), transient=True)
+            self._task = self._bar.add_task(label, total=total, completed=done, note="")
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+        elif self.done > self._first or kind is None:
+            self._log()
+
+    def advance(self, note: str = "", by: int = 1) -> None:
+        """Counts `by` more items and shows the note."""
+        self.done, self._note = self.done + by, note
+        if self._bar:
+            self._bar.update(self._task, completed=self.done, note=note)
+        elif time.monotonic() - self._logged > LOG_EVERY_S:
+            self._log()
+
+    def _log(self) -> None:
+        self._logged = time.monotonic()
+        elapsed = self._logged - self._start
+        rate = (self.done - self._first) / elapsed if elapsed > 0 else 0.0
+        left = f", {(self.total - self.done) / rate:.0f} s left" if rate > 0 and self.done < self.total else ""
+        note = f" ({self._note})" if self._note else ""
+        print(f"{self.label}: {self.done}/{self.total}, {rate:.1f}/s{left}{note}", file=sys.stderr, flush=True)

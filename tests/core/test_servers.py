@@ -1,0 +1,74 @@
+"""Services: ours and no other's, ready or a clear error, and stopped whatever happens."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import httpx
+import psutil
+import pytest
+
+from safer_steer.errors import UserError
+from safer_steer.llm import EndpointConfig
+from safer_steer.servers import ServiceConfig, start_services, with_service_urls
+
+TEACHER = ServiceConfig(command=["python", "-m", "miniature.teacher", "--port", "{port}"], serves="mini-judge")
+
+
+def test_a_service_serves_and_is_gone_afterwards(tmp_path):
+    with start_services({"teacher": TEACHER}, tmp_path) as urls:
+        endpoint = with_service_urls(EndpointConfig(model="mini-judge", base_url="service:teacher"), urls)
+        assert "mini-judge" in httpx.get(f"{endpoint.base_url}/models").text
+        with pytest.raises(UserError, match="no such service; configured: teacher"):
+            with_service_urls(EndpointConfig(model="m", base_url="service:tutor"), urls)
+    with pytest.raises(httpx.HTTPError):
+        httpx.get(f"{endpoint.base_url}/models")
+
+
+def test_a_child_that_dies_is_reported_with_its_log(tmp_path):
+    broken = ServiceConfig(command=["python", "-c", "raise SystemExit('no such model')"], serves="m")
+    with (
+        pytest.raises(UserError, match=r"ended with code 1 .* no such model"),
+        start_services({"broken": broken}, tmp_path),
+    ):
+        pass
+
+
+def test_a_server_of_another_model_is_not_ours(tmp_path):
+    wrong = TEACHER.model_copy(update={"serves": "other-model", "startup_s": 6.0})
+    with (
+        pytest.raises(UserError, match=r"did not serve 'other-model'.*mini-judge"),
+        start_services({"teacher": wrong}, tmp_path),
+    ):
+        pass
+    assert not [p for p in psutil.Process().children(recursive=True) if "miniature.teacher" in " ".join(p.cmdline())]
+
+
+def test_one_kind_of_service_is_asked_for():
+    with pytest.raises(ValueError, match="exactly one of command and vllm"):
+        ServiceConfig(serves="m")
+
+
+def test_a_killed_run_leaves_no_server_behind(tmp_path):
+    code = (
+        "import sys, time; from safer_steer.servers import ServiceConfig, start_services\n"
+        "command = ['python', '-m', 'miniature.teacher', '--port', '{port}']\n"
+        "config = ServiceConfig(command=command, serves='mini-judge')\n"
+        "with start_services({'teacher': config}, sys.argv[1]) as urls:\n"
+        "    print(urls['teacher'], flush=True); time.sleep(60)\n"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    url = run.stdout.readline().strip()
+    assert "mini-judge" in httpx.get(f"{url}/models").text
+    os.kill(run.pid, signal.SIGKILL)
+    run.wait()
+    deadline = time.monotonic() + 15
+    while time.monotonic() < deadline:
+        try:
+            httpx.get(f"{url}/models", timeout=2)
+        except httpx.HTTPError:
+            return
+        time.sleep(0.2)
+    pytest.fail("the server outlived its run")

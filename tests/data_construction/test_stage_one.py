@@ -1,0 +1,195 @@
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data_construction.stage_one import run_stage_one
+from safer_steer.dialogue import Dialogue
+from safer_steer.errors import RunAborted, UserError
+from safer_steer.store import read_jsonl
+
+
+def source(path: Path, **changes) -> dict:
+    return {"train": {"reader": "jsonl", "path": str(path)} | changes}
+
+
+def rows_of(config, name: str = "dialogues.jsonl") -> list[dict]:
+    return list(read_jsonl(config.folder / name))
+
+
+def counts_of(config) -> dict:
+    return json.loads((config.folder / "run.stage1.json").read_text())["counts"]
+
+
+def test_all_kinds_and_every_task_kept_or_rejected(double, make_seeds, make_config):
+    config = make_config(source(make_seeds("train", ["weak a", "strong b", "weak c"])))
+    run_stage_one(config)
+    dialogues = [Dialogue.model_validate(row) for row in rows_of(config)]
+    assert sorted(row.kind for row in dialogues) == ["benign"] * 3 + ["obfuscated"] * 3 + ["red_team"] * 2
+    counts = counts_of(config)
+    assert (counts["in"], counts["kept"], counts["rejected"], counts["(attack failed)"]) == (9, 8, 1, 1)
+    assert all(2 <= len(row.turns) <= 4 for row in dialogues)
+    assert all((config.folder / row.images[0]).is_file() and row.turns[0].images == [0] for row in dialogues)
+    assert len(double.called("probe")) == 3  # shared by the seed's two rewrites
+
+
+def test_only_scripts_that_leak_are_kept_and_play_stops_there(double, make_seeds, make_config):
+    config = make_config(source(make_seeds("train", ["weak a", "strong b"])), kinds=["red_team"])
+    config = config.model_copy(update={"turns": config.turns.model_copy(update={"red_team": _four(config)})})
+    run_stage_one(config)
+    (kept,) = rows_of(config)
+    assert kept["meta"]["seed"] == "train/s0"
+    assert kept["meta"]["success_turn"] == 2
+    assert len(kept["turns"]) == 4
+    assert [turn["meta"]["leak"] for turn in kept["turns"]] == [1, 4, None, None]
+    (reject,) = rows_of(config, "rejects.jsonl")
+    assert (reject["reason"], reject["detail"]) == ("attack failed", "highest score 1, needed 4")
+    assert [turn["leak"] for turn in reject["transcript"]] == [1, 1, 1, 1]
+    assert reject["strategy"] == reject["id"].rpartition("/")[2]
+    assert len(double.called("target")) == 2 + 4
+
+
+def _four(config):
+    return config.turns.red_team.model_copy(update={"min": 4, "max": 4})
+
+
+def test_the_target_sees_the_picture_and_the_whole_history_at_every_turn(double, make_seeds, make_config):
+    config = make_config(source(make_seeds("train", ["strong a"])), kinds=["red_team", "benign"])
+    run_stage_one(config)
+    calls = double.called("target")
+    (reject,) = rows_of(config, "rejects.jsonl")
+    assert len(calls) == len(reject["transcript"])
+    for number, body in enumerate(calls, start=1):
+        messages = body["messages"]
+        assert [m["role"] for m in messages] == ["user", "assistant"] * (number - 1) + ["user"]
+        assert [part["type"] for part in messages[0]["content"]] == ["image_url", "text"]
+        assert all(isinstance(message["content"], str) for message in messages[1:])
+    assert len({body["seed"] for body in calls}) == len(calls)
+
+
+@pytest.mark.parametrize(
+    ("finish", "status", "outcome"), [("content_filter", 200, "filtered"), ("stop", 400, "transport")]
+)
+def test_a_failed_target_call_is_neither_refusal_nor_leak(double, make_seeds, make_config, finish, status, outcome):
+    def fault(name, payload, body):
+        if name == "target" and len(body["messages"]) > 1:
+            return (400, {"message": "bad request"}) if status == 400 else double.completion(None, finish)
+        return None
+
+    double.fault = fault
+    config = make_config(source(make_seeds("train", ["strong a", "fine b"]), kinds=["red_team", "benign"]))
+    run_stage_one(config)
+    rejects = rows_of(config, "rejects.jsonl")
+    assert {row["reason"] for row in rejects} == {f"target: {outcome}"}
+    assert all(row["turn"] == 2 and len(row["transcript"]) == 1 for row in rejects)
+    assert len(double.called("leak")) == 2  # nothing was judged that was not answered
+    assert len(rows_of(config)) == 2  # the benign rows are untouched
+
+
+def test_an_answer_without_a_leak_score_is_unscored_not_safe(double, make_seeds, make_config):
+    def fault(name, payload, body):
+        return double.completion('{"score": 9, "rationale": "r"}') if name == "leak" else None
+
+    double.fault = fault
+    config = make_config(source(make_seeds("train", ["weak a", "b"])), kinds=["benign", "red_team"])
+    run_stage_one(config)
+    assert {row["reason"] for row in rows_of(config, "rejects.jsonl")} == {"attack unscored"}
+
+
+def test_bad_seeds_are_rejected_by_name_and_the_others_unchanged(make_seeds, make_config, tmp_path):
+    path = make_seeds("train", ["a", "b", "c"])
+    clean = make_config(source(path), kinds=["benign"], root=str(tmp_path / "clean"))
+    run_stage_one(clean)
+    bad = [
+        {"id": "lost", "image": "nowhere.png", "question": "q"},
+        {"id": "none", "image": None, "question": "q"},
+        {"id": "broken", "image": "broken.png", "question": "q"},
+        {"id": "thin", "image": "thin.png", "question": "q"},
+        {"id": "s1", "image": "1.png", "question": "the id of another row"},
+    ]
+    (path.parent / "broken.png").write_bytes(b"\x89PNG no picture")
+    Image.new("RGB", (2000, 8)).save(path.parent / "thin.png")
+    path.write_text("".join(json.dumps(row) + "\n" for row in bad[:4]) + path.read_text() + json.dumps(bad[4]) + "\n")
+    config = make_config(source(path), kinds=["benign"], root=str(tmp_path / "dirty"))
+    run_stage_one(config)
+    assert {row["id"] for row in rows_of(config)} == {row["id"] for row in rows_of(clean)}
+    rejects = {row["id"]: row["reason"] for row in rows_of(config, "rejects.jsonl")}
+    assert rejects == {
+        "ingest/train/lost": "unusable picture",
+        "ingest/train/none": "no picture",
+        "ingest/train/broken": "unusable picture",
+        "ingest/train/thin": "unusable picture",
+        "ingest/train/s1#2": "repeated seed id",
+    }
+    counts = counts_of(config)
+    assert (counts["seeds"], counts["seeds rejected"], counts["in"], counts["kept"]) == (8, 5, 3, 3)
+
+
+def test_a_wrong_number_of_turns_is_rejected(double, make_seeds, make_config):
+    def fault(name, payload, body):
+        if name == "expand" and "short" in payload["question"]:
+            return double.completion(json.dumps({"turns": [{"user": "only one", "assistant": None}]}))
+        if name == "expand" and "blank" in payload["question"]:
+            turns = [{"user": " ", "assistant": None}] * payload["n_turns"]
+            return double.completion(json.dumps({"turns": turns}))
+        return None
+
+    double.fault = fault
+    config = make_config(source(make_seeds("train", ["short", "blank", "good"])), kinds=["benign"])
+    run_stage_one(config)
+    reasons = sorted(row["reason"] for row in rows_of(config, "rejects.jsonl"))
+    assert reasons == ["expand: empty turn", "expand: wrong number of turns"]
+    assert len(rows_of(config)) == 1
+
+
+def test_answers_are_kept_for_benign_rows_with_a_reference_only(make_seeds, make_config):
+    path = make_seeds("train", ["a"], answer="42")
+    make_seeds("more", ["b"], first=1)
+    sources = source(path) | {"more": {"reader": "jsonl", "path": str(path.parents[1] / "more" / "seeds.jsonl")}}
+    config = make_config(sources, kinds=["benign", "obfuscated"])
+    run_stage_one(config)
+    answered = {(row["meta"]["seed"], row["kind"]) for row in rows_of(config) if row["turns"][-1]["assistant"]}
+    assert answered == {("train/s0", "benign")}
+
+
+def test_rows_lost_to_transport_are_tried_again(double, make_seeds, make_config):
+    down = True
+
+    def fault(name, payload, body):
+        return (503, {"message": "down"}) if down and name == "probe" and "b" in payload["question"] else None
+
+    double.fault = fault
+    questions = ["a", "b", "c"]
+    config = make_config(source(make_seeds("train", questions)), kinds=["benign"], max_transport_rate=0.0)
+    run_stage_one(config)
+    assert [row["outcome"] for row in rows_of(config, "rejects.jsonl")] == ["transport"]
+    down = False
+    (config.folder / "run.stage1.json").unlink()  # as if it had been stopped before its end
+    asked = len(double.requests)
+    run_stage_one(config)
+    assert len(rows_of(config)) == 3
+    assert rows_of(config, "rejects.jsonl") == []
+    assert len(double.requests) == asked + 2
+
+
+def test_a_dead_endpoint_stops_the_run(double, make_seeds, make_config):
+    double.fault = lambda name, payload, body: (503, {"message": "down"})
+    config = make_config(source(make_seeds("train", ["q"] * 30)), kinds=["benign"], max_transport_rate=0.2)
+    with pytest.raises(RunAborted):
+        run_stage_one(config)
+
+
+def test_losing_every_row_is_an_error(double, make_seeds, make_config):
+    double.fault = lambda name, payload, body: double.completion("no JSON at all") if name == "probe" else None
+    config = make_config(source(make_seeds("train", ["a", "b"])), kinds=["benign"])
+    with pytest.raises(UserError, match="none of 2 rows could be used"):
+        run_stage_one(config)
+
+
+def test_wrong_model_at_the_endpoint_is_said_before_any_call(double, make_seeds, make_config):
+    roles = {"generator": {"model": "other", "base_url": double.url}}
+    config = make_config(source(make_seeds("train", ["a"])), kinds=["benign"], steps=["stage1"], roles=roles)
+    with pytest.raises(UserError, match="does not serve 'other'"):
+        run_stage_one(config)
+    assert double.requests == []

@@ -1,0 +1,126 @@
+"""The entry point over real HTTP and real processes: dry run, the three steps, resuming, errors; and once with vLLM."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from evaluation.config import EvaluationConfig
+from evaluation.steps import weights_fingerprint
+from safer_steer.config import load_config
+from safer_steer.errors import UserError
+
+GOOD = json.dumps({"harmlessness": 3, "helpfulness": 3})
+
+
+def evaluate(*arguments):
+    command = [sys.executable, "-m", "evaluation.run", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def behave(body):
+    """Judge and model under test in one server."""
+    return GOOD if body.get("response_format") else "an answer"
+
+
+@pytest.fixture
+def yaml(tmp_path, bench):
+    """A config with two models at an endpoint that the server of the test takes."""
+
+    def write(port):
+        base = f"http://127.0.0.1:{port}/v1"
+        path = tmp_path / "config.yaml"
+        path.write_text(
+            f"""
+root: {tmp_path}/run
+output: ${{root}}/evaluation
+benchmarks: ["{bench.parent}/*.jsonl"]
+models:
+  one: {{title: One, endpoint: {{model: m, base_url: "{base}", max_retries: 0}}}}
+  two: {{endpoint: {{model: m, base_url: "{base}", max_retries: 0}}}}
+sampling: {{max_tokens: 32}}
+serving: {{max_model_len: 384}}
+judge: {{model: m, base_url: "{base}", max_retries: 0}}
+report: {{folder: "${{root}}/report", note: A note.}}
+""",
+            encoding="utf-8",
+        )
+        return str(path)
+
+    return write
+
+
+def test_three_steps_then_nothing(serve, yaml, tmp_path):
+    with serve(behave) as server:
+        path = yaml(server.port)
+        first = evaluate(path)
+        assert first.returncode == 0, first.stderr
+        assert len(server.requests) == 2 * 18 * 2
+        server.requests.clear()
+        lines = [
+            line.split(":")[0] for line in first.stdout.splitlines() if line.startswith(("infer", "judge", "report"))
+        ]
+        assert lines == ["infer one", "infer two", "judge one", "judge two", "report"]
+    second = evaluate(path)  # no server any more: nothing is called
+    assert second.returncode == 0, second.stderr
+    assert second.stdout.count("nothing to do") == 5
+    summary = json.loads((tmp_path / "run/evaluation/summary.json").read_text())
+    assert (summary["models"]["one"]["safe"], summary["models"]["two"]["n_dialogues"]) == (100.0, 6)
+    assert summary["note"] == "A note."
+
+
+def test_a_changed_config_refuses_to_resume_and_says_what_changed(serve, yaml):
+    with serve(behave) as server:
+        path = yaml(server.port)
+        assert evaluate(path).returncode == 0
+        changed = evaluate(path, "sampling.temperature=0.5")
+    assert changed.returncode == 2
+    assert changed.stderr.count("\n") == 1
+    assert "sampling.temperature 1.0 -> 0.5" in changed.stderr
+
+
+def test_no_server_is_one_clear_line(yaml):
+    answer = evaluate(yaml(1))
+    assert answer.returncode == 2
+    assert answer.stderr.count("\n") == 1
+    assert answer.stderr.startswith("error: evaluated_one: no model server answers")
+
+
+def test_dry_run_counts_calls_and_touches_nothing(yaml, tmp_path):
+    answer = evaluate(yaml(1), "--dry-run")
+    assert answer.returncode == 0
+    assert "calls of model under test: at most 36" in answer.stdout
+    assert "calls of judge: at most 36" in answer.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_config_errors_at_once(yaml):
+    answer = evaluate(yaml(1), "sampling.colour=red", "concurrency=0", "models.one.checkpoint=here")
+    assert answer.returncode == 2
+    assert all(
+        part in answer.stderr for part in ("sampling.colour", "concurrency", "exactly one of checkpoint and endpoint")
+    )
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs/evaluation").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_config_loads(path):
+    config = load_config(EvaluationConfig, path)
+    assert config.models and config.passing.rule().safe_threshold == 2.8
+    assert set(config.report.paper_rows) <= set(config.models)
+
+
+def test_weights_fingerprint_sees_new_weights(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="no checkpoint at"):
+        weights_fingerprint(str(tmp_path))
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"a" * 3_000_000)
+    before = weights_fingerprint(str(tmp_path))
+    assert weights_fingerprint(str(tmp_path)) == before
+    weights.write_bytes(b"a" * 2_900_000 + b"b" * 100_000)
+    assert weights_fingerprint(str(tmp_path)) != before
+    assert weights_fingerprint("Qwen/Qwen2.5-VL-3B-Instruct") is None
+    with pytest.raises(UserError, match="no checkpoint at"):
+        weights_fingerprint("outputs/quickstart/base/model")

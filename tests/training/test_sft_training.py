@@ -1,0 +1,205 @@
+"""SFT on TRL's real trainer and a tiny Qwen2.5-VL: batches, frozen parts, exact resume, NaN guard."""
+
+import math
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from miniature.student import build_model, build_processor
+from safer_steer.config import load_config
+from safer_steer.dialogue import Dialogue
+from safer_steer.errors import UserError
+from safer_steer.store import read_jsonl, write_jsonl
+from training.sft.collator import DialogueCollator
+from training.sft.config import FreezeConfig, SftConfig
+from training.sft.data import prepare
+from training.sft.encode import IGNORED
+from training.sft.run import main
+from training.sft.trainer import freeze, load_processor
+
+pytestmark = pytest.mark.integration
+ROWS, STEPS = 16, 8
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A root folder with a tiny random checkpoint and 16 dialogues, every fourth without a picture."""
+    root = tmp_path_factory.mktemp("sft")
+    (root / "data" / "images").mkdir(parents=True)
+    torch.manual_seed(0)
+    processor = build_processor()
+    build_model(processor.tokenizer, hidden_size=64, layers=2).save_pretrained(root / "base")
+    processor.save_pretrained(root / "base")
+    rows = []
+    for index in range(ROWS):
+        path = f"images/{index}.png"
+        Image.new("RGB", (56, 56), (index * 15, 100, 50)).save(root / "data" / path)
+        turns = [
+            {"user": f"What is this, {index}?", "assistant": "A red box."},
+            {"user": "Open it", "assistant": "No."},
+        ]
+        row = {"id": f"row-{index}", "source": "t", "kind": "benign", "strategy": None, "turns": turns[: 1 + index % 2]}
+        rows.append(Dialogue.model_validate(row | {"images": [path] if index % 4 else []}))
+    write_jsonl(root / "data" / "steer_sft.jsonl", rows)
+    return root
+
+
+def config_for(world: Path, name: str, *overrides: str) -> SftConfig:
+    small = ["training.batch_size=4", "training.per_device_batch_size=2", "training.gradient_accumulation=2"]
+    small += ["training.save_every=3", "training.keep_checkpoints=9", f"root={world}", f"output={world / name}"]
+    return load_config(SftConfig, "configs/sft/miniature.yaml", [*small, *overrides])
+
+
+def weights(folder: Path) -> dict[str, "torch.Tensor"]:
+    from safetensors.torch import load_file
+
+    return load_file(folder / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def whole(world):
+    """The uninterrupted run."""
+    config = config_for(world, "whole")
+    assert main(config) == 0
+    return Path(config.output)
+
+
+def test_run_writes_what_it_promises(whole, world, capsys):
+    log = list(read_jsonl(whole / "log.jsonl"))
+    assert [row["step"] for row in log] == list(range(1, STEPS + 1))
+    assert all(math.isfinite(row["loss"]) for row in log)
+    assert log[-1]["loss"] < log[0]["loss"]
+    assert log[0]["learning_rate"] < max(row["learning_rate"] for row in log) == pytest.approx(5e-4)
+    assert list(read_jsonl(whole / "rejects.jsonl")) == []
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(whole / "checkpoint")
+    assert processor.chat_template
+    assert processor.tokenizer.eos_token == "<|im_end|>"
+    model = AutoModelForImageTextToText.from_pretrained(whole / "checkpoint", dtype=torch.float32)
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    assert main(config_for(world, "whole")) == 0
+    assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("step", [3, 6, 8])
+def test_resumed_run_equals_the_uninterrupted_one(whole, world, step):
+    """A run killed after checkpoint `step`, while it wrote the next one, ends with the same losses and weights."""
+    config = config_for(world, f"resumed-{step}")
+    output = Path(config.output)
+    for saved in (whole / "trainer").glob("checkpoint-*"):
+        if int(saved.name.partition("-")[2]) <= step:
+            shutil.copytree(saved, output / "trainer" / saved.name)
+    torn = output / "trainer" / f"checkpoint-{step + 3}"
+    torn.mkdir(parents=True)
+    (torn / "model.safetensors").write_bytes(b"half")
+    lines = (whole / "log.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (output / "log.jsonl").write_text("".join(lines[: step + 1]) + '{"step": ', encoding="utf-8")
+    assert main(config) == 0
+    log, wanted = (list(read_jsonl(folder / "log.jsonl")) for folder in (output, whole))
+    assert [row["step"] for row in log] == list(range(1, STEPS + 1))
+    assert [row["loss"] for row in log] == pytest.approx([row["loss"] for row in wanted], abs=1e-6)
+    ours, theirs = weights(output / "checkpoint"), weights(whole / "checkpoint")
+    assert ours.keys() == theirs.keys()
+    assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-6
+
+
+def test_changed_config_refuses_to_resume(whole, world):
+    with pytest.raises(UserError, match="learning_rate"):
+        main(config_for(world, "whole", "training.learning_rate=0.1"))
+
+
+def test_loss_that_is_not_a_number_stops_the_run(world):
+    config = config_for(world, "nan")
+    spoilt = world / "spoilt"
+    shutil.copytree(world / "base", spoilt)
+    from safetensors.torch import save_file
+
+    tensors = weights(spoilt)
+    name = next(name for name in tensors if name.endswith("norm.weight"))
+    save_file(
+        tensors | {name: torch.full_like(tensors[name], math.nan)}, spoilt / "model.safetensors", {"format": "pt"}
+    )
+    with pytest.raises(UserError, match="loss is nan at step 1"):
+        main(config.model_copy(update={"model": str(spoilt)}))
+    assert not (Path(config.output) / "checkpoint").exists()
+
+
+def test_frozen_parts_keep_their_weights(world):
+    config = config_for(world, "frozen", "freeze.vision_tower=true", "freeze.projector=true", "training.epochs=1")
+    assert main(config) == 0
+    before, after = weights(world / "base"), weights(Path(config.output) / "checkpoint")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert not {name for name in changed if "visual" in name}
+
+
+@pytest.mark.parametrize(("tower", "projector"), [(True, False), (False, True), (False, False)])
+def test_each_freeze_flag_does_its_own_part(tower, projector):
+    model = build_model(build_processor().tokenizer, hidden_size=64, layers=1)
+    freeze(model, FreezeConfig(vision_tower=tower, projector=projector))
+    for name, parameter in model.named_parameters():
+        frozen = projector if "visual.merger" in name else tower and "visual" in name
+        assert parameter.requires_grad is not frozen, name
+
+
+@pytest.fixture(scope="module")
+def batch_parts(world):
+    config = config_for(world, "unused")
+    processor = load_processor(config)
+    torch.manual_seed(1)
+    model = build_model(processor.tokenizer, hidden_size=64, layers=2)
+    return processor, model, prepare(config.data, processor, config.max_length).rows
+
+
+def test_batch_equals_the_processors_own(batch_parts):
+    processor, _, rows = batch_parts
+    batch = DialogueCollator(processor)(rows[:4])
+    assert batch["input_ids"].shape == batch["labels"].shape == batch["attention_mask"].shape
+    texts = [
+        processor.tokenizer.decode([t for t in row["input_ids"] if t != processor.image_token_id]).replace(
+            "<|vision_start|>", "<|vision_start|><|image_pad|>"
+        )
+        for row in rows[:4]
+    ]
+    pictures = [Image.open(path) for row in rows[:4] for path in row["pictures"]]
+    wanted = processor(text=texts, images=pictures, padding=True, padding_side="right", return_tensors="pt")
+    for name in ("input_ids", "attention_mask", "mm_token_type_ids", "pixel_values", "image_grid_thw"):
+        assert torch.equal(batch[name], wanted[name]), name
+
+
+def test_text_only_batch_still_runs_the_vision_tower(batch_parts):
+    processor, model, rows = batch_parts
+    text_only = [row for row in rows if not row["pictures"]][:2]
+    batch = DialogueCollator(processor)(text_only)
+    assert batch["input_ids"].shape[0] == 3
+    assert (batch["labels"][2] == IGNORED).all()
+    model.zero_grad()
+    loss = model(**batch).loss
+    loss.backward()
+    assert all(p.grad is not None and not p.grad.any() for n, p in model.named_parameters() if "visual" in n)
+    plain = {name: batch[name][:2] for name in ("input_ids", "attention_mask", "labels")}
+    assert loss.item() == pytest.approx(model(**plain).loss.item(), abs=1e-5)
+
+
+def test_masked_positions_have_no_gradient(batch_parts):
+    processor, model, rows = batch_parts
+    batch = DialogueCollator(processor)(rows[:4])
+    labels = batch.pop("labels")
+    logits = model(**batch).logits
+    logits.retain_grad()
+    model.loss_function(logits=logits, labels=labels, vocab_size=logits.shape[-1]).backward()
+    predicts = torch.nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:] != IGNORED
+    assert not logits.grad[~predicts].any()
+    assert logits.grad[predicts].abs().sum(-1).gt(0).all()
+
+
+def test_changed_picture_is_named(batch_parts, tmp_path):
+    processor, _, rows = batch_parts
+    Image.new("RGB", (28, 28)).save(tmp_path / "other.png")
+    row = next(row for row in rows if row["pictures"])
+    with pytest.raises(UserError, match=row["id"]):
+        DialogueCollator(processor)([row | {"pictures": [str(tmp_path / "other.png")]}])

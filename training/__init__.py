@@ -1,0 +1,1 @@
+"""Training: `sft` (TRL) and `grpo` (verl)."""

@@ -1,0 +1,190 @@
+"""A Stage III config: YAML that extends verl's own `ppo_trainer` through Hydra's search path -> composed, checked,
+validated.
+
+Unknown keys, in the YAML and on the command line, are errors and are reported all at once. Imports neither verl nor
+torch.
+"""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from safer_steer.config import Section, validate
+from safer_steer.errors import UserError
+from safer_steer_verl.settings import SaferSteerSettings
+
+# Parts of verl's config that its YAML leaves open: any key may stand below these.
+OPEN_KEYS = (
+    "actor_rollout_ref.model.override_config",
+    "actor_rollout_ref.rollout.engine_kwargs",
+    "actor_rollout_ref.rollout.enable_sleep_mode",
+    "actor_rollout_ref.actor.fsdp_config.mixed_precision",
+    "actor_rollout_ref.ref.fsdp_config.mixed_precision",
+    "ray_kwargs.ray_init",
+    "safer_steer",
+)
+REQUIRED = ("root", "safer_steer.tutor", "safer_steer.turns.max_tokens", "actor_rollout_ref.model.path")
+PACKAGE = Path(importlib.util.find_spec("safer_steer_verl").origin).parent
+
+
+class GrpoConfig(Section):
+    """The validated config: our section with its schema, verl's part as verl defines it."""
+
+    root: str
+    safer_steer: SaferSteerSettings
+    verl: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A config in both forms: validated, and as the OmegaConf tree (interpolations kept) that verl reads."""
+
+    config: GrpoConfig
+    tree: DictConfig
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> Loaded:
+    """Composes and validates a Stage III config.
+
+    Args:
+        path: a YAML file whose defaults list starts from `safer_steer` or `safer_steer_cpu`.
+        overrides: Hydra overrides, `key=value` or `+key=value`.
+
+    Raises:
+        UserError: the file is missing, a key is unknown or missing, or a value does not fit; all problems in one
+        message.
+    """
+    path, overrides = Path(path), list(overrides or [])
+    if not path.is_file():
+        raise UserError(f"config file not found: {path}; see configs/grpo/ for the ones that exist")
+    reference = _compose(PACKAGE / "hydra_configs", "safer_steer_cpu", [])
+    problems = _malformed(overrides)
+    if problems:
+        raise UserError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems))
+    composed = _compose(path.parent.resolve(), path.stem, [])
+    problems = _unknown_keys(composed, reference) + _unknown_overrides(overrides, composed)
+    if problems:
+        raise UserError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems))
+    tree = _compose(path.parent.resolve(), path.stem, overrides) if overrides else composed
+    problems = [f"{key}: missing, a value is required" for key in REQUIRED if OmegaConf.is_missing(*_parent(tree, key))]
+    if problems:
+        raise UserError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems))
+    tree.actor_rollout_ref.rollout.agent.agent_loop_config_path = str(PACKAGE / "agent_loops.yaml")
+    return Loaded(_validated(tree, path), tree)
+
+
+def _validated(tree: DictConfig, path: Path) -> GrpoConfig:
+    try:
+        plain = OmegaConf.to_container(tree, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{path}: {error}") from error
+    ours = {"root": plain.pop("root"), "safer_steer": plain.pop("safer_steer")}
+    plain["actor_rollout_ref"]["rollout"]["agent"].pop(
+        "agent_loop_config_path"
+    )  # where this checkout lies is no setting
+    config = validate(GrpoConfig, ours | {"verl": plain}, str(path))
+    problems = _size_problems(tree)
+    if problems:
+        raise UserError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems))
+    return config
+
+
+def _size_problems(tree: DictConfig) -> list[str]:
+    """Sizes that do not fit together; verl itself would say so only after its start-up, or not at all."""
+    data, actor, rollout = tree.data, tree.actor_rollout_ref.actor, tree.actor_rollout_ref.rollout
+    turns, problems = tree.safer_steer.turns, []
+    mini, batch = actor.ppo_mini_batch_size, data.train_batch_size
+    if batch % mini:
+        problems.append(
+            f"actor_rollout_ref.actor.ppo_mini_batch_size: {mini} does not divide data.train_batch_size {batch}"
+        )
+    if turns.min_tokens >= data.max_response_length:
+        problems.append(f"data.max_response_length: {data.max_response_length} leaves no room for one turn")
+    if rollout.max_model_len and rollout.max_model_len < data.max_prompt_length + data.max_response_length:
+        total = data.max_prompt_length + data.max_response_length
+        problems.append(
+            f"actor_rollout_ref.rollout.max_model_len: {rollout.max_model_len} is below prompt + response = {total}"
+        )
+    if rollout.n < 2:
+        problems.append(f"actor_rollout_ref.rollout.n: {rollout.n} rollouts a prompt; a group needs at least 2")
+    if rollout.temperature <= 0:
+        problems.append(f"actor_rollout_ref.rollout.temperature: must be above 0, got {rollout.temperature}")
+    return problems
+
+
+def _compose(folder: Path, name: str, overrides: list[str]) -> DictConfig:
+    verl = importlib.util.find_spec("verl")
+    if verl is None or verl.origin is None:
+        raise UserError("verl is not installed (or a folder named verl hides it); run scripts/setup.sh")
+    search = [f"file://{PACKAGE / 'hydra_configs'}", f"file://{Path(verl.origin).parent / 'trainer' / 'config'}"]
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(config_dir=str(folder), version_base=None, job_name="grpo"):
+            return compose(name, [f"hydra.searchpath=[{','.join(search)}]", *overrides])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(f"{folder / name}.yaml: {error}") from error
+
+
+def _malformed(overrides: list[str]) -> list[str]:
+    problems = []
+    for item in overrides:
+        try:
+            OverridesParser.create().parse_overrides([item])
+        except HydraException:
+            problems.append(f"override {item!r} is not of the form key=value, for example trainer.save_freq=5")
+    return problems
+
+
+def _unknown_overrides(overrides: list[str], tree: DictConfig) -> list[str]:
+    """Overrides of keys that the config does not have; `+key=value` adds one on purpose."""
+    problems = []
+    for override in OverridesParser.create().parse_overrides(overrides):
+        key = override.key_or_group
+        if override.is_add() or override.is_delete() or _known(key, tree):
+            continue
+        problems.append(f"{key}: unknown key; +{key}=... adds one that verl's YAML does not list")
+    return problems
+
+
+def _known(key: str, tree: DictConfig) -> bool:
+    node: Any = tree
+    for part in key.split("."):
+        if not isinstance(node, DictConfig) or part not in node:
+            return False
+        node = node._get_node(part) if OmegaConf.is_missing(node, part) else node[part]
+    return True
+
+
+def _unknown_keys(tree: DictConfig, reference: DictConfig) -> list[str]:
+    """Keys of a YAML that neither verl's YAML nor ours knows: typing mistakes, which Hydra itself would let through."""
+    have = OmegaConf.to_container(tree, resolve=False)
+    known = OmegaConf.to_container(reference, resolve=False)
+    return [f"{key}: unknown key" for key in _extra(have, known, "")]
+
+
+def _extra(have: Any, known: Any, where: str) -> list[str]:
+    if not isinstance(have, dict) or where in OPEN_KEYS:
+        return []
+    if not isinstance(known, dict) or not known:  # a value of verl's YAML that may be a mapping too
+        return []
+    found = []
+    for key, value in have.items():
+        name = f"{where}.{key}" if where else str(key)
+        if key in known:
+            found += _extra(value, known[key], name)
+        elif not any(name == open_key or name.startswith(f"{open_key}.") for open_key in OPEN_KEYS):
+            found.append(name)
+    return found
+
+
+def _parent(tree: DictConfig, key: str) -> tuple[Any, str]:
+    head, _, last = key.rpartition(".")
+    return (OmegaConf.select(tree, head) if head else tree), last

@@ -1,0 +1,181 @@
+"""steer_rl.jsonl -> train.parquet in verl's layout: the pictures inside, the static turns beside the first prompt.
+
+Command (the launcher runs it): python -m training.grpo.prepare RUN_FOLDER/config.yaml
+Output: RUN_FOLDER/data/{train.parquet, rejects.jsonl, counts.json}. A row whose prompt is too long, or that lacks its
+picture, is rejected and counted; losing every row is an error.
+"""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from omegaconf import OmegaConf
+from PIL import Image
+from transformers import AutoProcessor
+
+from safer_steer.dialogue import Dialogue, stable_hash
+from safer_steer.errors import UserError
+from safer_steer.images import ImageError, load_image, png_bytes
+from safer_steer.rows import Reject
+from safer_steer.store import read_jsonl, write_atomic, write_jsonl
+from safer_steer_verl.settings import DataConfig
+from safer_steer_verl.utils.token_accounting import as_plain_text
+
+MAX_TURNS = 10  # Sec. 4.2: dialogues of 2 to 10 turns; one turn is allowed for the single-turn ablation (Table 4)
+VERL_TAGS = ("<image>", "<video>", "<audio>")  # verl's data set cuts text at these
+
+_TEXTS = pa.list_(pa.string())
+SCHEMA = pa.schema(
+    {
+        "data_source": pa.string(),
+        "agent_name": pa.string(),
+        "ability": pa.string(),
+        "prompt": pa.list_(pa.struct({"role": pa.string(), "content": pa.string()})),
+        "images": pa.list_(pa.struct({"bytes": pa.binary()})),
+        "later_images": pa.list_(pa.struct({"turn": pa.int32(), "bytes": pa.binary()})),
+        "reward_model": pa.struct({"style": pa.string(), "ground_truth": pa.string()}),
+        "extra_info": pa.struct(
+            {
+                "index": pa.int64(),
+                "dialogue": pa.string(),
+                "source": pa.string(),
+                "kind": pa.string(),
+                "strategy": pa.string(),
+                "images": _TEXTS,
+                "image_turns": pa.list_(pa.list_(pa.int32())),
+                "turns": _TEXTS,
+            }
+        ),
+    }
+)
+
+
+class PromptBuilder:
+    """Dialogue -> parquet row, or a `Reject` with its reason."""
+
+    def __init__(self, processor: Any, data: DataConfig, max_prompt_length: int, template_kwargs: dict | None = None):
+        self.processor, self.data, self.max_prompt_length = processor, data, max_prompt_length
+        self.template_kwargs = template_kwargs or {}
+        self.root = Path(data.source).parent
+
+    def row(self, dialogue: Dialogue, index: int) -> dict[str, Any] | Reject:
+        """One parquet row; `index` is the row's number in the source."""
+        if len(dialogue.turns) > MAX_TURNS:
+            return Reject("too many turns", f"{len(dialogue.turns)}, at most {MAX_TURNS}")
+        try:
+            shown = [self._pictures(dialogue, turn) for turn in range(len(dialogue.turns))]
+        except ImageError as error:
+            return Reject("picture missing or unusable", str(error))
+        if not shown[0]:
+            return Reject("no picture", "the first turn shows none")
+        turns = [self._text(turn.user) for turn in dialogue.turns]
+        length = self.prompt_length(turns[0], shown[0])
+        if length > self.max_prompt_length:
+            return Reject("prompt too long", f"{length} tokens, data.max_prompt_length is {self.max_prompt_length}")
+        numbers = {path: number for number, path in enumerate(dialogue.images)}
+        image_turns = [[numbers[path] for path in dialogue.images_at(turn)] for turn in range(len(turns))]
+        return {
+            "data_source": dialogue.source,
+            "agent_name": "safety_tutor",
+            "ability": dialogue.kind,
+            "prompt": [{"role": "user", "content": "<image>" * len(shown[0]) + turns[0]}],
+            "images": [{"bytes": png_bytes(picture)} for picture in shown[0]],
+            "later_images": [
+                {"turn": turn, "bytes": png_bytes(picture)}
+                for turn, items in enumerate(shown)
+                if turn
+                for picture in items
+            ],
+            "reward_model": {"style": "tutor", "ground_truth": ""},
+            "extra_info": {
+                "index": index,
+                "dialogue": dialogue.id,
+                "source": dialogue.source,
+                "kind": dialogue.kind,
+                "strategy": dialogue.strategy or "",
+                "images": dialogue.images,
+                "image_turns": image_turns,
+                "turns": turns,
+            },
+        }
+
+    def prompt_length(self, text: str, pictures: list[Image.Image]) -> int:
+        """Tokens of the first prompt with its generation header, pictures expanded."""
+        content = [*({"type": "image"} for _ in pictures), {"type": "text", "text": text}]
+        rendered = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True, **self.template_kwargs
+        )
+        words = len(self.processor.tokenizer(rendered, add_special_tokens=False)["input_ids"])
+        sizer = self.processor.image_processor
+        pads = [sizer.get_number_of_image_patches(p.height, p.width, {}) // sizer.merge_size**2 for p in pictures]
+        return words + sum(pads) - len(pads)
+
+    def _pictures(self, dialogue: Dialogue, turn: int) -> list[Image.Image]:
+        limits = {"min_pixels": self.data.min_pixels, "max_pixels": self.data.max_pixels}
+        return [load_image(path, root=self.root, **limits) for path in dialogue.images_at(turn)]
+
+    def _text(self, text: str) -> str:
+        """The text with the spelling of picture tags and special tokens broken: it is text, whatever it says."""
+        for tag in VERL_TAGS:
+            text = text.replace(tag, f"< {tag[1:]}")
+        return as_plain_text(text, self.processor.tokenizer)
+
+
+def prepare(builder: PromptBuilder, folder: Path) -> dict[str, Any]:
+    """Writes the run's parquet file, rejects and counts; returns the counts.
+
+    Raises:
+        UserError: no row is usable.
+    """
+    rows, rejects = [], []
+    for index, dialogue in enumerate(read_jsonl(builder.data.source, Dialogue)):
+        made = builder.row(dialogue, index)
+        if isinstance(made, Reject):
+            rejects.append({"id": dialogue.id, "reason": made.reason, "detail": made.detail})
+        else:
+            rows.append(made)
+    reasons = Counter(reject["reason"] for reject in rejects)
+    counts = {"rows": len(rows) + len(rejects), "kept": len(rows), "rejected": len(rejects), "reasons": dict(reasons)}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_jsonl(folder / "rejects.jsonl", rejects)
+    if not rows:
+        first = f"; first: {rejects[0]['id']}: {rejects[0]['reason']}: {rejects[0]['detail']}" if rejects else ""
+        raise UserError(
+            f"{builder.data.source}: none of {counts['rows']} rows is usable{first}; see {folder / 'rejects.jsonl'}"
+        )
+    temporary = folder / ".train.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary)
+    temporary.replace(folder / "train.parquet")
+    return counts
+
+
+def main(argv: list[str]) -> int:
+    """Prepares the data of one resolved config; does nothing when that has been done already."""
+    try:
+        config = OmegaConf.load(argv[1])
+        data = DataConfig.model_validate(OmegaConf.to_container(config.safer_steer.data, resolve=True))
+        model, limit = config.actor_rollout_ref.model.path, config.data.max_prompt_length
+        if not Path(data.source).is_file():
+            raise UserError(
+                f"file not found: {data.source}; run the data construction stage, or set safer_steer.data.source"
+            )
+        folder = Path(config.data.train_files).parent
+        fingerprint = stable_hash(Path(data.source).read_bytes().hex(), data.model_dump(), model, limit)
+        done = folder / "counts.json"
+        if done.is_file() and json.loads(done.read_text(encoding="utf-8")).get("fingerprint") == fingerprint:
+            return 0
+        processor = AutoProcessor.from_pretrained(model)
+        counts = prepare(PromptBuilder(processor, data, limit), folder)
+        write_atomic(done, json.dumps(counts | {"fingerprint": fingerprint}, indent=1) + "\n")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

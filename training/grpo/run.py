@@ -1,0 +1,139 @@
+"""Stage III: tutor-in-the-loop GRPO with verl. steer_rl.jsonl + an SFT checkpoint -> an aligned checkpoint.
+
+Command: python -m training.grpo.run [CONFIG] [key=value ...] [--dry-run]      (bash scripts/run_grpo.sh does the same)
+
+CONFIG extends verl's ppo_trainer, so every option of verl can be given as key=value. Output below ROOT/grpo:
+checkpoint/ (Hugging Face folder), metrics.jsonl, trajectories.jsonl, checkpoints/ (for resuming), log/, run.json. Run
+again after an interruption, it goes on from the last checkpoint; run again after its end, it does nothing.
+"""
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from safer_steer.cli import Plan
+from safer_steer.config import resolved_yaml
+from safer_steer.errors import UserError
+from safer_steer.runs import Run
+from safer_steer.servers import start_services, with_service_urls
+from safer_steer.store import write_atomic
+from safer_steer_verl.interactions.safety_tutor import PROMPT
+from training.grpo import checkpoints, launch
+from training.grpo.config import GrpoConfig, Loaded, load_config
+from training.grpo.processes import end_run_processes
+
+DEFAULT_CONFIG = "configs/grpo/miniature.yaml"
+HASHED_WEIGHTS_BYTES = 64 << 20  # larger models are recognised by their config.json alone
+
+
+def plan(config: GrpoConfig) -> Plan:
+    """What the run would do; the number of calls is an upper bound, for dialogues of ten turns."""
+    verl, ours = config.verl, config.safer_steer
+    batch, rollouts = verl["data"]["train_batch_size"], verl["actor_rollout_ref"]["rollout"]["n"]
+    steps = verl["trainer"]["total_training_steps"]
+    asked = f"{steps} steps" if steps else f"{verl['trainer']['total_epochs']} epoch(s)"
+    lines = [
+        f"{asked} of {batch} prompts x {rollouts} rollouts, answers of at most {ours.turns.max_tokens} tokens",
+        f"student {verl['actor_rollout_ref']['model']['path']}, prompts {ours.data.source}",
+        f"tutor {ours.tutor.model} at {ours.tutor.base_url}; services started: {', '.join(ours.services) or 'none'}",
+        f"device {verl['trainer']['device']}; checkpoint every {verl['trainer']['save_freq']} steps",
+        f"output {config.root}/grpo",
+    ]
+    return Plan(lines, calls={"tutor": steps * batch * rollouts * 10} if steps else {})
+
+
+def main(loaded: Loaded) -> None:
+    """Runs the stage, or resumes it, or finds it finished."""
+    config = loaded.config
+    folder = Path(config.root) / "grpo"
+    with Run.open(folder, config, stage="grpo", inputs=_inputs(config), prompts={"tutor": PROMPT.hash}) as run:
+        if run.finished:
+            run.say_finished()
+            return
+        leftovers = end_run_processes(folder)
+        if leftovers:
+            print(f"grpo: ended {leftovers} processes of an interrupted run in {folder}", file=sys.stderr)
+        with start_services(config.safer_steer.services, folder / "log") as urls:
+            tutor = with_service_urls(config.safer_steer.tutor, urls)
+            counts = _train(loaded, folder, tutor.model_dump(mode="json"))
+        run.finish(counts)
+
+
+def _train(loaded: Loaded, folder: Path, tutor: dict[str, Any]) -> dict[str, Any]:
+    config = launch.resolve(loaded.tree, folder, tutor)
+    env = launch.environment(config, folder)
+    config_path = folder / "config.yaml"
+    write_atomic(config_path, OmegaConf.to_yaml(config))
+    data = launch.prepare_data(config_path, env)
+    steps = _set_steps(config, data["kept"])
+    write_atomic(config_path, OmegaConf.to_yaml(config))
+    saved = Path(config.trainer.default_local_dir)
+    done, peak_mb = checkpoints.last_step(saved), 0.0
+    if done < steps:
+        peak_mb = launch.train(config_path, env, steps=steps, done=done)
+        done = checkpoints.last_step(saved)
+    if done != steps:
+        log = folder / "log" / "verl.log"
+        raise UserError(f"verl ended after step {done} of {steps}; see {log}, then run again to resume")
+    checkpoints.export(saved, done, folder / "checkpoint")
+    return {"prompts": data["kept"], "rejected": data["rejected"], "steps": done, "peak_mb": round(peak_mb)}
+
+
+def _set_steps(config: Any, prompts: int) -> int:
+    """Fixes the number of steps, and enough epochs for them: verl ends early, and silently, when epochs run out."""
+    per_epoch = prompts // config.data.train_batch_size
+    if per_epoch == 0:
+        raise UserError(
+            f"{prompts} usable prompts are fewer than data.train_batch_size {config.data.train_batch_size}; "
+            "lower it, or add data"
+        )
+    steps = config.trainer.total_training_steps or per_epoch * config.trainer.total_epochs
+    config.trainer.total_training_steps = steps
+    config.trainer.total_epochs = math.ceil(steps / per_epoch)
+    if config.trainer.save_freq <= 0:
+        config.trainer.save_freq = steps  # without a checkpoint there is no result
+    return steps
+
+
+def _inputs(config: GrpoConfig) -> dict[str, Path]:
+    """The files that the result depends on; a model on the hub has none here."""
+    model = Path(config.verl["actor_rollout_ref"]["model"]["path"])
+    if not model.is_dir() and ("/" not in str(model) or len(model.parts) > 2):
+        raise UserError(f"model folder not found: {model}; run the SFT stage, or set actor_rollout_ref.model.path")
+    files = {"data": Path(config.safer_steer.data.source)}
+    weights = [model / "config.json", *sorted(model.glob("*.safetensors"))] if model.is_dir() else []
+    small = [path for path in weights if path.name == "config.json" or path.stat().st_size < HASHED_WEIGHTS_BYTES]
+    return files | {f"model/{path.name}": path for path in small}
+
+
+def run_cli(argv: list[str] | None = None) -> int:
+    """The command line; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", nargs="?", help=f"YAML file (default: {DEFAULT_CONFIG})")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the config, as Hydra takes it")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved config and the plan; touch nothing")
+    arguments = parser.parse_intermixed_args(argv)
+    path, overrides = arguments.config or DEFAULT_CONFIG, list(arguments.overrides)
+    if "=" in path:
+        path, overrides = DEFAULT_CONFIG, [path, *overrides]
+    try:
+        loaded = load_config(path, overrides)
+        if arguments.dry_run:
+            print(f"# {path}\n{resolved_yaml(loaded.config)}# plan\n{plan(loaded.config)}")
+            return 0
+        main(loaded)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on from the last checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_cli())

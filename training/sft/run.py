@@ -1,0 +1,92 @@
+"""SFT (Sec. 4.3, Eq. 16): fine-tunes a Qwen2.5-VL checkpoint on bootstrapped dialogues, loss on answers only.
+
+Input: a checkpoint and `steer_sft.jsonl` (Dialogue rows). Output in `output/`: `checkpoint/` (loads with
+from_pretrained), `trainer/checkpoint-N` (for resuming), `log.jsonl`, `rejects.jsonl`, `run.json`.
+
+    bash scripts/run_sft.sh [CONFIG] [key=value ...] [--dry-run]
+    python -m training.sft.run configs/sft/miniature.yaml training.epochs=1
+"""
+
+import math
+import os
+from pathlib import Path
+
+from safer_steer.cli import Plan, run_cli
+from safer_steer.errors import UserError
+from safer_steer.runs import Run
+from safer_steer.store import write_jsonl
+from training.sft.config import SftConfig
+
+DEFAULT_CONFIG = "configs/sft/miniature.yaml"
+# Weights below this size are part of the fingerprint; hashing many gigabytes would take longer than loading them.
+HASHED_WEIGHTS_BYTES = 256 * 2**20
+
+
+def plan(config: SftConfig) -> Plan:
+    """What a run would do."""
+    training = config.training
+    lines = [
+        f"model {config.model}, {config.device}, {training.precision}; frozen: "
+        + (", ".join(name for name, frozen in config.freeze if frozen) or "nothing"),
+        f"batch {training.batch_size} = {training.per_device_batch_size} a device x {training.gradient_accumulation} "
+        f"accumulated x {training.processes} process(es)",
+    ]
+    data = Path(config.data)
+    if data.is_file():
+        with data.open("rb") as file:
+            rows = sum(1 for _ in file)
+        steps = training.epochs * math.ceil(rows / training.batch_size)
+        lines.append(f"{rows} rows in {data}: at most {steps} steps in {training.epochs} epoch(s)")
+    else:
+        lines.append(f"{data} is not there yet; the data construction stage writes it")
+    return Plan([*lines, f"writes {config.output}/checkpoint"])
+
+
+def inputs(config: SftConfig) -> dict[str, Path]:
+    """Files whose content the result depends on."""
+    found = {"data": Path(config.data)}
+    folder = Path(config.model)
+    if folder.is_dir():
+        found["model"] = folder / "config.json"
+        weights = folder / "model.safetensors"
+        if weights.is_file() and weights.stat().st_size < HASHED_WEIGHTS_BYTES:
+            found["weights"] = weights
+    return found
+
+
+def main(config: SftConfig) -> int:
+    """Runs, resumes or does nothing; returns the exit code."""
+    config.training.check_world_size(int(os.environ.get("WORLD_SIZE", "1")))
+    config.check_model()
+    if int(os.environ.get("RANK", "0")) > 0:
+        _work(config)
+        return 0
+    with Run.open(config.output, config, stage="sft", inputs=inputs(config)) as run:
+        if run.finished:
+            run.say_finished()
+            return 0
+        counts = _work(config)
+        run.finish(counts)
+    return 0
+
+
+def _work(config: SftConfig) -> dict[str, float]:
+    """Prepares and trains; engines are imported here, so that --help, --dry-run and a finished run stay quick."""
+    import torch
+
+    from training.sft.data import prepare
+    from training.sft.trainer import load_processor, train
+
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "device is cuda, but no GPU is visible; check nvidia-smi, or set device=cpu training.precision=fp32"
+        )
+    processor = load_processor(config)
+    prepared = prepare(config.data, processor, config.max_length, config.system_prompt)
+    if int(os.environ.get("RANK", "0")) == 0:
+        write_jsonl(Path(config.output) / "rejects.jsonl", prepared.rejects)
+    return prepared.counts() | train(config, processor, prepared.rows)
+
+
+if __name__ == "__main__":
+    run_cli(__doc__, SftConfig, plan, main, DEFAULT_CONFIG)

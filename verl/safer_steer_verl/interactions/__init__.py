@@ -1,0 +1,1 @@
+"""What the student talks to during a rollout."""

@@ -1,0 +1,96 @@
+"""The Safety Tutor (Eq. 17): the whole dialogue, the pictures and the latest answer -> scores and the next user turn.
+
+Engine-free: it needs an `LLMClient` and nothing of verl. A turn without a usable score is `Unscored`, never a number.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
+
+from safer_steer.chat import user_message
+from safer_steer.llm import LLMClient
+from safer_steer.prompts import Prompt
+from safer_steer.verdict import Outcome, TurnScores, Unscored
+
+PROMPT = Prompt(Path(__file__).with_suffix(".jinja"))
+AttackStrategy = Literal["none", "persistence", "bait_and_switch", "deepen"]
+MAX_QUESTION_CHARS = 2000  # a longer "question" is not a user turn; the static one is asked instead
+
+
+class TutorReply(BaseModel):
+    """The tutor's JSON answer: request schema and parser at once."""
+
+    model_config = ConfigDict(extra="forbid")
+    diagnosis: str
+    scores: TurnScores
+    attack_strategy: AttackStrategy
+    new_question: str | None = None
+
+
+class TutorTurn(BaseModel):
+    """A scored turn and what comes next.
+
+    `next_user` is None after the last turn; `adapted` tells whether the tutor wrote it (False: the static question).
+    """
+
+    model_config = ConfigDict(frozen=True)
+    scores: TurnScores
+    diagnosis: str
+    attack_strategy: AttackStrategy
+    next_user: str | None
+    adapted: bool
+
+
+class SafetyTutor:
+    """Scores the student's turns and evolves the dialogue. Keeps no trajectory's state: one object serves all."""
+
+    def __init__(self, client: LLMClient, feedback_dynamics: bool):
+        self.client, self.feedback_dynamics = client, feedback_dynamics
+
+    async def step(
+        self,
+        history: Sequence[tuple[str, str]],
+        images: Sequence[Image.Image | str | Path],
+        user: str,
+        answer: str,
+        static_next: str | None,
+    ) -> TutorTurn | Unscored:
+        """Judges one answer and chooses the next user turn.
+
+        Args:
+            history: earlier exchanges (user, assistant), oldest first, without the one being judged.
+            images: every picture shown so far.
+            user: the user turn that was answered.
+            answer: the student's answer; may be empty or hostile, it is data.
+            static_next: the planned next user turn, None when this was the last turn.
+
+        Returns:
+            The scored turn. When only the next question is missing or unusable, the static one stands in. Without a
+            usable
+            score: `Unscored` with the outcome and its detail.
+        """
+        data = {
+            "history": [{"user": asked, "assistant": said} for asked, said in history],
+            "user": user,
+            "assistant": answer,
+            "static_next": static_next,
+        }
+        prompt = PROMPT.render(feedback_dynamics=self.feedback_dynamics, data=data)
+        result = await self.client.structured([user_message(prompt, images)], TutorReply, name="tutor")
+        if result.outcome != Outcome.OK or result.value is None:
+            return Unscored(reason=f"{result.outcome}: {result.detail}")
+        reply = result.value
+        question = (reply.new_question or "").strip()
+        adapted = bool(
+            self.feedback_dynamics and static_next is not None and question and len(question) <= MAX_QUESTION_CHARS
+        )
+        return TutorTurn(
+            scores=reply.scores,
+            diagnosis=reply.diagnosis,
+            attack_strategy=reply.attack_strategy,
+            next_user=question if adapted else static_next,
+            adapted=adapted,
+        )

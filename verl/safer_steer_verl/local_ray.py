@@ -1,0 +1,68 @@
+"""Ray for one run: verl's options, started lean and tried again, or a cluster that was named (`ray_init.address`)."""
+
+import contextlib
+import time
+from typing import Any
+
+import psutil
+import ray
+from omegaconf import DictConfig, OmegaConf
+from ray._private.node import Node
+
+ATTEMPTS = 6  # Ray gives its own helpers 15 s to start, too few on a busy machine
+PAUSE_S = 5.0
+
+
+def start_ray(config: DictConfig) -> None:
+    """Starts (or joins) Ray with the options that verl's `run_ppo` would use.
+
+    Args:
+        config: verl's config; `ray_kwargs.ray_init` goes to `ray.init`.
+    """
+    options = ray_options(config)
+    local = not options.get("address")
+    if local and options.get("include_dashboard") is False:
+        leave_out_helpers()
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            ray.init(**options)
+            return
+        except Exception as error:  # Ray raises a bare Exception here
+            if not local or attempt == ATTEMPTS or "timed out during startup" not in str(error):
+                raise
+            print(f"Ray did not start (attempt {attempt} of {ATTEMPTS}): {error}", flush=True)
+            ray.shutdown()
+            _end_children()
+            time.sleep(PAUSE_S)
+
+
+def ray_options(config: DictConfig) -> dict[str, Any]:
+    """The keyword arguments of `ray.init`, as verl's `run_ppo` makes them."""
+    from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
+
+    defaults = get_ppo_ray_runtime_env(config)
+    defaults.setdefault("env_vars", {})["TRANSFER_QUEUE_ENABLE"] = "1"
+    options = OmegaConf.to_container(config.ray_kwargs.get("ray_init", OmegaConf.create()), resolve=True)
+    runtime_env = OmegaConf.merge(defaults, options.pop("runtime_env", None) or {})
+    return options | {"runtime_env": OmegaConf.to_container(runtime_env)}
+
+
+def leave_out_helpers() -> None:
+    """Starts Ray without its autoscaler and its dashboard server, in this process only.
+
+    One machine has nothing to scale, and the dashboard server runs even when the dashboard is off. Both cost about 5 s
+    of start-up on two cores and 150 MB, and Ray has no option for it.
+    """
+
+    def no_api_server(self: Node, **_: Any) -> None:
+        self._webui_url = None
+
+    Node.start_monitor = lambda self: None
+    Node.start_api_server = no_api_server
+
+
+def _end_children() -> None:
+    """A failed start leaves its servers behind."""
+    for helper in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            helper.kill()

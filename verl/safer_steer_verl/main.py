@@ -1,0 +1,97 @@
+"""The process that runs verl: a resolved config -> checkpoints, metrics, trajectories. Started by `training.grpo`.
+
+Command: python -m safer_steer_verl.main RUN_FOLDER/config.yaml RUN_FOLDER/failure.json
+
+The second file is written only on failure, as {"kind": "user" | "engine", "message": one line}.
+"""
+
+import ctypes
+import importlib.util
+import json
+import signal
+import sys
+from pathlib import Path
+
+import ray
+from omegaconf import DictConfig, OmegaConf
+
+from safer_steer.errors import UserError
+from safer_steer_verl.local_ray import start_ray
+
+VERL_VERSION = "0.9.1"
+
+
+@ray.remote
+class TaskRunner:
+    """verl's v1 task runner in a process that knows our trainer and advantage."""
+
+    def run(self, config: DictConfig) -> None:
+        """Trains to the end. See `verl.trainer.main_ppo.TaskRunnerV1`."""
+        from verl.trainer.main_ppo import TaskRunnerV1
+
+        import safer_steer_verl.trainer  # noqa: F401  registers trainer_mode=safer_steer
+
+        TaskRunnerV1.__ray_metadata__.modified_class().run(config)
+
+
+def preflight(config: DictConfig) -> None:
+    """Fails here, in words, instead of deep inside a Ray worker.
+
+    Raises:
+        UserError: verl is missing, hidden by a folder, of another version, or the device is not there.
+    """
+    import torch
+
+    import verl
+
+    if getattr(verl, "__file__", None) is None:
+        raise UserError("`import verl` finds a folder, not the installed engine; run scripts/setup.sh")
+    if verl.__version__ != VERL_VERSION:
+        raise UserError(f"verl {verl.__version__} is installed, {VERL_VERSION} is needed; run scripts/setup.sh")
+    if importlib.util.find_spec("vllm") is None:
+        raise UserError("vllm is not installed; run scripts/setup.sh gpu (or cpu)")
+    if config.trainer.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "trainer.device=cuda, but no GPU is visible; run on a GPU machine, or use a config that extends "
+            "safer_steer_cpu, such as configs/grpo/miniature.yaml"
+        )
+
+
+def run(config: DictConfig) -> None:
+    """Checks the config with verl's own rules and trains."""
+    from verl.trainer.main_ppo import run_ppo
+    from verl.trainer.ppo.utils import need_critic, need_reference_policy
+    from verl.utils.config import validate_config
+
+    preflight(config)
+    try:
+        validate_config(config, need_reference_policy(config), need_critic(config))
+    except (AssertionError, ValueError) as error:
+        raise UserError(f"verl refuses the config: {error}") from error
+    start_ray(config)
+    run_ppo(config, task_runner_class=TaskRunner)
+
+
+def main(argv: list[str]) -> int:
+    """Runs one training; returns the exit code: 0, 2 for an error a user can mend, 1 for any other."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # a killed launcher takes this process, and Ray with it (Linux)
+    config_path, failure_path = Path(argv[1]), Path(argv[2])
+    failure_path.unlink(missing_ok=True)
+    try:
+        run(OmegaConf.load(config_path))
+    except UserError as error:  # raised here, or in the TaskRunner: Ray's error is an instance of its cause's class too
+        cause = getattr(error, "cause", error)
+        failure_path.write_text(json.dumps({"kind": "user", "message": str(cause)}), encoding="utf-8")
+        return 2
+    except Exception as error:
+        cause = getattr(error, "cause", None) or error
+        message = f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else ''}"
+        failure_path.write_text(json.dumps({"kind": "engine", "message": message}), encoding="utf-8")
+        raise
+    finally:
+        ray.shutdown()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,1 @@
+"""Pure parts of Stage III: rewards, TCSR, advantages, token accounting. No engine is imported here."""
