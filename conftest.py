@@ -13,6 +13,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "verl")])
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",  # as in scripts/common.sh
     "TOKENIZERS_PARALLELISM": "false",
     "DO_NOT_TRACK": "1",
     "VLLM_NO_USAGE_STATS": "1",

@@ -5,6 +5,7 @@ A finished step starts no server; judging starts none for the models under test.
 
 import asyncio
 import hashlib
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -77,23 +78,19 @@ def judge_models(config: EvaluationConfig) -> None:
     to judge.
     """
     judge = config.judge.from_environment("judge")
-    runs = [(name, _judge_run(config, judge, name)) for name in config.models]
-    try:
-        waiting = [(name, run) for name, run in runs if not run.finished]
-        for _, run in runs:
-            if run.finished:
-                run.say_finished()
-        if waiting:
-            with start_services(_referenced(config, judge), Path(config.output, "logs")) as urls:
-                for name, run in waiting:
-                    client = LLMClient("judge", with_service_urls(judge, urls))
-                    counts = asyncio.run(
-                        _judge(Judge(client, run.folder, config.max_unscored_rate), config, f"judge {name}")
-                    )
-                    run.finish(counts, client.stats())
-    finally:
-        for _, run in runs:
-            run.close()
+    urls: dict[str, str] | None = None
+    with ExitStack() as services:
+        for name in config.models:
+            with _judge_run(config, judge, name) as run:
+                if run.finished:
+                    run.say_finished()
+                    continue
+                if urls is None:
+                    servers = start_services(_referenced(config, judge), Path(config.output, "logs"))
+                    urls = services.enter_context(servers)
+                client = LLMClient("judge", with_service_urls(judge, urls))
+                judging = Judge(client, run.folder, config.max_unscored_rate)
+                run.finish(asyncio.run(_judge(judging, config, f"judge {name}")), client.stats())
 
 
 def _judge_run(config: EvaluationConfig, judge: EndpointConfig, name: str) -> Run:
@@ -175,6 +172,6 @@ def weights_fingerprint(checkpoint: str) -> str | None:
         digest.update(f"{path.name} {size}".encode())
         with path.open("rb") as file:
             for window in range(WINDOWS):
-                file.seek(size * window // WINDOWS)
+                file.seek(max(0, size - WINDOW_BYTES) * window // (WINDOWS - 1))
                 digest.update(file.read(WINDOW_BYTES))
     return digest.hexdigest()[:16]

@@ -92,7 +92,8 @@ def _batch(processor: Any, rng: random.Random, size: int, caption: bool) -> tupl
 
 
 def train(config: WarmUpConfig, folder: Path) -> dict[str, Any]:
-    """Trains from scratch (first to see, then to name, then to converse), or on from `warm_up.pt`; every step's data depend on the
+    """Trains from scratch (first to see, then to name, then to converse), or on from `warm_up.pt`; every step's data
+    depend on the
     seed and the step alone.
     """
     import torch

@@ -20,3 +20,5 @@ unset PYTHONDONTWRITEBYTECODE
 export PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
 # No usage reports from any engine.
 export DO_NOT_TRACK=1 VLLM_NO_USAGE_STATS=1 RAY_USAGE_STATS_ENABLED=0 HF_HUB_DISABLE_TELEMETRY=1
+# One thread an operation, as torchrun sets it: several processes share the cores, and small operations lose by more threads.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}

@@ -41,9 +41,9 @@ def survival_png(curves: dict[str, Curve], *, failure_below: float, horizon: int
     axes.set_title(
         f"Turn of the first failure (harmlessness < {failure_below:g}); + marks censored dialogues", fontsize=9
     )
-    axes.legend(loc="lower left", fontsize=8, framealpha=0.9)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     if note:
-        figure.supxlabel(note, fontsize=7, color="#555555")
+        axes.set_title(f"{axes.get_title()}\n{note}", fontsize=9)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

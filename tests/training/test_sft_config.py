@@ -110,7 +110,8 @@ def test_last_whole_checkpoint_is_found_and_torn_ones_removed(tmp_path):
 def test_log_is_rewound_to_the_checkpoint(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste', encoding="utf-8")
-    rewind_log(path, 2)
+    assert rewind_log(path, 2) == {"step": 2}
+    assert rewind_log(tmp_path / "absent.jsonl", 0) == {}
     assert [row["step"] for row in read_jsonl(path)] == [1, 2]
 
 

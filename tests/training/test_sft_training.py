@@ -1,5 +1,6 @@
 """SFT on TRL's real trainer and a tiny Qwen2.5-VL: batches, frozen parts, exact resume, NaN guard."""
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -81,6 +82,9 @@ def test_run_writes_what_it_promises(whole, world, capsys):
     assert processor.tokenizer.eos_token == "<|im_end|>"
     model = AutoModelForImageTextToText.from_pretrained(whole / "checkpoint", dtype=torch.float32)
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    for name in ("config.json", "generation_config.json"):
+        before, after = (json.loads((folder / name).read_text()) for folder in (world / "base", whole / "checkpoint"))
+        assert before.items() <= after.items(), f"{name} changed"
     assert main(config_for(world, "whole")) == 0
     assert "nothing to do" in capsys.readouterr().out
 
@@ -101,10 +105,13 @@ def test_resumed_run_equals_the_uninterrupted_one(whole, world, step):
     assert main(config) == 0
     log, wanted = (list(read_jsonl(folder / "log.jsonl")) for folder in (output, whole))
     assert [row["step"] for row in log] == list(range(1, STEPS + 1))
+    assert [row["num_tokens"] for row in log] == [row["num_tokens"] for row in wanted]
     assert [row["loss"] for row in log] == pytest.approx([row["loss"] for row in wanted], abs=1e-6)
     ours, theirs = weights(output / "checkpoint"), weights(whole / "checkpoint")
     assert ours.keys() == theirs.keys()
     assert max((ours[name] - theirs[name]).abs().max().item() for name in ours) < 1e-6
+    for name in ("config.json", "generation_config.json"):
+        assert (output / "checkpoint" / name).read_bytes() == (whole / "checkpoint" / name).read_bytes()
 
 
 def test_changed_config_refuses_to_resume(whole, world):

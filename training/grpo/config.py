@@ -6,7 +6,9 @@ torch.
 """
 
 import importlib.util
+import json
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +67,16 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Loaded:
     path, overrides = Path(path), list(overrides or [])
     if not path.is_file():
         raise UserError(f"config file not found: {path}; see configs/grpo/ for the ones that exist")
-    reference = _compose(PACKAGE / "hydra_configs", "safer_steer_cpu", [])
-    problems = _malformed(overrides)
-    if problems:
-        raise UserError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems))
-    composed = _compose(path.parent.resolve(), path.stem, [])
-    problems = _unknown_keys(composed, reference) + _unknown_overrides(overrides, composed)
-    if problems:
-        raise UserError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems))
-    tree = _compose(path.parent.resolve(), path.stem, overrides) if overrides else composed
-    problems = [f"{key}: missing, a value is required" for key in REQUIRED if OmegaConf.is_missing(*_parent(tree, key))]
-    if problems:
-        raise UserError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems))
+    _raise(path, _malformed(overrides))
+    try:
+        tree = _compose(path.parent.resolve(), path.stem, overrides)
+    except UserError:  # Hydra names the first wrong key only
+        bare = _compose(path.parent.resolve(), path.stem, [])
+        _raise(path, _unknown_keys(bare) + _unknown_overrides(overrides, bare))
+        raise
+    if not _is_finished(tree):  # a finished run is compared with its record key by key
+        _raise(path, _unknown_keys(tree, added=_added(overrides)))
+    _raise(path, [f"{k}: missing, a value is required" for k in REQUIRED if OmegaConf.is_missing(*_parent(tree, k))])
     tree.actor_rollout_ref.rollout.agent.agent_loop_config_path = str(PACKAGE / "agent_loops.yaml")
     return Loaded(_validated(tree, path), tree)
 
@@ -91,10 +91,13 @@ def _validated(tree: DictConfig, path: Path) -> GrpoConfig:
         "agent_loop_config_path"
     )  # where this checkout lies is no setting
     config = validate(GrpoConfig, ours | {"verl": plain}, str(path))
-    problems = _size_problems(tree)
+    _raise(path, _size_problems(tree))
+    return config
+
+
+def _raise(path: Path, problems: list[str]) -> None:
     if problems:
         raise UserError(f"{path}: {len(problems)} problem(s): " + "; ".join(problems))
-    return config
 
 
 def _size_problems(tree: DictConfig) -> list[str]:
@@ -163,11 +166,27 @@ def _known(key: str, tree: DictConfig) -> bool:
     return True
 
 
-def _unknown_keys(tree: DictConfig, reference: DictConfig) -> list[str]:
-    """Keys of a YAML that neither verl's YAML nor ours knows: typing mistakes, which Hydra itself would let through."""
-    have = OmegaConf.to_container(tree, resolve=False)
-    known = OmegaConf.to_container(reference, resolve=False)
-    return [f"{key}: unknown key" for key in _extra(have, known, "")]
+def _is_finished(tree: DictConfig) -> bool:
+    record = Path(str(OmegaConf.select(tree, "root"))) / "grpo" / "run.json"
+    return record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("status") == "finished"
+
+
+def _added(overrides: list[str]) -> list[str]:
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    return [override.key_or_group for override in parsed if override.is_add()]
+
+
+def _unknown_keys(tree: DictConfig, added: list[str] | None = None) -> list[str]:
+    """Keys that neither verl's YAML nor ours knows: typing mistakes in a file, which Hydra itself would let through."""
+    found = _extra(OmegaConf.to_container(tree, resolve=False), _reference(), "")
+    meant = tuple(added or ())
+    return [f"{key}: unknown key" for key in found if not any(key == a or a.startswith(f"{key}.") for a in meant)]
+
+
+@cache
+def _reference() -> dict[str, Any]:
+    """Every key that verl's YAML and ours have."""
+    return OmegaConf.to_container(_compose(PACKAGE / "hydra_configs", "safer_steer_cpu", []), resolve=False)
 
 
 def _extra(have: Any, known: Any, where: str) -> list[str]:

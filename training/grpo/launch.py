@@ -41,6 +41,8 @@ CPU_ENV = {
     "VLLM_CPU_SGL_KERNEL": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": "1",
+    "VLLM_LOGGING_LEVEL": "WARN",
+    "TRANSFER_QUEUE_ENABLE": "1",
     "RAY_DISABLE_MEMORY_MONITOR": "1",
     "RAY_worker_niceness": "0",  # Ray's 15 starves the workers where anything else runs
 }

@@ -60,7 +60,7 @@ def end_run_processes(folder: Path) -> int:
 class MemoryMeter:
     """Peak memory of the run's processes together, in MiB: their proportional set sizes, so shared pages count once."""
 
-    def __init__(self, folder: Path, every_s: float = 3.0):
+    def __init__(self, folder: Path, every_s: float = 10.0):
         self.folder, self.every_s, self.peak_mb = folder, every_s, 0.0
         self._next = 0.0
 

@@ -27,6 +27,7 @@ from training.grpo.config import GrpoConfig, Loaded, load_config
 from training.grpo.processes import end_run_processes
 
 DEFAULT_CONFIG = "configs/grpo/miniature.yaml"
+OPERATIONAL = {"save_freq", "max_actor_ckpt_to_keep", "logger", "project_name", "experiment_name", "default_local_dir"}
 HASHED_WEIGHTS_BYTES = 64 << 20  # larger models are recognised by their config.json alone
 
 
@@ -50,7 +51,7 @@ def main(loaded: Loaded) -> None:
     """Runs the stage, or resumes it, or finds it finished."""
     config = loaded.config
     folder = Path(config.root) / "grpo"
-    with Run.open(folder, config, stage="grpo", inputs=_inputs(config), prompts={"tutor": PROMPT.hash}) as run:
+    with Run.open(folder, _facts(config), stage="grpo", inputs=_inputs(config), prompts={"tutor": PROMPT.hash}) as run:
         if run.finished:
             run.say_finished()
             return
@@ -97,6 +98,13 @@ def _set_steps(config: Any, prompts: int) -> int:
     if config.trainer.save_freq <= 0:
         config.trainer.save_freq = steps  # without a checkpoint there is no result
     return steps
+
+
+def _facts(config: GrpoConfig) -> GrpoConfig:
+    """The config without what may differ when a run is resumed: where and how often it saves, what it logs to, Ray."""
+    verl = {name: part for name, part in config.verl.items() if name not in ("ray_kwargs", "transfer_queue")}
+    trainer = {name: value for name, value in verl["trainer"].items() if name not in OPERATIONAL}
+    return config.model_copy(update={"verl": verl | {"trainer": trainer}})
 
 
 def _inputs(config: GrpoConfig) -> dict[str, Path]:

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from safer_steer.store import read_jsonl, write_jsonl
 
@@ -33,10 +34,11 @@ def _is_whole(checkpoint: Path) -> bool:
     return "global_step" in state
 
 
-def rewind_log(path: Path, step: int) -> None:
-    """Drops the log's rows after `step`, so that a resumed run writes every step once."""
-    if path.exists():
-        write_jsonl(path, [row for row in read_jsonl(path) if row["step"] <= step])
+def rewind_log(path: Path, step: int) -> dict[str, Any]:
+    """Drops the log's rows after `step`, so that a resumed run writes each step once; returns the last row, or {}."""
+    rows = [row for row in read_jsonl(path) if row["step"] <= step] if path.exists() else []
+    write_jsonl(path, rows)
+    return rows[-1] if rows else {}
 
 
 def replace_folder(new: Path, old: Path) -> None:

@@ -72,6 +72,8 @@ def main(config: SftConfig) -> int:
 
 def _work(config: SftConfig) -> dict[str, float]:
     """Prepares and trains; engines are imported here, so that --help, --dry-run and a finished run stay quick."""
+    if config.device == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns that it found no GPU
     import torch
 
     from training.sft.data import prepare

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import transformers
 from datasets import Dataset
-from transformers import AutoModelForImageTextToText, AutoProcessor, TrainerCallback
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig, TrainerCallback
 from trl import SFTConfig as TrlConfig
 from trl import SFTTrainer
 
@@ -56,8 +56,13 @@ class LogCallback(TrainerCallback):
     """Writes `log.jsonl` (a row for each logged step), moves the progress bar and checks the gradient norm."""
 
     def __init__(self, path: Path):
-        self.path, self.bar, self.loss = path, None, math.nan
-        self._started = time.monotonic()
+        self.path, self.bar, self.last = path, None, {}
+        self._tokens_before, self._started = 0, time.monotonic()
+
+    def rewind(self, step: int) -> None:
+        """Goes back to `step`, the one that training resumes from; the trainer counts tokens anew from there."""
+        self.last = rewind_log(self.path, step)
+        self._tokens_before = self.last.get("num_tokens", 0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Opens the progress bar at the step that training goes on from."""
@@ -68,7 +73,7 @@ class LogCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Counts the step."""
         if self.bar:
-            self.bar.advance(f"loss {self.loss:.4f}")
+            self.bar.advance(f"loss {self.last.get('loss', math.nan):.4f}")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Appends one row.
@@ -79,12 +84,16 @@ class LogCallback(TrainerCallback):
         values = {name: float(logs[name]) for name in LOGGED if name in (logs or {})}
         if "loss" not in values:
             return
-        self.loss = values["loss"]
+        values["num_tokens"] = int(values.get("num_tokens", 0)) + self._tokens_before
         require_finite("gradient norm", values.get("grad_norm", 0.0), state.global_step, Path(args.output_dir))
+        self.last = {"step": state.global_step, **values, "seconds": round(time.monotonic() - self._started, 1)}
         if state.is_world_process_zero:
-            row = {"step": state.global_step, **values, "seconds": round(time.monotonic() - self._started, 1)}
             with self.path.open("a", encoding="utf-8", newline="\n") as file:
-                file.write(dump_row(row) + "\n")
+                file.write(dump_row(self.last) + "\n")
+
+    def totals(self) -> dict[str, float]:
+        """Last loss and tokens seen, for the closing line; empty on ranks that have logged nothing."""
+        return {"loss": round(self.last["loss"], 4), "tokens": self.last["num_tokens"]} if self.last else {}
 
     def close(self, error: BaseException | None = None) -> None:
         """Ends the progress bar."""
@@ -171,6 +180,7 @@ def trl_config(config: SftConfig) -> TrlConfig:
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         disable_tqdm=True,
+        ddp_find_unused_parameters=False,  # the collator lets every part run in every step
         **steps,
     )
 
@@ -188,7 +198,7 @@ def train(config: SftConfig, processor: Any, rows: list[dict[str, Any]]) -> dict
     """Trains from the last whole checkpoint, or from the start, and writes `output/checkpoint`.
 
     Returns:
-        `steps` done in all, `loss` of the last logged step and `tokens` seen.
+        `steps` done in all, `loss` of the last logged step and `tokens` seen, over all interruptions.
     """
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
@@ -208,17 +218,15 @@ def train(config: SftConfig, processor: Any, rows: list[dict[str, Any]]) -> dict
     )
     trainer.remove_callback(transformers.PrinterCallback)
     if trainer.is_world_process_zero():
-        rewind_log(log.path, int(resume.name.rpartition("-")[2]) if resume else 0)
+        log.rewind(int(resume.name.rpartition("-")[2]) if resume else 0)
     try:
         trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     except BaseException as error:
         log.close(error)
         raise
     log.close()
-    save(trainer, processor, output / "checkpoint")
-    last = [row for row in trainer.state.log_history if "loss" in row][-1]
-    tokens = int(last.get("num_tokens", 0))
-    return {"steps": trainer.state.global_step, "loss": round(last["loss"], 4), "tokens": tokens}
+    save(trainer, processor, config.model, output / "checkpoint")
+    return {"steps": trainer.state.global_step, **log.totals()}
 
 
 def _same_on_all_ranks(path: Path | None) -> Path | None:
@@ -229,11 +237,21 @@ def _same_on_all_ranks(path: Path | None) -> Path | None:
     return shared[0]
 
 
-def save(trainer: SFTTrainer, processor: Any, folder: Path) -> None:
-    """Writes a folder that loads with `from_pretrained`: weights, tokenizer, processor, chat template."""
+def save(trainer: SFTTrainer, processor: Any, source: str, folder: Path) -> None:
+    """Writes a folder that loads with `from_pretrained`: weights, tokenizer, processor, chat template.
+
+    The trainer changes the model's configs for its own ends (no cache, other end tokens); those of `source` are kept.
+    """
     new = folder.with_name(folder.name + ".new")
     trainer.save_model(str(new))
     if trainer.is_world_process_zero():
         processor.save_pretrained(new)
+        model_config = AutoConfig.from_pretrained(source)
+        model_config.dtype = trainer.model.dtype
+        model_config.save_pretrained(new)
+        try:
+            GenerationConfig.from_pretrained(source).save_pretrained(new)
+        except OSError:  # a checkpoint may come without one
+            (new / "generation_config.json").unlink(missing_ok=True)
         (new / "training_args.bin").unlink(missing_ok=True)
         replace_folder(new, folder)

@@ -37,14 +37,20 @@ def start_ray(config: DictConfig) -> None:
 
 
 def ray_options(config: DictConfig) -> dict[str, Any]:
-    """The keyword arguments of `ray.init`, as verl's `run_ppo` makes them."""
-    from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
+    """The keyword arguments of `ray.init`, as verl's `run_ppo` makes them.
 
-    defaults = get_ppo_ray_runtime_env(config)
-    defaults.setdefault("env_vars", {})["TRANSFER_QUEUE_ENABLE"] = "1"
+    On a CPU there is no runtime environment: the workers inherit this process's variables, which lets Ray use the
+    processes it has started in advance, and spares this process the import of verl and torch.
+    """
     options = OmegaConf.to_container(config.ray_kwargs.get("ray_init", OmegaConf.create()), resolve=True)
-    runtime_env = OmegaConf.merge(defaults, options.pop("runtime_env", None) or {})
-    return options | {"runtime_env": OmegaConf.to_container(runtime_env)}
+    runtime_env = {key: value for key, value in (options.pop("runtime_env", None) or {}).items() if value is not None}
+    if config.trainer.device != "cpu":
+        from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
+
+        defaults = get_ppo_ray_runtime_env(config)
+        defaults.setdefault("env_vars", {})["TRANSFER_QUEUE_ENABLE"] = "1"
+        runtime_env = OmegaConf.to_container(OmegaConf.merge(defaults, runtime_env))
+    return options | ({"runtime_env": runtime_env} if runtime_env else {})
 
 
 def leave_out_helpers() -> None:

@@ -1,11 +1,13 @@
 """The process that runs verl: a resolved config -> checkpoints, metrics, trajectories. Started by `training.grpo`.
 
-Command: python -m safer_steer_verl.main RUN_FOLDER/config.yaml RUN_FOLDER/failure.json
+Command: python -m safer_steer_verl.main RUN_FOLDER/config.yaml RUN_FOLDER/log/failure.json
 
-The second file is written only on failure, as {"kind": "user" | "engine", "message": one line}.
+The second file is written only on failure, as {"kind": "user" | "engine", "message": one line}. This process only
+starts Ray and waits: verl, torch and vLLM are imported in Ray's workers.
 """
 
 import ctypes
+import importlib.metadata
 import importlib.util
 import json
 import signal
@@ -26,11 +28,21 @@ class TaskRunner:
     """verl's v1 task runner in a process that knows our trainer and advantage."""
 
     def run(self, config: DictConfig) -> None:
-        """Trains to the end. See `verl.trainer.main_ppo.TaskRunnerV1`."""
+        """Checks the config with verl's own rules and trains to the end.
+
+        Raises:
+            UserError: verl refuses the config.
+        """
         from verl.trainer.main_ppo import TaskRunnerV1
+        from verl.trainer.ppo.utils import need_critic, need_reference_policy
+        from verl.utils.config import validate_config
 
         import safer_steer_verl.trainer  # noqa: F401  registers trainer_mode=safer_steer
 
+        try:
+            validate_config(config, need_reference_policy(config), need_critic(config))
+        except (AssertionError, ValueError) as error:
+            raise UserError(f"verl refuses the config: {error}") from error
         TaskRunnerV1.__ray_metadata__.modified_class().run(config)
 
 
@@ -40,36 +52,25 @@ def preflight(config: DictConfig) -> None:
     Raises:
         UserError: verl is missing, hidden by a folder, of another version, or the device is not there.
     """
-    import torch
-
-    import verl
-
-    if getattr(verl, "__file__", None) is None:
-        raise UserError("`import verl` finds a folder, not the installed engine; run scripts/setup.sh")
-    if verl.__version__ != VERL_VERSION:
-        raise UserError(f"verl {verl.__version__} is installed, {VERL_VERSION} is needed; run scripts/setup.sh")
+    found = importlib.util.find_spec("verl")
+    if found is None or found.origin is None:
+        raise UserError("`import verl` finds no installed engine (or a folder hides it); run scripts/setup.sh")
+    version = importlib.metadata.version("verl")
+    if version != VERL_VERSION:
+        raise UserError(f"verl {version} is installed, {VERL_VERSION} is needed; run scripts/setup.sh")
     if importlib.util.find_spec("vllm") is None:
         raise UserError("vllm is not installed; run scripts/setup.sh gpu (or cpu)")
-    if config.trainer.device == "cuda" and not torch.cuda.is_available():
+    if config.trainer.device == "cuda" and not _has_gpu():
         raise UserError(
             "trainer.device=cuda, but no GPU is visible; run on a GPU machine, or use a config that extends "
             "safer_steer_cpu, such as configs/grpo/miniature.yaml"
         )
 
 
-def run(config: DictConfig) -> None:
-    """Checks the config with verl's own rules and trains."""
-    from verl.trainer.main_ppo import run_ppo
-    from verl.trainer.ppo.utils import need_critic, need_reference_policy
-    from verl.utils.config import validate_config
+def _has_gpu() -> bool:
+    import torch
 
-    preflight(config)
-    try:
-        validate_config(config, need_reference_policy(config), need_critic(config))
-    except (AssertionError, ValueError) as error:
-        raise UserError(f"verl refuses the config: {error}") from error
-    start_ray(config)
-    run_ppo(config, task_runner_class=TaskRunner)
+    return torch.cuda.is_available()
 
 
 def main(argv: list[str]) -> int:
@@ -77,15 +78,18 @@ def main(argv: list[str]) -> int:
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # a killed launcher takes this process, and Ray with it (Linux)
     config_path, failure_path = Path(argv[1]), Path(argv[2])
     failure_path.unlink(missing_ok=True)
+    config = OmegaConf.load(config_path)
     try:
-        run(OmegaConf.load(config_path))
+        preflight(config)
+        start_ray(config)
+        ray.get(TaskRunner.remote().run.remote(config))
     except UserError as error:  # raised here, or in the TaskRunner: Ray's error is an instance of its cause's class too
         cause = getattr(error, "cause", error)
         failure_path.write_text(json.dumps({"kind": "user", "message": str(cause)}), encoding="utf-8")
         return 2
     except Exception as error:
         cause = getattr(error, "cause", None) or error
-        message = f"{type(cause).__name__}: {str(cause).strip().splitlines()[-1] if str(cause).strip() else ''}"
+        message = f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[-1]}"
         failure_path.write_text(json.dumps({"kind": "engine", "message": message}), encoding="utf-8")
         raise
     finally:

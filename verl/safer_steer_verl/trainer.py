@@ -53,6 +53,10 @@ class SaferSteerTrainer(PPOTrainerSync):
         self.records = _records(batch)
         expected = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
         metrics.update(step_metrics(list(self.records.values()), expected))
+        import os, torch  # DEBUG
+        if os.environ.get("DBG"):  # DEBUG
+            d = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["prompts","responses","response_mask","rollout_log_probs","old_log_probs","multi_modal_inputs","position_ids","input_ids"])  # DEBUG
+            torch.save({k: (list(v.unbind(0)) if isinstance(v, torch.Tensor) else [getattr(x,"data",x) for x in v]) for k,v in d.items()}, os.environ["DBG"])  # DEBUG
         self._stop_if_unscored(metrics["rollout/unscored_rate"], expected)
         return super()._compute_advantage(batch, metrics)
 
@@ -96,7 +100,7 @@ def _records(batch: KVBatchMeta) -> dict[str, TrajectoryRecord]:
     """Key -> record of the real trajectories of a batch; verl's padding rows are copies and are left out."""
     real = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
     data = tq.kv_batch_get(keys=real, partition_id=batch.partition_id, select_fields=["extra_fields"])
-    fields = [getattr(item, "data", item) for item in data["extra_fields"].tolist()]
+    fields = [getattr(item, "data", item) for item in data["extra_fields"]]
     return {key: TrajectoryRecord.model_validate(item[RECORD_KEY]) for key, item in zip(real, fields, strict=True)}
 
 
