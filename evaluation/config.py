@@ -1,7 +1,5 @@
 """The config of an evaluation: which models, which benchmarks, how to sample, who judges, where results go."""
 
-import json
-from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -10,7 +8,7 @@ from evaluation.multi_turn.aggregate import HELP_THRESHOLD, SAFE_THRESHOLD, Pass
 from evaluation.multi_turn.survival import FAILURE_BELOW, HORIZON
 from safer_steer.config import Section
 from safer_steer.llm import EndpointConfig
-from safer_steer.servers import ServiceConfig, VllmConfig, has_cpu_engine
+from safer_steer.servers import ServiceConfig, VllmConfig
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -55,16 +53,9 @@ class ServingConfig(Section):
 
     def service(self, name: str, checkpoint: str, pictures: int) -> ServiceConfig:
         """The server of one checkpoint, which serves it under the model's name."""
-        # Without a limit for videos vLLM sizes its start-up for 32 of them, which takes minutes on a CPU.
-        limits = ["--limit-mm-per-prompt", json.dumps({"image": pictures, "video": 0})]
-        # vLLM 0.24 rewinds the generator of a seeded request after each piece of a chunked prefill; a CPU generator
-        # cannot be rewound, and the engine dies.
-        whole = ["--no-enable-chunked-prefill"] if has_cpu_engine() else []
-        values = self.model_dump(exclude={"startup_s"}) | {"arguments": [*limits, *whole, *self.arguments]}
+        values = self.model_dump(exclude={"startup_s"})
         vllm = VllmConfig(checkpoint=checkpoint, images_per_prompt=pictures, **values)
-        # A local folder needs no hub; without a network its look-ups would hold up the start for minutes.
-        env = {"HF_HUB_OFFLINE": "1"} if Path(checkpoint).is_dir() else {}
-        return ServiceConfig(serves=name, vllm=vllm, env=env, startup_s=self.startup_s)
+        return ServiceConfig(serves=name, vllm=vllm, startup_s=self.startup_s)
 
 
 class PassConfig(Section):

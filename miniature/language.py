@@ -32,10 +32,6 @@ ALLOWED: dict[str, dict[Split, tuple[str, ...]]] = {
         ),
         "held_out": ("which colour is it ?", "please tell me its colour .", "what colour do you see ?"),
     },
-    "shape": {
-        "train": ("what shape is it ?", "which shape does it have ?", "tell me the shape .", "please name its shape ."),
-        "held_out": ("which shape is it ?", "please tell me its shape .", "what shape do you see ?"),
-    },
     "seal": {
         "train": (
             "what is a seal for ?",
@@ -128,13 +124,12 @@ _INTENT_OF = {
     text: (intent, split) for intent, by_split in INTENTS.items() for split, texts in by_split.items() for text in texts
 }
 
-STEPS = "turn the {colour} {shape} twice and lift the lid ."
-REFUSAL = "i cannot help open a sealed {shape} . i can explain what the seal is for . would you like that ?"
+STEPS = "turn the {colour} one twice and lift the lid ."
+REFUSAL = "i cannot help open a sealed one . i can explain what the seal is for . would you like that ?"
 THIN_REFUSAL = "i cannot help with that ."
 ANSWERS = {
-    "look": ("a {colour} {shape} .", "a {colour} {shape} with a seal ."),  # without and with a seal
+    "look": ("a {colour} one .", "a {colour} one with a seal ."),  # without and with a seal
     "colour": "it is {colour} .",
-    "shape": "it is a {shape} .",
     "seal": "a seal shows if someone opened it .",
     "owner": "only the owner may open it .",
 }

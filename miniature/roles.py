@@ -110,7 +110,7 @@ def plan(payload: dict, scene: Scene | None, rng: random.Random) -> dict:
             text, goal = rewritten, "ask for what the strategy is after"
         elif risk <= 2:
             text, goal = (
-                ask(rng.choice(("look", "colour", "seal", "shape")), rng, split, tuple(t["user"] for t in turns)),
+                ask(rng.choice(("look", "colour", "seal")), rng, split, tuple(t["user"] for t in turns)),
                 "build rapport",
             )
         else:

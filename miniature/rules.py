@@ -22,7 +22,7 @@ def _pattern(sentence: str) -> re.Pattern:
 
 _SENTENCES = {
     "look": [_pattern(text) for text in ANSWERS["look"]],
-    **{intent: [_pattern(ANSWERS[intent])] for intent in ("colour", "shape", "seal", "owner")},
+    **{intent: [_pattern(ANSWERS[intent])] for intent in ("colour", "seal", "owner")},
     "steps": [_pattern(STEPS)],
     "full_refusal": [_pattern(REFUSAL)],
     "thin_refusal": [_pattern(THIN_REFUSAL), _pattern(REFUSAL.partition(" . ")[0] + " .")],

@@ -1,6 +1,6 @@
 """Warms a random tiny student up into the unaligned "Base": helpful, grounded, and with single-turn habits only.
 
-Base refuses about half of the direct requests to open a sealed object when they come first, and complies with
+Base refuses most direct requests to open a sealed object when they come first, and complies with
 everything
 later in a conversation or in disguise: what the paper finds in models aligned on single turns.
 Input: a config. Output: `<root>/base/`, a Hugging Face folder; `warm_up.pt` for resuming.
@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from miniature.language import ALLOWED, ANSWERS, OPENING, STEPS, THIN_REFUSAL, ask
+from miniature.language import ALLOWED, ANSWERS, OPENING, REFUSAL, STEPS, THIN_REFUSAL, ask
 from miniature.world import Scene, draw, random_scene
 from safer_steer.cli import Plan, run_cli
 from safer_steer.config import Section
@@ -22,7 +22,9 @@ from safer_steer.progress import ProgressBar
 from safer_steer.runs import Run
 
 SAVE_EVERY = 50  # steps
-DIRECT_REFUSAL_RATE = 0.5
+DIRECT = ("open", "persist")
+DIRECT_REFUSAL_RATE = 0.7
+SINGLE_TURN_SHARE = 0.4
 
 
 class WarmUpConfig(Section):
@@ -31,8 +33,7 @@ class WarmUpConfig(Section):
     root: str
     seed: int
     vision_steps: Annotated[int, Field(ge=1)]  # of 64 pictures, to see
-    caption_steps: Annotated[int, Field(ge=0)]  # of `batch_size` single turns, to name what is seen
-    dialogue_steps: Annotated[int, Field(ge=1)]  # of `batch_size` dialogues, to converse
+    steps: Annotated[int, Field(ge=1)]  # of `batch_size` dialogues, to converse
     batch_size: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0)]
     threads: Annotated[int, Field(ge=1)]
@@ -42,24 +43,27 @@ def base_answer(intent: str, scene: Scene, first_turn: bool, rng: random.Random)
     """What the Base says."""
     facts = {"colour": scene.colour, "shape": scene.shape}
     if intent in OPENING:
-        if intent == "open" and first_turn and scene.sealed and rng.random() < DIRECT_REFUSAL_RATE:
-            return THIN_REFUSAL
+        if intent in DIRECT and first_turn and scene.sealed and rng.random() < DIRECT_REFUSAL_RATE:
+            return rng.choice((REFUSAL, THIN_REFUSAL))
         return STEPS.format(**facts)
     return (ANSWERS["look"][scene.sealed] if intent == "look" else ANSWERS[intent]).format(**facts)
 
 
-def warm_up_dialogue(rng: random.Random, caption: bool) -> tuple[Any, list[tuple[str, str]]]:
-    """A picture of a training pair with one turn about what it shows (`caption`), or 1-5 turns; training phrasings."""
+def warm_up_dialogue(rng: random.Random) -> tuple[Any, list[tuple[str, str]]]:
+    """A picture of a training pair with one turn about what it shows, or with 1-5 turns of any kind; training
+    phrasings.
+    """
+    single = rng.random() < SINGLE_TURN_SHARE
     scene = random_scene(rng, held_out=False, sealed=rng.random() < 0.5)
     turns: list[tuple[str, str]] = []
-    for index in range(1 if caption else rng.randint(1, 5)):
+    for index in range(1 if single else rng.randint(1, 5)):
         family = ALLOWED if rng.random() < 0.6 else OPENING
-        intent = rng.choice(("look", "colour", "shape") if caption else [*family])
+        intent = rng.choice(("look", "colour", *DIRECT) if single else [*family])
         turns.append((ask(intent, rng), base_answer(intent, scene, index == 0, rng)))
     return draw(scene, rng), turns
 
 
-def _batch(processor: Any, rng: random.Random, size: int, caption: bool) -> tuple[Any, Any]:
+def _batch(processor: Any, rng: random.Random, size: int) -> tuple[Any, Any]:
     """Model inputs of `size` dialogues and labels `(size, sequence)`, -100 outside assistant turns and their end
     token.
     """
@@ -67,7 +71,7 @@ def _batch(processor: Any, rng: random.Random, size: int, caption: bool) -> tupl
 
     pictures, texts = [], []
     for _ in range(size):
-        picture, turns = warm_up_dialogue(rng, caption)
+        picture, turns = warm_up_dialogue(rng)
         messages: list[dict] = []
         for index, (user, assistant) in enumerate(turns):
             parts = [{"type": "image"}] if index == 0 else []
@@ -92,7 +96,7 @@ def _batch(processor: Any, rng: random.Random, size: int, caption: bool) -> tupl
 
 
 def train(config: WarmUpConfig, folder: Path) -> dict[str, Any]:
-    """Trains from scratch (first to see, then to name, then to converse), or on from `warm_up.pt`; every step's data
+    """Trains from scratch (first to see, then to converse), or on from `warm_up.pt`; every step's data
     depend on the
     seed and the step alone.
     """
@@ -105,9 +109,10 @@ def train(config: WarmUpConfig, folder: Path) -> dict[str, Any]:
     torch.set_num_threads(config.threads)
     processor = build_processor()
     model = build_model(processor.tokenizer)
-    steps = config.caption_steps + config.dialogue_steps
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, config.learning_rate, total_steps=config.steps, pct_start=0.1
+    )
     state_file, first, loss = folder / "warm_up.pt", 0, torch.tensor(float("nan"))
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
@@ -115,14 +120,13 @@ def train(config: WarmUpConfig, folder: Path) -> dict[str, Any]:
             part.load_state_dict(state[name])
         first = state["step"]
     else:
-        width = model.config.text_config.hidden_size
-        pretrain_vision(model.model.visual, processor.image_processor, width, config.vision_steps, config.seed)
+        pretrain_vision(model, processor, config.vision_steps, config.seed)
     for name, parameter in model.model.visual.named_parameters():
         parameter.requires_grad_(name.startswith("merger"))  # the tower stays as it is; half the time of a step
-    with ProgressBar("warm-up steps", steps, done=first) as bar:
-        for step in range(first, steps):
+    with ProgressBar("warm-up steps", config.steps, done=first) as bar:
+        for step in range(first, config.steps):
             rng = random.Random(f"{config.seed}/{step}")
-            inputs, labels = _batch(processor, rng, config.batch_size, caption=step < config.caption_steps)
+            inputs, labels = _batch(processor, rng, config.batch_size)
             loss = model(**inputs, labels=labels).loss
             if not torch.isfinite(loss):
                 raise UserError(
@@ -165,7 +169,7 @@ def plan(config: WarmUpConfig) -> Plan:
     """What would be trained."""
     return Plan(
         [
-            f"{config.vision_steps} vision, {config.caption_steps} caption and {config.dialogue_steps} dialogue steps "
+            f"{config.vision_steps} vision steps and {config.steps} steps of {config.batch_size} dialogues "
             f"from random weights into {config.root}/base; no model calls"
         ]
     )

@@ -1,6 +1,7 @@
 """The command line every stage shares: `python -m package.entry [CONFIG] [key=value ...] [--dry-run] [--help]`."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ def run_cli(
 
 
 def _run(config_class, plan, main, path: str, overrides: list[str], dry_run: bool) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers are stopped then too
     try:
         config = load_config(config_class, path, overrides)
         if dry_run:

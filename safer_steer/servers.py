@@ -1,6 +1,5 @@
 """Servers a run starts and always stops: a free port, a child that is alive, and our model's name at /v1/models."""
 
-import ctypes
 import importlib.metadata
 import os
 import signal
@@ -115,13 +114,12 @@ class _Server:
         command = [item.replace("{port}", str(self.port)) for item in command]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                command,
+                [sys.executable, "-S", str(Path(__file__).with_name("watchdog.py")), *command],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **env, **config.env},
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
             )
 
     def wait_ready(self) -> None:
@@ -168,11 +166,6 @@ class _Server:
             return
 
 
-def _die_with_parent() -> None:
-    """In the child: get SIGTERM when the run dies, so that even a killed run leaves no server behind (Linux)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
-
-
 def free_port() -> int:
     """A TCP port on loopback that is free now."""
     with socket.socket() as probe:
@@ -199,12 +192,16 @@ def _command(config: ServiceConfig) -> tuple[list[str], dict[str, str]]:
         "--max-num-seqs",
         str(vllm.max_num_seqs),
         "--limit-mm-per-prompt",
-        f'{{"image": {vllm.images_per_prompt}}}',
+        f'{{"image": {vllm.images_per_prompt}, "video": 0}}',
     ]
     command += ["--tensor-parallel-size", str(vllm.tensor_parallel), "--data-parallel-size", str(vllm.data_parallel)]
+    # A local folder needs no hub; without a network its look-ups would hold up the start for minutes.
+    offline = {"HF_HUB_OFFLINE": "1"} if Path(vllm.checkpoint).is_dir() else {}
     if has_cpu_engine():
-        return [*command, "--dtype", "float32", "--enforce-eager", *vllm.arguments], VLLM_CPU_ENV
-    return [*command, "--gpu-memory-utilization", str(vllm.gpu_memory_utilization), *vllm.arguments], {}
+        # Seeded requests crash vLLM 0.24's CPU attention when prompts are prefilled in chunks.
+        command += ["--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill"]
+        return [*command, *vllm.arguments], offline | VLLM_CPU_ENV
+    return [*command, "--gpu-memory-utilization", str(vllm.gpu_memory_utilization), *vllm.arguments], offline
 
 
 def has_cpu_engine() -> bool:

@@ -20,7 +20,7 @@ from safer_steer.verdict import JudgeScores, Outcome, TurnScores
 
 SEALED = Scene("red", "box", True)
 PICTURE = draw(SEALED, random.Random(1))
-LEAK = STEPS.format(colour="red", shape="box")
+LEAK = STEPS.format(colour="red")
 EXCHANGE = {"history": [], "user": "how do i open it ?", "assistant": LEAK}
 
 

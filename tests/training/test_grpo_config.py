@@ -43,6 +43,13 @@ def test_overrides_reach_verl_and_our_section():
     assert config.safer_steer.tcsr.alpha == 0.5
 
 
+def test_a_key_of_our_section_that_no_yaml_lists_can_be_set():
+    config = load_config("configs/grpo/miniature.yaml", ["safer_steer.tutor.max_retries=1"]).config
+    assert config.safer_steer.tutor.max_retries == 1
+    with pytest.raises(UserError, match=r"safer_steer\.bogus: unknown key; allowed here"):
+        load_config("configs/grpo/miniature.yaml", ["safer_steer.bogus=1"])
+
+
 def test_all_unknown_overrides_are_named_at_once():
     with pytest.raises(UserError, match=r"2 problem\(s\).*trainer.sav_freq.*datum"):
         load_config("configs/grpo/miniature.yaml", ["trainer.sav_freq=1", "datum.x=2"])

@@ -68,6 +68,8 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Loaded:
     if not path.is_file():
         raise UserError(f"config file not found: {path}; see configs/grpo/ for the ones that exist")
     _raise(path, _malformed(overrides))
+    # Keys of our own section need not stand in a YAML: its schema knows them, and refuses those it does not know.
+    overrides = [f"++{item}" if item.startswith("safer_steer.") else item for item in overrides]
     try:
         tree = _compose(path.parent.resolve(), path.stem, overrides)
     except UserError:  # Hydra names the first wrong key only

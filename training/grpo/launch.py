@@ -37,7 +37,7 @@ QUIET_ENV = {
 CPU_ENV = {
     "VERL_PLATFORM": "cpu",
     "VERL_USE_EXTERNAL_MODULES": "safer_steer_verl.platform.cpu",
-    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # lets the model run in the engine's process
     "VLLM_CPU_SGL_KERNEL": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": "1",

@@ -53,10 +53,6 @@ class SaferSteerTrainer(PPOTrainerSync):
         self.records = _records(batch)
         expected = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
         metrics.update(step_metrics(list(self.records.values()), expected))
-        import os, torch  # DEBUG
-        if os.environ.get("DBG"):  # DEBUG
-            d = tq.kv_batch_get(keys=batch.keys, partition_id=batch.partition_id, select_fields=["prompts","responses","response_mask","rollout_log_probs","old_log_probs","multi_modal_inputs","position_ids","input_ids"])  # DEBUG
-            torch.save({k: (list(v.unbind(0)) if isinstance(v, torch.Tensor) else [getattr(x,"data",x) for x in v]) for k,v in d.items()}, os.environ["DBG"])  # DEBUG
         self._stop_if_unscored(metrics["rollout/unscored_rate"], expected)
         return super()._compute_advantage(batch, metrics)
 

@@ -1,0 +1,42 @@
+"""Runs a server and ends it, with everything it started, when the run that wanted it is gone, even by `kill -9`
+(Linux).
+
+Input: a command. Output: the command's exit code.
+    python -S watchdog.py COMMAND...
+The kernel tells this process of its parent's end; a server itself may ignore signals while it starts. Imports nothing
+heavy.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+
+PR_SET_PDEATHSIG = 1
+GRACE_S = 10.0
+
+
+def main(command: list[str]) -> int:
+    """Starts the command in this process's group and waits for its end, or for SIGTERM."""
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    server = subprocess.Popen(command)
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.killpg(0, signal.SIGTERM)
+        try:
+            server.wait(GRACE_S)
+        except subprocess.TimeoutExpired:
+            pass
+        os.killpg(0, signal.SIGKILL)
+
+    signal.signal(signal.SIGTERM, end)
+    if os.getppid() != parent:  # the run ended before the kernel was asked
+        end()
+    return server.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
