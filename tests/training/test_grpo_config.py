@@ -61,6 +61,7 @@ def test_all_unknown_overrides_are_named_at_once():
         (["safer_steer.tcsr.alpha=2"], "alpha"),
         (["safer_steer.reward.safety=0.9"], "sum to 1"),
         (["data.train_batch_size=15"], "does not divide"),
+        (["actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=24"], "does not divide a rank's 32"),
         (["actor_rollout_ref.rollout.n=1"], "at least 2"),
         (["actor_rollout_ref.rollout.max_model_len=100"], "below prompt \\+ response"),
         (["nonsense"], "key=value"),

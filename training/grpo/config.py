@@ -111,6 +111,7 @@ def _size_problems(tree: DictConfig) -> list[str]:
         problems.append(
             f"actor_rollout_ref.actor.ppo_mini_batch_size: {mini} does not divide data.train_batch_size {batch}"
         )
+    problems += _micro_batch_problems(tree)
     if turns.min_tokens >= data.max_response_length:
         problems.append(f"data.max_response_length: {data.max_response_length} leaves no room for one turn")
     if rollout.max_model_len and rollout.max_model_len < data.max_prompt_length + data.max_response_length:
@@ -122,6 +123,25 @@ def _size_problems(tree: DictConfig) -> list[str]:
         problems.append(f"actor_rollout_ref.rollout.n: {rollout.n} rollouts a prompt; a group needs at least 2")
     if rollout.temperature <= 0:
         problems.append(f"actor_rollout_ref.rollout.temperature: must be above 0, got {rollout.temperature}")
+    return problems
+
+
+def _micro_batch_problems(tree: DictConfig) -> list[str]:
+    """Micro-batches that do not divide a rank's share of trajectories: verl would stop at the first step."""
+    refs, problems = tree.actor_rollout_ref, []
+    if refs.actor.use_dynamic_bsz:
+        return problems
+    ranks = tree.trainer.n_gpus_per_node * tree.trainer.nnodes
+    step = tree.data.train_batch_size * refs.rollout.n // ranks
+    update = refs.actor.ppo_mini_batch_size * refs.rollout.n // ranks
+    shares = {
+        "actor.ppo_micro_batch_size_per_gpu": (refs.actor.ppo_micro_batch_size_per_gpu, update),
+        "rollout.log_prob_micro_batch_size_per_gpu": (refs.rollout.log_prob_micro_batch_size_per_gpu, step),
+        "ref.log_prob_micro_batch_size_per_gpu": (refs.ref.log_prob_micro_batch_size_per_gpu, step),
+    }
+    for key, (size, share) in shares.items():
+        if size and share % size:
+            problems.append(f"actor_rollout_ref.{key}: {size} does not divide a rank's {share} trajectories")
     return problems
 
 
