@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Undefined
 
 from safer_steer.dialogue import stable_hash
 
@@ -16,8 +16,14 @@ def data_block(data: Any) -> str:
     """JSON between delimiters; "<" and ">" are escaped inside, so no text can close the block or imitate a special
     token.
     """
-    text = json.dumps(data, ensure_ascii=False, sort_keys=True)
+    text = json.dumps(data, ensure_ascii=False, sort_keys=True, default=_refuse)
     return f"{DATA_OPEN}\n{text.replace('<', chr(92) + 'u003c').replace('>', chr(92) + 'u003e')}\n{DATA_CLOSE}"
+
+
+def _refuse(value: Any) -> Any:
+    if isinstance(value, Undefined):
+        str(value)  # a strict one raises its own error, which names the variable
+    raise TypeError(f"a prompt's data must be JSON, got {type(value).__name__}")
 
 
 def parse_data_block(text: str) -> Any:

@@ -76,7 +76,7 @@ def test_plan_counts_steps_and_tolerates_missing_data(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "steer_sft.jsonl").write_text("{}\n" * 33, encoding="utf-8")
     assert "33 rows" in str(plan(config))
-    assert "at most 6 steps in 2 epoch(s)" in str(plan(config))
+    assert "at most 15 steps in 5 epoch(s)" in str(plan(config))
 
 
 def test_command_line_imports_no_engine():
