@@ -102,6 +102,14 @@ def test_a_failure_is_one_line(tmp_path):
     assert launch.failure_message(2, failure, log) == "step 3: 40% of 64 trajectories have no score"
 
 
+def test_the_tutors_usage_is_the_sum_of_the_workers_totals(tmp_path):
+    totals = [{"a": 3}, {"a": 5, "b": 2}, {"c": 1}]  # worker c: after a resume
+    rows = [{"tutor_usage": {w: {"calls": n, "usd": 0.5} for w, n in row.items()}} for row in totals]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    usage = launch.tutor_usage(tmp_path / "metrics.jsonl")
+    assert (usage["calls"], usage["usd"], usage["tokens_in"]) == (8, 1.5, 0)
+
+
 def test_the_engines_config_has_absolute_paths_and_no_interpolation(tmp_path):
     loaded = load_config("configs/grpo/miniature.yaml", [f"root={tmp_path}/run"])
     (tmp_path / "run" / "sft" / "checkpoint").mkdir(parents=True)

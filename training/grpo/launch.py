@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from safer_steer.errors import UserError
 from safer_steer.progress import ProgressBar
+from safer_steer.store import read_jsonl
 from safer_steer_verl.platform.vllm_metadata import metadata_folder
 from training.grpo.processes import MARK, MemoryMeter, end_run_processes, mark_of, ray_folder
 
@@ -128,6 +129,15 @@ def train(config_path: Path, env: dict[str, str], *, steps: int, done: int) -> f
     if child.returncode != 0:
         raise UserError(failure_message(child.returncode, failure_path, log_path))
     return meter.peak_mb
+
+
+def tutor_usage(metrics: Path) -> dict[str, float]:
+    """Calls, retries, tokens and cost of the tutor over all steps, from the running totals that each worker reports."""
+    latest: dict[str, dict[str, Any]] = {}
+    for row in read_jsonl(metrics):
+        latest |= row.get("tutor_usage") or {}
+    names = ("calls", "retries", "tokens_in", "tokens_out", "usd")
+    return {name: sum(stats.get(name, 0) for stats in latest.values()) for name in names}
 
 
 def _new_rows(path: Path, done: int, child: subprocess.Popen, meter: MemoryMeter) -> Iterator[dict[str, Any]]:

@@ -61,7 +61,7 @@ def main(loaded: Loaded) -> None:
         with start_services(config.safer_steer.services, folder / "log") as urls:
             tutor = with_service_urls(config.safer_steer.tutor, urls)
             counts = _train(loaded, folder, tutor.model_dump(mode="json"))
-        run.finish(counts)
+        run.finish(counts, usage={"tutor": launch.tutor_usage(folder / "metrics.jsonl")})
 
 
 def _train(loaded: Loaded, folder: Path, tutor: dict[str, Any]) -> dict[str, Any]:
