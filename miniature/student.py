@@ -107,7 +107,7 @@ def build_model(
     section = hidden_size // 32
     config = Qwen2_5_VLConfig(
         text_config={
-            "vocab_size": (len(tokenizer) + 63) // 64 * 64,
+            "vocab_size": len(tokenizer),  # no padded rows: vLLM would leave them out of its softmax
             "hidden_size": hidden_size,
             "intermediate_size": 3 * hidden_size,
             "num_hidden_layers": layers,
