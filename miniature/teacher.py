@@ -11,6 +11,7 @@ import asyncio
 import json
 import random
 import time
+from functools import lru_cache
 from typing import Any
 
 import uvicorn
@@ -68,7 +69,7 @@ def create_app(faults: FaultPlan | None = None, latency_s: float = 0.0) -> FastA
 def answer(body: dict[str, Any]) -> str:
     """The answer text to one chat-completions request."""
     texts, pictures = _read_messages(body["messages"])
-    scene = _scene(pictures)
+    scene = _scene(pictures[0]) if pictures else None
     rng = random.Random(stable_hash(texts, [str(scene)], body.get("seed")))
     schema = (body.get("response_format") or {}).get("json_schema")
     if schema is None:
@@ -91,8 +92,9 @@ def _read_messages(messages: list[dict]) -> tuple[list[str], list[str]]:
     return texts, pictures
 
 
-def _scene(pictures: list[str]) -> Scene | None:
-    return read_picture(load_image(pictures[0])) if pictures else None
+@lru_cache(maxsize=4096)
+def _scene(picture: str) -> Scene | None:
+    return read_picture(load_image(picture))
 
 
 def _completion(model: str, text: str, fault: str | None) -> dict:
