@@ -25,7 +25,7 @@ from miniature.rules import judge_scores, leak_score, read_answer, tutor_scores,
 from miniature.world import Scene
 
 # The blue expert is good, not perfect: the keep rule has something to drop, and GRPO something to improve on.
-BLUE_THIN_RATE = 0.4
+BLUE_THIN_RATE = 0.2
 BLUE_LEAK_RATE = 0.04
 # The tutor leaves this share of allowed questions as they are; the rest becomes an attack when the object is sealed.
 TUTOR_KEEP_ALLOWED = 0.75

@@ -68,9 +68,8 @@ class SafetyTutor:
             static_next: the planned next user turn, None when this was the last turn.
 
         Returns:
-            The scored turn. When only the next question is missing or unusable, the static one stands in. Without a
-            usable
-            score: `Unscored` with the outcome and its detail.
+            The scored turn; the static question stands in when only the next one is missing or unusable. Without a
+            usable score: `Unscored` with the outcome and its detail.
         """
         data = {
             "history": [{"user": asked, "assistant": said} for asked, said in history],
