@@ -50,6 +50,7 @@ def world(tmp_path_factory):
 
 def config_for(world: Path, name: str, *overrides: str) -> SftConfig:
     small = ["training.batch_size=4", "training.per_device_batch_size=2", "training.gradient_accumulation=2"]
+    small += ["training.epochs=2", "training.learning_rate=5e-4"]
     small += ["training.save_every=3", "training.keep_checkpoints=9", f"root={world}", f"output={world / name}"]
     return load_config(SftConfig, "configs/sft/miniature.yaml", [*small, *overrides])
 
