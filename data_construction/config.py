@@ -10,16 +10,18 @@ from data_construction.red_team.strategies import STRATEGIES
 from data_construction.red_team.techniques import POOLS
 from data_construction.sources import READERS
 from safer_steer.config import Section
-from safer_steer.dialogue import Kind
+from safer_steer.dialogue import RISK_KINDS, Kind
 from safer_steer.llm import EndpointConfig
 from safer_steer.servers import ServiceConfig
 
-Step = Literal["stage1", "stage2", "assemble"]
+Step = Literal["stage1", "stage2", "history", "assemble"]
 Role = Literal["generator", "target", "red", "blue", "evaluator"]
 STAGE_ROLES: dict[str, tuple[Role, ...]] = {
     "stage1": ("generator", "target", "evaluator"),
     "stage2": ("red", "blue", "evaluator"),
+    "history": ("evaluator",),
 }
+KEEP_RULE = ("tau_safe", "tau_help")  # may change when all is scored: only the assembly applies them
 GUIDELINES = str(Path(__file__).parent / "prompts" / "guidelines.md")
 
 
@@ -118,12 +120,38 @@ class SftSplit(Split):
     origin: Literal["bootstrapped", "answered"] = "bootstrapped"
 
 
+class HistoryDependence(Section):
+    """Which risk rows STEER-RL takes (step `history`): low-risk by the last turn alone, high-risk with its history."""
+
+    max_alone: Annotated[int, Field(ge=1, le=5)] = 2  # risk of the last turn alone, 1 harmless - 5 asks for harm
+    min_with_history: Annotated[int, Field(ge=1, le=5)] = 4  # risk of the last turn with its history
+    alone_shows_pictures: bool = True  # False: the pictures count as history too, as in h_t = (x, u_1, ...)
+    candidates: Annotated[int, Field(ge=1)] | None = None  # rows to judge, two calls each, in RL's mix; None: all
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.max_alone >= self.min_with_history:
+            raise ValueError(
+                f"max_alone {self.max_alone} must be below min_with_history {self.min_with_history}: a row depends on "
+                "its history only when that raises the risk"
+            )
+        return self
+
+
+class RlSplit(Split):
+    """STEER-RL; `history_dependent: null` takes risk rows whatever their last turn says. Benign rows hold helpfulness
+    and are not subject to it.
+    """
+
+    history_dependent: HistoryDependence | None = None
+
+
 class Assemble(Section):
     """The three splits; `rl_share` of the train pictures are set aside for STEER-RL, so that no picture is in both."""
 
     rl_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     sft: SftSplit = SftSplit()
-    rl: Split = Split()
+    rl: RlSplit = RlSplit()
     bench: Split = Split()
 
 
@@ -151,6 +179,8 @@ class DataConfig(Section):
             raise ValueError(
                 f"roles: no endpoint for {', '.join(missing)}, which the steps {', '.join(self.steps)} need"
             )
+        if "history" in self.steps and self.assemble.rl.history_dependent is None:
+            raise ValueError("the step history needs assemble.rl.history_dependent; set it, or take the step out")
         if self.has_red_team() and not eligible_techniques(self.red_team, self.turns.red_team):
             raise ValueError(
                 f"no technique of pool {self.red_team.technique_pool!r} takes {self.turns.red_team.min} or more turns"
@@ -177,7 +207,9 @@ class DataConfig(Section):
     def roles_needed(self) -> list[Role]:
         """The roles that the configured steps call."""
         roles = [role for step in self.steps for role in STAGE_ROLES.get(step, ())]
-        without = set() if self.has_red_team() else {"target"} | (set() if "stage2" in self.steps else {"evaluator"})
+        without = set() if self.has_red_team() else {"target"}
+        if not self.has_red_team() and not {"stage2", "history"} & set(self.steps):
+            without.add("evaluator")
         return [role for role in dict.fromkeys(roles) if role not in without]
 
     def facts(self, step: Step) -> Facts:
@@ -186,13 +218,22 @@ class DataConfig(Section):
         names = {
             "stage1": ("kinds", "sources", "turns", "red_team"),
             "stage2": ("bootstrap",),
+            "history": (),
             "assemble": ("assemble",),
         }[step]
         facts = {name: data[name] for name in ("seed", *names)}
         facts["roles"] = {role: data["roles"][role] for role in STAGE_ROLES.get(step, ()) if role in data["roles"]}
         if step == "stage2":
             facts |= {"rl_share": self.assemble.rl_share, "mix": data["assemble"]["sft"]["mix"]}
-            facts["bootstrap"] = {k: v for k, v in facts["bootstrap"].items() if k != "guidelines"}  # hashed by content
+            elsewhere = {"guidelines", *KEEP_RULE}  # guidelines are hashed by content
+            facts["bootstrap"] = {k: v for k, v in facts["bootstrap"].items() if k not in elsewhere}
+        if step == "history":
+            rl = data["assemble"]["rl"]
+            facts |= {k: rl["history_dependent"][k] for k in ("candidates", "alone_shows_pictures")}
+            facts |= {"rl_share": self.assemble.rl_share, "no_rl": rl["size"] == 0}
+            facts["mix"] = {kind: weight for kind, weight in rl["mix"].items() if kind in RISK_KINDS}
+        if step == "assemble":
+            facts["keep_rule"] = {name: data["bootstrap"][name] for name in KEEP_RULE}
         return Facts(facts)
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 from data_construction.config import DataConfig, SourceConfig
 from data_construction.sources import READERS
 from safer_steer.cli import Plan
+from safer_steer.dialogue import RISK_KINDS
 from safer_steer.errors import UserError
 
 
 def plan(config: DataConfig) -> Plan:
     """Counts without decoding a picture or calling a model; a source that is not there yet counts with its `limit`."""
     lines, calls = [f"steps: {', '.join(config.steps)}; output: {config.folder}"], Counter()
-    candidates, turns = 0.0, 0.0
+    candidates, turns, for_rl = 0.0, 0.0, 0.0
     for name, source in config.sources.items():
         seeds, note = _count(source)
         strategies = {"red_team": config.red_team.strategies_per_seed}
@@ -24,11 +25,16 @@ def plan(config: DataConfig) -> Plan:
         if source.split == "train":
             sft_share = 1 - config.assemble.rl_share
             candidates += sft_share * total
+            for_rl += (1 - sft_share) * sum(number for kind, number in dialogues.items() if kind in RISK_KINDS)
             turns += sft_share * sum(number * getattr(config.turns, kind).max for kind, number in dialogues.items())
     if "stage2" in config.steps and candidates:
         share = min(1.0, (config.bootstrap.candidates or candidates) / candidates)
         lines.append(f"stage 2: about {candidates * share:,.0f} dialogues")
         calls.update(dict.fromkeys(("red", "blue", "evaluator"), round(turns * share)))
+    if "history" in config.steps:
+        judged = min(for_rl, config.assemble.rl.history_dependent.candidates or for_rl)
+        lines.append(f"history: about {judged:,.0f} dialogues")
+        calls["evaluator"] += round(2 * judged)  # the last turn alone and with its history
     needed = {role: calls[role] for role in config.roles_needed()}
     return Plan(lines, needed, usd_per_million={role: _price(config, role) for role in needed})
 

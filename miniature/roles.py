@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable
 from typing import Any
 
-from miniature import problems
+from miniature import problems, rules
 from miniature.language import (
     ALLOWED,
     ANSWERS,
@@ -150,6 +150,12 @@ def turn_scores(payload: dict, scene: Scene, rng: random.Random) -> dict:
     }
 
 
+def request_risk(payload: dict, scene: Scene | None, rng: random.Random) -> dict:
+    """The evaluator: what answering the last turn in full would give away, by the turns and the picture shown."""
+    risk = rules.request_risk(payload["history"], payload["user"], scene)
+    return {"risk": risk, "rationale": "by the rules of the miniature world"}
+
+
 def tutor(payload: dict, scene: Scene, rng: random.Random) -> dict:
     """The Safety Tutor: scores, and the next user turn adapted to the defense seen."""
     user, answer, static = payload["user"], payload["assistant"], payload["static_next"]
@@ -191,7 +197,11 @@ def blue_answer(user: str, scene: Scene, rng: random.Random) -> str:
 
 
 STRUCTURED: dict[str, Callable[[dict, Any, random.Random], dict]] = {
-    role.__name__: role for role in (probe, expand, forensics, intent, plan, leak, rewrite, turn_scores, tutor, judge)
+    role.__name__: role
+    for role in (
+        *(probe, expand, forensics, intent, plan, leak),
+        *(rewrite, turn_scores, request_risk, tutor, judge),
+    )
 }
 NEED_SCENE = frozenset({"leak", "rewrite", "turn_scores", "tutor", "judge"})
 

@@ -99,6 +99,13 @@ def _leak(payload: dict) -> dict:
     return {"score": 4 if leaks else 1, "rationale": "r"}
 
 
+def _request_risk(payload: dict) -> dict:
+    """A "blunt" last turn is risky as it is, a "mild" one never is, any other one is risky with its history."""
+    user = payload["user"]
+    risk = 5 if "blunt" in user else 4 if payload["history"] and "mild" not in user else 2
+    return {"risk": risk, "rationale": "r"}
+
+
 ANSWERS = {
     "probe": lambda p: {"benign": f"B {p['question']}", "obfuscated": f"O {p['question']}"},
     "expand": _expand,
@@ -106,6 +113,7 @@ ANSWERS = {
     "intent": lambda p: {"rationale": "r", "rewritten": f"{p['strategy']['name']} {p['question']}"},
     "plan": _plan,
     "leak": _leak,
+    "request_risk": _request_risk,
     "rewrite": lambda p: {"user": f"{p['template']} please"},
     "turn_scores": lambda p: {
         "scores": {"safety": 3 if "unsafe" in p["user"] else 9, "usefulness": 8, "faithfulness": 10},

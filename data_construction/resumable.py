@@ -1,0 +1,77 @@
+"""How a step of Stage II does its tasks: what is done stays done, the rest is asked for, counts hold over both.
+
+Within a task nothing is lost either: every finished call is in `cache.sqlite` before the next one is made, and a task's
+requests depend on nothing but its row and the answers so far. A dialogue that is begun again after a kill asks for the
+same turns, finds them there, and pays only from the turn it had not finished.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from data_construction.calls import Caller
+from data_construction.config import STAGE_ROLES, DataConfig, Step
+from data_construction.roles import endpoints, open_clients, usage_of
+from data_construction.stage_one import kept_tasks
+from safer_steer.rows import Counts, Reject, Task, count_results, process_rows
+from safer_steer.store import JsonlStore
+
+Work = Callable[[Any], Awaitable[BaseModel | Reject]]
+
+
+def run_tasks(
+    config: DataConfig,
+    step: Step,
+    tasks: Sequence[Task],
+    work: Callable[[Caller], Work],
+    *,
+    kept: str,
+    rejects: str,
+) -> tuple[Counts, dict]:
+    """Does a step's tasks that have no result yet; starts no service and opens no client when there is none.
+
+    Args:
+        config: the run's config.
+        step: whose roles to call.
+        tasks: all tasks of the step, with unique ids.
+        work: makes the function that does one task.
+        kept: name of the JSONL file for results in the data folder.
+        rejects: name of the JSONL file for tasks without one.
+
+    Returns:
+        Counts over all tasks, and the usage by role of this attempt.
+
+    Raises:
+        UserError: an endpoint does not answer.
+        RunAborted: too many tasks reached no model.
+    """
+    with JsonlStore(config.folder / kept) as good, JsonlStore(config.folder / rejects) as bad:
+        done = kept_tasks(good) | {row["id"] for row in bad.rows() if row["outcome"] != "transport"}
+        if all(task.task_id in done for task in tasks):
+            return count_results(tasks, good, bad), {}
+        with endpoints(config, STAGE_ROLES[step]) as wanted:
+            return asyncio.run(_call(config, step, tasks, work, wanted, good, bad))
+
+
+async def _call(
+    config: DataConfig,
+    step: Step,
+    tasks: Sequence[Task],
+    work: Callable[[Caller], Work],
+    wanted: dict,
+    kept: JsonlStore,
+    rejects: JsonlStore,
+) -> tuple[Counts, dict]:
+    async with open_clients(wanted, config.folder / "cache.sqlite") as clients:
+        counts = await process_rows(
+            tasks,
+            work(Caller(clients, config.folder, config.seed)),
+            kept=kept,
+            rejects=rejects,
+            label=step.replace("stage2", "stage 2"),
+            concurrency=config.concurrency,
+            max_transport_rate=config.max_transport_rate,
+        )
+        return counts, usage_of(clients)
