@@ -1,13 +1,23 @@
-"""Stage I (Sec. 4.2): seeds -> `dialogues.jsonl`, rejects with reasons -> `rejects.jsonl`; resumes by task id."""
+"""Stage I (Sec. 4.2): seeds -> `dialogues.jsonl`, rejects with reasons -> `rejects.jsonl`; resumes by task id.
+
+Rows are made into `candidates.jsonl`; at the end those that repeat another go to `duplicates.jsonl`, the rest to
+`dialogues.jsonl`. Transcripts of attacks that failed are in `attack_failures.jsonl`.
+"""
 
 import asyncio
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 from data_construction import expand, probe
 from data_construction.calls import Caller, Rejected
 from data_construction.config import DataConfig, Role
-from data_construction.red_team import forensics, intent, plan, simulate
+from data_construction.quality import writer
+from data_construction.quality.dedup import deduplicate
+from data_construction.quality.writer import Writer
+from data_construction.red_team import failures, forensics, intent, plan, simulate
 from data_construction.red_team.attack import attack
+from data_construction.red_team.failures import RejectStore
 from data_construction.roles import endpoints, open_clients, usage_of
 from data_construction.seeds import IngestTask, SeedRow, ingest, ingest_tasks
 from data_construction.tasks import StageOneTask, stage_one_tasks
@@ -19,6 +29,9 @@ from safer_steer.runs import Run
 from safer_steer.store import JsonlStore
 
 RECORD = "run.stage1.json"
+CANDIDATES, DIALOGUES, DUPLICATES, REJECTS = (
+    f"{name}.jsonl" for name in ("candidates", "dialogues", "duplicates", "rejects")
+)
 PROMPTS = {
     "probe": probe.PROMPT,
     "expand": expand.PROMPT,
@@ -26,6 +39,7 @@ PROMPTS = {
     "intent": intent.PROMPT,
     "plan": plan.PROMPT,
     "leak": simulate.PROMPT,
+    "refusal": writer.PROMPT,
 }
 
 
@@ -33,15 +47,15 @@ class StageOne:
     """Makes one dialogue of any kind."""
 
     def __init__(self, config: DataConfig, clients: dict[str, LLMClient]):
-        self._success_score = config.red_team.success_score
-        self._caller = Caller(clients, config.folder, config.seed)
+        self._config = config
+        self._writer = Writer(Caller(clients, config.folder, config.seed), config.quality)
 
     async def __call__(self, task: StageOneTask) -> Dialogue | Reject:
         """The task's row, or why there is none."""
         try:
             if task.kind == "red_team":
-                return await attack(task, self._caller, self._success_score)
-            return await expand.expand(task, self._caller)
+                return await attack(task, self._writer, self._config.red_team.success_score)
+            return await expand.expand(task, self._writer, self._config.expand)
         except Rejected as stop:
             return stop.reject
 
@@ -61,14 +75,26 @@ def run_stage_one(config: DataConfig) -> None:
             run.say_finished()
             return
         with (
-            JsonlStore(config.folder / "dialogues.jsonl") as kept,
-            JsonlStore(config.folder / "rejects.jsonl") as rejects,
+            JsonlStore(config.folder / CANDIDATES) as kept,
+            JsonlStore(config.folder / failures.FILE) as attack_failures,
+            RejectStore(config.folder / REJECTS) as rejects,
         ):
-            counts, usage = _fill(config, ingest_tasks(config), kept, rejects)
-        run.finish(counts, usage)
+            rejects.failures = attack_failures
+            seeds, counts, usage = _fill(config, ingest_tasks(config), kept, rejects)
+        files = [config.folder / name for name in (CANDIDATES, DIALOGUES, DUPLICATES)]
+        counts = without(counts, deduplicate(*files, config.quality.near_duplicates))
+        run.finish(seeds | counts.as_dict(), usage)
 
 
-def _fill(config: DataConfig, rows: list[IngestTask], kept: JsonlStore, rejects: JsonlStore) -> tuple[dict, dict]:
+def without(counts: Counts, dropped: Mapping[str, int]) -> Counts:
+    """The counts with some of the kept rows among the rejected ones, by reason."""
+    number, reasons = sum(dropped.values()), Counter(counts.reasons) + Counter(dropped)
+    return Counts(counts.tasks, counts.kept - number, counts.rejected + number, dict(reasons.most_common()))
+
+
+def _fill(
+    config: DataConfig, rows: list[IngestTask], kept: JsonlStore, rejects: JsonlStore
+) -> tuple[dict, Counts, dict]:
     seeds, seed_counts = asyncio.run(ingest(rows, config.folder, rejects))
     _check_not_empty("seeds", seed_counts)
     tasks = stage_one_tasks(seeds, config)
@@ -76,15 +102,14 @@ def _fill(config: DataConfig, rows: list[IngestTask], kept: JsonlStore, rejects:
     pending = [task for task in tasks if task.task_id not in done]
     usage: dict = {}
     if pending:
-        with endpoints(config, _roles(pending)) as wanted:
+        with endpoints(config, _roles(config, pending)) as wanted:
             counts, usage = asyncio.run(_make(config, tasks, wanted, kept, rejects))
     else:
         counts = count_results(tasks, kept, rejects)
     _check_not_empty("Stage I", counts)
     numbers = {"seeds": seed_counts.tasks, "seeds rejected": seed_counts.rejected}
-    return numbers | {
-        f"(seed: {reason})": number for reason, number in seed_counts.reasons.items()
-    } | counts.as_dict(), usage
+    numbers |= {f"(seed: {reason})": number for reason, number in seed_counts.reasons.items()}
+    return numbers, counts, usage
 
 
 async def _make(config: DataConfig, tasks: list[StageOneTask], wanted: dict, kept: JsonlStore, rejects: JsonlStore):
@@ -101,9 +126,10 @@ async def _make(config: DataConfig, tasks: list[StageOneTask], wanted: dict, kep
         return counts, usage_of(clients)
 
 
-def _roles(pending: list[StageOneTask]) -> list[Role]:
+def _roles(config: DataConfig, pending: list[StageOneTask]) -> list[Role]:
     attacks = any(task.kind == "red_team" for task in pending)
-    return ["generator", "target", "evaluator"] if attacks else ["generator"]
+    roles = ["generator", "target", "evaluator"] if attacks else ["generator"]
+    return list(dict.fromkeys([*roles, config.quality.refusal_role]))
 
 
 def kept_tasks(kept: JsonlStore) -> set[str]:
