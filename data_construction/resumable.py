@@ -11,21 +11,22 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from data_construction.calls import Caller
 from data_construction.config import STAGE_ROLES, DataConfig, Step
 from data_construction.roles import endpoints, open_clients, usage_of
 from data_construction.stage_one import kept_tasks
+from safer_steer.llm import LLMClient
 from safer_steer.rows import Counts, Reject, Task, count_results, process_rows
 from safer_steer.store import JsonlStore
 
 Work = Callable[[Any], Awaitable[BaseModel | Reject]]
+MakeWork = Callable[[DataConfig, dict[str, LLMClient]], Work]
 
 
 def run_tasks(
     config: DataConfig,
     step: Step,
     tasks: Sequence[Task],
-    work: Callable[[Caller], Work],
+    make_work: MakeWork,
     *,
     kept: str,
     rejects: str,
@@ -36,7 +37,7 @@ def run_tasks(
         config: the run's config.
         step: whose roles to call.
         tasks: all tasks of the step, with unique ids.
-        work: makes the function that does one task.
+        make_work: makes the function that does one task, out of the config and the roles' clients.
         kept: name of the JSONL file for results in the data folder.
         rejects: name of the JSONL file for tasks without one.
 
@@ -52,14 +53,14 @@ def run_tasks(
         if all(task.task_id in done for task in tasks):
             return count_results(tasks, good, bad), {}
         with endpoints(config, STAGE_ROLES[step]) as wanted:
-            return asyncio.run(_call(config, step, tasks, work, wanted, good, bad))
+            return asyncio.run(_call(config, step, tasks, make_work, wanted, good, bad))
 
 
 async def _call(
     config: DataConfig,
     step: Step,
     tasks: Sequence[Task],
-    work: Callable[[Caller], Work],
+    make_work: MakeWork,
     wanted: dict,
     kept: JsonlStore,
     rejects: JsonlStore,
@@ -67,10 +68,10 @@ async def _call(
     async with open_clients(wanted, config.folder / "cache.sqlite") as clients:
         counts = await process_rows(
             tasks,
-            work(Caller(clients, config.folder, config.seed)),
+            make_work(config, clients),
             kept=kept,
             rejects=rejects,
-            label=step.replace("stage2", "stage 2"),
+            label=step,
             concurrency=config.concurrency,
             max_transport_rate=config.max_transport_rate,
         )

@@ -3,8 +3,8 @@
     python -m data_construction.run [CONFIG] [key=value ...] [--dry-run]
 
 Steps (config `steps`): `stage1` probe, expand and red-team; `stage2` red-blue bootstrapping with its scores; `history`
-judges which risk rows depend on their history (optional); `assemble` applies the keep rule and makes the splits. Each step resumes by task id, and does nothing when it is
-finished.
+judges which risk rows depend on their history (optional); `assemble` applies the keep rule and makes the splits. Each
+step resumes by task id, and does nothing when it is finished.
 """
 
 from data_construction.assemble.judge_history import run_history

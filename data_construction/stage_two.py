@@ -7,6 +7,7 @@ a dialogue by its finished turns.
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from data_construction import stage_one
@@ -14,11 +15,13 @@ from data_construction.assemble.facts import row_facts
 from data_construction.assemble.select import Pools, select
 from data_construction.bootstrap.keep import keep_rule_markdown
 from data_construction.bootstrap.rollout import REWRITE, TURN_SCORES, BootstrapTask, RedBlueLoop
+from data_construction.calls import Caller
 from data_construction.config import DataConfig, Split
 from data_construction.resumable import run_tasks
 from data_construction.seeds import SeedRow
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
+from safer_steer.llm import LLMClient
 from safer_steer.runs import Run
 from safer_steer.store import read_jsonl, write_atomic
 
@@ -45,7 +48,7 @@ def run_stage_two(config: DataConfig) -> None:
             config,
             "stage2",
             bootstrap_tasks(config),
-            lambda caller: RedBlueLoop(caller, config.bootstrap, guidelines),
+            partial(red_blue_loop, guidelines),
             kept=SCORED,
             rejects=REJECTS,
         )
@@ -57,6 +60,11 @@ def run_stage_two(config: DataConfig) -> None:
             )
         print(write_keep_rule(config))
         run.finish(counts.as_dict(), usage)
+
+
+def red_blue_loop(guidelines: str, config: DataConfig, clients: dict[str, LLMClient]) -> RedBlueLoop:
+    """The work on one dialogue."""
+    return RedBlueLoop(Caller(clients, config.folder, config.seed), config.bootstrap, guidelines)
 
 
 def bootstrap_tasks(config: DataConfig) -> list[BootstrapTask]:

@@ -9,12 +9,14 @@ from data_construction import stage_one
 from data_construction.assemble.facts import row_facts
 from data_construction.assemble.history import PROMPT, HistoryJudge, HistoryRisk, HistoryTask
 from data_construction.assemble.select import Pools, select
+from data_construction.calls import Caller
 from data_construction.config import DataConfig, Split
 from data_construction.resumable import run_tasks
 from data_construction.seeds import SeedRow
 from data_construction.stage_two import require_finished
 from safer_steer.dialogue import RISK_KINDS
 from safer_steer.errors import UserError
+from safer_steer.llm import LLMClient
 from safer_steer.runs import Run
 from safer_steer.store import read_jsonl
 
@@ -35,10 +37,8 @@ def run_history(config: DataConfig) -> None:
         if run.finished:
             run.say_finished()
             return
-        settings, tasks = config.assemble.rl.history_dependent, history_tasks(config)
-        counts, usage = run_tasks(
-            config, "history", tasks, lambda caller: HistoryJudge(caller, settings), kept=JUDGED, rejects=REJECTS
-        )
+        tasks = history_tasks(config)
+        counts, usage = run_tasks(config, "history", tasks, history_judge, kept=JUDGED, rejects=REJECTS)
         if tasks and not counts.kept:
             reasons = ", ".join(f"{number} {reason}" for reason, number in counts.reasons.items())
             raise UserError(
@@ -46,6 +46,11 @@ def run_history(config: DataConfig) -> None:
                 "the evaluator's endpoint"
             )
         run.finish(counts.as_dict(), usage)
+
+
+def history_judge(config: DataConfig, clients: dict[str, LLMClient]) -> HistoryJudge:
+    """The work on one dialogue."""
+    return HistoryJudge(Caller(clients, config.folder, config.seed), config.assemble.rl.history_dependent)
 
 
 def history_tasks(config: DataConfig) -> list[HistoryTask]:
