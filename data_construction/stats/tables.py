@@ -52,13 +52,15 @@ def attack_table(rates: Mapping[str, Mapping[str, float]], what: str) -> str:
 
 
 def cost_table(usage: Mapping[str, Mapping[str, Any]]) -> str:
-    """Calls, tokens and USD by role; "?" where a role has no price."""
+    """Calls, tokens and USD by role; "?" where the cost is not known."""
+    columns = {"calls": "Calls", "cached": "From cache", "tokens_in": "Tokens in", "tokens_out": "Tokens out"}
+    columns = {name: head for name, head in columns.items() if any(name in numbers for numbers in usage.values())}
     rows = []
     for role, numbers in usage.items():
         usd = numbers.get("usd")
-        tokens = [f"{numbers.get(name, 0):,}" for name in ("calls", "cached", "tokens_in", "tokens_out")]
-        rows.append([role, numbers.get("model", ""), *tokens, "?" if usd is None else f"{usd:,.2f}"])
-    return table(["Role", "Model", "Calls", "From cache", "Tokens in", "Tokens out", "USD"], rows)
+        cost = f"{usd:,.2f}" if isinstance(usd, int | float) else "?"
+        rows.append([role, numbers.get("model", ""), *(f"{numbers.get(name, 0):,}" for name in columns), cost])
+    return table(["Role", "Model", *columns.values(), "USD"], rows)
 
 
 def reason_table(reasons: Mapping[str, int]) -> str:
