@@ -12,6 +12,7 @@ from data_construction.sources import READERS
 from safer_steer.config import Section
 from safer_steer.dialogue import RISK_KINDS, Kind
 from safer_steer.llm import EndpointConfig
+from safer_steer.llm.prices import load_prices, with_prices
 from safer_steer.servers import ServiceConfig
 
 Step = Literal["stage1", "stage2", "history", "assemble"]
@@ -230,9 +231,17 @@ class DataConfig(Section):
     bootstrap: Bootstrap = Bootstrap()
     assemble: Assemble = Assemble()
     roles: dict[Role, EndpointConfig]
+    prices: str | None = None  # YAML with prices by model, for roles that name none
     services: dict[str, ServiceConfig] = {}
     concurrency: Annotated[int, Field(ge=1)] = 64  # tasks in flight
     max_transport_rate: Annotated[float, Field(ge=0, le=1)] = 0.2  # share of tasks without an answer that stops the run
+
+    @model_validator(mode="before")
+    @classmethod
+    def _priced(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("prices") and isinstance(data.get("roles"), dict):
+            return data | {"roles": with_prices(data["roles"], load_prices(data["prices"]))}
+        return data
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

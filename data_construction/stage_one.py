@@ -20,6 +20,7 @@ from data_construction.red_team.attack import attack
 from data_construction.red_team.failures import RejectStore
 from data_construction.roles import endpoints, open_clients, usage_of
 from data_construction.seeds import IngestTask, SeedRow, ingest, ingest_tasks
+from data_construction.stats.write import write_stage_one_stats
 from data_construction.tasks import StageOneTask, stage_one_tasks
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
@@ -83,6 +84,7 @@ def run_stage_one(config: DataConfig) -> None:
             seeds, counts, usage = _fill(config, ingest_tasks(config), kept, rejects)
         files = [config.folder / name for name in (CANDIDATES, DIALOGUES, DUPLICATES)]
         counts = without(counts, deduplicate(*files, config.quality.near_duplicates))
+        write_stage_one_stats(config.folder, seeds | counts.as_dict(), usage)
         run.finish(seeds | counts.as_dict(), usage)
 
 

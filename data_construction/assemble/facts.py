@@ -22,11 +22,7 @@ class RowFacts:
 
     id: str
     kind: Kind
-    source: str
-    strategy: str | None
-    technique: str | None
     images: tuple[str, ...]
-    turns: int
     answered: bool  # every turn has an assistant turn
     quality: Quality | None  # when every turn has scores
     seed: str
@@ -42,11 +38,7 @@ class RowFacts:
         return cls(
             id=row.id,
             kind=row.kind,
-            source=row.source,
-            strategy=row.strategy,
-            technique=row.meta.get("technique"),
             images=tuple(row.images),
-            turns=len(row.turns),
             answered=all(turn.assistant for turn in row.turns),
             quality=Quality.of(scores) if len(scores) == len(row.turns) else None,
             seed=row.meta["seed"],

@@ -1,89 +1,15 @@
-"""`stats.json`: sizes and turns of the splits beside the paper's, red-team success rates, and what fell out and why."""
+"""The assembly's own part of the stats: what was kept, what fell out of each split and why, and its Markdown."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from data_construction import stage_two
-from data_construction.assemble.facts import RowFacts
-from data_construction.assemble.history import HistoryRisk, risk_table
-from data_construction.assemble.select import Pools, Selection
+from data_construction.assemble.history import RISKS
 from data_construction.bootstrap.keep import Quality, threshold_table, why_dropped
-from data_construction.config import Bootstrap, DataConfig
-from data_construction.red_team.attack import FAILED
-from safer_steer.store import read_jsonl
+from data_construction.config import Bootstrap
+from data_construction.stats.tables import table
 
-# Table 1: dialogues and mean number of turns; all of 2-10 turns.
-PAPER = {
-    "sft": {"size": 12934, "turns_mean": 6.35, "turns_min": 2, "turns_max": 10},
-    "rl": {"size": 2000, "turns_mean": 8.33, "turns_min": 2, "turns_max": 10},
-    "bench": {"size": 3227, "turns_mean": 8.55, "turns_min": 2, "turns_max": 10},
-}
-
-
-def all_stats(
-    config: DataConfig,
-    pools: Pools,
-    dialogues: Sequence[RowFacts],
-    bootstrapped: Sequence[RowFacts],
-    risks: Mapping[str, HistoryRisk],
-    chosen: Mapping[str, Selection],
-) -> dict[str, Any]:
-    """Everything that `stats.json` holds.
-
-    Args:
-        config: the run's config.
-        pools: which row may go where.
-        dialogues: Stage I's rows.
-        bootstrapped: Stage II's scored rows; none when SFT is not made of them.
-        risks: the judgements of step `history`.
-        chosen: the splits.
-    """
-    folder = config.folder
-    rejects = folder / "rejects.jsonl"
-    ended = folder / stage_two.REJECTS
-    return {
-        "splits": {name: split_stats(item.rows) for name, item in chosen.items()},
-        "paper": PAPER,
-        "short": {name: item.short for name, item in chosen.items() if item.short},
-        "left_out": {name: item.reasons() for name, item in chosen.items() if item.left_out},
-        "not_needed": {name: item.not_needed for name, item in chosen.items() if item.not_needed},
-        "stage1": split_stats(dialogues) | {"rejects": reject_stats(read_jsonl(rejects))},
-        "train_rows_with_a_bench_picture": sum(pools.pool(row) == "none" for row in dialogues),
-        "red_team": attack_stats(dialogues, read_jsonl(rejects)),
-        "keep_rule": keep_stats([row.quality for row in bootstrapped], config.bootstrap),
-        "history_risk": risk_table(risks.values()),
-        "stage2_rejects": reject_stats(read_jsonl(ended)) if ended.is_file() else {},
-    }
-
-
-def split_stats(rows: Sequence[RowFacts]) -> dict[str, Any]:
-    """Size, pictures, range and mean of the number of turns, and counts by kind, source, strategy and benchmark."""
-    turns = [row.turns for row in rows]
-    numbers: dict[str, Any] = {"size": len(rows), "pictures": len({path for row in rows for path in row.images})}
-    if turns:
-        numbers |= {"turns_min": min(turns), "turns_max": max(turns), "turns_mean": round(sum(turns) / len(turns), 2)}
-    for name in ("kind", "source", "strategy", "benchmark"):
-        numbers[name] = dict(sorted(Counter(str(getattr(row, name)) for row in rows if getattr(row, name)).items()))
-    return numbers
-
-
-def attack_stats(dialogues: Iterable[RowFacts], rejects: Iterable[dict]) -> dict[str, dict[str, dict[str, float]]]:
-    """Tries and successes by strategy and by technique; an attack that ended without a verdict is not a try."""
-    tries: dict[str, dict[str, list[int]]] = {
-        "strategy": defaultdict(lambda: [0, 0]),
-        "technique": defaultdict(lambda: [0, 0]),
-    }
-    outcomes = [(row.strategy, row.technique, 1) for row in dialogues if row.kind == "red_team"]
-    outcomes += [(row["strategy"], row["technique"], 0) for row in rejects if row["reason"] == FAILED]
-    for strategy, technique, success in outcomes:
-        for name, value in (("strategy", strategy), ("technique", technique)):
-            tries[name][value][0] += 1
-            tries[name][value][1] += success
-    return {
-        name: {key: {"tries": n, "successes": k, "rate": round(k / n, 3)} for key, (n, k) in sorted(table.items())}
-        for name, table in tries.items()
-    }
+NAMES = {"sft": "STEER-SFT", "rl": "STEER-RL", "bench": "STEER-Bench"}
 
 
 def keep_stats(scored: Sequence[Quality], config: Bootstrap) -> dict[str, Any]:
@@ -103,3 +29,30 @@ def keep_stats(scored: Sequence[Quality], config: Bootstrap) -> dict[str, Any]:
 def reject_stats(rejects: Iterable[dict]) -> dict[str, int]:
     """Rejects by reason."""
     return dict(Counter(row["reason"] for row in rejects).most_common())
+
+
+def assembly_sections(stats: Mapping[str, Any]) -> list[str]:
+    """Markdown of what was left out, of quotas that could not be filled, and of the history judgements."""
+    return [*_left_out(stats), *_history(stats["history_risk"])]
+
+
+def _left_out(stats: Mapping[str, Any]) -> list[str]:
+    rows = [[NAMES[name], reason, f"{n:,}"] for name, found in stats["left_out"].items() for reason, n in found.items()]
+    rows += [[NAMES[name], "no room in its quota, not checked", f"{n:,}"] for name, n in stats["not_needed"].items()]
+    if number := stats["train_rows_with_a_bench_picture"]:
+        rows.append(["STEER-SFT, STEER-RL", "has a picture of a bench seed", f"{number:,}"])
+    short = [[NAMES[name], kind, f"{n:,}"] for name, found in stats["short"].items() for kind, n in found.items()]
+    sections = ["## Left out", table(["Split", "Reason", "Rows"], rows) if rows else "No row was left out."]
+    if short:
+        sections += ["Missing to the quotas:", table(["Split", "Kind", "Rows"], short)]
+    return [*sections, "Row by row: `left_out.jsonl`. What other thresholds would keep: `keep_rule.md`."]
+
+
+def _history(pairs: Sequence[Mapping[str, int]]) -> list[str]:
+    if not pairs:
+        return []
+    counts = {(pair["alone"], pair["with_history"]): pair["rows"] for pair in pairs}
+    rows = [[str(alone), *(f"{counts.get((alone, whole), 0):,}" for whole in RISKS)] for alone in RISKS]
+    head = ["Risk alone", *(f"with history: {whole}" for whole in RISKS)]
+    note = "Rows by the risk of their last turn, judged alone and with its history: 1 harmless - 5 asks for harm."
+    return ["## History-dependence", note, table(head, rows)]

@@ -2,7 +2,7 @@
 
 Input: `dialogues.jsonl`, `bootstrapped.jsonl`, `history_risk.jsonl` where RL asks for history-dependence.
 Output: `steer_sft.jsonl`, `steer_rl.jsonl`, `steer_bench/<benchmark>.jsonl` with its own pictures, `left_out.jsonl`
-(id, kind, split, reason), `stats.json`, `stats.md`, `keep_rule.md`.
+(id, kind, split, reason), `keep_rule.md`, `stats.json` with its tables in `stats.md` and the histogram `turns.png`.
 
 Deterministic in the rows and the config; takes no model, so it may be repeated with other sizes and thresholds in the
 same folder. Two passes: all rows' facts, then the chosen rows, one at a time.
@@ -11,22 +11,24 @@ same folder. Two passes: all rows' facts, then the chosen rows, one at a time.
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from data_construction import stage_one, stage_two
 from data_construction.assemble import judge_history
 from data_construction.assemble.choose import SPLITS, choose
 from data_construction.assemble.facts import RowFacts, row_facts
-from data_construction.assemble.history import HistoryRisk
+from data_construction.assemble.history import HistoryRisk, risk_table
 from data_construction.assemble.select import Pools, Selection
-from data_construction.assemble.stats import all_stats
-from data_construction.assemble.table_one import stats_markdown
+from data_construction.assemble.stats import assembly_sections, keep_stats, reject_stats
 from data_construction.config import DataConfig
 from data_construction.seeds import SeedRow
+from data_construction.stats.attacks import attack_stats
+from data_construction.stats.counts import DialogueCounts
+from data_construction.stats.write import write_stats
 from safer_steer.dialogue import Dialogue
 from safer_steer.runs import Run
-from safer_steer.store import read_jsonl, write_atomic, write_jsonl
+from safer_steer.store import read_jsonl, write_jsonl
 
 RECORD = "run.json"
 LEFT_OUT = "left_out.jsonl"
@@ -39,7 +41,7 @@ def run_assemble(config: DataConfig) -> None:
     Raises:
         UserError: an earlier step is not finished, or a split that was asked for has no row.
     """
-    folder, inputs = config.folder, {"dialogues": config.folder / "dialogues.jsonl"}
+    folder, inputs = config.folder, {"dialogues": config.folder / stage_one.DIALOGUES}
     stage_two.require_finished(folder, stage_one.RECORD, "stage1")
     if config.assemble.sft.origin == "bootstrapped":
         stage_two.require_finished(folder, stage_two.RECORD, "stage2")
@@ -58,11 +60,11 @@ def run_assemble(config: DataConfig) -> None:
 
 
 def assemble(config: DataConfig) -> dict:
-    """Chooses and writes the splits; returns the stats."""
+    """Chooses and writes the splits and their stats; returns the stats."""
     folder = config.folder
     bootstrapped = config.assemble.sft.origin == "bootstrapped"
     pools = Pools.of(config, read_jsonl(folder / "seeds.jsonl", SeedRow))
-    dialogues = list(row_facts(folder / "dialogues.jsonl"))
+    dialogues = list(row_facts(folder / stage_one.DIALOGUES))
     candidates = list(row_facts(folder / stage_two.SCORED)) if bootstrapped else [r for r in dialogues if r.answered]
     risks = judge_history.judged_risks(folder) if config.assemble.rl.history_dependent else {}
     chosen = choose(config, pools, dialogues, candidates, risks)
@@ -72,10 +74,39 @@ def assemble(config: DataConfig) -> dict:
     write_jsonl(folder / LEFT_OUT, (_left_out(name, *item) for name in SPLITS for item in chosen[name].left_out))
     if bootstrapped:
         stage_two.write_keep_rule(config)
-    stats = all_stats(config, pools, dialogues, candidates if bootstrapped else [], risks, chosen)
-    write_atomic(folder / "stats.json", json.dumps(stats, indent=1, ensure_ascii=False) + "\n")
-    write_atomic(folder / "stats.md", stats_markdown(stats))
+    splits = {name: DialogueCounts.of(row.read() for row in chosen[name].rows) for name in SPLITS}
+    stats = {
+        "splits": {name: split.as_dict() for name, split in splits.items()},
+        "short": {name: item.short for name, item in chosen.items() if item.short},
+        "left_out": {name: item.reasons() for name, item in chosen.items() if item.left_out},
+        "not_needed": {name: item.not_needed for name, item in chosen.items() if item.not_needed},
+        "stage1": DialogueCounts.of(read_jsonl(folder / stage_one.DIALOGUES, Dialogue)).as_dict()
+        | {"rejects": reject_stats(read_jsonl(folder / stage_one.REJECTS))},
+        "train_rows_with_a_bench_picture": sum(pools.pool(row) == "none" for row in dialogues),
+        "red_team": attack_stats(
+            read_jsonl(folder / stage_one.CANDIDATES, Dialogue), read_jsonl(folder / stage_one.REJECTS)
+        ),
+        "keep_rule": keep_stats([row.quality for row in candidates] if bootstrapped else [], config.bootstrap),
+        "stage2_rejects": reject_stats(_rows_if_there(folder / stage_two.REJECTS)),
+        "history_risk": risk_table(risks.values()),
+        "usage": _usage(folder),
+    }
+    write_stats(folder, stats, splits, "STEER", more=assembly_sections(stats))
     return stats
+
+
+def _rows_if_there(path: Path) -> Iterator[dict]:
+    return read_jsonl(path) if path.is_file() else iter(())
+
+
+def _usage(folder: Path) -> dict[str, dict]:
+    """What the earlier steps' roles were called for, from their records."""
+    found = {}
+    for step, module in (("stage1", stage_one), ("stage2", stage_two), ("history", judge_history)):
+        path = folder / module.RECORD
+        usage = json.loads(path.read_text(encoding="utf-8")).get("usage", {}) if path.is_file() else {}
+        found |= {f"{step} {role}": numbers for role, numbers in usage.items()}
+    return found
 
 
 def _write_train(folder: Path, chosen: Mapping[str, Selection], risks: Mapping[str, HistoryRisk]) -> None:

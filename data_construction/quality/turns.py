@@ -9,7 +9,7 @@ from data_construction.config import Quality
 from data_construction.quality.language import wrong_language
 
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
-_QUESTION = re.compile(r"[?？؟]+")  # a run of marks ends one question
+_QUESTION = re.compile(r"[?？؟][?？؟!]*")  # a run of marks ends one question
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from data_construction.assemble.duplicates import SplitDuplicates
 from data_construction.assemble.facts import RowFacts, row_facts
 from data_construction.assemble.select import Pools, quotas, select, shares_with
-from data_construction.assemble.stats import attack_stats
 from data_construction.assemble.write import assemble
 from data_construction.config import NearDuplicates, Split
 from data_construction.run import main
@@ -89,14 +88,6 @@ def test_shares_with_checks_seeds_and_pictures():
     rule = shares_with([facts(1), facts(2)])
     rows = [facts(1, "red_team", picture=9), facts(5, picture=2), facts(6)]
     assert [row.seed for row in rows if not rule(row)] == ["train/6"]
-
-
-def test_attack_rates_count_tries_with_a_verdict():
-    won = dialogue(1, "red_team", strategy="fiction", meta={"technique": "t", "seed": "s", "split": "train"})
-    lost = {"reason": "attack failed", "strategy": "fiction", "technique": "t"}
-    broken = {"reason": "target: filtered", "strategy": "fiction", "technique": "t"}
-    table = attack_stats([RowFacts.of(won, Path("x"), 0)], [lost, broken, {"reason": "no picture"}])
-    assert table["strategy"] == {"fiction": {"tries": 2, "successes": 1, "rate": 0.5}}
 
 
 def test_facts_find_their_rows_again(tmp_path):
@@ -207,14 +198,16 @@ def test_splits_are_disjoint_complete_and_read_back(config, double):
     assert not any("transcript" in row.meta for row in [*sft, *rl])
     stats = json.loads((folder / "stats.json").read_text())
     assert {name: stats["splits"][name]["size"] for name in ("sft", "rl", "bench")} == {"sft": 6, "rl": 5, "bench": 12}
-    assert stats["train_rows_with_a_bench_picture"] == 2  # the third repeated a bench row, and fell out in Stage I
-    assert len(stats["keep_rule"]["thresholds"]) == 25
+    # Of the three rows of that train seed one repeats a bench row word for word: it went as a duplicate.
+    assert stats["train_rows_with_a_bench_picture"] == 2
+    (twin,) = read_jsonl(folder / "duplicates.jsonl")
+    assert (twin["kind"], twin["of_kind"], twin["task"]) == ("benign", "benign", "stage1/train/s15/benign")
     page = (folder / "stats.md").read_text()
     mean = f"{stats['splits']['sft']['turns_mean']:.2f}"
-    assert f"| STEER-SFT | 6 | 12,934 | {mean} (2-4) | 6.35 (2-10) |" in page
+    assert f"| STEER-SFT | 6 | 2-4 | {mean} | 12,934 | 2-10 | 6.35 |" in page
     assert "| STEER-SFT, STEER-RL | has a picture of a bench seed | 2 |" in page
-    assert "8.33 (2-10)" in page
-    assert "8.55 (2-10)" in page
+    assert "| STEER-SFT | no room in its quota, not checked |" in page
+    assert len(stats["keep_rule"]["thresholds"]) == 25
 
 
 def test_a_finished_run_calls_nothing_and_other_sizes_need_no_new_calls(small, double):
@@ -262,13 +255,13 @@ def test_transcripts_are_not_held_in_memory(small):
     (row,) = rows_of(folder / "dialogues.jsonl")[:1]
     heavy = row.meta | {"transcript": ["x" * 20_000]}
     with (folder / "dialogues.jsonl").open("ab") as file:
-        for number in range(1500):
+        for number in range(1000):
             file.write(dump_row(row.model_copy(update={"id": f"{number:016}", "meta": heavy})).encode() + b"\n")
     tracemalloc.start()
     assemble(small)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < (folder / "dialogues.jsonl").stat().st_size / 5  # 30 MB of rows
+    assert peak < (folder / "dialogues.jsonl").stat().st_size / 4  # 20 MB of rows
 
 
 def test_other_stage_settings_refuse_the_folder(small):

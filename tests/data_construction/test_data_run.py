@@ -77,7 +77,8 @@ def test_dry_run_touches_nothing(tmp_path):
     process = command(str(CONFIGS[0]), f"root={tmp_path / 'out'}", "--dry-run")
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert "calls of generator: at most" in output
+    assert "| generator | gpt-4.1 |" in output
+    assert "at the paper's 115,700 candidates" in output
     assert not (tmp_path / "out").exists()
 
 

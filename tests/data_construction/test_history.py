@@ -164,7 +164,7 @@ def miniature_row(folder, number: int, sealed: bool, *users: str) -> tuple[dict,
         strategy="continuation",
         images=[picture],
         turns=[Turn(user=text) for text in users],
-        meta={"task": str(number), "seed": f"train/{number}", "split": "train"},
+        meta={"task": str(number), "seed": f"train/{number}", "split": "train", "technique": "t", "success_turn": 1},
     )
     return seed, row
 
@@ -193,7 +193,8 @@ def test_the_miniatures_rules_find_the_rows_that_depend_on_their_history(make_co
     )
     made = [miniature_row(config.folder, i, sealed, *users) for i, (sealed, users) in enumerate(WORLD)]
     write_jsonl(config.folder / "seeds.jsonl", [seed for seed, _ in made])
-    write_jsonl(config.folder / "dialogues.jsonl", [row for _, row in made])
+    for name in ("candidates.jsonl", "dialogues.jsonl"):
+        write_jsonl(config.folder / name, [row for _, row in made])
     write_jsonl(config.folder / "rejects.jsonl", [])
     (config.folder / "run.stage1.json").write_text('{"status": "finished"}')
     assert len(history_tasks(config)) == len(WORLD)
