@@ -11,11 +11,11 @@ LOG_EVERY_S = 15.0
 
 
 class ProgressBar:
-    """Counts done items of a known total, with rate, estimate of the time left and a short note (such as outcome
-    counts).
+    """Counts done items, with rate, a short note (such as outcome counts) and, where the total is known, an estimate of
+    the time left.
     """
 
-    def __init__(self, label: str, total: int, done: int = 0):
+    def __init__(self, label: str, total: int | None, done: int = 0):
         self.label, self.total, self.done = label, total, done
         self._first, self._note, self._start, self._logged = done, "", time.monotonic(), time.monotonic()
         self._bar: Progress | None = None
@@ -50,10 +50,18 @@ class ProgressBar:
         elif time.monotonic() - self._logged > LOG_EVERY_S:
             self._log()
 
+    def skip(self) -> None:
+        """Counts one more item that an earlier run did: it adds nothing to the rate."""
+        self.done, self._first = self.done + 1, self._first + 1
+        if self._bar:
+            self._bar.update(self._task, completed=self.done)
+
     def _log(self) -> None:
         self._logged = time.monotonic()
         elapsed = self._logged - self._start
         rate = (self.done - self._first) / elapsed if elapsed > 0 else 0.0
-        left = f", {(self.total - self.done) / rate:.0f} s left" if rate > 0 and self.done < self.total else ""
+        todo = self.total - self.done if self.total is not None else 0
+        left = f", {todo / rate:.0f} s left" if rate > 0 and todo > 0 else ""
+        of = f"/{self.total}" if self.total is not None else ""
         note = f" ({self._note})" if self._note else ""
-        print(f"{self.label}: {self.done}/{self.total}, {rate:.1f}/s{left}{note}", file=sys.stderr, flush=True)
+        print(f"{self.label}: {self.done}{of}, {rate:.1f}/s{left}{note}", file=sys.stderr, flush=True)

@@ -1,0 +1,34 @@
+"""What workers share: a role's limits are divided among them, and what each was called for is added up."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from safer_steer.llm import EndpointConfig
+
+
+def share(endpoint: EndpointConfig, workers: int) -> EndpointConfig:
+    """One worker's part of a role's limits, so that all workers together keep to them."""
+    update: dict[str, Any] = {"concurrency": max(1, endpoint.concurrency // workers)}
+    for name in ("requests_per_minute", "tokens_per_minute"):
+        if (limit := getattr(endpoint, name, None)) is not None:
+            update[name] = limit / workers
+    return endpoint.model_copy(update=update)
+
+
+def merge_usage(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Adds up counts, tokens and dollars of several workers, at any depth.
+
+    Latency percentiles cannot be added: the largest of the workers' is given. Text, such as the model's name, is the
+    same everywhere.
+    """
+    merged: dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            old = merged.get(key)
+            if isinstance(value, dict):
+                merged[key] = merge_usage([old or {}, value])
+            elif old is None or value is None or isinstance(value, str):
+                merged[key] = value if old is None else old
+            else:
+                merged[key] = max(old, value) if "latency" in key else old + value
+    return merged
