@@ -18,17 +18,19 @@ def share(endpoint: EndpointConfig, workers: int) -> EndpointConfig:
 def merge_usage(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Adds up counts, tokens and dollars of several workers, at any depth.
 
-    Latency percentiles cannot be added: the largest of the workers' is given. Text, such as the model's name, is the
-    same everywhere.
+    Latency percentiles cannot be added: the largest of the workers' is given. Text, such as the model's name or a cost
+    that is unknown to one worker, stands for all.
     """
     merged: dict[str, Any] = {}
     for part in parts:
         for key, value in part.items():
-            old = merged.get(key)
-            if isinstance(value, dict):
-                merged[key] = merge_usage([old or {}, value])
-            elif old is None or value is None or isinstance(value, str):
-                merged[key] = value if old is None else old
-            else:
-                merged[key] = max(old, value) if "latency" in key else old + value
+            merged[key] = _merged(key, merged[key], value) if key in merged else value
     return merged
+
+
+def _merged(key: str, old: Any, new: Any) -> Any:
+    if isinstance(old, dict):
+        return merge_usage([old, new])
+    if isinstance(old, str) or isinstance(new, str):
+        return old if isinstance(old, str) else new
+    return max(old, new) if "latency" in key else old + new
