@@ -19,7 +19,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from miniature.faults import FaultPlan
-from miniature.roles import UnknownRequest, answer_structured, blue_answer
+from miniature.roles import NEED_PICTURE, UnknownRequest, answer_structured, blue_answer
 from miniature.world import Scene, read_picture
 from safer_steer.dialogue import stable_hash
 from safer_steer.images import load_image
@@ -70,16 +70,23 @@ def answer(body: dict[str, Any]) -> str:
     """The answer text to one chat-completions request."""
     texts, pictures = _read_messages(body["messages"])
     scene = _scene(pictures[0]) if pictures else None
-    rng = random.Random(stable_hash(texts, [str(scene)], body.get("seed")))
     schema = (body.get("response_format") or {}).get("json_schema")
     if schema is None:
-        if scene is None:
-            raise UnknownRequest("the blue role needs a picture of the miniature world")
-        return blue_answer(texts[-1], scene, rng)
-    payload = next((parse_data_block(text) for text in texts if DATA_OPEN in text), None)
-    if payload is None:
+        if not pictures:
+            raise UnknownRequest("the blue role needs a picture")
+        return blue_answer(texts[-1], scene, _rng(texts, scene, body))
+    place = next((index for index, text in enumerate(texts) if DATA_OPEN in text), None)
+    if place is None:
         raise UnknownRequest("the prompt has no data block")
-    return json.dumps(answer_structured(schema["name"], payload, scene, rng))
+    if not pictures and schema["name"] in NEED_PICTURE:
+        raise UnknownRequest(f"{schema['name']} needs a picture; the request has none")
+    # A re-ask, which repeats the prompt with what was wrong, gets the answer that the prompt alone gets.
+    rng = _rng(texts[: place + 1], scene, body)
+    return json.dumps(answer_structured(schema["name"], parse_data_block(texts[place]), scene, rng))
+
+
+def _rng(texts: list[str], scene: Scene | None, body: dict[str, Any]) -> random.Random:
+    return random.Random(stable_hash(texts, [str(scene)], body.get("seed")))
 
 
 def _read_messages(messages: list[dict]) -> tuple[list[str], list[str]]:
