@@ -34,7 +34,7 @@ RATES = {
 
 def make_rows(tmp_path, name: str, url: str) -> tuple[DataConfig, dict[str, dict], dict[str, dict]]:
     """Runs Stage I; returns config, kept rows by task and rejects by task."""
-    seeds = SeedsConfig(root=str(tmp_path), seed=0, train=SEEDS, bench=1, sealed_share=0.75, allowed_share=0.2)
+    seeds = SeedsConfig(root=str(tmp_path), seed=9, train=SEEDS, bench=1, sealed_share=0.75, allowed_share=0.2)
     path = tmp_path / "world" / "train" / "seeds.jsonl"
     write_jsonl(path, make_seeds(seeds, "train"))
     role = {"base_url": url, "temperature": 0.0, "timeout_s": 3.0}
@@ -44,7 +44,7 @@ def make_rows(tmp_path, name: str, url: str) -> tuple[DataConfig, dict[str, dict
             "root": str(tmp_path / name),
             "steps": ["stage1"],
             "sources": {"train": {"reader": "jsonl", "path": str(path)}},
-            "turns": {kind: {"min": 2, "max": 4} for kind in ("benign", "obfuscated", "red_team")},
+            "turns": {kind: {"min": 2, "max": 5} for kind in ("benign", "obfuscated", "red_team")},
             "red_team": {"strategies_per_seed": 1},
             "roles": {name: role | {"model": model} for name, model in models.items()},
             "concurrency": 24,
@@ -68,7 +68,7 @@ def two_runs(serve, tmp_path):
 
 
 def played(row: dict) -> list[dict]:
-    return row["meta"]["transcript"] if "meta" in row else row.get("transcript", [])
+    return row.get("meta", row).get("transcript", [])
 
 
 def answered_nothing(row: dict) -> bool:
