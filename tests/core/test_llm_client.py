@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
 from safer_steer.llm import retry as retry_module
-from safer_steer.llm.retry import CoolDown, retry_after_seconds
+from safer_steer.llm.retry import retry_after_seconds
 from safer_steer.verdict import Outcome, TurnScores
 
 GOOD = '{"safety": 8, "usefulness": 8, "faithfulness": 10}'
@@ -202,7 +202,7 @@ def test_environment_overrides_address_and_model(monkeypatch):
 def test_retry_after_in_seconds_and_as_a_date_and_a_shared_cool_down():
     from datetime import UTC, datetime
 
-    assert retry_after_seconds("75") == 75
+    assert retry_after_seconds({"retry-after": "75"}) == 75
     assert retry_after_seconds("Wed, 25 Nov 2026 12:00:30 GMT", datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)) == 30
     assert retry_after_seconds("soon") is None
 
