@@ -40,9 +40,9 @@ class AdaptiveLimit:
         try:
             await place
         except asyncio.CancelledError:
-            if place.done() and not place.cancelled():  # given and cancelled at the same moment
+            if not place.cancelled():  # given and cancelled at the same moment
                 self.release()
-            else:
+            elif place in self._waiting:
                 self._waiting.remove(place)
             raise
 
@@ -67,8 +67,10 @@ class AdaptiveLimit:
 
     def _admit(self) -> None:
         while self._waiting and self.in_use < int(self.limit):
-            self.in_use += 1
-            self._waiting.popleft().set_result(None)
+            place = self._waiting.popleft()
+            if not place.cancelled():
+                self.in_use += 1
+                place.set_result(None)
 
 
 class Pace:

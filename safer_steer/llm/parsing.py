@@ -37,16 +37,15 @@ def parse_structured(text: str, schema: type[Model]) -> Model:
     whole = text.strip()
     text = without_thoughts(text)
     problem = "the answer is empty" if not text else "no JSON object found"
-    spans = list(_balanced(text))
-    for candidates, decode in (
-        ([whole], json.loads),
-        ([text], json.loads),
-        (_FENCE.findall(text), json.loads),
-        (spans, json.loads),
-        (spans, repair_json),
+    for find, decode in (
+        (lambda: [whole], json.loads),
+        (lambda: [text], json.loads),
+        (lambda: _FENCE.findall(text), json.loads),
+        (lambda: _balanced(text), json.loads),
+        (lambda: _balanced(text), repair_json),
     ):
         fitting: list[Model] = []
-        for candidate in candidates:
+        for candidate in find():
             try:
                 data = decode(candidate.strip())
                 fitting.append(schema.model_validate(json.loads(data) if isinstance(data, str) else data))
