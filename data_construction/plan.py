@@ -41,9 +41,8 @@ def _stage_one_calls(config: DataConfig, seeds: int, dialogues: dict[str, int]) 
     return {"generator": generator, "target": plays, "evaluator": plays}
 
 
-def _price(config: DataConfig, role: str) -> float:
-    endpoint = config.roles[role]
-    return 0.75 * endpoint.price_in + 0.25 * endpoint.price_out  # three quarters of a call's tokens are its prompt
+def _price(config: DataConfig, role: str) -> float | None:
+    return config.roles[role].usd(750_000, 250_000)  # three quarters of a call's tokens are its prompt
 
 
 def _count(source: SourceConfig) -> tuple[int, str]:

@@ -17,6 +17,8 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.types import Receive, Send
+from starlette.types import Scope as HttpScope
 
 from miniature.faults import FaultPlan
 from miniature.roles import NEED_PICTURE, UnknownRequest, answer_structured, blue_answer
@@ -54,8 +56,7 @@ def create_app(faults: FaultPlan | None = None, latency_s: float = 0.0) -> FastA
         if fault == "server_error":
             return _error(503, "overloaded")
         if fault == "reset":
-            request.scope["extensions"] = {}
-            raise ConnectionResetError("injected: the connection is cut")
+            return _Cut()
         await asyncio.sleep(HANG_S if fault == "hang" else latency_s)
         try:
             text = answer(body)
@@ -64,6 +65,16 @@ def create_app(faults: FaultPlan | None = None, latency_s: float = 0.0) -> FastA
         return JSONResponse(_completion(body["model"], text, fault))
 
     return app
+
+
+class _Cut(Response):
+    """The head of an answer, and then the connection ends: the server closes one whose answer is not whole."""
+
+    async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
+        """Sends less than the head promises."""
+        head = [(b"content-type", b"application/json"), (b"content-length", b"1000")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": b"{", "more_body": True})
 
 
 def answer(body: dict[str, Any]) -> str:
