@@ -16,6 +16,7 @@ from data_construction import stage_one, stage_two
 from data_construction.assemble.select import Pools, select, without_shared
 from data_construction.assemble.stats import keep_stats, reject_stats
 from data_construction.config import DataConfig
+from data_construction.seeds import ingested_seeds
 from data_construction.stats.attacks import attack_stats
 from data_construction.stats.counts import DialogueCounts
 from data_construction.stats.write import write_stats
@@ -53,7 +54,7 @@ def assemble(config: DataConfig) -> dict:
     """Selects and writes the splits and their stats; returns the stats."""
     folder, settings = config.folder, config.assemble
     dialogues = list(read_jsonl(folder / "dialogues.jsonl", Dialogue))
-    pools = Pools.of(config, stage_one.ingested_seeds(folder))
+    pools = Pools.of(config, ingested_seeds(folder))
     bootstrapped = list(read_jsonl(folder / stage_two.KEPT, Dialogue)) if settings.sft.origin == "bootstrapped" else []
     answered = [row for row in dialogues if all(turn.assistant for turn in row.turns)]
     candidates = (
