@@ -6,30 +6,17 @@ same turns, finds them there, and pays only from the turn it had not finished.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
-
-from pydantic import BaseModel
+from collections.abc import Sequence
 
 from data_construction.config import STAGE_ROLES, DataConfig, Step
-from data_construction.roles import endpoints, open_clients, usage_of
-from data_construction.stage_one import kept_tasks
-from safer_steer.llm import LLMClient
-from safer_steer.rows import Counts, Reject, Task, count_results, process_rows
+from data_construction.engines import MakeWork, open_engine
+from data_construction.roles import endpoints
+from safer_steer.rows import Counts, Task, TaskResults, count_results, process_rows
 from safer_steer.store import JsonlStore
-
-Work = Callable[[Any], Awaitable[BaseModel | Reject]]
-MakeWork = Callable[[DataConfig, dict[str, LLMClient]], Work]
 
 
 def run_tasks(
-    config: DataConfig,
-    step: Step,
-    tasks: Sequence[Task],
-    make_work: MakeWork,
-    *,
-    kept: str,
-    rejects: str,
+    config: DataConfig, step: Step, tasks: Sequence[Task], make_work: MakeWork, *, kept: str, rejects: str
 ) -> tuple[Counts, dict]:
     """Does a step's tasks that have no result yet; starts no service and opens no client when there is none.
 
@@ -49,8 +36,8 @@ def run_tasks(
         RunAborted: too many tasks reached no model.
     """
     with JsonlStore(config.folder / kept) as good, JsonlStore(config.folder / rejects) as bad:
-        done = kept_tasks(good) | {row["id"] for row in bad.rows() if row["outcome"] != "transport"}
-        if all(task.task_id in done for task in tasks):
+        results = TaskResults(good, bad, with_transport=False)
+        if all(results.of(task) is not None for task in tasks):
             return count_results(tasks, good, bad), {}
         with endpoints(config, STAGE_ROLES[step]) as wanted:
             return asyncio.run(_call(config, step, tasks, make_work, wanted, good, bad))
@@ -65,14 +52,14 @@ async def _call(
     kept: JsonlStore,
     rejects: JsonlStore,
 ) -> tuple[Counts, dict]:
-    async with open_clients(wanted, config.folder / "cache.sqlite") as clients:
+    async with open_engine(config, wanted, make_work) as engine:
         counts = await process_rows(
             tasks,
-            make_work(config, clients),
+            engine.work,
             kept=kept,
             rejects=rejects,
             label=step,
             concurrency=config.concurrency,
             max_transport_rate=config.max_transport_rate,
         )
-        return counts, usage_of(clients)
+        return counts, await engine.usage()

@@ -1,8 +1,9 @@
 """Ingest: the rows of every source -> `seeds.jsonl`, pictures decoded once, stored by content; bad rows -> rejects."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,10 +12,12 @@ from pydantic import BaseModel, ConfigDict
 from data_construction.config import DataConfig, SourceConfig
 from data_construction.sources import READERS, SourceRow
 from safer_steer.dialogue import Kind, Seed
+from safer_steer.disk_map import DiskMap
 from safer_steer.images import ImageStore, load_image
 from safer_steer.rows import Counts, Reject, process_rows
-from safer_steer.store import JsonlStore
+from safer_steer.store import JsonlStore, read_jsonl
 
+SEEDS = "seeds.jsonl"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -47,34 +50,33 @@ class IngestTask:
     repeated: bool = False
 
 
-def ingest_tasks(config: DataConfig) -> list[IngestTask]:
+def ingest_tasks(config: DataConfig) -> Iterator[IngestTask]:
     """One task for each row of every source; a second row of the same id becomes a task that is rejected."""
-    tasks: list[IngestTask] = []
-    seen: dict[str, int] = {}
+    seen = DiskMap()
     for origin, source in config.sources.items():
-        for number, row in enumerate(READERS[source.reader](Path(source.path), source.fields)):
-            if source.limit is not None and number >= source.limit:
-                break
+        rows = READERS[source.reader](Path(source.path), source.fields)
+        for row in islice(rows, source.limit):
             key = f"{origin}/{row.id}"
-            seen[key] = seen.get(key, 0) + 1
-            again = f"#{seen[key]}" if seen[key] > 1 else ""
-            tasks.append(
-                IngestTask(f"ingest/{key}{again}", key, origin, row, source, config.kinds_of(source), bool(again))
-            )
-    return tasks
+            times = seen.get(key, 0) + 1
+            seen[key] = times
+            again = f"#{times}" if times > 1 else ""
+            yield IngestTask(f"ingest/{key}{again}", key, origin, row, source, config.kinds_of(source), bool(again))
 
 
-async def ingest(tasks: Sequence[IngestTask], folder: Path, rejects: JsonlStore) -> tuple[list[SeedRow], Counts]:
-    """Decodes and stores what is not there yet; returns all usable seeds in the order of the sources."""
+async def ingest(tasks: Iterable[IngestTask], folder: Path, rejects: JsonlStore) -> Counts:
+    """Decodes and stores what is not there yet; then `seeds.jsonl` holds all usable seeds, in the sources' order."""
     images = ImageStore(folder)
 
     async def work(task: IngestTask) -> SeedRow | Reject:
         return _seed_row(task, images)
 
-    with JsonlStore(folder / "seeds.jsonl") as kept:
-        counts = await process_rows(tasks, work, kept=kept, rejects=rejects, label="seeds", concurrency=1)
-        rows = {row.id: row for row in kept.rows(SeedRow)}
-    return [rows[task.key] for task in tasks if not task.repeated and task.key in rows], counts
+    with JsonlStore(folder / SEEDS) as kept:
+        return await process_rows(tasks, work, kept=kept, rejects=rejects, label="seeds", concurrency=1)
+
+
+def ingested_seeds(folder: Path) -> Iterator[SeedRow]:
+    """The usable seeds, after `ingest`."""
+    return read_jsonl(folder / SEEDS, SeedRow)
 
 
 def _seed_row(task: IngestTask, images: ImageStore) -> SeedRow | Reject:

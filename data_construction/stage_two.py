@@ -18,7 +18,7 @@ from data_construction.bootstrap.rollout import REWRITE, TURN_SCORES, BootstrapT
 from data_construction.calls import Caller
 from data_construction.config import DataConfig, Split
 from data_construction.resumable import run_tasks
-from data_construction.seeds import SeedRow
+from data_construction.seeds import ingested_seeds
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
 from safer_steer.llm import LLMClient
@@ -69,7 +69,7 @@ def red_blue_loop(guidelines: str, config: DataConfig, clients: dict[str, LLMCli
 
 def bootstrap_tasks(config: DataConfig) -> list[BootstrapTask]:
     """The train dialogues of the SFT pool, as many as configured, in hash order."""
-    pools = Pools.of(config, read_jsonl(config.folder / "seeds.jsonl", SeedRow))
+    pools = Pools.of(config, ingested_seeds(config.folder))
     rows = (row for row in row_facts(config.folder / "dialogues.jsonl") if pools.pool(row) == "sft")
     wanted = Split(size=config.bootstrap.candidates, mix=config.assemble.sft.mix)
     return [BootstrapTask(row.id, row.read) for row in select(rows, wanted, config.seed, "bootstrap").rows]

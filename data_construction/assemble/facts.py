@@ -61,6 +61,7 @@ def row_facts(path: Path) -> Iterator[RowFacts]:
     Raises:
         UserError: the file is missing, or a line is no dialogue (the message names file:line).
     """
+    path = path.resolve()  # rows may be read by a worker with another working folder
     if not path.is_file():
         raise UserError(f"file not found: {path}; run the step that writes it")
     offset = 0

@@ -56,6 +56,11 @@ class HistoryTask:
         """Stable over runs: the row's id is a hash of its content."""
         return f"history/{self.row.id}"
 
+    @property
+    def group(self) -> str:
+        """Tasks of one group share calls: no two do."""
+        return self.task_id
+
 
 class HistoryJudge:
     """Judges dialogues' last turns, any number at once."""

@@ -12,7 +12,7 @@ from data_construction.assemble.select import Pools, select
 from data_construction.calls import Caller
 from data_construction.config import DataConfig, Split
 from data_construction.resumable import run_tasks
-from data_construction.seeds import SeedRow
+from data_construction.seeds import ingested_seeds
 from data_construction.stage_two import require_finished
 from safer_steer.dialogue import RISK_KINDS
 from safer_steer.errors import UserError
@@ -59,7 +59,7 @@ def history_tasks(config: DataConfig) -> list[HistoryTask]:
     mix = {kind: weight for kind, weight in rl.mix.items() if kind in RISK_KINDS and weight}
     if not mix or rl.size == 0:
         return []
-    pools = Pools.of(config, read_jsonl(config.folder / "seeds.jsonl", SeedRow))
+    pools = Pools.of(config, ingested_seeds(config.folder))
     rows = (row for row in row_facts(config.folder / "dialogues.jsonl") if pools.pool(row) == "rl")
     wanted = Split(size=rl.history_dependent.candidates, mix=mix)
     return [HistoryTask(row) for row in select(rows, wanted, config.seed, "rl").rows]

@@ -22,7 +22,7 @@ from data_construction.assemble.history import HistoryRisk, risk_table
 from data_construction.assemble.select import Pools, Selection
 from data_construction.assemble.stats import assembly_sections, keep_stats, reject_stats
 from data_construction.config import DataConfig
-from data_construction.seeds import SeedRow
+from data_construction.seeds import ingested_seeds
 from data_construction.stats.attacks import attack_stats
 from data_construction.stats.counts import DialogueCounts
 from data_construction.stats.write import write_stats
@@ -63,7 +63,7 @@ def assemble(config: DataConfig) -> dict:
     """Chooses and writes the splits and their stats; returns the stats."""
     folder = config.folder
     bootstrapped = config.assemble.sft.origin == "bootstrapped"
-    pools = Pools.of(config, read_jsonl(folder / "seeds.jsonl", SeedRow))
+    pools = Pools.of(config, ingested_seeds(folder))
     dialogues = list(row_facts(folder / stage_one.DIALOGUES))
     candidates = list(row_facts(folder / stage_two.SCORED)) if bootstrapped else [r for r in dialogues if r.answered]
     risks = judge_history.judged_risks(folder) if config.assemble.rl.history_dependent else {}

@@ -67,7 +67,7 @@ def test_an_unknown_price_is_not_zero(usd, shown):
 def test_the_histogram_is_a_picture_also_of_nothing(tmp_path):
     for name, rows in (("some", [dialogue(1, 2), dialogue(2, 10, "red_team")]), ("none", [])):
         plot_turns({"sft": DialogueCounts.of(rows)}, tmp_path / f"{name}.png")
-        assert Image.open(tmp_path / f"{name}.png").size[1] == 450
+        assert Image.open(tmp_path / f"{name}.png").size == (600, 480)
 
 
 def test_stage_one_writes_its_stats(make_seeds, make_config):
