@@ -1,4 +1,6 @@
 import json
+import pickle
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from data_construction.bootstrap.answer_format import follows_format, format_instruction
 from data_construction.bootstrap.keep import Quality, keep_rule_markdown, threshold_table, why_dropped
 from data_construction.stage_one import run_stage_one
-from data_construction.stage_two import run_stage_two
+from data_construction.stage_two import bootstrap_tasks, red_blue_loop, run_stage_two
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl
@@ -172,6 +174,17 @@ def test_a_transport_failure_goes_on_at_its_turn_when_resumed(double, staged):
     assert len(bootstrapped(config)) == 2
     assert ended(config) == []
     assert len(double.called("blue")[0]["messages"]) == 4  # turn 1 came from the cache
+
+
+def test_tasks_travel_to_workers_without_their_text(staged, monkeypatch, tmp_path):
+    config = staged("g" * 3000)
+    (task,) = bootstrap_tasks(config)
+    sent = pickle.dumps((task, partial(red_blue_loop, "guidelines")))
+    assert len(sent) < 1000
+    monkeypatch.chdir(tmp_path)
+    again, _ = pickle.loads(sent)
+    assert again.load() == task.load()
+    assert again.task_id == task.task_id
 
 
 def test_tags_are_asked_for_and_checked(double, staged):
