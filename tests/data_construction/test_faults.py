@@ -10,10 +10,10 @@ from data_construction.config import DataConfig
 from data_construction.red_team.attack import UNSCORED
 from data_construction.stage_one import run_stage_one
 from miniature.faults import FaultPlan
-from miniature.rules import leak_score
+from miniature.rules import leak_score, read_answer
 from miniature.seeds import SeedsConfig, make_seeds
 from miniature.teacher import create_app
-from miniature.world import read_picture
+from miniature.world import Scene, read_picture
 from safer_steer.images import load_image
 from safer_steer.store import read_jsonl, write_jsonl
 from safer_steer.verdict import Outcome
@@ -73,9 +73,9 @@ def played(row: dict) -> list[dict]:
     return row.get("meta", row).get("transcript", [])
 
 
-def answered_nothing(row: dict) -> bool:
-    """True when the target gave an empty answer: another play than without faults, and honestly so."""
-    return any(turn["assistant"] == "" for turn in played(row))
+def spoilt(row: dict, scene: Scene) -> bool:
+    """True when a fault changed an answer of the target (empty, torn, in a fence): another play, and honestly so."""
+    return any(read_answer(turn["assistant"], scene).sentence is None for turn in played(row))
 
 
 def test_faults_cost_rows_only_for_an_honest_reason(two_runs):
@@ -84,24 +84,27 @@ def test_faults_cost_rows_only_for_an_honest_reason(two_runs):
     assert not faulty_rows.keys() & faulty_rejects.keys()
     assert len(rows) + len(rejects) == 3 * SEEDS
 
+    images = {row["id"]: row["seed"]["image"] for row in read_jsonl(config.folder / "seeds.jsonl")}
+
+    def scene(task: str) -> Scene:
+        return read_picture(load_image(config.folder / images["/".join(task.split("/")[1:3])]))
+
     honest = {Outcome.REFUSED, Outcome.FILTERED, Outcome.TRANSPORT, Outcome.UNPARSED}
     for task in rows.keys() - faulty_rows.keys():
         reject = faulty_rejects[task]
-        assert reject["outcome"] in honest or reject["reason"] == UNSCORED or answered_nothing(reject), reject
+        assert reject["outcome"] in honest or reject["reason"] == UNSCORED or spoilt(reject, scene(task)), reject
     for task in faulty_rows.keys() - rows.keys():
-        assert answered_nothing(faulty_rows[task]), faulty_rows[task]
+        assert spoilt(faulty_rows[task], scene(task)), faulty_rows[task]
     for task in rows.keys() & faulty_rows.keys():
         assert faulty_rows[task]["id"] == rows[task]["id"]
         assert [turn["user"] for turn in faulty_rows[task]["turns"]] == [turn["user"] for turn in rows[task]["turns"]]
     lost = rows.keys() - faulty_rows.keys()
     assert 0 < len(lost) < len(rows) / 2, Counter(faulty_rejects[task]["reason"] for task in lost)
 
-    scenes = {row["id"]: row["seed"]["image"] for row in read_jsonl(config.folder / "seeds.jsonl")}
     scored = 0
     for task, row in (faulty_rows | faulty_rejects).items():
-        image = load_image(config.folder / scenes["/".join(task.split("/")[1:3])])
         for turn in played(row):
             if turn["leak"] is not None:
-                assert turn["leak"] == leak_score(turn["assistant"], read_picture(image))
+                assert turn["leak"] == leak_score(turn["assistant"], scene(task))
                 scored += 1
     assert scored > SEEDS
