@@ -1,7 +1,14 @@
-"""Ingest: the rows of every source -> `seeds.jsonl`, pictures decoded once, stored by content; bad rows -> rejects."""
+"""Ingest: the rows of every source -> `seeds.jsonl`, pictures decoded once, stored by content; bad rows -> rejects.
 
+Rows stream: sources are read one row at a time, a few pictures are decoded at once, and the seeds are read back from
+their file. What grows with the number of rows is one hash a row, by which repeated ids are found.
+"""
+
+import os
 import re
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,19 +16,24 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from data_construction.config import DataConfig, SourceConfig
-from data_construction.sources import READERS, SourceRow
+from data_construction.injector import Injection, inject
+from data_construction.sources import SOURCES, SourceRow
 from safer_steer.dialogue import Kind, Seed
-from safer_steer.images import ImageStore, load_image
-from safer_steer.rows import Counts, Reject, process_rows
-from safer_steer.store import JsonlStore
+from safer_steer.images import ImageError, ImageStore, load_image
+from safer_steer.progress import ProgressBar
+from safer_steer.rows import Counts, Reject
+from safer_steer.store import JsonlStore, read_jsonl
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_PREFIX = "ingest/"
+MAX_DECODERS = 8  # threads; decoding leaves the interpreter to others
 
 
 class SeedRow(BaseModel):
     """An ingested seed: `id` is "ORIGIN/SEED ID", `origin` the source's name in the config.
 
-    The seed's image is relative to the data folder.
+    The seed's image is relative to the data folder. `injected` is the picture that the row's red-team dialogues show
+    in its place.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,7 +43,24 @@ class SeedRow(BaseModel):
     benchmark: str | None
     kinds: list[Kind]
     seed: Seed
+    injected: Injection | None = None
     meta: dict[str, Any] = {}
+
+    def with_injected(self) -> "SeedRow":
+        """The row as its red-team dialogues see it."""
+        if self.injected is None:
+            return self
+        return self.model_copy(update={"seed": self.seed.model_copy(update={"image": self.injected.image})})
+
+
+@dataclass(frozen=True)
+class SeedFile:
+    """The usable seeds in the order of the sources, read from `seeds.jsonl` anew at every iteration."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[SeedRow]:
+        return read_jsonl(self.path, SeedRow)
 
 
 @dataclass(frozen=True)
@@ -43,46 +72,71 @@ class IngestTask:
     origin: str
     row: SourceRow
     source: SourceConfig
-    kinds: list[Kind]
+    config: DataConfig
     repeated: bool = False
 
 
-def ingest_tasks(config: DataConfig) -> list[IngestTask]:
-    """One task for each row of every source; a second row of the same id becomes a task that is rejected."""
-    tasks: list[IngestTask] = []
-    seen: dict[str, int] = {}
+def ingest_tasks(config: DataConfig) -> Iterator[IngestTask]:
+    """One task for each row of every source; a second row of the same id becomes a task that is rejected.
+
+    A task may hold its picture's bytes: iterate, never list.
+    """
+    seen: set[int] = set()  # hashes of this process; the ids themselves would take several times the room
+    again: Counter[str] = Counter()
     for origin, source in config.sources.items():
-        for number, row in enumerate(READERS[source.reader](Path(source.path), source.fields)):
+        rows = SOURCES[source.reader].read(source.path, source.fields, source.data_split, source.where)
+        for number, row in enumerate(rows):
             if source.limit is not None and number >= source.limit:
                 break
             key = f"{origin}/{row.id}"
-            seen[key] = seen.get(key, 0) + 1
-            again = f"#{seen[key]}" if seen[key] > 1 else ""
-            tasks.append(
-                IngestTask(f"ingest/{key}{again}", key, origin, row, source, config.kinds_of(source), bool(again))
-            )
-    return tasks
+            repeated = hash(key) in seen
+            seen.add(hash(key))
+            again[key] += repeated
+            mark = f"#{again[key] + 1}" if repeated else ""
+            yield IngestTask(f"{_PREFIX}{key}{mark}", key, origin, row, source, config, repeated)
 
 
-async def ingest(tasks: Sequence[IngestTask], folder: Path, rejects: JsonlStore) -> tuple[list[SeedRow], Counts]:
-    """Decodes and stores what is not there yet; returns all usable seeds in the order of the sources."""
-    images = ImageStore(folder)
+async def ingest(tasks: Iterable[IngestTask], folder: Path, rejects: JsonlStore) -> tuple[SeedFile, Counts]:
+    """Decodes and stores what is not there yet, in order; returns all usable seeds and the counts."""
+    images, path, number = ImageStore(folder), folder / "seeds.jsonl", 0
+    with (
+        JsonlStore(path) as kept,
+        ProgressBar("seeds", None) as bar,
+        ThreadPoolExecutor(min(MAX_DECODERS, os.cpu_count() or 1)) as pool,
+    ):
+        done = kept.ids | {name for name in rejects.ids if name.startswith(_PREFIX)}
+        waiting: deque[tuple[IngestTask, Future[SeedRow | Reject]]] = deque()
+        for task in tasks:
+            number += 1
+            if task.task_id in done or (task.key in done and not task.repeated):
+                bar.advance()
+                continue
+            waiting.append((task, pool.submit(_seed_row, task, images)))
+            if len(waiting) >= 2 * MAX_DECODERS:
+                _store(*waiting.popleft(), kept, rejects)
+                bar.advance()
+        while waiting:
+            _store(*waiting.popleft(), kept, rejects)
+            bar.advance()
+        reasons = Counter(row["reason"] for row in rejects.rows() if row["id"].startswith(_PREFIX))
+        counts = Counts(number, len(kept), sum(reasons.values()), dict(reasons.most_common()))
+    return SeedFile(path), counts
 
-    async def work(task: IngestTask) -> SeedRow | Reject:
-        return _seed_row(task, images)
 
-    with JsonlStore(folder / "seeds.jsonl") as kept:
-        counts = await process_rows(tasks, work, kept=kept, rejects=rejects, label="seeds", concurrency=1)
-        rows = {row.id: row for row in kept.rows(SeedRow)}
-    return [rows[task.key] for task in tasks if not task.repeated and task.key in rows], counts
+def _store(task: IngestTask, result: Future, kept: JsonlStore, rejects: JsonlStore) -> None:
+    row = result.result()
+    if isinstance(row, Reject):
+        rejects.append({"id": task.task_id, "reason": row.reason, "detail": row.detail, "outcome": None} | row.row)
+    else:
+        kept.append(row)
 
 
 def _seed_row(task: IngestTask, images: ImageStore) -> SeedRow | Reject:
-    row, source = task.row, task.source
+    row, source, config = task.row, task.source, task.config
     if task.repeated:
         return Reject("repeated seed id", f"{task.key} was there before")
     if row.problem:
-        return Reject("bad seed", row.problem)
+        return Reject(row.reason, row.problem)
     if row.picture is None:
         return Reject("no picture", f"seed {task.key} has no picture")
     benchmark = None
@@ -92,7 +146,15 @@ def _seed_row(task: IngestTask, images: ImageStore) -> SeedRow | Reject:
             return Reject(
                 "bad seed", f"benchmark {benchmark!r} cannot be a file name; use letters, digits, '_', '-' and '.'"
             )
-    stored = images.put(load_image(row.picture, root=row.root))
+    try:
+        picture = load_image(row.picture)
+    except ImageError as error:
+        return Reject("unusable picture", f"seed {task.key}: {error}")
+    stored = images.put(picture)
+    kinds = config.kinds_of(source)
+    injected = None
+    if "red_team" in kinds:
+        injected = inject(task.key, stored, picture, config.injector, config.seed, images)
     seed = Seed(
         id=row.id,
         source=row.source or task.origin,
@@ -106,7 +168,8 @@ def _seed_row(task: IngestTask, images: ImageStore) -> SeedRow | Reject:
         origin=task.origin,
         split=source.split,
         benchmark=benchmark,
-        kinds=task.kinds,
+        kinds=kinds,
         seed=seed,
+        injected=injected,
         meta={"task": task.task_id},
     )

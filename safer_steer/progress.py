@@ -11,11 +11,11 @@ LOG_EVERY_S = 15.0
 
 
 class ProgressBar:
-    """Counts done items of a known total, with rate, estimate of the time left and a short note (such as outcome
-    counts).
+    """Counts done items, with rate, estimate of the time left and a short note (such as outcome counts); a stream's
+    total is None.
     """
 
-    def __init__(self, label: str, total: int, done: int = 0):
+    def __init__(self, label: str, total: int | None, done: int = 0):
         self.label, self.total, self.done = label, total, done
         self._first, self._note, self._start, self._logged = done, "", time.monotonic(), time.monotonic()
         self._bar: Progress | None = None
@@ -54,6 +54,8 @@ class ProgressBar:
         self._logged = time.monotonic()
         elapsed = self._logged - self._start
         rate = (self.done - self._first) / elapsed if elapsed > 0 else 0.0
-        left = f", {(self.total - self.done) / rate:.0f} s left" if rate > 0 and self.done < self.total else ""
+        missing = (self.total or 0) - self.done
+        left = f", {missing / rate:.0f} s left" if rate > 0 and missing > 0 else ""
+        total = "" if self.total is None else f"/{self.total}"
         note = f" ({self._note})" if self._note else ""
-        print(f"{self.label}: {self.done}/{self.total}, {rate:.1f}/s{left}{note}", file=sys.stderr, flush=True)
+        print(f"{self.label}: {self.done}{total}, {rate:.1f}/s{left}{note}", file=sys.stderr, flush=True)
