@@ -158,6 +158,23 @@ class Assemble(Section):
     bench: Split = Split()
 
 
+class LocalEngine(Section):
+    """One process."""
+
+    name: Literal["local"] = "local"
+
+
+class RayEngine(Section):
+    """Workers of a Ray cluster; each gets an equal share of every role's limits.
+
+    All nodes must see `root`, have this package and, where endpoints ask for keys, have them in their environment.
+    """
+
+    name: Literal["ray"]
+    workers: Annotated[int, Field(ge=1)] = 2  # processes, one CPU each, spread over the nodes
+    address: str | None = None  # of a running cluster, "auto" or HOST:PORT; None: starts Ray on this machine
+
+
 class DataConfig(Section):
     """Everything `python -m data_construction.run` reads."""
 
@@ -173,8 +190,14 @@ class DataConfig(Section):
     assemble: Assemble = Assemble()
     roles: dict[Role, EndpointConfig]
     services: dict[str, ServiceConfig] = {}
-    concurrency: Annotated[int, Field(ge=1)] = 64  # tasks in flight
+    engine: Annotated[LocalEngine | RayEngine, Field(discriminator="name")] = LocalEngine()  # or just its name
+    concurrency: Annotated[int, Field(ge=1)] = 64  # tasks in flight, over all workers
     max_transport_rate: Annotated[float, Field(ge=0, le=1)] = 0.2  # share of tasks without an answer that stops the run
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _engine_by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _complete(self) -> Self:

@@ -1,15 +1,14 @@
 """Ingest: the rows of every source -> `seeds.jsonl`, pictures decoded once, stored by content; bad rows -> rejects.
 
-Rows stream: sources are read one row at a time, a few pictures are decoded at once, and the seeds are read back from
-their file. What grows with the number of rows is one hash a row, by which repeated ids are found.
+Rows stream: sources are read one row at a time as places become free, and a few pictures are decoded at once.
 """
 
+import asyncio
 import os
 import re
-from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +18,13 @@ from data_construction.config import DataConfig, SourceConfig
 from data_construction.injector import Injection, inject
 from data_construction.sources import SOURCES, SourceRow
 from safer_steer.dialogue import Kind, Seed
-from safer_steer.images import ImageError, ImageStore, load_image
-from safer_steer.progress import ProgressBar
-from safer_steer.rows import Counts, Reject
+from safer_steer.disk_map import DiskMap
+from safer_steer.images import ImageStore, load_image
+from safer_steer.rows import Counts, Reject, process_rows
 from safer_steer.store import JsonlStore, read_jsonl
 
+SEEDS = "seeds.jsonl"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_PREFIX = "ingest/"
 MAX_DECODERS = 8  # threads; decoding leaves the interpreter to others
 
 
@@ -54,16 +53,6 @@ class SeedRow(BaseModel):
 
 
 @dataclass(frozen=True)
-class SeedFile:
-    """The usable seeds in the order of the sources, read from `seeds.jsonl` anew at every iteration."""
-
-    path: Path
-
-    def __iter__(self) -> Iterator[SeedRow]:
-        return read_jsonl(self.path, SeedRow)
-
-
-@dataclass(frozen=True)
 class IngestTask:
     """One row of a source."""
 
@@ -81,54 +70,32 @@ def ingest_tasks(config: DataConfig) -> Iterator[IngestTask]:
 
     A task may hold its picture's bytes: iterate, never list.
     """
-    seen: set[int] = set()  # hashes of this process; the ids themselves would take several times the room
-    again: Counter[str] = Counter()
+    seen = DiskMap()
     for origin, source in config.sources.items():
         rows = SOURCES[source.reader].read(source.path, source.fields, source.data_split, source.where)
-        for number, row in enumerate(rows):
-            if source.limit is not None and number >= source.limit:
-                break
+        for row in islice(rows, source.limit):
             key = f"{origin}/{row.id}"
-            repeated = hash(key) in seen
-            seen.add(hash(key))
-            again[key] += repeated
-            mark = f"#{again[key] + 1}" if repeated else ""
-            yield IngestTask(f"{_PREFIX}{key}{mark}", key, origin, row, source, config, repeated)
+            times = seen.get(key, 0) + 1
+            seen[key] = times
+            again = f"#{times}" if times > 1 else ""
+            yield IngestTask(f"ingest/{key}{again}", key, origin, row, source, config, bool(again))
 
 
-async def ingest(tasks: Iterable[IngestTask], folder: Path, rejects: JsonlStore) -> tuple[SeedFile, Counts]:
-    """Decodes and stores what is not there yet, in order; returns all usable seeds and the counts."""
-    images, path, number = ImageStore(folder), folder / "seeds.jsonl", 0
-    with (
-        JsonlStore(path) as kept,
-        ProgressBar("seeds", None) as bar,
-        ThreadPoolExecutor(min(MAX_DECODERS, os.cpu_count() or 1)) as pool,
-    ):
-        done = kept.ids | {name for name in rejects.ids if name.startswith(_PREFIX)}
-        waiting: deque[tuple[IngestTask, Future[SeedRow | Reject]]] = deque()
-        for task in tasks:
-            number += 1
-            if task.task_id in done or (task.key in done and not task.repeated):
-                bar.advance()
-                continue
-            waiting.append((task, pool.submit(_seed_row, task, images)))
-            if len(waiting) >= 2 * MAX_DECODERS:
-                _store(*waiting.popleft(), kept, rejects)
-                bar.advance()
-        while waiting:
-            _store(*waiting.popleft(), kept, rejects)
-            bar.advance()
-        reasons = Counter(row["reason"] for row in rejects.rows() if row["id"].startswith(_PREFIX))
-        counts = Counts(number, len(kept), sum(reasons.values()), dict(reasons.most_common()))
-    return SeedFile(path), counts
+async def ingest(tasks: Iterable[IngestTask], folder: Path, rejects: JsonlStore) -> Counts:
+    """Decodes and stores what is not there yet; then `seeds.jsonl` holds all usable seeds, about in sources' order."""
+    images = ImageStore(folder)
+
+    async def work(task: IngestTask) -> SeedRow | Reject:
+        return await asyncio.to_thread(_seed_row, task, images)
+
+    decoders = min(MAX_DECODERS, os.cpu_count() or 1)
+    with JsonlStore(folder / SEEDS) as kept:
+        return await process_rows(tasks, work, kept=kept, rejects=rejects, label="seeds", concurrency=decoders)
 
 
-def _store(task: IngestTask, result: Future, kept: JsonlStore, rejects: JsonlStore) -> None:
-    row = result.result()
-    if isinstance(row, Reject):
-        rejects.append({"id": task.task_id, "reason": row.reason, "detail": row.detail, "outcome": None} | row.row)
-    else:
-        kept.append(row)
+def ingested_seeds(folder: Path) -> Iterator[SeedRow]:
+    """The usable seeds, after `ingest`."""
+    return read_jsonl(folder / SEEDS, SeedRow)
 
 
 def _seed_row(task: IngestTask, images: ImageStore) -> SeedRow | Reject:
@@ -146,10 +113,7 @@ def _seed_row(task: IngestTask, images: ImageStore) -> SeedRow | Reject:
             return Reject(
                 "bad seed", f"benchmark {benchmark!r} cannot be a file name; use letters, digits, '_', '-' and '.'"
             )
-    try:
-        picture = load_image(row.picture)
-    except ImageError as error:
-        return Reject("unusable picture", f"seed {task.key}: {error}")
+    picture = load_image(row.picture)
     stored = images.put(picture)
     kinds = config.kinds_of(source)
     injected = None

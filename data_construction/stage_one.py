@@ -1,20 +1,24 @@
 """Stage I (Sec. 4.2): seeds -> `dialogues.jsonl`, rejects with reasons -> `rejects.jsonl`; resumes by task id."""
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from data_construction import expand, probe
 from data_construction.calls import Caller, Rejected
 from data_construction.config import DataConfig, Role
+from data_construction.engines import open_engine
 from data_construction.red_team import forensics, intent, plan, simulate
 from data_construction.red_team.attack import attack
-from data_construction.roles import endpoints, open_clients, usage_of
-from data_construction.seeds import IngestTask, SeedRow, ingest, ingest_tasks
+from data_construction.roles import endpoints
+from data_construction.seeds import ingest, ingest_tasks, ingested_seeds
 from data_construction.tasks import StageOneTask, stage_one_tasks
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.llm import LLMClient
-from safer_steer.rows import Counts, Reject, count_results, process_rows
+from safer_steer.rows import Counts, Reject, TaskResults, count_results, process_rows
 from safer_steer.runs import Run
 from safer_steer.store import JsonlStore
 
@@ -46,6 +50,15 @@ class StageOne:
             return stop.reject
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What there is to do: all tasks, how many of them have no result yet, and the roles these call."""
+
+    total: int
+    pending: int
+    roles: list[Role]
+
+
 def run_stage_one(config: DataConfig) -> None:
     """Ingests the seeds and makes their dialogues; does nothing when an earlier run finished.
 
@@ -64,22 +77,21 @@ def run_stage_one(config: DataConfig) -> None:
             JsonlStore(config.folder / "dialogues.jsonl") as kept,
             JsonlStore(config.folder / "rejects.jsonl") as rejects,
         ):
-            counts, usage = _fill(config, ingest_tasks(config), kept, rejects)
+            counts, usage = _fill(config, kept, rejects)
         run.finish(counts, usage)
 
 
-def _fill(config: DataConfig, rows: list[IngestTask], kept: JsonlStore, rejects: JsonlStore) -> tuple[dict, dict]:
-    seeds, seed_counts = asyncio.run(ingest(rows, config.folder, rejects))
+def _fill(config: DataConfig, kept: JsonlStore, rejects: JsonlStore) -> tuple[dict, dict]:
+    """Two passes, each over a stream: sources -> `seeds.jsonl`, then seeds -> rows. Nothing holds all rows."""
+    seed_counts = asyncio.run(ingest(ingest_tasks(config), config.folder, rejects))
     _check_not_empty("seeds", seed_counts)
-    tasks = stage_one_tasks(seeds, config)
-    done = kept_tasks(kept) | {row["id"] for row in rejects.rows() if row["outcome"] != "transport"}
-    pending = [task for task in tasks if task.task_id not in done]
+    survey = _survey(config, TaskResults(kept, rejects, with_transport=False))
     usage: dict = {}
-    if pending:
-        with endpoints(config, _roles(pending)) as wanted:
-            counts, usage = asyncio.run(_make(config, tasks, wanted, kept, rejects))
+    if survey.pending:
+        with endpoints(config, survey.roles) as wanted:
+            counts, usage = asyncio.run(_make(config, survey.total, wanted, kept, rejects))
     else:
-        counts = count_results(tasks, kept, rejects)
+        counts = count_results(_tasks(config), kept, rejects)
     _check_not_empty("Stage I", counts)
     numbers = {"seeds": seed_counts.tasks, "seeds rejected": seed_counts.rejected}
     return numbers | {
@@ -87,28 +99,31 @@ def _fill(config: DataConfig, rows: list[IngestTask], kept: JsonlStore, rejects:
     } | counts.as_dict(), usage
 
 
-async def _make(config: DataConfig, tasks: list[StageOneTask], wanted: dict, kept: JsonlStore, rejects: JsonlStore):
-    async with open_clients(wanted, config.folder / "cache.sqlite") as clients:
+def _tasks(config: DataConfig) -> Iterator[StageOneTask]:
+    return stage_one_tasks(ingested_seeds(config.folder), config)
+
+
+def _survey(config: DataConfig, results: TaskResults) -> Survey:
+    total, pending = 0, Counter()
+    for total, task in enumerate(_tasks(config), start=1):  # noqa: B007
+        pending[task.kind] += results.of(task) is None
+    roles: list[Role] = ["generator", "target", "evaluator"] if pending["red_team"] else ["generator"]
+    return Survey(total, pending.total(), roles)
+
+
+async def _make(config: DataConfig, total: int, wanted: dict, kept: JsonlStore, rejects: JsonlStore):
+    async with open_engine(config, wanted, StageOne) as engine:
         counts = await process_rows(
-            tasks,
-            StageOne(config, clients),
+            _tasks(config),
+            engine.work,
             kept=kept,
             rejects=rejects,
             label="stage 1",
             concurrency=config.concurrency,
             max_transport_rate=config.max_transport_rate,
+            total=total,
         )
-        return counts, usage_of(clients)
-
-
-def _roles(pending: list[StageOneTask]) -> list[Role]:
-    attacks = any(task.kind == "red_team" for task in pending)
-    return ["generator", "target", "evaluator"] if attacks else ["generator"]
-
-
-def kept_tasks(kept: JsonlStore) -> set[str]:
-    """The ids of the tasks whose rows are there."""
-    return {row["meta"]["task"] for row in kept.rows()}
+        return counts, await engine.usage()
 
 
 def _check_not_empty(what: str, counts: Counts) -> None:
@@ -118,9 +133,3 @@ def _check_not_empty(what: str, counts: Counts) -> None:
             f"{what}: none of {counts.tasks} rows could be used ({reasons}); see rejects.jsonl, then correct the "
             "source or the endpoint"
         )
-
-
-def ingested_seeds(folder: Path) -> list[SeedRow]:
-    """The usable seeds of a finished Stage I."""
-    with JsonlStore(folder / "seeds.jsonl") as store:
-        return list(store.rows(SeedRow))

@@ -6,6 +6,7 @@ Dialogues that ended early go to `bootstrap_rejects.jsonl` with their reason and
 import asyncio
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from data_construction import stage_one
@@ -13,10 +14,13 @@ from data_construction.assemble.select import Pools, select
 from data_construction.bootstrap.rollout import REWRITE, TURN_SCORES, BootstrapTask, RedBlueLoop
 from data_construction.calls import Caller
 from data_construction.config import STAGE_ROLES, DataConfig, Split
-from data_construction.roles import endpoints, open_clients, usage_of
+from data_construction.engines import open_engine
+from data_construction.roles import endpoints
+from data_construction.seeds import ingested_seeds
 from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.errors import UserError
-from safer_steer.rows import Counts, count_results, process_rows
+from safer_steer.llm import LLMClient
+from safer_steer.rows import Counts, TaskResults, count_results, process_rows
 from safer_steer.runs import Run
 from safer_steer.store import JsonlStore, read_jsonl
 
@@ -41,9 +45,9 @@ def run_stage_two(config: DataConfig) -> None:
             return
         with JsonlStore(folder / KEPT) as kept, JsonlStore(folder / REJECTS) as rejects:
             tasks = bootstrap_tasks(config)
-            done = stage_one.kept_tasks(kept) | {row["id"] for row in rejects.rows() if row["outcome"] != "transport"}
+            results = TaskResults(kept, rejects, with_transport=False)
             usage: dict = {}
-            if any(task.task_id not in done for task in tasks):
+            if any(results.of(task) is None for task in tasks):
                 with endpoints(config, STAGE_ROLES["stage2"]) as wanted:
                     counts, usage = asyncio.run(_bootstrap(config, guidelines, tasks, wanted, kept, rejects))
             else:
@@ -60,7 +64,7 @@ def run_stage_two(config: DataConfig) -> None:
 
 def bootstrap_tasks(config: DataConfig) -> list[BootstrapTask]:
     """The train dialogues of the SFT pool, as many as configured, in hash order."""
-    pools = Pools.of(config, stage_one.ingested_seeds(config.folder))
+    pools = Pools.of(config, ingested_seeds(config.folder))
     rows = [row for row in read_jsonl(config.folder / "dialogues.jsonl", Dialogue) if pools.pool(row) == "sft"]
     wanted = Split(size=config.bootstrap.candidates, mix=config.assemble.sft.mix)
     return [BootstrapTask(row) for row in select(rows, wanted, config.seed, "bootstrap")[0]]
@@ -69,17 +73,21 @@ def bootstrap_tasks(config: DataConfig) -> list[BootstrapTask]:
 async def _bootstrap(
     config: DataConfig, guidelines: str, tasks: list[BootstrapTask], wanted: dict, kept: JsonlStore, rejects: JsonlStore
 ):
-    async with open_clients(wanted, config.folder / "cache.sqlite") as clients:
+    async with open_engine(config, wanted, partial(_red_blue_loop, guidelines)) as engine:
         counts = await process_rows(
             tasks,
-            RedBlueLoop(Caller(clients, config.folder, config.seed), config.bootstrap, guidelines),
+            engine.work,
             kept=kept,
             rejects=rejects,
             label="stage 2",
             concurrency=config.concurrency,
             max_transport_rate=config.max_transport_rate,
         )
-        return counts, usage_of(clients)
+        return counts, await engine.usage()
+
+
+def _red_blue_loop(guidelines: str, config: DataConfig, clients: dict[str, LLMClient]) -> RedBlueLoop:
+    return RedBlueLoop(Caller(clients, config.folder, config.seed), config.bootstrap, guidelines)
 
 
 def with_keep_rule(counts: Counts, metas: list[dict]) -> Counts:

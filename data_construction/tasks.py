@@ -1,7 +1,7 @@
 """Stage I's units of work: one task for each (seed, kind, strategy), everything random drawn from its stable id."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from data_construction.config import DataConfig, TurnRange, eligible_techniques
@@ -24,14 +24,19 @@ class StageOneTask:
     technique: Technique | None = None
 
     @property
+    def group(self) -> str:
+        """Tasks of one group share calls: those of one seed."""
+        return self.row.id
+
+    @property
     def strategy(self) -> Strategy:
         """The task's jailbreak strategy."""
         return STRATEGIES[self.strategy_key]
 
 
-def stage_one_tasks(rows: Sequence[SeedRow], config: DataConfig) -> list[StageOneTask]:
-    """All tasks, in the order of the seeds."""
-    return [task for row in rows for kind in row.kinds for task in _tasks_of(row, kind, config)]
+def stage_one_tasks(rows: Iterable[SeedRow], config: DataConfig) -> Iterator[StageOneTask]:
+    """All tasks, in the order of the seeds, made as they are asked for."""
+    return (task for row in rows for kind in row.kinds for task in _tasks_of(row, kind, config))
 
 
 def _tasks_of(row: SeedRow, kind: Kind, config: DataConfig) -> list[StageOneTask]:

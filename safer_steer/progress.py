@@ -11,8 +11,8 @@ LOG_EVERY_S = 15.0
 
 
 class ProgressBar:
-    """Counts done items, with rate, estimate of the time left and a short note (such as outcome counts); a stream's
-    total is None.
+    """Counts done items, with rate, a short note (such as outcome counts) and, where the total is known, an estimate of
+    the time left.
     """
 
     def __init__(self, label: str, total: int | None, done: int = 0):
@@ -50,12 +50,18 @@ class ProgressBar:
         elif time.monotonic() - self._logged > LOG_EVERY_S:
             self._log()
 
+    def skip(self) -> None:
+        """Counts one more item that an earlier run did: it adds nothing to the rate."""
+        self.done, self._first = self.done + 1, self._first + 1
+        if self._bar:
+            self._bar.update(self._task, completed=self.done)
+
     def _log(self) -> None:
         self._logged = time.monotonic()
         elapsed = self._logged - self._start
         rate = (self.done - self._first) / elapsed if elapsed > 0 else 0.0
-        missing = (self.total or 0) - self.done
-        left = f", {missing / rate:.0f} s left" if rate > 0 and missing > 0 else ""
-        total = "" if self.total is None else f"/{self.total}"
+        todo = self.total - self.done if self.total is not None else 0
+        left = f", {todo / rate:.0f} s left" if rate > 0 and todo > 0 else ""
+        of = f"/{self.total}" if self.total is not None else ""
         note = f" ({self._note})" if self._note else ""
-        print(f"{self.label}: {self.done}{total}, {rate:.1f}/s{left}{note}", file=sys.stderr, flush=True)
+        print(f"{self.label}: {self.done}{of}, {rate:.1f}/s{left}{note}", file=sys.stderr, flush=True)

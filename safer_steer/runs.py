@@ -3,6 +3,7 @@ was done.
 """
 
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -175,7 +176,8 @@ def _difference(old: Any, new: Any, where: str = "") -> str:
 def _file_hash(path: Path) -> str:
     if not path.is_file():
         raise UserError(f"file not found: {path}; run the stage that writes it, or correct the path")
-    return stable_hash(path.read_bytes().decode("utf-8", "replace"))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _git_commit() -> str | None:

@@ -15,6 +15,7 @@ from data_construction import stage_one, stage_two
 from data_construction.assemble.select import Pools, select, without_shared
 from data_construction.assemble.stats import attack_stats, keep_stats, reject_stats, split_stats
 from data_construction.config import DataConfig
+from data_construction.seeds import ingested_seeds
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.runs import Run
@@ -50,7 +51,7 @@ def assemble(config: DataConfig) -> dict:
     """Selects and writes the splits; returns the stats."""
     folder, settings = config.folder, config.assemble
     dialogues = list(read_jsonl(folder / "dialogues.jsonl", Dialogue))
-    pools = Pools.of(config, stage_one.ingested_seeds(folder))
+    pools = Pools.of(config, ingested_seeds(folder))
     bootstrapped = list(read_jsonl(folder / stage_two.KEPT, Dialogue)) if settings.sft.origin == "bootstrapped" else []
     answered = [row for row in dialogues if all(turn.assistant for turn in row.turns)]
     candidates = (

@@ -46,6 +46,11 @@ class BootstrapTask:
         """Stable over runs: the template's id is a hash of its content."""
         return f"stage2/{self.template.id}"
 
+    @property
+    def group(self) -> str:
+        """Tasks of one group share calls: no two do."""
+        return self.task_id
+
 
 class RedBlueLoop:
     """Bootstraps dialogues, any number at once."""

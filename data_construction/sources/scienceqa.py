@@ -1,6 +1,7 @@
 """ScienceQA: school science questions with choices, about half with a picture (Lu et al. 2022, arXiv 2209.09513).
 
-Parquet, as in https://huggingface.co/datasets/derek-thomas/ScienceQA (checked against its card): `image`, `question`,
+Parquet, as in https://huggingface.co/datasets/derek-thomas/ScienceQA, and in lmms-lab/ScienceQA, whose `ScienceQA-IMG`
+has only the questions with a picture and is preferred (checked against both cards): `image`, `question`,
 `choices`, `answer` (index from 0), `hint`, `task`, `grade`, `subject`, `topic`, `category`, `skill`, `lecture`,
 `solution`; no id, so rows are named by their content. Files: `problems.json` of https://github.com/lupantech/ScienceQA,
 an object problem id -> the same fields with `image` ("image.png" or null) and `split`, pictures in
@@ -38,10 +39,13 @@ def _problem(record: dict[str, Any], file: Path, split: str) -> Iterator[dict[st
 
 SOURCE = Source(
     name="scienceqa",
-    what="school science questions with choices and answer, 21,208, about half with a picture; benign",
+    what="school science questions with choices and answer, 10,332 of 21,208 with a picture; benign",
     licence="CC-BY-NC-SA-4.0",
-    hub="derek-thomas/ScienceQA",
-    splits={split: [f"data/{split}-*.parquet", "**/problems.json"] for split in ("train", "validation", "test")},
+    hub="lmms-lab/ScienceQA",
+    splits={
+        split: [f"ScienceQA-IMG/{split}-*.parquet", f"data/{split}-*.parquet", "**/problems.json"]
+        for split in ("train", "validation", "test")
+    },
     fields={
         "id": ("id", "key"),
         "image": "image",

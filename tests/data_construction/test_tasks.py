@@ -42,7 +42,7 @@ def test_every_turn_number_occurs():
 
 def test_tasks_are_stable_and_unique(make_config):
     config = make_config(SOURCE, red_team={"strategies_per_seed": 2})
-    tasks = stage_one_tasks([row(i) for i in range(30)], config)
+    tasks = list(stage_one_tasks([row(i) for i in range(30)], config))
     assert len({task.task_id for task in tasks}) == len(tasks) == 30 * 4
     again = stage_one_tasks([row(i) for i in reversed(range(30))], config)
     assert {t.task_id: t for t in tasks} == {t.task_id: t for t in again}

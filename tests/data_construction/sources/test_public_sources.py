@@ -216,6 +216,9 @@ def test_scienceqa(tmp_path):
     parquet(tmp_path / "hub" / "data" / "train-0.parquet", image=structs(40), **columns)
     (row,) = good("scienceqa", tmp_path / "hub")
     assert (row.answer, row.meta) == ("b", {"subject": "s"})
+    parquet(tmp_path / "hub" / "ScienceQA-IMG" / "train-0.parquet", image=structs(41), **columns)
+    (other,) = good("scienceqa", tmp_path / "hub")
+    assert other.id != row.id  # the picture is part of what names a row without an id
 
 
 def test_vlsbench(tmp_path):
