@@ -1,11 +1,10 @@
 """The plan that --dry-run prints: seeds found, dialogues to make, and what each role has to do and will cost."""
 
 from collections import Counter
-from pathlib import Path
 
 from data_construction.config import DataConfig, SourceConfig
 from data_construction.cost import Load, candidates, mean_turns, stage_one_loads, stage_two_loads, total, usd
-from data_construction.sources import READERS
+from data_construction.sources import SOURCES
 from data_construction.stats.tables import PAPER, cost_table
 from safer_steer.cli import Plan
 from safer_steer.dialogue import Kind
@@ -88,7 +87,7 @@ def _table(config: DataConfig, loads: dict[str, Load]) -> list[str]:
 
 def _count(source: SourceConfig) -> tuple[int, str]:
     try:
-        found = sum(1 for _ in READERS[source.reader](Path(source.path), source.fields))
+        reader = SOURCES[source.reader]
+        return reader.count(source.path, source.fields, source.data_split, source.where, source.limit), ""
     except UserError:
         return source.limit or 0, f" (its limit; {source.path} is not there yet)"
-    return min(found, source.limit or found), ""
