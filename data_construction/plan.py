@@ -1,10 +1,9 @@
 """The plan that --dry-run prints: seeds found, dialogues to make, and about how many calls each role gets at most."""
 
 from collections import Counter
-from pathlib import Path
 
 from data_construction.config import DataConfig, SourceConfig
-from data_construction.sources import READERS
+from data_construction.sources import SOURCES
 from safer_steer.cli import Plan
 from safer_steer.errors import UserError
 
@@ -47,7 +46,7 @@ def _price(config: DataConfig, role: str) -> float | None:
 
 def _count(source: SourceConfig) -> tuple[int, str]:
     try:
-        found = sum(1 for _ in READERS[source.reader](Path(source.path), source.fields))
+        reader = SOURCES[source.reader]
+        return reader.count(source.path, source.fields, source.data_split, source.where, source.limit), ""
     except UserError:
         return source.limit or 0, f" (its limit; {source.path} is not there yet)"
-    return min(found, source.limit or found), ""

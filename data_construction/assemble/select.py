@@ -32,9 +32,10 @@ class Pools:
         """The row's pool."""
         if row.meta["split"] == "bench":
             return "bench"
-        if self.bench_pictures & set(row.images):
+        pictures = original_pictures(row)
+        if self.bench_pictures & set(pictures):
             return "none"
-        position = int(stable_hash(self.seed, "pool", sorted(row.images)), 16) / 16**16
+        position = int(stable_hash(self.seed, "pool", sorted(pictures)), 16) / 16**16
         return "rl" if position < self.rl_share else "sft"
 
 
@@ -70,5 +71,11 @@ def select(rows: Iterable[Dialogue], split: Split, seed: int, name: str) -> tupl
 def without_shared(rows: Sequence[Dialogue], others: Sequence[Dialogue]) -> list[Dialogue]:
     """The rows that share neither a seed nor a picture with `others`."""
     seeds = {row.meta["seed"] for row in others}
-    pictures = {picture for row in others for picture in row.images}
-    return [row for row in rows if row.meta["seed"] not in seeds and not pictures & set(row.images)]
+    pictures = {picture for row in others for picture in original_pictures(row)}
+    return [row for row in rows if row.meta["seed"] not in seeds and not pictures & set(original_pictures(row))]
+
+
+def original_pictures(row: Dialogue) -> list[str]:
+    """The row's pictures as its data set holds them: an injected picture stands for the one it was made from."""
+    injected = row.meta.get("injector")
+    return [injected["original"] if injected and image == injected["image"] else image for image in row.images]
