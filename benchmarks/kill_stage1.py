@@ -2,8 +2,7 @@
 
 Input: a number of kills. Output: what differs (exit code 1), or nothing. The run is the real command in a process group
 of its own, all three kinds over miniature seeds; the group is killed once a random number of rows is on disk and a
-random moment later. Compared are `seeds.jsonl`, `dialogues.jsonl` and `rejects.jsonl`, byte for byte after sorting by
-id, and the pictures.
+random moment later. Compared are all files of rows, byte for byte after sorting by id, and the pictures.
     python -m benchmarks.kill_stage1 [--kills 20] [--seeds 100] [--random-seed 0]
 """
 
@@ -24,7 +23,8 @@ from miniature.seeds import SeedsConfig, make_seeds
 from safer_steer.servers import ServiceConfig, start_services
 from safer_steer.store import write_jsonl
 
-FILES = ("seeds.jsonl", "dialogues.jsonl", "rejects.jsonl")
+FILES = ("seeds.jsonl", "candidates.jsonl", "rejects.jsonl")  # that grow while the run goes on
+COMPARED = (*FILES, "dialogues.jsonl", "duplicates.jsonl", "attack_failures.jsonl")
 LAST_KILL = 0.9  # of the rows: later ones would find the run finished
 PAUSE_S = 0.2  # the longest random wait between the number of rows and the kill
 POLL_S = 0.002
@@ -67,6 +67,7 @@ def _start(root: Path, url: str) -> subprocess.Popen:
         "sources": {"train": {"reader": "jsonl", "path": str(root.parent / "world" / "train" / "seeds.jsonl")}},
         "turns": {kind: {"min": 2, "max": 5} for kind in ("benign", "obfuscated", "red_team")},
         "red_team": {"strategies_per_seed": 1},
+        "quality": {"picture_words": [], "near_duplicates": {"among": "same_picture"}},
         # The blue expert leaks now and then, so some attacks on it succeed.
         "roles": {
             "generator": role | {"model": "mini-generator"},
@@ -116,7 +117,7 @@ def _rows(folder: Path) -> int:
 def differences(one: Path, other: Path) -> list[str]:
     """What differs between two finished data folders, a line for each file."""
     found = []
-    for name in FILES:
+    for name in COMPARED:
         if (first := _sorted_lines(one / name)) != (second := _sorted_lines(other / name)):
             found.append(f"{name}: {len(first)} and {len(second)} rows, {len({*first} ^ {*second})} in one only")
         if len({json.loads(line)["id"] for line in second}) < len(second):

@@ -71,6 +71,9 @@ def _report(folder: Path) -> int:
         if row["id"].startswith("stage1/"):
             rejected[_source_and_kind(row["id"])] += 1
             reasons[row["reason"]] += 1
+    for row in read_jsonl(folder / "duplicates.jsonl"):
+        rejected[_source_and_kind(row["task"])] += 1
+        reasons[row["reason"]] += 1
     wrong = 0
     for source, number in seeds.items():
         for kind in KINDS:

@@ -107,6 +107,7 @@ def _measure(folder: Path, url: str, rows: int) -> None:
             "kinds": ["benign", "obfuscated"],
             "sources": {"train": {"reader": "jsonl", "path": str(folder / "world" / "seeds.jsonl")}},
             "turns": {kind: {"min": 2, "max": 5} for kind in ("benign", "obfuscated")},
+            "quality": {"picture_words": [], "near_duplicates": {"threshold": 0.95, "among": "same_picture"}},
             "roles": {"generator": {"model": "mini-generator", "base_url": url, "temperature": 0.0}},
             "concurrency": 32,
         }

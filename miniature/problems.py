@@ -28,13 +28,17 @@ def split_problem(question: str, answer: str | None, n_turns: int) -> list[dict]
     """
     sentences = [part.strip() for part in re.split(r"(?<=[.?!])\s+", question.strip()) if part.strip()]
     *given, final = sentences
+    given = [text.replace("?", ".") for text in given]  # a turn asks one question, its own
     room = n_turns - 1
     if len(given) > room:
         given = [*given[: room - 1], " ".join(given[room - 1 :])] if room else []
     fillers = _STEPS[: room - len(given)]
     turns = [{"user": ask, "assistant": reply} for ask, reply in fillers[:1]]
     turns += [
-        {"user": f"The problem says: {text} What does this tell you?", "assistant": f"It states: {text}"}
+        {
+            "user": f"The problem says: {text} What does this tell you about the figure?",
+            "assistant": f"It states: {text}",
+        }
         for text in given
     ]
     turns += [{"user": ask, "assistant": reply} for ask, reply in fillers[1:]]

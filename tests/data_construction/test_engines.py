@@ -82,13 +82,13 @@ def test_ray_gives_the_same_rows_and_a_killed_worker_loses_none(double, make_see
     double.delay_s = 0.05
     remote = make_config(source, root=str(tmp_path / "ray"), engine={"name": "ray", "workers": 2}, concurrency=8)
     killed: list[int] = []
-    watcher = threading.Thread(target=_kill_one_worker, args=(remote.folder / "dialogues.jsonl", killed), daemon=True)
+    watcher = threading.Thread(target=_kill_one_worker, args=(remote.folder / "candidates.jsonl", killed), daemon=True)
     watcher.start()
     run_stage_one(remote)
     watcher.join(10)
 
     assert killed
-    for name in ("dialogues.jsonl", "rejects.jsonl", "seeds.jsonl"):
+    for name in ("candidates.jsonl", "dialogues.jsonl", "rejects.jsonl", "attack_failures.jsonl", "seeds.jsonl"):
         assert lines(remote, name) == lines(local, name), name
     usage = json.loads((remote.folder / "run.stage1.json").read_text())["usage"]
     assert set(usage) == {"generator", "target", "evaluator"}

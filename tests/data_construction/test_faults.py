@@ -46,6 +46,7 @@ def make_rows(tmp_path, name: str, url: str) -> tuple[DataConfig, dict[str, dict
             "sources": {"train": {"reader": "jsonl", "path": str(path)}},
             "turns": {kind: {"min": 2, "max": 5} for kind in ("benign", "obfuscated", "red_team")},
             "red_team": {"strategies_per_seed": 1},
+            "quality": {"picture_words": [], "near_duplicates": {"among": "same_picture"}},
             "roles": {name: role | {"model": model} for name, model in models.items()},
             "concurrency": 24,
             "max_transport_rate": 1.0,
@@ -54,7 +55,8 @@ def make_rows(tmp_path, name: str, url: str) -> tuple[DataConfig, dict[str, dict
     run_stage_one(config)
     rows = {row["meta"]["task"]: row for row in read_jsonl(config.folder / "dialogues.jsonl")}
     rejects = {row["id"]: row for row in read_jsonl(config.folder / "rejects.jsonl")}
-    for name in ("dialogues.jsonl", "rejects.jsonl"):
+    rejects |= {row["id"]: row for row in read_jsonl(config.folder / "attack_failures.jsonl")}  # with their transcripts
+    for name in ("dialogues.jsonl", "rejects.jsonl", "attack_failures.jsonl"):
         ids = Counter(row["id"] for row in read_jsonl(config.folder / name))
         assert set(ids.values()) <= {1}, name
     return config, rows, rejects

@@ -2,7 +2,7 @@
 
 import json
 
-from benchmarks.kill_stage1 import FILES, differences, main
+from benchmarks.kill_stage1 import COMPARED, differences, main
 
 
 def test_killed_at_random_moments_and_resumed(capsys):
@@ -13,7 +13,7 @@ def test_killed_at_random_moments_and_resumed(capsys):
 def test_differences_are_seen(tmp_path):
     for name in ("one", "other"):
         (tmp_path / name / "images").mkdir(parents=True)
-        for file in FILES:
+        for file in COMPARED:
             (tmp_path / name / file).write_text(json.dumps({"id": "a"}) + "\n")
     one, other = tmp_path / "one", tmp_path / "other"
     assert differences(one, other) == []
