@@ -2,11 +2,12 @@
 
 import base64
 import io
+import struct
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from safer_steer.images import ImageError, ImageStore, decode_image, image_data_url, load_image
 
@@ -117,8 +118,14 @@ def test_huge_pictures_are_refused_before_they_are_decoded(monkeypatch, tmp_path
 
 
 def test_a_broken_exif_block_names_no_rotation():
-    data = encoded(Image.new("RGB", (60, 30)), "JPEG", exif=b"Exif\x00\x00garbage that is no TIFF")
-    assert load_image(data).size == (60, 30)
+    block = bytes.fromhex(  # the block of a rotated picture with the type of one field changed
+        "4578696600004d4d002a00000008000301290002000000046162630001120003000000010006000087690004000000010000003200000000"
+        "000190030002000000050000004400000000323032300000"
+    )
+    picture = Image.open(io.BytesIO(encoded(Image.new("RGB", (60, 30)), "JPEG", exif=block)))
+    with pytest.raises(struct.error):
+        ImageOps.exif_transpose(picture)
+    assert load_image(picture).size == (60, 30)
 
 
 @pytest.mark.parametrize(

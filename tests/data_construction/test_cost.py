@@ -69,3 +69,13 @@ def test_the_papers_plan_has_its_size_and_a_price_for_every_role(monkeypatch):
     assert 7.9 < mean_turns(config, "obfuscated") < 8.3
     models = {config.roles[role].model for role in config.roles_needed()}
     assert models <= set(load_prices("configs/prices.yaml").models)
+
+
+def test_the_readmes_cost_table_is_what_the_dry_run_prints(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    printed = str(plan(load_config(DataConfig, "configs/data_construction/default.yaml"))).partition("115,700")[2]
+    readme = (ROOT / "data_construction" / "README.md").read_text(encoding="utf-8")
+    table = [line for line in readme.splitlines() if line.startswith(("| generator |", "| target |", "| evaluator |"))]
+    assert len(table) == 3
+    for line in table:
+        assert line in printed, "run the dry run of default.yaml again and put its last table into the README"
