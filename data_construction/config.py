@@ -233,7 +233,8 @@ class RayEngine(Section):
 
     name: Literal["ray"]
     workers: Annotated[int, Field(ge=1)] = 2  # processes, one CPU each, spread over the nodes
-    address: str | None = None  # of a running cluster, "auto" or HOST:PORT; None: starts Ray on this machine
+    # Of a running cluster, "auto" (the one this machine belongs to) or HOST:PORT; None: starts Ray on this machine.
+    address: Annotated[str, Field(pattern=r"^(auto|[^/:\s]+:\d+)$")] | None = None
 
 
 class DataConfig(Section):
