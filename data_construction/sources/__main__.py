@@ -11,13 +11,15 @@ picture and prints counts, rejects by reason, picture sizes and three samples; i
 
 import argparse
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from data_construction.sources import SOURCES, Source
+from data_construction.sources import SOURCES, Source, SourceRow
 from data_construction.sources.check import check_rows, report
 from safer_steer.errors import UserError
+from safer_steer.progress import ProgressBar
 
 KEYS = ("path", "split", "limit", "fields", "where")
 
@@ -51,8 +53,16 @@ def check(arguments: list[str]) -> None:
     """
     name, values = _parsed(arguments)
     rows = SOURCES[name].read(values["path"], values.get("fields"), values.get("split"), values.get("where"))
-    for line in report(check_rows(rows, values.get("limit"))):
+    with ProgressBar(f"check {name}", values.get("limit")) as bar:
+        found = check_rows(_counted(rows, bar), values.get("limit"))
+    for line in report(found):
         print(line)
+
+
+def _counted(rows: Iterator[SourceRow], bar: ProgressBar) -> Iterator[SourceRow]:
+    for row in rows:
+        yield row
+        bar.advance()
 
 
 def _parsed(arguments: list[str]) -> tuple[str, dict[str, Any]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from data_construction.sources.row import SourceRow
+from safer_steer.disk_map import DiskMap
 from safer_steer.errors import UserError
 from safer_steer.images import ImageError, decode_image, fit_image
 
@@ -36,23 +37,22 @@ class Findings:
 
 
 def check_rows(rows: Iterable[SourceRow], limit: int | None = None) -> Findings:
-    """Decodes every picture as ingest does; holds the rows' ids and nothing else of them.
+    """Decodes every picture as ingest does, one row at a time.
 
     Raises:
         UserError: there is no row, or no row can be used.
     """
-    found, ids = Findings(), set()
+    found, ids = Findings(), DiskMap()
     for row in islice(rows, limit):
         found.rows += 1
-        if row.problem:
-            found.reject(row.reason, row.problem)
-        elif row.id in ids:
+        if not ids.add(row.id):
             found.reject("repeated seed id", f"{row.id} was there before")
+        elif row.problem:
+            found.reject(row.reason, row.problem)
         elif row.picture is None:
             found.reject("no picture", f"seed {row.id} has no picture")
         else:
             _look_at(row, found)
-        ids.add(row.id)
     if not found.usable:
         reasons = ", ".join(f"{number} {reason}" for reason, number in found.reasons.most_common()) or "there is no row"
         examples = "; ".join(text for texts in found.examples.values() for text in texts[:1])

@@ -93,7 +93,14 @@ class Source:
                 for record in read_records(file, left_out):
                     yield from self._rows(record, file, reading)
 
-    def count(self, path: str | Path, fields=None, split=None, where=None, limit: int | None = None) -> int:
+    def count(
+        self,
+        path: str | Path,
+        fields: Mapping[str, str] | None = None,
+        split: str | None = None,
+        where: Mapping[str, Any] | None = None,
+        limit: int | None = None,
+    ) -> int:
         """How many seeds `read` would yield, up to `limit`; reads no picture and downloads nothing."""
         rows = self.read(path, fields, split, where, pictures=False, local_only=True)
         return sum(1 for _ in islice(rows, limit))
