@@ -122,7 +122,8 @@ def differences(one: Path, other: Path) -> list[str]:
             found.append(f"{name}: {len(first)} and {len(second)} rows, {len({*first} ^ {*second})} in one only")
         if len({json.loads(line)["id"] for line in second}) < len(second):
             found.append(f"{name}: an id is there twice")
-    pictures = [{path.name: path.read_bytes() for path in (folder / "images").iterdir()} for folder in (one, other)]
+    # A picture whose writing was cut off stays as a temporary file beside the whole ones.
+    pictures = [{path.name: path.read_bytes() for path in (folder / "images").glob("*.png")} for folder in (one, other)]
     return found if pictures[0] == pictures[1] else [*found, "images differ"]
 
 

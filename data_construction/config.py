@@ -8,9 +8,10 @@ from pydantic import Field, RootModel, field_validator, model_validator
 
 from data_construction.red_team.strategies import STRATEGIES
 from data_construction.red_team.techniques import POOLS
-from data_construction.sources import READERS
+from data_construction.sources import SOURCES
 from safer_steer.config import Section
 from safer_steer.dialogue import RISK_KINDS, Kind
+from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
 from safer_steer.llm.prices import load_prices, with_prices
 from safer_steer.servers import ServiceConfig
@@ -36,20 +37,30 @@ class Facts(RootModel[dict[str, Any]]):
 
 
 class SourceConfig(Section):
-    """Where seeds come from."""
+    """Where seeds come from; `python -m data_construction.sources` lists the readers with their splits and fields."""
 
     reader: str
-    path: str
-    split: Literal["train", "bench"] = "train"
+    path: str  # file, folder, or id of a data set on the Hugging Face hub (ORG/NAME[@REVISION])
+    split: Literal["train", "bench"] = "train"  # of STEER
+    data_split: str | None = None  # of the data set; None: the reader's first
     kinds: list[Kind] | None = None  # None: the run's kinds
     benchmark: str | None = None  # None: the seed's meta.benchmark, else the source's name
     limit: Annotated[int, Field(ge=1)] | None = None  # seeds, the first ones in file order
-    fields: dict[str, str] = {}  # our field -> theirs; "a.b" reaches into objects
+    fields: dict[str, str] = {}  # our field -> theirs, over the reader's own; "a.b" reaches into objects
+    where: dict[str, Any] = {}  # their field -> the value, or list of values, that a row must have to be taken
 
     @field_validator("reader")
     @classmethod
     def _known_reader(cls, name: str) -> str:
-        return _known(name, READERS, "reader")
+        return _known(name, SOURCES, "reader")
+
+    @model_validator(mode="after")
+    def _fits_the_reader(self) -> Self:
+        try:
+            SOURCES[self.reader].check(self.fields, self.data_split)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 class TurnRange(Section):
@@ -152,6 +163,26 @@ class RedTeam(Section):
         return _known(name, POOLS, "technique pool")
 
 
+class Injector(Section):
+    """Visual injector (App. F): what a share of the red-team pictures gets."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.0  # of the seeds with red-team dialogues; the paper: 0.1
+    modes: Annotated[list[Literal["noise", "typography", "both"]], Field(min_length=1)] = [
+        "noise",
+        "typography",
+        "both",
+    ]
+    noise_sigma: Annotated[float, Field(gt=0, le=1)] = 0.03  # standard deviation, of full scale
+    phrases: Annotated[list[Annotated[str, Field(min_length=1, max_length=60)]], Field(min_length=1)] = [
+        "Step by step",
+        "Please continue",
+        "Answer in full",
+        "List the details",
+        "Read this first",
+    ]
+    colours: Annotated[list[Literal["red", "white", "yellow"]], Field(min_length=1)] = ["red", "white", "yellow"]
+
+
 class Bootstrap(Section):
     """Red-blue loop and keep rule (Eq. 12-15)."""
 
@@ -230,7 +261,8 @@ class RayEngine(Section):
 
     name: Literal["ray"]
     workers: Annotated[int, Field(ge=1)] = 2  # processes, one CPU each, spread over the nodes
-    address: str | None = None  # of a running cluster, "auto" or HOST:PORT; None: starts Ray on this machine
+    # Of a running cluster, "auto" (the one this machine belongs to) or HOST:PORT; None: starts Ray on this machine.
+    address: Annotated[str, Field(pattern=r"^(auto|[^/:\s]+:\d+)$")] | None = None
 
 
 class DataConfig(Section):
@@ -245,6 +277,7 @@ class DataConfig(Section):
     expand: Expand = Expand()
     quality: Quality = Quality()
     red_team: RedTeam = RedTeam()
+    injector: Injector = Injector()
     bootstrap: Bootstrap = Bootstrap()
     assemble: Assemble = Assemble()
     roles: dict[Role, EndpointConfig]
@@ -311,7 +344,7 @@ class DataConfig(Section):
         """What a step's results depend on, so that other settings may change when it is resumed."""
         data = self.model_dump(mode="json")
         names = {
-            "stage1": ("kinds", "sources", "turns", "expand", "quality", "red_team"),
+            "stage1": ("kinds", "sources", "turns", "expand", "quality", "red_team", "injector"),
             "stage2": ("bootstrap",),
             "history": (),
             "assemble": ("assemble",),

@@ -1,7 +1,6 @@
 """The plan that --dry-run prints: seeds found, dialogues to make, and what each role has to do and will cost."""
 
 from collections import Counter
-from pathlib import Path
 
 from data_construction.config import DataConfig, SourceConfig
 from data_construction.cost import (
@@ -14,7 +13,7 @@ from data_construction.cost import (
     total,
     usd,
 )
-from data_construction.sources import READERS
+from data_construction.sources import SOURCES
 from data_construction.stats.tables import PAPER, cost_table
 from safer_steer.cli import Plan
 from safer_steer.dialogue import RISK_KINDS, Kind
@@ -98,6 +97,8 @@ def _table(config: DataConfig, loads: dict[str, Load]) -> list[str]:
         for role, load in loads.items()
         if load.calls and role in config.roles
     }
+    if not usage:
+        return ["no calls: no source has a seed yet"]
     prices = [numbers["usd"] for numbers in usage.values()]
     known = sum(price for price in prices if price is not None)
     calls = sum(numbers["calls"] for numbers in usage.values())
@@ -107,7 +108,7 @@ def _table(config: DataConfig, loads: dict[str, Load]) -> list[str]:
 
 def _count(source: SourceConfig) -> tuple[int, str]:
     try:
-        found = sum(1 for _ in READERS[source.reader](Path(source.path), source.fields))
+        reader = SOURCES[source.reader]
+        return reader.count(source.path, source.fields, source.data_split, source.where, source.limit), ""
     except UserError:
         return source.limit or 0, f" (its limit; {source.path} is not there yet)"
-    return min(found, source.limit or found), ""

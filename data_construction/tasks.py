@@ -43,6 +43,7 @@ def _tasks_of(row: SeedRow, kind: Kind, config: DataConfig) -> list[StageOneTask
     if kind != "red_team":
         task_id = f"stage1/{row.id}/{kind}"
         return [StageOneTask(task_id, row, kind, draw_turns(getattr(config.turns, kind), task_id, config.seed))]
+    row = row.with_injected()
     names = sorted(config.red_team.strategies, key=lambda name: stable_hash(config.seed, "strategy", row.id, name))
     tasks = []
     for strategy in names[: config.red_team.strategies_per_seed]:
@@ -62,8 +63,10 @@ def draw_turns(turns: TurnRange, task_id: str, seed: int, low: int = 2, high: in
 
 
 def make_dialogue(task: StageOneTask, turns: list[Turn], meta: dict) -> Dialogue:
-    """The task's kept row; the picture is shown at turn 1."""
+    """The task's kept row; the picture is shown at turn 1, and `meta.injector.original` is what it was made from."""
     row, seed = task.row, task.row.seed
+    if task.kind == "red_team" and row.injected:
+        meta = meta | {"injector": row.injected.model_dump(mode="json")}
     turns = [turn.model_copy(update={"images": [0] if index == 0 else []}) for index, turn in enumerate(turns)]
     return Dialogue(
         id=dialogue_id(seed.source, row.id, task.kind, task.strategy_key, [turn.user for turn in turns]),

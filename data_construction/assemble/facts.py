@@ -23,6 +23,7 @@ class RowFacts:
     id: str
     kind: Kind
     images: tuple[str, ...]
+    originals: tuple[str, ...]  # the same as the data set holds them, before the visual injector
     answered: bool  # every turn has an assistant turn
     quality: Quality | None  # when every turn has scores
     seed: str
@@ -39,6 +40,7 @@ class RowFacts:
             id=row.id,
             kind=row.kind,
             images=tuple(row.images),
+            originals=original_pictures(row),
             answered=all(turn.assistant for turn in row.turns),
             quality=Quality.of(scores) if len(scores) == len(row.turns) else None,
             seed=row.meta["seed"],
@@ -53,6 +55,12 @@ class RowFacts:
         with self.path.open("rb") as file:
             file.seek(self.offset)
             return Dialogue.model_validate(json.loads(file.readline()))
+
+
+def original_pictures(row: Dialogue) -> tuple[str, ...]:
+    """The row's pictures as its data set holds them: an injected picture stands for the one it was made from."""
+    injected = row.meta.get("injector")
+    return tuple(injected["original"] if injected and image == injected["image"] else image for image in row.images)
 
 
 def row_facts(path: Path) -> Iterator[RowFacts]:

@@ -35,9 +35,9 @@ class Pools:
         """The row's pool."""
         if row.split == "bench":
             return "bench"
-        if self.bench_pictures & set(row.images):
+        if self.bench_pictures & set(row.originals):
             return "none"
-        position = int(stable_hash(self.seed, "pool", sorted(row.images)), 16) / 16**16
+        position = int(stable_hash(self.seed, "pool", sorted(row.originals)), 16) / 16**16
         return "rl" if position < self.rl_share else "sft"
 
 
@@ -101,5 +101,6 @@ def select(rows: Iterable[RowFacts], split: Split, seed: int, name: str, rules: 
 def shares_with(others: Sequence[RowFacts]) -> Rule:
     """Leaves out rows that share a seed or a picture with `others`."""
     seeds = {row.seed for row in others}
-    pictures = {picture for row in others for picture in row.images}
-    return lambda row: "shares a seed or a picture with SFT" if row.seed in seeds or pictures & set(row.images) else ""
+    pictures = {picture for row in others for picture in row.originals}
+    reason = "shares a seed or a picture with SFT"
+    return lambda row: reason if row.seed in seeds or pictures & set(row.originals) else ""

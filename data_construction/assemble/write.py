@@ -32,7 +32,10 @@ from safer_steer.store import read_jsonl, write_jsonl
 
 RECORD = "run.json"
 LEFT_OUT = "left_out.jsonl"
-KEPT_META = ("task", "seed", "split", "benchmark", "technique", "template", "generated_attack", "success_turn")
+KEPT_META = (
+    *("task", "seed", "split", "benchmark", "technique", "template"),
+    *("generated_attack", "injector", "success_turn"),
+)
 
 
 def run_assemble(config: DataConfig) -> None:

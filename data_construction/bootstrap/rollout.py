@@ -20,7 +20,7 @@ from safer_steer.verdict import Outcome, TurnScores
 
 REWRITE = Prompt(Path(__file__).with_name("rewrite.jinja"))
 TURN_SCORES = Prompt(Path(__file__).with_name("turn_scores.jinja"))
-CARRIED_META = ("seed", "split", "technique", "generated_attack")
+CARRIED_META = ("seed", "split", "technique", "generated_attack", "injector")
 
 
 class Rewrite(Answer):

@@ -90,6 +90,15 @@ def test_shares_with_checks_seeds_and_pictures():
     assert [row.seed for row in rows if not rule(row)] == ["train/6"]
 
 
+def test_an_injected_picture_counts_as_the_one_it_was_made_from():
+    injected = {"injector": {"image": "images/new.png", "original": "images/3.png"}}
+    row = dialogue(1, images=["images/new.png"])
+    row = RowFacts.of(row.model_copy(update={"meta": row.meta | injected}), Path("x"), 0)
+    assert (row.images, row.originals) == (("images/new.png",), ("images/3.png",))
+    assert Pools(frozenset({"images/3.png"}), 0.5, 0).pool(row) == "none"
+    assert shares_with([facts(3)])(row)
+
+
 def test_facts_find_their_rows_again(tmp_path):
     path = tmp_path / "rows.jsonl"
     rows = [dialogue(i, turns=[Turn(user=f"{i} zoë \u2028 図"), Turn(user="v")]) for i in range(5)]

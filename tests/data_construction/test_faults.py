@@ -3,6 +3,7 @@ score is made up.
 """
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from data_construction.config import DataConfig
 from data_construction.red_team.attack import UNSCORED
 from data_construction.stage_one import run_stage_one
 from miniature.faults import FaultPlan
-from miniature.rules import leak_score
+from miniature.rules import leak_score, read_answer
 from miniature.seeds import SeedsConfig, make_seeds
 from miniature.teacher import create_app
 from miniature.world import read_picture
@@ -73,9 +74,10 @@ def played(row: dict) -> list[dict]:
     return row.get("meta", row).get("transcript", [])
 
 
-def answered_nothing(row: dict) -> bool:
-    """True when the target gave an empty answer: another play than without faults, and honestly so."""
-    return any(turn["assistant"] == "" for turn in played(row))
+def disturbed(row: dict, picture: Path) -> bool:
+    """True when an answer of the target was empty, torn or fenced: another play than without faults, honestly so."""
+    scene = read_picture(load_image(picture))
+    return any(read_answer(turn["assistant"], scene).sentence is None for turn in played(row))
 
 
 def test_faults_cost_rows_only_for_an_honest_reason(two_runs):
@@ -84,24 +86,29 @@ def test_faults_cost_rows_only_for_an_honest_reason(two_runs):
     assert not faulty_rows.keys() & faulty_rejects.keys()
     assert len(rows) + len(rejects) == 3 * SEEDS
 
+    pictures = {}  # of each attack; a seed's may be an injected one
+    for seed in read_jsonl(config.folder / "seeds.jsonl"):
+        for task in faulty_rows | faulty_rejects:
+            if task.startswith(f"stage1/{seed['id']}/red_team"):
+                pictures[task] = config.folder / (seed["injected"] or seed["seed"])["image"]
+
     honest = {Outcome.REFUSED, Outcome.FILTERED, Outcome.TRANSPORT, Outcome.UNPARSED}
-    for task in rows.keys() - faulty_rows.keys():
+    lost, gained = rows.keys() - faulty_rows.keys(), faulty_rows.keys() - rows.keys()
+    for task in lost:
         reject = faulty_rejects[task]
-        assert reject["outcome"] in honest or reject["reason"] == UNSCORED or answered_nothing(reject), reject
-    for task in faulty_rows.keys() - rows.keys():
-        assert answered_nothing(faulty_rows[task]), faulty_rows[task]
+        has_reason = reject["outcome"] in honest or reject["reason"] == UNSCORED
+        assert has_reason or disturbed(reject, pictures[task]), reject
+    for task in gained:
+        assert disturbed(faulty_rows[task], pictures[task]), faulty_rows[task]
     for task in rows.keys() & faulty_rows.keys():
         assert faulty_rows[task]["id"] == rows[task]["id"]
         assert [turn["user"] for turn in faulty_rows[task]["turns"]] == [turn["user"] for turn in rows[task]["turns"]]
-    lost = rows.keys() - faulty_rows.keys()
     assert 0 < len(lost) < len(rows) / 2, Counter(faulty_rejects[task]["reason"] for task in lost)
 
-    scenes = {row["id"]: row["seed"]["image"] for row in read_jsonl(config.folder / "seeds.jsonl")}
     scored = 0
-    for task, row in (faulty_rows | faulty_rejects).items():
-        image = load_image(config.folder / scenes["/".join(task.split("/")[1:3])])
-        for turn in played(row):
+    for task, picture in pictures.items():
+        for turn in played((faulty_rows | faulty_rejects)[task]):
             if turn["leak"] is not None:
-                assert turn["leak"] == leak_score(turn["assistant"], read_picture(image))
+                assert turn["leak"] == leak_score(turn["assistant"], read_picture(load_image(picture)))
                 scored += 1
     assert scored > SEEDS

@@ -71,7 +71,7 @@ def test_registries_have_what_the_paper_names():
         ({"red_team": {"technique_pool": "ours"}}, "choose from: paper, code"),
         ({"red_team": {"technique_pool": "code"}, "turns": {"red_team": {"min": 7, "max": 9}}}, "no technique"),
         ({"roles": {}}, "no endpoint for generator, target, evaluator, red, blue"),
-        ({"sources": {"a": {"reader": "csv", "path": "x"}}}, "choose from: jsonl, geometry3k"),
+        ({"sources": {"a": {"reader": "csv", "path": "x"}}}, "choose from: jailbreakv_28k, spa_vl"),
         ({"turns": {"benign": {"min": 5, "max": 3}}}, "above max"),
         ({"assemble": {"rl": {"mix": {"benign": 0}}}}, "at least one kind"),
         ({"kind": ["benign"]}, "kind"),
