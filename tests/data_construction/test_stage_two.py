@@ -187,6 +187,18 @@ def test_tasks_travel_to_workers_without_their_text(staged, monkeypatch, tmp_pat
     assert again.task_id == task.task_id
 
 
+def test_injected_pictures_stay_known_as_such(double, make_seeds, make_config):
+    sources = {"train": {"reader": "jsonl", "path": str(make_seeds("train", ["weak a"]))}}
+    splits = {"rl_share": 0.0, "sft": {"mix": {"red_team": 1}}}
+    config = make_config(sources, kinds=["red_team"], assemble=splits, injector={"share": 1.0})
+    run_stage_one(config)
+    run_stage_two(config)
+    (template,) = read_jsonl(config.folder / "dialogues.jsonl", Dialogue)
+    (row,) = bootstrapped(config)
+    assert row.meta["injector"] == template.meta["injector"]
+    assert row.images == template.images == [row.meta["injector"]["image"]]
+
+
 def test_tags_are_asked_for_and_checked(double, staged):
     config = staged("good", bootstrap={"assistant_tags": ["thinking", "answer"]})
     with pytest.raises(UserError, match="wrong format"):
