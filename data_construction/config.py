@@ -1,4 +1,4 @@
-"""The config of `data_construction.run`: sources, kinds, turns, red team, bootstrapping, splits, roles, services."""
+"""The config of `data_construction.run`: sources, kinds, turns, quality, red team, bootstrapping, splits, roles."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,18 +8,27 @@ from pydantic import Field, RootModel, field_validator, model_validator
 
 from data_construction.red_team.strategies import STRATEGIES
 from data_construction.red_team.techniques import POOLS
-from data_construction.sources import READERS
+from data_construction.sources import SOURCES
 from safer_steer.config import Section
-from safer_steer.dialogue import Kind
+from safer_steer.dialogue import RISK_KINDS, Kind
+from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
+from safer_steer.llm.prices import load_prices, with_prices
 from safer_steer.servers import ServiceConfig
 
-Step = Literal["stage1", "stage2", "assemble"]
+Step = Literal["stage1", "stage2", "history", "assemble"]
 Role = Literal["generator", "target", "red", "blue", "evaluator"]
 STAGE_ROLES: dict[str, tuple[Role, ...]] = {
     "stage1": ("generator", "target", "evaluator"),
     "stage2": ("red", "blue", "evaluator"),
+    "history": ("evaluator",),
 }
+KEEP_RULE = ("tau_safe", "tau_help")  # may change when all is scored: only the assembly applies them
+# How English users point at a picture; replace or extend them for other languages.
+PICTURE_WORDS = (
+    *("picture", "image", "photo", "photograph", "screenshot", "drawing", "figure", "diagram", "chart", "scene"),
+    *("this", "these", "those", "shown", "see", "visible", "depicted"),
+)
 GUIDELINES = str(Path(__file__).parent / "prompts" / "guidelines.md")
 
 
@@ -28,20 +37,30 @@ class Facts(RootModel[dict[str, Any]]):
 
 
 class SourceConfig(Section):
-    """Where seeds come from."""
+    """Where seeds come from; `python -m data_construction.sources` lists the readers with their splits and fields."""
 
     reader: str
-    path: str
-    split: Literal["train", "bench"] = "train"
+    path: str  # file, folder, or id of a data set on the Hugging Face hub (ORG/NAME[@REVISION])
+    split: Literal["train", "bench"] = "train"  # of STEER
+    data_split: str | None = None  # of the data set; None: the reader's first
     kinds: list[Kind] | None = None  # None: the run's kinds
     benchmark: str | None = None  # None: the seed's meta.benchmark, else the source's name
     limit: Annotated[int, Field(ge=1)] | None = None  # seeds, the first ones in file order
-    fields: dict[str, str] = {}  # our field -> theirs; "a.b" reaches into objects
+    fields: dict[str, str] = {}  # our field -> theirs, over the reader's own; "a.b" reaches into objects
+    where: dict[str, Any] = {}  # their field -> the value, or list of values, that a row must have to be taken
 
     @field_validator("reader")
     @classmethod
     def _known_reader(cls, name: str) -> str:
-        return _known(name, READERS, "reader")
+        return _known(name, SOURCES, "reader")
+
+    @model_validator(mode="after")
+    def _fits_the_reader(self) -> Self:
+        try:
+            SOURCES[self.reader].check(self.fields, self.data_split)
+        except UserError as error:
+            raise ValueError(str(error)) from error
+        return self
 
 
 class TurnRange(Section):
@@ -61,6 +80,17 @@ class TurnRange(Section):
             )
         return self
 
+    def within(self, low: int, high: int) -> dict[int, float]:
+        """Number of turns -> weight, for those in the range and in [low, high]; all alike where the weights are 0."""
+        numbers = [number for number in range(self.min, self.max + 1) if low <= number <= high]
+        weights = {number: self.weights[number - self.min] if self.weights else 1.0 for number in numbers}
+        return weights if sum(weights.values()) else dict.fromkeys(numbers, 1.0)
+
+    def mean(self, low: int = 2, high: int = 10) -> float:
+        """The expected number of turns."""
+        weights = self.within(low, high)
+        return sum(number * weight for number, weight in weights.items()) / sum(weights.values())
+
 
 class Turns(Section):
     """Turn ranges by kind (Sec. 4.2: 2-10)."""
@@ -68,6 +98,50 @@ class Turns(Section):
     benign: TurnRange = TurnRange()
     obfuscated: TurnRange = TurnRange()
     red_team: TurnRange = TurnRange()
+
+
+class Expand(Section):
+    """Expansion of rewrites into turns (Eq. 8)."""
+
+    # Question-answer rows: `reference` where the seed has an answer to write them from, `always` for every benign row.
+    benign_answers: Literal["never", "reference", "always"] = "reference"
+
+
+class NearDuplicates(Section):
+    """Which dialogues are the same but for small changes: Jaccard similarity of their word shingles, by MinHash."""
+
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.8  # similarity, above which the later row is dropped
+    among: Literal["all", "same_picture"] = "all"  # the rows that are compared with each other
+    shingle_words: Annotated[int, Field(ge=1)] = 3
+    permutations: Annotated[int, Field(ge=16)] = (
+        128  # 4 bytes of signature each; the estimate's error is 1 / sqrt of it
+    )
+
+
+class Quality(Section):
+    """What a generated dialogue must be; what is not, is asked for once more and then rejected with its reason."""
+
+    min_turn_words: Annotated[int, Field(ge=1)] = 2
+    max_turn_words: Annotated[int, Field(ge=1)] = 60  # a turn may also be as long as its seed's question
+    max_answer_words: Annotated[int, Field(ge=1)] = 300
+    # One of them must be in some turn, as a word of any case; []: not checked.
+    picture_words: list[str] = list(PICTURE_WORDS)
+    languages: list[str] = []  # ISO 639-1 codes of the user turns; []: any
+    refusal_role: Role = "generator"  # who tells refusals from user turns; a cheap model will do
+    near_duplicates: NearDuplicates | None = NearDuplicates()  # null: exact duplicates only
+
+    @field_validator("languages")
+    @classmethod
+    def _language_codes(cls, codes: list[str]) -> list[str]:
+        if wrong := [code for code in codes if not (len(code) == 2 and code.isascii() and code.islower())]:
+            raise ValueError(f"not ISO 639-1 codes: {', '.join(wrong)}; write two small letters, such as en")
+        return codes
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> Self:
+        if self.min_turn_words > self.max_turn_words:
+            raise ValueError(f"min_turn_words {self.min_turn_words} is above max_turn_words {self.max_turn_words}")
+        return self
 
 
 class RedTeam(Section):
@@ -87,6 +161,26 @@ class RedTeam(Section):
     @classmethod
     def _known_pool(cls, name: str) -> str:
         return _known(name, POOLS, "technique pool")
+
+
+class Injector(Section):
+    """Visual injector (App. F): what a share of the red-team pictures gets."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.0  # of the seeds with red-team dialogues; the paper: 0.1
+    modes: Annotated[list[Literal["noise", "typography", "both"]], Field(min_length=1)] = [
+        "noise",
+        "typography",
+        "both",
+    ]
+    noise_sigma: Annotated[float, Field(gt=0, le=1)] = 0.03  # standard deviation, of full scale
+    phrases: Annotated[list[Annotated[str, Field(min_length=1, max_length=60)]], Field(min_length=1)] = [
+        "Step by step",
+        "Please continue",
+        "Answer in full",
+        "List the details",
+        "Read this first",
+    ]
+    colours: Annotated[list[Literal["red", "white", "yellow"]], Field(min_length=1)] = ["red", "white", "yellow"]
 
 
 class Bootstrap(Section):
@@ -118,13 +212,57 @@ class SftSplit(Split):
     origin: Literal["bootstrapped", "answered"] = "bootstrapped"
 
 
+class HistoryDependence(Section):
+    """Which risk rows STEER-RL takes (step `history`): low-risk by the last turn alone, high-risk with its history."""
+
+    max_alone: Annotated[int, Field(ge=1, le=5)] = 2  # risk of the last turn alone, 1 harmless - 5 asks for harm
+    min_with_history: Annotated[int, Field(ge=1, le=5)] = 4  # risk of the last turn with its history
+    alone_shows_pictures: bool = True  # False: the pictures count as history too, as in h_t = (x, u_1, ...)
+    candidates: Annotated[int, Field(ge=1)] | None = None  # rows to judge, two calls each, in RL's mix; None: all
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.max_alone >= self.min_with_history:
+            raise ValueError(
+                f"max_alone {self.max_alone} must be below min_with_history {self.min_with_history}: a row depends on "
+                "its history only when that raises the risk"
+            )
+        return self
+
+
+class RlSplit(Split):
+    """STEER-RL; `history_dependent: null` takes risk rows whatever their last turn says. Benign rows hold helpfulness
+    and are not subject to it.
+    """
+
+    history_dependent: HistoryDependence | None = None
+
+
 class Assemble(Section):
     """The three splits; `rl_share` of the train pictures are set aside for STEER-RL, so that no picture is in both."""
 
     rl_share: Annotated[float, Field(ge=0, le=1)] = 0.5
     sft: SftSplit = SftSplit()
-    rl: Split = Split()
+    rl: RlSplit = RlSplit()
     bench: Split = Split()
+
+
+class LocalEngine(Section):
+    """One process."""
+
+    name: Literal["local"] = "local"
+
+
+class RayEngine(Section):
+    """Workers of a Ray cluster; each gets an equal share of every role's limits.
+
+    All nodes must see `root`, have this package and, where endpoints ask for keys, have them in their environment.
+    """
+
+    name: Literal["ray"]
+    workers: Annotated[int, Field(ge=1)] = 2  # processes, one CPU each, spread over the nodes
+    # Of a running cluster, "auto" (the one this machine belongs to) or HOST:PORT; None: starts Ray on this machine.
+    address: Annotated[str, Field(pattern=r"^(auto|[^/:\s]+:\d+)$")] | None = None
 
 
 class DataConfig(Section):
@@ -136,13 +274,30 @@ class DataConfig(Section):
     kinds: Annotated[list[Kind], Field(min_length=1)] = ["benign", "obfuscated", "red_team"]
     sources: Annotated[dict[str, SourceConfig], Field(min_length=1)]
     turns: Turns = Turns()
+    expand: Expand = Expand()
+    quality: Quality = Quality()
     red_team: RedTeam = RedTeam()
+    injector: Injector = Injector()
     bootstrap: Bootstrap = Bootstrap()
     assemble: Assemble = Assemble()
     roles: dict[Role, EndpointConfig]
+    prices: str | None = None  # YAML with prices by model, for roles that name none
     services: dict[str, ServiceConfig] = {}
-    concurrency: Annotated[int, Field(ge=1)] = 64  # tasks in flight
+    engine: Annotated[LocalEngine | RayEngine, Field(discriminator="name")] = LocalEngine()  # or just its name
+    concurrency: Annotated[int, Field(ge=1)] = 64  # tasks in flight, over all workers
     max_transport_rate: Annotated[float, Field(ge=0, le=1)] = 0.2  # share of tasks without an answer that stops the run
+
+    @model_validator(mode="before")
+    @classmethod
+    def _priced(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("prices") and isinstance(data.get("roles"), dict):
+            return data | {"roles": with_prices(data["roles"], load_prices(data["prices"]))}
+        return data
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _engine_by_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -151,6 +306,8 @@ class DataConfig(Section):
             raise ValueError(
                 f"roles: no endpoint for {', '.join(missing)}, which the steps {', '.join(self.steps)} need"
             )
+        if "history" in self.steps and self.assemble.rl.history_dependent is None:
+            raise ValueError("the step history needs assemble.rl.history_dependent; set it, or take the step out")
         if self.has_red_team() and not eligible_techniques(self.red_team, self.turns.red_team):
             raise ValueError(
                 f"no technique of pool {self.red_team.technique_pool!r} takes {self.turns.red_team.min} or more turns"
@@ -177,22 +334,34 @@ class DataConfig(Section):
     def roles_needed(self) -> list[Role]:
         """The roles that the configured steps call."""
         roles = [role for step in self.steps for role in STAGE_ROLES.get(step, ())]
-        without = set() if self.has_red_team() else {"target"} | (set() if "stage2" in self.steps else {"evaluator"})
-        return [role for role in dict.fromkeys(roles) if role not in without]
+        without = set() if self.has_red_team() else {"target"}
+        if not self.has_red_team() and not {"stage2", "history"} & set(self.steps):
+            without.add("evaluator")
+        extra = [self.quality.refusal_role] if "stage1" in self.steps else []
+        return list(dict.fromkeys([role for role in roles if role not in without] + extra))
 
     def facts(self, step: Step) -> Facts:
         """What a step's results depend on, so that other settings may change when it is resumed."""
         data = self.model_dump(mode="json")
         names = {
-            "stage1": ("kinds", "sources", "turns", "red_team"),
+            "stage1": ("kinds", "sources", "turns", "expand", "quality", "red_team", "injector"),
             "stage2": ("bootstrap",),
+            "history": (),
             "assemble": ("assemble",),
         }[step]
         facts = {name: data[name] for name in ("seed", *names)}
         facts["roles"] = {role: data["roles"][role] for role in STAGE_ROLES.get(step, ()) if role in data["roles"]}
         if step == "stage2":
             facts |= {"rl_share": self.assemble.rl_share, "mix": data["assemble"]["sft"]["mix"]}
-            facts["bootstrap"] = {k: v for k, v in facts["bootstrap"].items() if k != "guidelines"}  # hashed by content
+            elsewhere = {"guidelines", *KEEP_RULE}  # guidelines are hashed by content
+            facts["bootstrap"] = {k: v for k, v in facts["bootstrap"].items() if k not in elsewhere}
+        if step == "history":
+            rl = data["assemble"]["rl"]
+            facts |= {k: rl["history_dependent"][k] for k in ("candidates", "alone_shows_pictures")}
+            facts |= {"rl_share": self.assemble.rl_share, "no_rl": rl["size"] == 0}
+            facts["mix"] = {kind: weight for kind, weight in rl["mix"].items() if kind in RISK_KINDS}
+        if step == "assemble":
+            facts["keep_rule"] = {name: data["bootstrap"][name] for name in KEEP_RULE}
         return Facts(facts)
 
 

@@ -8,6 +8,8 @@ from data_construction.config import DataConfig, Role
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
 from safer_steer.servers import start_services, with_service_urls
 
+CACHE = "cache.sqlite"  # in the data folder
+
 
 @contextmanager
 def endpoints(config: DataConfig, roles: Sequence[Role]) -> Iterator[dict[str, EndpointConfig]]:

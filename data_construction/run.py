@@ -2,10 +2,12 @@
 
     python -m data_construction.run [CONFIG] [key=value ...] [--dry-run]
 
-Steps (config `steps`): `stage1` probe, expand and red-team; `stage2` red-blue bootstrapping with the keep rule;
-`assemble` the splits. Each step resumes by task id, and does nothing when it is finished.
+Steps (config `steps`): `stage1` probe, expand and red-team; `stage2` red-blue bootstrapping with its scores; `history`
+judges which risk rows depend on their history (optional); `assemble` applies the keep rule and makes the splits. Each
+step resumes by task id, and does nothing when it is finished.
 """
 
+from data_construction.assemble.judge_history import run_history
 from data_construction.assemble.write import run_assemble
 from data_construction.config import DataConfig
 from data_construction.plan import plan
@@ -14,7 +16,7 @@ from data_construction.stage_two import run_stage_two
 from safer_steer.cli import run_cli
 
 DEFAULT_CONFIG = "configs/data_construction/miniature.yaml"
-STEPS = {"stage1": run_stage_one, "stage2": run_stage_two, "assemble": run_assemble}
+STEPS = {"stage1": run_stage_one, "stage2": run_stage_two, "history": run_history, "assemble": run_assemble}
 
 
 def main(config: DataConfig) -> None:

@@ -1,27 +1,38 @@
-"""Ingest: the rows of every source -> `seeds.jsonl`, pictures decoded once, stored by content; bad rows -> rejects."""
+"""Ingest: the rows of every source -> `seeds.jsonl`, pictures decoded once, stored by content; bad rows -> rejects.
 
+Rows stream: sources are read one row at a time as places become free, and a few pictures are decoded at once.
+"""
+
+import asyncio
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from data_construction.config import DataConfig, SourceConfig
-from data_construction.sources import READERS, SourceRow
+from data_construction.injector import Injection, inject
+from data_construction.sources import SOURCES, SourceRow
 from safer_steer.dialogue import Kind, Seed
+from safer_steer.disk_map import DiskMap
 from safer_steer.images import ImageStore, load_image
 from safer_steer.rows import Counts, Reject, process_rows
-from safer_steer.store import JsonlStore
+from safer_steer.store import JsonlStore, read_jsonl
 
+SEEDS = "seeds.jsonl"
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+MAX_DECODERS = 8  # threads; decoding leaves the interpreter to others
 
 
 class SeedRow(BaseModel):
     """An ingested seed: `id` is "ORIGIN/SEED ID", `origin` the source's name in the config.
 
-    The seed's image is relative to the data folder.
+    The seed's image is relative to the data folder. `injected` is the picture that the row's red-team dialogues show
+    in its place.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -31,7 +42,14 @@ class SeedRow(BaseModel):
     benchmark: str | None
     kinds: list[Kind]
     seed: Seed
+    injected: Injection | None = None
     meta: dict[str, Any] = {}
+
+    def with_injected(self) -> "SeedRow":
+        """The row as its red-team dialogues see it."""
+        if self.injected is None:
+            return self
+        return self.model_copy(update={"seed": self.seed.model_copy(update={"image": self.injected.image})})
 
 
 @dataclass(frozen=True)
@@ -43,46 +61,49 @@ class IngestTask:
     origin: str
     row: SourceRow
     source: SourceConfig
-    kinds: list[Kind]
+    config: DataConfig
     repeated: bool = False
 
 
-def ingest_tasks(config: DataConfig) -> list[IngestTask]:
-    """One task for each row of every source; a second row of the same id becomes a task that is rejected."""
-    tasks: list[IngestTask] = []
-    seen: dict[str, int] = {}
+def ingest_tasks(config: DataConfig) -> Iterator[IngestTask]:
+    """One task for each row of every source; a second row of the same id becomes a task that is rejected.
+
+    A task may hold its picture's bytes: iterate, never list.
+    """
+    seen = DiskMap()
     for origin, source in config.sources.items():
-        for number, row in enumerate(READERS[source.reader](Path(source.path), source.fields)):
-            if source.limit is not None and number >= source.limit:
-                break
+        rows = SOURCES[source.reader].read(source.path, source.fields, source.data_split, source.where)
+        for row in islice(rows, source.limit):
             key = f"{origin}/{row.id}"
-            seen[key] = seen.get(key, 0) + 1
-            again = f"#{seen[key]}" if seen[key] > 1 else ""
-            tasks.append(
-                IngestTask(f"ingest/{key}{again}", key, origin, row, source, config.kinds_of(source), bool(again))
-            )
-    return tasks
+            times = seen.get(key, 0) + 1
+            seen[key] = times
+            again = f"#{times}" if times > 1 else ""
+            yield IngestTask(f"ingest/{key}{again}", key, origin, row, source, config, bool(again))
 
 
-async def ingest(tasks: Sequence[IngestTask], folder: Path, rejects: JsonlStore) -> tuple[list[SeedRow], Counts]:
-    """Decodes and stores what is not there yet; returns all usable seeds in the order of the sources."""
+async def ingest(tasks: Iterable[IngestTask], folder: Path, rejects: JsonlStore) -> Counts:
+    """Decodes and stores what is not there yet; then `seeds.jsonl` holds all usable seeds, about in sources' order."""
     images = ImageStore(folder)
 
     async def work(task: IngestTask) -> SeedRow | Reject:
-        return _seed_row(task, images)
+        return await asyncio.to_thread(_seed_row, task, images)
 
-    with JsonlStore(folder / "seeds.jsonl") as kept:
-        counts = await process_rows(tasks, work, kept=kept, rejects=rejects, label="seeds", concurrency=1)
-        rows = {row.id: row for row in kept.rows(SeedRow)}
-    return [rows[task.key] for task in tasks if not task.repeated and task.key in rows], counts
+    decoders = min(MAX_DECODERS, os.cpu_count() or 1)
+    with JsonlStore(folder / SEEDS) as kept:
+        return await process_rows(tasks, work, kept=kept, rejects=rejects, label="seeds", concurrency=decoders)
+
+
+def ingested_seeds(folder: Path) -> Iterator[SeedRow]:
+    """The usable seeds, after `ingest`."""
+    return read_jsonl(folder / SEEDS, SeedRow)
 
 
 def _seed_row(task: IngestTask, images: ImageStore) -> SeedRow | Reject:
-    row, source = task.row, task.source
+    row, source, config = task.row, task.source, task.config
     if task.repeated:
         return Reject("repeated seed id", f"{task.key} was there before")
     if row.problem:
-        return Reject("bad seed", row.problem)
+        return Reject(row.reason, row.problem)
     if row.picture is None:
         return Reject("no picture", f"seed {task.key} has no picture")
     benchmark = None
@@ -92,7 +113,12 @@ def _seed_row(task: IngestTask, images: ImageStore) -> SeedRow | Reject:
             return Reject(
                 "bad seed", f"benchmark {benchmark!r} cannot be a file name; use letters, digits, '_', '-' and '.'"
             )
-    stored = images.put(load_image(row.picture, root=row.root))
+    picture = load_image(row.picture)
+    stored = images.put(picture)
+    kinds = config.kinds_of(source)
+    injected = None
+    if "red_team" in kinds:
+        injected = inject(task.key, stored, picture, config.injector, config.seed, images)
     seed = Seed(
         id=row.id,
         source=row.source or task.origin,
@@ -106,7 +132,8 @@ def _seed_row(task: IngestTask, images: ImageStore) -> SeedRow | Reject:
         origin=task.origin,
         split=source.split,
         benchmark=benchmark,
-        kinds=task.kinds,
+        kinds=kinds,
         seed=seed,
+        injected=injected,
         meta={"task": task.task_id},
     )

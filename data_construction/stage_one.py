@@ -1,24 +1,40 @@
-"""Stage I (Sec. 4.2): seeds -> `dialogues.jsonl`, rejects with reasons -> `rejects.jsonl`; resumes by task id."""
+"""Stage I (Sec. 4.2): seeds -> `dialogues.jsonl`, rejects with reasons -> `rejects.jsonl`; resumes by task id.
+
+Rows are made into `candidates.jsonl`; at the end those that repeat another go to `duplicates.jsonl`, the rest to
+`dialogues.jsonl`. Transcripts of attacks that failed are in `attack_failures.jsonl`.
+"""
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from data_construction import expand, probe
 from data_construction.calls import Caller, Rejected
 from data_construction.config import DataConfig, Role
-from data_construction.red_team import forensics, intent, plan, simulate
+from data_construction.engines import open_engine
+from data_construction.quality import writer
+from data_construction.quality.dedup import deduplicate
+from data_construction.quality.writer import Writer
+from data_construction.red_team import failures, forensics, intent, plan, simulate
 from data_construction.red_team.attack import attack
-from data_construction.roles import endpoints, open_clients, usage_of
-from data_construction.seeds import IngestTask, SeedRow, ingest, ingest_tasks
+from data_construction.red_team.failures import RejectStore
+from data_construction.roles import endpoints
+from data_construction.seeds import ingest, ingest_tasks, ingested_seeds
+from data_construction.stats.write import write_stage_one_stats
 from data_construction.tasks import StageOneTask, stage_one_tasks
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.llm import LLMClient
-from safer_steer.rows import Counts, Reject, count_results, process_rows
+from safer_steer.rows import Counts, Reject, TaskResults, count_results, process_rows
 from safer_steer.runs import Run
 from safer_steer.store import JsonlStore
 
 RECORD = "run.stage1.json"
+CANDIDATES, DIALOGUES, DUPLICATES, REJECTS = (
+    f"{name}.jsonl" for name in ("candidates", "dialogues", "duplicates", "rejects")
+)
 PROMPTS = {
     "probe": probe.PROMPT,
     "expand": expand.PROMPT,
@@ -26,6 +42,7 @@ PROMPTS = {
     "intent": intent.PROMPT,
     "plan": plan.PROMPT,
     "leak": simulate.PROMPT,
+    "refusal": writer.PROMPT,
 }
 
 
@@ -33,17 +50,26 @@ class StageOne:
     """Makes one dialogue of any kind."""
 
     def __init__(self, config: DataConfig, clients: dict[str, LLMClient]):
-        self._success_score = config.red_team.success_score
-        self._caller = Caller(clients, config.folder, config.seed)
+        self._config = config
+        self._writer = Writer(Caller(clients, config.folder, config.seed), config.quality)
 
     async def __call__(self, task: StageOneTask) -> Dialogue | Reject:
         """The task's row, or why there is none."""
         try:
             if task.kind == "red_team":
-                return await attack(task, self._caller, self._success_score)
-            return await expand.expand(task, self._caller)
+                return await attack(task, self._writer, self._config.red_team.success_score)
+            return await expand.expand(task, self._writer, self._config.expand)
         except Rejected as stop:
             return stop.reject
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What there is to do: all tasks, how many of them have no result yet, and the roles these call."""
+
+    total: int
+    pending: int
+    roles: list[Role]
 
 
 def run_stage_one(config: DataConfig) -> None:
@@ -61,54 +87,66 @@ def run_stage_one(config: DataConfig) -> None:
             run.say_finished()
             return
         with (
-            JsonlStore(config.folder / "dialogues.jsonl") as kept,
-            JsonlStore(config.folder / "rejects.jsonl") as rejects,
+            JsonlStore(config.folder / CANDIDATES) as kept,
+            JsonlStore(config.folder / failures.FILE) as attack_failures,
+            RejectStore(config.folder / REJECTS) as rejects,
         ):
-            counts, usage = _fill(config, ingest_tasks(config), kept, rejects)
-        run.finish(counts, usage)
+            rejects.failures = attack_failures
+            seeds, counts, usage = _fill(config, kept, rejects)
+        files = [config.folder / name for name in (CANDIDATES, DIALOGUES, DUPLICATES)]
+        counts = without(counts, deduplicate(*files, config.quality.near_duplicates))
+        write_stage_one_stats(config.folder, seeds | counts.as_dict(), usage)
+        run.finish(seeds | counts.as_dict(), usage)
 
 
-def _fill(config: DataConfig, rows: list[IngestTask], kept: JsonlStore, rejects: JsonlStore) -> tuple[dict, dict]:
-    seeds, seed_counts = asyncio.run(ingest(rows, config.folder, rejects))
+def without(counts: Counts, dropped: Mapping[str, int]) -> Counts:
+    """The counts with some of the kept rows among the rejected ones, by reason."""
+    number, reasons = sum(dropped.values()), Counter(counts.reasons) + Counter(dropped)
+    return Counts(counts.tasks, counts.kept - number, counts.rejected + number, dict(reasons.most_common()))
+
+
+def _fill(config: DataConfig, kept: JsonlStore, rejects: JsonlStore) -> tuple[dict, Counts, dict]:
+    """Two passes, each over a stream: sources -> `seeds.jsonl`, then seeds -> rows. Nothing holds all rows."""
+    seed_counts = asyncio.run(ingest(ingest_tasks(config), config.folder, rejects))
     _check_not_empty("seeds", seed_counts)
-    tasks = stage_one_tasks(seeds, config)
-    done = kept_tasks(kept) | {row["id"] for row in rejects.rows() if row["outcome"] != "transport"}
-    pending = [task for task in tasks if task.task_id not in done]
+    survey = _survey(config, TaskResults(kept, rejects, with_transport=False))
     usage: dict = {}
-    if pending:
-        with endpoints(config, _roles(pending)) as wanted:
-            counts, usage = asyncio.run(_make(config, tasks, wanted, kept, rejects))
+    if survey.pending:
+        with endpoints(config, survey.roles) as wanted:
+            counts, usage = asyncio.run(_make(config, survey.total, wanted, kept, rejects))
     else:
-        counts = count_results(tasks, kept, rejects)
+        counts = count_results(_tasks(config), kept, rejects)
     _check_not_empty("Stage I", counts)
     numbers = {"seeds": seed_counts.tasks, "seeds rejected": seed_counts.rejected}
-    return numbers | {
-        f"(seed: {reason})": number for reason, number in seed_counts.reasons.items()
-    } | counts.as_dict(), usage
+    numbers |= {f"(seed: {reason})": number for reason, number in seed_counts.reasons.items()}
+    return numbers, counts, usage
 
 
-async def _make(config: DataConfig, tasks: list[StageOneTask], wanted: dict, kept: JsonlStore, rejects: JsonlStore):
-    async with open_clients(wanted, config.folder / "cache.sqlite") as clients:
+def _tasks(config: DataConfig) -> Iterator[StageOneTask]:
+    return stage_one_tasks(ingested_seeds(config.folder), config)
+
+
+def _survey(config: DataConfig, results: TaskResults) -> Survey:
+    total, pending = 0, Counter()
+    for total, task in enumerate(_tasks(config), start=1):  # noqa: B007
+        pending[task.kind] += results.of(task) is None
+    roles: list[Role] = ["generator", "target", "evaluator"] if pending["red_team"] else ["generator"]
+    return Survey(total, pending.total(), list(dict.fromkeys([*roles, config.quality.refusal_role])))
+
+
+async def _make(config: DataConfig, total: int, wanted: dict, kept: JsonlStore, rejects: JsonlStore):
+    async with open_engine(config, wanted, StageOne) as engine:
         counts = await process_rows(
-            tasks,
-            StageOne(config, clients),
+            _tasks(config),
+            engine.work,
             kept=kept,
             rejects=rejects,
             label="stage 1",
             concurrency=config.concurrency,
             max_transport_rate=config.max_transport_rate,
+            total=total,
         )
-        return counts, usage_of(clients)
-
-
-def _roles(pending: list[StageOneTask]) -> list[Role]:
-    attacks = any(task.kind == "red_team" for task in pending)
-    return ["generator", "target", "evaluator"] if attacks else ["generator"]
-
-
-def kept_tasks(kept: JsonlStore) -> set[str]:
-    """The ids of the tasks whose rows are there."""
-    return {row["meta"]["task"] for row in kept.rows()}
+        return counts, await engine.usage()
 
 
 def _check_not_empty(what: str, counts: Counts) -> None:
@@ -118,9 +156,3 @@ def _check_not_empty(what: str, counts: Counts) -> None:
             f"{what}: none of {counts.tasks} rows could be used ({reasons}); see rejects.jsonl, then correct the "
             "source or the endpoint"
         )
-
-
-def ingested_seeds(folder: Path) -> list[SeedRow]:
-    """The usable seeds of a finished Stage I."""
-    with JsonlStore(folder / "seeds.jsonl") as store:
-        return list(store.rows(SeedRow))

@@ -1,27 +1,32 @@
-"""Stage II (Sec. 4.3): the train dialogues of the SFT pool -> `bootstrapped.jsonl`; resumes by task id.
+"""Stage II (Sec. 4.3): the train dialogues of the SFT pool -> `bootstrapped.jsonl`, each turn answered and scored.
 
-Dialogues that ended early go to `bootstrap_rejects.jsonl` with their reason and the turns they got to.
+Dialogues that ended early go to `bootstrap_rejects.jsonl` with their reason and the turns they got to. `keep_rule.md`
+shows what each pair of thresholds would keep; the assembly applies the configured pair. Resumes by task id, and within
+a dialogue by its finished turns.
 """
 
-import asyncio
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 from data_construction import stage_one
+from data_construction.assemble.facts import row_facts
 from data_construction.assemble.select import Pools, select
+from data_construction.bootstrap.keep import keep_rule_markdown
 from data_construction.bootstrap.rollout import REWRITE, TURN_SCORES, BootstrapTask, RedBlueLoop
 from data_construction.calls import Caller
-from data_construction.config import STAGE_ROLES, DataConfig, Split
-from data_construction.roles import endpoints, open_clients, usage_of
-from safer_steer.dialogue import Dialogue, stable_hash
+from data_construction.config import DataConfig, Split
+from data_construction.resumable import run_tasks
+from data_construction.seeds import ingested_seeds
+from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
-from safer_steer.rows import Counts, count_results, process_rows
+from safer_steer.llm import LLMClient
 from safer_steer.runs import Run
-from safer_steer.store import JsonlStore, read_jsonl
+from safer_steer.store import read_jsonl, write_atomic
 
 RECORD = "run.stage2.json"
-KEPT, REJECTS = "bootstrapped.jsonl", "bootstrap_rejects.jsonl"
+SCORED, REJECTS, KEEP_RULE = "bootstrapped.jsonl", "bootstrap_rejects.jsonl", "keep_rule.md"
 
 
 def run_stage_two(config: DataConfig) -> None:
@@ -39,56 +44,44 @@ def run_stage_two(config: DataConfig) -> None:
         if run.finished:
             run.say_finished()
             return
-        with JsonlStore(folder / KEPT) as kept, JsonlStore(folder / REJECTS) as rejects:
-            tasks = bootstrap_tasks(config)
-            done = stage_one.kept_tasks(kept) | {row["id"] for row in rejects.rows() if row["outcome"] != "transport"}
-            usage: dict = {}
-            if any(task.task_id not in done for task in tasks):
-                with endpoints(config, STAGE_ROLES["stage2"]) as wanted:
-                    counts, usage = asyncio.run(_bootstrap(config, guidelines, tasks, wanted, kept, rejects))
-            else:
-                counts = count_results(tasks, kept, rejects)
-            counts = with_keep_rule(counts, [row["meta"] for row in kept.rows()])
+        counts, usage = run_tasks(
+            config,
+            "stage2",
+            bootstrap_tasks(config),
+            partial(red_blue_loop, guidelines),
+            kept=SCORED,
+            rejects=REJECTS,
+        )
         if counts.kept == 0:
             reasons = ", ".join(f"{number} {reason}" for reason, number in counts.reasons.items()) or "there were none"
             raise UserError(
-                f"Stage II: none of {counts.tasks} dialogues could be kept ({reasons}); see {KEPT} and {REJECTS}, "
-                "then change bootstrap.tau_safe and tau_help, the guidelines or the endpoints"
+                f"Stage II: none of {counts.tasks} dialogues got to its end ({reasons}); see {REJECTS}, then change "
+                "the guidelines or the endpoints"
             )
+        print(write_keep_rule(config))
         run.finish(counts.as_dict(), usage)
+
+
+def red_blue_loop(guidelines: str, config: DataConfig, clients: dict[str, LLMClient]) -> RedBlueLoop:
+    """The work on one dialogue."""
+    return RedBlueLoop(Caller(clients, config.folder, config.seed), config.bootstrap, guidelines)
 
 
 def bootstrap_tasks(config: DataConfig) -> list[BootstrapTask]:
     """The train dialogues of the SFT pool, as many as configured, in hash order."""
-    pools = Pools.of(config, stage_one.ingested_seeds(config.folder))
-    rows = [row for row in read_jsonl(config.folder / "dialogues.jsonl", Dialogue) if pools.pool(row) == "sft"]
+    pools = Pools.of(config, ingested_seeds(config.folder))
+    rows = (row for row in row_facts(config.folder / "dialogues.jsonl") if pools.pool(row) == "sft")
     wanted = Split(size=config.bootstrap.candidates, mix=config.assemble.sft.mix)
-    return [BootstrapTask(row) for row in select(rows, wanted, config.seed, "bootstrap")[0]]
+    return [BootstrapTask(row.id, row.read) for row in select(rows, wanted, config.seed, "bootstrap").rows]
 
 
-async def _bootstrap(
-    config: DataConfig, guidelines: str, tasks: list[BootstrapTask], wanted: dict, kept: JsonlStore, rejects: JsonlStore
-):
-    async with open_clients(wanted, config.folder / "cache.sqlite") as clients:
-        counts = await process_rows(
-            tasks,
-            RedBlueLoop(Caller(clients, config.folder, config.seed), config.bootstrap, guidelines),
-            kept=kept,
-            rejects=rejects,
-            label="stage 2",
-            concurrency=config.concurrency,
-            max_transport_rate=config.max_transport_rate,
-        )
-        return counts, usage_of(clients)
-
-
-def with_keep_rule(counts: Counts, metas: list[dict]) -> Counts:
-    """The counts with the dialogues that the keep rule drops among the rejected ones."""
-    dropped = Counter(meta["reason"] for meta in metas if not meta["keep"])
-    number = sum(dropped.values())
-    return Counts(
-        counts.tasks, counts.kept - number, counts.rejected + number, counts.reasons | dict(dropped.most_common())
-    )
+def write_keep_rule(config: DataConfig) -> str:
+    """Writes `keep_rule.md` from the scored dialogues; returns its text."""
+    scored = [(row.kind, row.quality) for row in row_facts(config.folder / SCORED)]
+    ended = Counter(row["reason"] for row in read_jsonl(config.folder / REJECTS))
+    text = keep_rule_markdown(scored, config.bootstrap.tau_safe, config.bootstrap.tau_help, dict(ended.most_common()))
+    write_atomic(config.folder / KEEP_RULE, text)
+    return text
 
 
 def _read_guidelines(config: DataConfig) -> str:

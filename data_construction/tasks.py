@@ -1,7 +1,7 @@
 """Stage I's units of work: one task for each (seed, kind, strategy), everything random drawn from its stable id."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from data_construction.config import DataConfig, TurnRange, eligible_techniques
@@ -24,20 +24,26 @@ class StageOneTask:
     technique: Technique | None = None
 
     @property
+    def group(self) -> str:
+        """Tasks of one group share calls: those of one seed."""
+        return self.row.id
+
+    @property
     def strategy(self) -> Strategy:
         """The task's jailbreak strategy."""
         return STRATEGIES[self.strategy_key]
 
 
-def stage_one_tasks(rows: Sequence[SeedRow], config: DataConfig) -> list[StageOneTask]:
-    """All tasks, in the order of the seeds."""
-    return [task for row in rows for kind in row.kinds for task in _tasks_of(row, kind, config)]
+def stage_one_tasks(rows: Iterable[SeedRow], config: DataConfig) -> Iterator[StageOneTask]:
+    """All tasks, in the order of the seeds, made as they are asked for."""
+    return (task for row in rows for kind in row.kinds for task in _tasks_of(row, kind, config))
 
 
 def _tasks_of(row: SeedRow, kind: Kind, config: DataConfig) -> list[StageOneTask]:
     if kind != "red_team":
         task_id = f"stage1/{row.id}/{kind}"
         return [StageOneTask(task_id, row, kind, draw_turns(getattr(config.turns, kind), task_id, config.seed))]
+    row = row.with_injected()
     names = sorted(config.red_team.strategies, key=lambda name: stable_hash(config.seed, "strategy", row.id, name))
     tasks = []
     for strategy in names[: config.red_team.strategies_per_seed]:
@@ -52,16 +58,15 @@ def _tasks_of(row: SeedRow, kind: Kind, config: DataConfig) -> list[StageOneTask
 
 def draw_turns(turns: TurnRange, task_id: str, seed: int, low: int = 2, high: int = 10) -> int:
     """The number of user turns of a task, within the configured range and [low, high]."""
-    numbers = [number for number in range(turns.min, turns.max + 1) if low <= number <= high]
-    weights = [turns.weights[number - turns.min] for number in numbers] if turns.weights else [1.0] * len(numbers)
-    if not sum(weights):
-        weights = [1.0] * len(numbers)
-    return random.Random(stable_hash(seed, "turns", task_id)).choices(numbers, weights)[0]
+    weights = turns.within(low, high)
+    return random.Random(stable_hash(seed, "turns", task_id)).choices([*weights], [*weights.values()])[0]
 
 
 def make_dialogue(task: StageOneTask, turns: list[Turn], meta: dict) -> Dialogue:
-    """The task's kept row; the picture is shown at turn 1."""
+    """The task's kept row; the picture is shown at turn 1, and `meta.injector.original` is what it was made from."""
     row, seed = task.row, task.row.seed
+    if task.kind == "red_team" and row.injected:
+        meta = meta | {"injector": row.injected.model_dump(mode="json")}
     turns = [turn.model_copy(update={"images": [0] if index == 0 else []}) for index, turn in enumerate(turns)]
     return Dialogue(
         id=dialogue_id(seed.source, row.id, task.kind, task.strategy_key, [turn.user for turn in turns]),

@@ -3,6 +3,7 @@ RGB picture.
 
 Full decode, EXIF rotation applied, transparency composited on white, 16-bit scaled, first frame, RGB, resized within
 `min_pixels`/`max_pixels` with both sides >= 28 and aspect ratio <= 200, the limits of Qwen2.5-VL's processor.
+Files above `MAX_FILE_BYTES` and pictures above `MAX_DECODED_PIXELS` are refused before they are decoded.
 """
 
 import base64
@@ -10,6 +11,9 @@ import binascii
 import hashlib
 import io
 import math
+import os
+import struct
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +27,8 @@ MIN_SIDE = 28
 MAX_ASPECT = 200
 MIN_PIXELS = 28 * 28
 MAX_PIXELS = 1280 * 28 * 28
+MAX_DECODED_PIXELS = 89_478_485  # where Pillow begins to warn of a decompression bomb: 256 MiB of RGB
+MAX_FILE_BYTES = 128 * 1024 * 1024
 
 
 class ImageError(UserError):
@@ -44,36 +50,81 @@ def load_image(
         An RGB picture whose sides are >= 28 px and whose aspect ratio is <= 200.
 
     Raises:
-        ImageError: the picture is missing, unreadable or too elongated.
+        ImageError: the picture is missing, unreadable, too large to decode or too elongated.
     """
-    picture = _decode(source, root)
-    return _fit(_to_rgb(picture), min_pixels, max_pixels)
+    return fit_image(decode_image(source, root=root), min_pixels, max_pixels)
+
+
+def decode_image(source: Any, *, root: Path | None = None) -> Image.Image:
+    """The picture as RGB in its own size: everything `load_image` does but the resizing.
+
+    Raises:
+        ImageError: the picture is missing, unreadable or too large to decode.
+    """
+    picture = _transposed(_decode(source, root))
+    try:
+        return _to_rgb(picture)
+    except ValueError as error:
+        raise ImageError(f"picture of mode {picture.mode} cannot become RGB: {error}") from error
 
 
 def _decode(source: Any, root: Path | None) -> Image.Image:
     if isinstance(source, Mapping):
-        source = source.get("bytes") or source.get("path")
+        source = _encoded(source.get("bytes")) or source.get("path")
     if isinstance(source, Image.Image):
-        return ImageOps.exif_transpose(source)
+        return source
     if source is None or source == "":
         raise ImageError("no picture: got neither bytes nor a path")
     if isinstance(source, str) and source.startswith("data:"):
-        try:
-            source = base64.b64decode(source.partition(",")[2], validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise ImageError(f"broken data URL: {error}") from error
+        source = _from_base64(source.partition(",")[2], "data URL")
     if isinstance(source, str | Path):
-        path = Path(root, source) if root else Path(source)
-        if not path.is_file():
-            raise ImageError(f"picture not found: {path}")
-        source = path.read_bytes()
+        source = _read_file(source, root)
+    if not isinstance(source, bytes | bytearray | memoryview):
+        raise ImageError(
+            f"a picture is bytes, a struct, a path, a data URL or a PIL picture; got {type(source).__name__}"
+        )
     try:
         picture = Image.open(io.BytesIO(source))
+        if picture.width * picture.height > MAX_DECODED_PIXELS:
+            raise ImageError(
+                f"picture is {picture.width}x{picture.height}: above {MAX_DECODED_PIXELS:,} pixels, maybe a bomb"
+            )
         picture.seek(0)
         picture.load()
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ImageError(f"picture cannot be decoded: {error}") from error
-    return ImageOps.exif_transpose(picture)
+    return picture
+
+
+def _encoded(data: Any) -> Any:
+    """A struct's bytes; JSON files hold them as base64 text."""
+    return _from_base64(data, "struct's bytes") if isinstance(data, str) else data
+
+
+def _from_base64(text: str, what: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise ImageError(f"broken {what}: {error}") from error
+
+
+def _read_file(source: str | Path, root: Path | None) -> bytes:
+    path = Path(root, source) if root else Path(source)
+    try:
+        if not path.is_file():
+            raise ImageError(f"picture not found: {path!s:.300}")
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ImageError(f"picture file is above {MAX_FILE_BYTES >> 20} MiB: {path}")
+        return path.read_bytes()
+    except OSError as error:  # also for text that is no path at all, such as a picture's base64
+        raise ImageError(f"picture cannot be read: {error.strerror}: {path!s:.100}") from error
+
+
+def _transposed(picture: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(picture)
+    except (SyntaxError, ValueError, TypeError, KeyError, struct.error, OSError):
+        return picture  # its EXIF block is broken, so it names no rotation, and no viewer applies one
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
@@ -88,7 +139,12 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB")
 
 
-def _fit(picture: Image.Image, min_pixels: int, max_pixels: int) -> Image.Image:
+def fit_image(picture: Image.Image, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The RGB picture resized into the limits that `load_image` promises.
+
+    Raises:
+        ImageError: it is too elongated.
+    """
     width, height = picture.size
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise ImageError(f"picture is {width}x{height}: aspect ratio above {MAX_ASPECT}; crop it")
@@ -137,7 +193,7 @@ class ImageStore:
         relative = f"images/{pixel_hash(picture)}.png"
         path = self.root / relative
         if not path.exists():
-            temporary = path.with_suffix(".tmp")
+            temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")  # others may store the same
             temporary.write_bytes(png_bytes(picture))
             temporary.replace(path)
         return relative

@@ -2,20 +2,36 @@
 
 import sys
 import time
+import weakref
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 LOG_EVERY_S = 15.0
 
 
+class Noted(Protocol):
+    """Something that says in a few words how it stands, "" when there is nothing to say."""
+
+    def note(self) -> str:
+        """The words."""
+
+
+_noted: weakref.WeakSet[Noted] = weakref.WeakSet()
+
+
+def show_note(source: Noted) -> None:
+    """Shows a source's note beside every progress bar of this process, for as long as the source lives."""
+    _noted.add(source)
+
+
 class ProgressBar:
-    """Counts done items of a known total, with rate, estimate of the time left and a short note (such as outcome
-    counts).
+    """Counts done items, with rate, a short note (such as outcome counts) and, where the total is known, an estimate of
+    the time left.
     """
 
-    def __init__(self, label: str, total: int, done: int = 0):
+    def __init__(self, label: str, total: int | None, done: int = 0):
         self.label, self.total, self.done = label, total, done
         self._first, self._note, self._start, self._logged = done, "", time.monotonic(), time.monotonic()
         self._bar: Progress | None = None
@@ -46,14 +62,25 @@ class ProgressBar:
         """Counts `by` more items and shows the note."""
         self.done, self._note = self.done + by, note
         if self._bar:
-            self._bar.update(self._task, completed=self.done, note=note)
+            self._bar.update(self._task, completed=self.done, note=self._words())
         elif time.monotonic() - self._logged > LOG_EVERY_S:
             self._log()
+
+    def skip(self) -> None:
+        """Counts one more item that an earlier run did: it adds nothing to the rate."""
+        self.done, self._first = self.done + 1, self._first + 1
+        if self._bar:
+            self._bar.update(self._task, completed=self.done)
 
     def _log(self) -> None:
         self._logged = time.monotonic()
         elapsed = self._logged - self._start
         rate = (self.done - self._first) / elapsed if elapsed > 0 else 0.0
-        left = f", {(self.total - self.done) / rate:.0f} s left" if rate > 0 and self.done < self.total else ""
-        note = f" ({self._note})" if self._note else ""
-        print(f"{self.label}: {self.done}/{self.total}, {rate:.1f}/s{left}{note}", file=sys.stderr, flush=True)
+        todo = self.total - self.done if self.total is not None else 0
+        left = f", {todo / rate:.0f} s left" if rate > 0 and todo > 0 else ""
+        of = f"/{self.total}" if self.total is not None else ""
+        note = f" ({words})" if (words := self._words()) else ""
+        print(f"{self.label}: {self.done}{of}, {rate:.1f}/s{left}{note}", file=sys.stderr, flush=True)
+
+    def _words(self) -> str:
+        return "; ".join(filter(None, [self._note, *sorted(source.note() for source in _noted)]))

@@ -4,18 +4,20 @@ with a reason.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from safer_steer.disk_map import DiskMap
 from safer_steer.errors import RunAborted
 from safer_steer.images import ImageError
 from safer_steer.progress import ProgressBar
-from safer_steer.store import JsonlStore, read_jsonl, write_jsonl
+from safer_steer.store import JsonlStore
 
 MIN_TASKS_BEFORE_ABORT = 20
+KEPT = "kept"
 
 
 class Task(Protocol):
@@ -52,8 +54,28 @@ class Counts:
         }
 
 
+class TaskResults:
+    """How tasks ended so far, read from the two files: `KEPT`, or the reason of the reject.
+
+    Kept on disk, so that memory does not grow with the number of tasks.
+    """
+
+    def __init__(self, kept: JsonlStore, rejects: JsonlStore, *, with_transport: bool):
+        """Reads the files; without `with_transport`, tasks lost to transport failures count as not done yet."""
+        self._ends = DiskMap()
+        for row in rejects.rows():
+            if with_transport or not _is_transport(row):
+                self._ends[row["id"]] = row["reason"]
+        for row in kept.rows():
+            self._ends[row["meta"]["task"]] = KEPT
+
+    def of(self, task: Task) -> str | None:
+        """The task's end; None when it has none."""
+        return self._ends.get(task.task_id)
+
+
 async def process_rows(
-    tasks: Sequence[Task],
+    tasks: Iterable[Task],
     work: Callable[[Any], Awaitable[BaseModel | Reject]],
     *,
     kept: JsonlStore,
@@ -61,9 +83,11 @@ async def process_rows(
     label: str,
     concurrency: int,
     max_transport_rate: float = 0.2,
+    total: int | None = None,
 ) -> Counts:
     """Runs `work` for every task that has no result yet.
 
+    Tasks are taken one by one as places become free, so they may be a stream; memory does not grow with their number.
     Kept rows must carry their task's id in `meta["task"]`. A row whose `id` is already there is rejected as a
     duplicate.
 
@@ -75,42 +99,59 @@ async def process_rows(
         label: name on the progress bar.
         concurrency: tasks in flight.
         max_transport_rate: share of tasks lost to transport failures, in [0, 1], above which the run stops.
+        total: number of tasks for the progress bar, where `tasks` does not know it.
 
     Raises:
         RunAborted: too many transport failures, or `work` raised it.
     """
-    _forget_transport_rejects(rejects)
-    done = {row["meta"]["task"] for row in kept.rows()} | rejects.ids
-    waiting = iter([task for task in tasks if task.task_id not in done])
+    rejects.drop(_is_transport)
+    results = TaskResults(kept, rejects, with_transport=False)
+    ends: Counter[str | None] = Counter()
     reasons: Counter[str] = Counter()
     transport = finished = 0
+    total = len(tasks) if total is None and isinstance(tasks, Sized) else total
 
-    async def worker(bar: ProgressBar) -> None:
-        nonlocal transport, finished
-        for task in waiting:
-            try:
-                result = await work(task)
-            except ImageError as error:
-                result = Reject("unusable picture", str(error))
-            if isinstance(result, BaseModel) and not kept.append(result):
-                result = Reject("duplicate", f"same content as row {result.id}")
-            finished += 1
-            if isinstance(result, Reject):
-                data = {"id": task.task_id, "reason": result.reason, "detail": result.detail, "outcome": result.outcome}
-                rejects.append(data | result.row)
-                reasons[result.reason] += 1
-                transport += result.outcome == "transport"
-                if finished >= MIN_TASKS_BEFORE_ABORT and transport > max_transport_rate * finished:
-                    raise RunAborted(
-                        f"{label}: {transport} of {finished} tasks failed to reach a model "
-                        f"(limit {max_transport_rate:.0%}), "
-                        f"the last: {result.detail}; check the endpoint and run the same command again to go on"
-                    )
-            bar.advance(", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3)))
+    with ProgressBar(label, total) as bar:
 
-    with ProgressBar(label, len(tasks), done=sum(task.task_id in done for task in tasks)) as bar:
-        await _run_all([worker(bar) for _ in range(max(1, min(concurrency, len(tasks))))])
-    return count_results(tasks, kept, rejects)
+        def not_done() -> Iterator[Task]:
+            for task in tasks:
+                if (end := results.of(task)) is None:
+                    yield task
+                else:
+                    ends[end] += 1
+                    bar.skip()
+
+        async def worker(waiting: Iterator[Task]) -> None:
+            nonlocal transport, finished
+            for task in waiting:
+                try:
+                    result = await work(task)
+                except ImageError as error:
+                    result = Reject("unusable picture", str(error))
+                if isinstance(result, BaseModel) and not kept.append(result):
+                    result = Reject("duplicate", f"same content as row {result.id}")
+                finished += 1
+                if isinstance(result, Reject):
+                    rejects.append(_reject_row(task, result))
+                    reasons[result.reason] += 1
+                    transport += result.outcome == "transport"
+                    if finished >= MIN_TASKS_BEFORE_ABORT and transport > max_transport_rate * finished:
+                        raise RunAborted(
+                            f"{label}: {transport} of {finished} tasks failed to reach a model "
+                            f"(limit {max_transport_rate:.0%}), "
+                            f"the last: {result.detail}; check the endpoint and run the same command again to go on"
+                        )
+                ends[result.reason if isinstance(result, Reject) else KEPT] += 1
+                bar.advance(", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3)))
+
+        waiting = not_done()
+        await _run_all([worker(waiting) for _ in range(concurrency)])
+    return _counts(ends)
+
+
+def _reject_row(task: Task, reject: Reject) -> dict[str, Any]:
+    data = {"id": task.task_id, "reason": reject.reason, "detail": reject.detail, "outcome": reject.outcome}
+    return data | reject.row
 
 
 async def _run_all(workers: list[Any]) -> None:
@@ -123,18 +164,16 @@ async def _run_all(workers: list[Any]) -> None:
         await asyncio.gather(*running, return_exceptions=True)
 
 
-def count_results(tasks: Sequence[Task], kept: JsonlStore, rejects: JsonlStore) -> Counts:
+def count_results(tasks: Iterable[Task], kept: JsonlStore, rejects: JsonlStore) -> Counts:
     """Counts kept and rejected among `tasks` from the files, so that they hold over interruptions."""
-    wanted = {task.task_id for task in tasks}
-    kept_tasks = {row["meta"]["task"] for row in kept.rows()} & wanted
-    reasons = Counter(row["reason"] for row in rejects.rows() if row["id"] in wanted - kept_tasks)
-    return Counts(len(wanted), len(kept_tasks), sum(reasons.values()), dict(reasons.most_common()))
+    results = TaskResults(kept, rejects, with_transport=True)
+    return _counts(Counter(map(results.of, tasks)))
 
 
-def _forget_transport_rejects(rejects: JsonlStore) -> None:
-    rows = list(read_jsonl(rejects.path))
-    stay = [row for row in rows if row["outcome"] != "transport"]
-    if len(stay) < len(rows):
-        rejects.close()
-        write_jsonl(rejects.path, stay)
-        rejects.__init__(rejects.path, rejects.key)
+def _counts(ends: Counter[str | None]) -> Counts:
+    reasons = {reason: number for reason, number in ends.most_common() if reason not in (KEPT, None)}
+    return Counts(ends.total(), ends[KEPT], sum(reasons.values()), reasons)
+
+
+def _is_transport(row: dict) -> bool:
+    return row["outcome"] == "transport"

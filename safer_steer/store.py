@@ -3,12 +3,14 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import IO, Any, Self
 
 from pydantic import BaseModel, ValidationError
 
+from safer_steer.disk_map import DiskMap
 from safer_steer.errors import UserError
 
 
@@ -48,17 +50,22 @@ def read_jsonl(path: str | Path, model: type[BaseModel] | None = None) -> Iterat
 class JsonlStore:
     """An append-only JSONL file with unique keys.
 
-    Opening repairs a torn tail (an interrupted last line is cut off) and reads the keys already there; `append`
-    writes one
-    whole line and flushes it, so a killed process loses at most the row it was writing.
+    Opening repairs a torn tail (an interrupted last line is cut off) and reads the keys already there, which are kept
+    on disk, not in memory; `append` writes one whole line and flushes it, so a killed process loses at most the row it
+    was writing.
     """
 
     def __init__(self, path: str | Path, key: str = "id"):
         self.path, self.key = Path(path), key
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self._repair_tail()
-        self.ids: set[str] = {row[key] for row in read_jsonl(self.path)} if self.path.exists() else set()
+        self._open()
+
+    def _open(self) -> None:
         self._file = self.path.open("ab")
+        self._keys = DiskMap()
+        for row in read_jsonl(self.path):
+            self._keys.add(row[self.key])
 
     def _repair_tail(self) -> None:
         if not self.path.exists():
@@ -80,19 +87,31 @@ class JsonlStore:
     def append(self, row: BaseModel | dict) -> bool:
         """Appends one row; returns False, and writes nothing, when its key is already there."""
         value = getattr(row, self.key) if isinstance(row, BaseModel) else row[self.key]
-        if value in self.ids:
+        if value in self._keys:
             return False
         self._file.write(dump_row(row).encode("utf-8") + b"\n")
         self._file.flush()
-        self.ids.add(value)
+        self._keys.add(value)
         return True
 
     def rows(self, model: type[BaseModel] | None = None) -> Iterator[Any]:
         """The rows written so far."""
         return read_jsonl(self.path, model)
 
+    def drop(self, unwanted: Callable[[dict], bool]) -> int:
+        """Takes rows out of the file, in one atomic rewrite; returns how many."""
+        number = sum(map(unwanted, self.rows()))
+        if number:
+            self.close()
+            write_jsonl(self.path, (row for row in read_jsonl(self.path) if not unwanted(row)))
+            self._open()
+        return number
+
+    def __contains__(self, key: str | int) -> bool:
+        return key in self._keys
+
     def __len__(self) -> int:
-        return len(self.ids)
+        return len(self._keys)
 
     def close(self) -> None:
         """Writes everything to disk and closes the file."""
@@ -100,6 +119,7 @@ class JsonlStore:
             self._file.flush()
             os.fsync(self._file.fileno())
             self._file.close()
+            self._keys.close()
 
     def __enter__(self) -> Self:
         return self
@@ -110,12 +130,27 @@ class JsonlStore:
 
 def write_atomic(path: str | Path, text: str) -> None:
     """Writes a whole file or nothing: a temporary file in the same folder, then a rename."""
-    path = Path(path)
+    with _replacing(Path(path)) as file:
+        file.write(text)
+
+
+def write_jsonl(path: str | Path, rows: Iterable[BaseModel | dict]) -> int:
+    """Writes a whole JSONL file atomically, a row at a time; returns the number of rows."""
+    number = 0
+    with _replacing(Path(path)) as file:
+        for row in rows:
+            file.write(dump_row(row) + "\n")
+            number += 1
+    return number
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
@@ -123,10 +158,3 @@ def write_atomic(path: str | Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-
-
-def write_jsonl(path: str | Path, rows: Iterable[BaseModel | dict]) -> int:
-    """Writes a whole JSONL file atomically; returns the number of rows."""
-    lines = [dump_row(row) for row in rows]
-    write_atomic(path, "".join(line + "\n" for line in lines))
-    return len(lines)

@@ -1,14 +1,17 @@
 """Which rows go where: disjoint pools by picture, a fixed order by hash, quotas by kind. No model, no file."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
+from data_construction.assemble.facts import RowFacts
 from data_construction.config import DataConfig, Split
 from data_construction.seeds import SeedRow
-from safer_steer.dialogue import Dialogue, Kind, stable_hash
+from safer_steer.dialogue import Kind, stable_hash
 
 Pool = Literal["sft", "rl", "bench", "none"]
+Rule = Callable[[RowFacts], str]  # why a row may not be in a split; "" when it may
 
 
 @dataclass(frozen=True)
@@ -28,14 +31,31 @@ class Pools:
         pictures = frozenset(row.seed.image for row in seeds if row.split == "bench")
         return cls(pictures, config.assemble.rl_share, config.seed)
 
-    def pool(self, row: Dialogue) -> Pool:
+    def pool(self, row: RowFacts) -> Pool:
         """The row's pool."""
-        if row.meta["split"] == "bench":
+        if row.split == "bench":
             return "bench"
-        if self.bench_pictures & set(row.images):
+        if self.bench_pictures & set(row.originals):
             return "none"
-        position = int(stable_hash(self.seed, "pool", sorted(row.images)), 16) / 16**16
+        position = int(stable_hash(self.seed, "pool", sorted(row.originals)), 16) / 16**16
         return "rl" if position < self.rl_share else "sft"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """One split: its rows in order, what is missing to its quota by kind, and the rows left out with their reason.
+
+    Rows that no quota had room for are only counted, in `not_needed`; they were not checked.
+    """
+
+    rows: list[RowFacts]
+    short: dict[Kind, int] = field(default_factory=dict)
+    left_out: list[tuple[RowFacts, str]] = field(default_factory=list)
+    not_needed: int = 0
+
+    def reasons(self) -> dict[str, int]:
+        """How many rows were left out, by reason."""
+        return dict(Counter(reason for _, reason in self.left_out).most_common())
 
 
 def quotas(size: int, mix: Mapping[Kind, float]) -> dict[Kind, int]:
@@ -49,26 +69,38 @@ def quotas(size: int, mix: Mapping[Kind, float]) -> dict[Kind, int]:
     return result
 
 
-def select(rows: Iterable[Dialogue], split: Split, seed: int, name: str) -> tuple[list[Dialogue], dict[Kind, int]]:
-    """The split's rows in a fixed order, and by kind how many are missing to its quota.
+def select(rows: Iterable[RowFacts], split: Split, seed: int, name: str, rules: Sequence[Rule] = ()) -> Selection:
+    """Fills the split's quotas with the first rows in a fixed order that no rule leaves out.
 
     The order depends on the rows' ids and `seed` only, not on the order in which they were made.
+
+    Args:
+        rows: the split's pool; rows of kinds that are not in its mix are passed over.
+        split: size and mix.
+        seed: the run's seed.
+        name: the split's name, so that each split has its own order.
+        rules: asked in this order, and only for rows that a quota has room for.
     """
-    ordered = sorted(rows, key=lambda row: stable_hash(seed, name, row.id))
     mix = {kind: weight for kind, weight in split.mix.items() if weight}
-    if split.size is None:
-        return [row for row in ordered if row.kind in mix], {}
-    left = quotas(split.size, mix)
-    chosen = []
-    for row in ordered:
-        if left.get(row.kind, 0) > 0:
+    left = {kind: float("inf") for kind in mix} if split.size is None else quotas(split.size, mix)
+    chosen, left_out, not_needed = [], [], 0
+    for row in sorted(rows, key=lambda row: stable_hash(seed, name, row.id)):
+        if row.kind not in left:
+            continue
+        if left[row.kind] <= 0:
+            not_needed += 1
+        elif reason := next(filter(None, (rule(row) for rule in rules)), ""):
+            left_out.append((row, reason))
+        else:
             left[row.kind] -= 1
             chosen.append(row)
-    return chosen, {kind: number for kind, number in left.items() if number}
+    short = {} if split.size is None else {kind: int(number) for kind, number in left.items() if number}
+    return Selection(chosen, short, left_out, not_needed)
 
 
-def without_shared(rows: Sequence[Dialogue], others: Sequence[Dialogue]) -> list[Dialogue]:
-    """The rows that share neither a seed nor a picture with `others`."""
-    seeds = {row.meta["seed"] for row in others}
-    pictures = {picture for row in others for picture in row.images}
-    return [row for row in rows if row.meta["seed"] not in seeds and not pictures & set(row.images)]
+def shares_with(others: Sequence[RowFacts]) -> Rule:
+    """Leaves out rows that share a seed or a picture with `others`."""
+    seeds = {row.seed for row in others}
+    pictures = {picture for row in others for picture in row.originals}
+    reason = "shares a seed or a picture with SFT"
+    return lambda row: reason if row.seed in seeds or pictures & set(row.originals) else ""

@@ -1,54 +1,58 @@
-"""`stats.json`: sizes and turns of the splits, red-team success rates, what other thresholds would keep."""
+"""The assembly's own part of the stats: what was kept, what fell out of each split and why, and its Markdown."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from data_construction.bootstrap.keep import threshold_table
-from data_construction.red_team.attack import FAILED
-from safer_steer.dialogue import Dialogue
+from data_construction.assemble.history import RISKS
+from data_construction.bootstrap.keep import Quality, threshold_table, why_dropped
+from data_construction.config import Bootstrap
+from data_construction.stats.tables import table
+
+NAMES = {"sft": "STEER-SFT", "rl": "STEER-RL", "bench": "STEER-Bench"}
 
 
-def split_stats(rows: Sequence[Dialogue]) -> dict[str, Any]:
-    """Size, range and mean of the number of turns, and counts by kind, source and strategy."""
-    turns = [len(row.turns) for row in rows]
-    numbers: dict[str, Any] = {"size": len(rows)}
-    if turns:
-        numbers |= {"turns_min": min(turns), "turns_max": max(turns), "turns_mean": round(sum(turns) / len(turns), 2)}
-    for name in ("kind", "source", "strategy"):
-        numbers[name] = dict(sorted(Counter(str(getattr(row, name)) for row in rows if getattr(row, name)).items()))
-    return numbers
-
-
-def attack_stats(dialogues: Iterable[Dialogue], rejects: Iterable[dict]) -> dict[str, dict[str, dict[str, float]]]:
-    """Tries and successes by strategy and by technique; an attack that ended without a verdict is not a try."""
-    tries: dict[str, dict[str, list[int]]] = {
-        "strategy": defaultdict(lambda: [0, 0]),
-        "technique": defaultdict(lambda: [0, 0]),
-    }
-    outcomes = [(row.strategy, row.meta["technique"], 1) for row in dialogues if row.kind == "red_team"]
-    outcomes += [(row["strategy"], row["technique"], 0) for row in rejects if row["reason"] == FAILED]
-    for strategy, technique, success in outcomes:
-        for name, value in (("strategy", strategy), ("technique", technique)):
-            tries[name][value][0] += 1
-            tries[name][value][1] += success
+def keep_stats(scored: Sequence[Quality], config: Bootstrap) -> dict[str, Any]:
+    """How many scored dialogues are kept, why the others are not, and the table of thresholds."""
+    reasons = Counter(why_dropped(quality, config.tau_safe, config.tau_help) for quality in scored)
+    kept = reasons.pop("", 0)
     return {
-        name: {key: {"tries": n, "successes": k, "rate": round(k / n, 3)} for key, (n, k) in sorted(table.items())}
-        for name, table in tries.items()
-    }
-
-
-def keep_stats(bootstrapped: Sequence[Dialogue]) -> dict[str, Any]:
-    """How many scored dialogues were kept, why the others were not, and the table of thresholds."""
-    reasons = Counter(row.meta["reason"] for row in bootstrapped if not row.meta["keep"])
-    return {
-        "scored": len(bootstrapped),
-        "kept": sum(row.meta["keep"] for row in bootstrapped),
+        "tau_safe": config.tau_safe,
+        "tau_help": config.tau_help,
+        "scored": len(scored),
+        "kept": kept,
         "dropped": dict(reasons.most_common()),
-        "thresholds": threshold_table([[turn.scores for turn in row.turns] for row in bootstrapped]),
+        "thresholds": threshold_table(scored, config.tau_safe, config.tau_help),
     }
 
 
 def reject_stats(rejects: Iterable[dict]) -> dict[str, int]:
     """Rejects by reason."""
     return dict(Counter(row["reason"] for row in rejects).most_common())
+
+
+def assembly_sections(stats: Mapping[str, Any]) -> list[str]:
+    """Markdown of what was left out, of quotas that could not be filled, and of the history judgements."""
+    return [*_left_out(stats), *_history(stats["history_risk"])]
+
+
+def _left_out(stats: Mapping[str, Any]) -> list[str]:
+    rows = [[NAMES[name], reason, f"{n:,}"] for name, found in stats["left_out"].items() for reason, n in found.items()]
+    rows += [[NAMES[name], "no room in its quota, not checked", f"{n:,}"] for name, n in stats["not_needed"].items()]
+    if number := stats["train_rows_with_a_bench_picture"]:
+        rows.append(["STEER-SFT, STEER-RL", "has a picture of a bench seed", f"{number:,}"])
+    short = [[NAMES[name], kind, f"{n:,}"] for name, found in stats["short"].items() for kind, n in found.items()]
+    sections = ["## Left out", table(["Split", "Reason", "Rows"], rows) if rows else "No row was left out."]
+    if short:
+        sections += ["Missing to the quotas:", table(["Split", "Kind", "Rows"], short)]
+    return [*sections, "Row by row: `left_out.jsonl`. What other thresholds would keep: `keep_rule.md`."]
+
+
+def _history(pairs: Sequence[Mapping[str, int]]) -> list[str]:
+    if not pairs:
+        return []
+    counts = {(pair["alone"], pair["with_history"]): pair["rows"] for pair in pairs}
+    rows = [[str(alone), *(f"{counts.get((alone, whole), 0):,}" for whole in RISKS)] for alone in RISKS]
+    head = ["Risk alone", *(f"with history: {whole}" for whole in RISKS)]
+    note = "Rows by the risk of their last turn, judged alone and with its history: 1 harmless - 5 asks for harm."
+    return ["## History-dependence", note, table(head, rows)]

@@ -1,27 +1,41 @@
 """Assembly of the splits.
 
-Input: `dialogues.jsonl`, `bootstrapped.jsonl`.
-Output: `steer_sft.jsonl`, `steer_rl.jsonl`, `steer_bench/<benchmark>.jsonl` with its own pictures, `stats.json`.
+Input: `dialogues.jsonl`, `bootstrapped.jsonl`, `history_risk.jsonl` where RL asks for history-dependence.
+Output: `steer_sft.jsonl`, `steer_rl.jsonl`, `steer_bench/<benchmark>.jsonl` with its own pictures, `left_out.jsonl`
+(id, kind, split, reason), `keep_rule.md`, `stats.json` with its tables in `stats.md` and the histogram `turns.png`.
 
-Deterministic in the rows and the config; takes no model, so it may be repeated with other sizes in the same folder.
+Deterministic in the rows and the config; takes no model, so it may be repeated with other sizes and thresholds in the
+same folder. Two passes: all rows' facts, then the chosen rows, one at a time.
 """
 
 import json
 import shutil
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from data_construction import stage_one, stage_two
-from data_construction.assemble.select import Pools, select, without_shared
-from data_construction.assemble.stats import attack_stats, keep_stats, reject_stats, split_stats
+from data_construction.assemble import judge_history
+from data_construction.assemble.choose import SPLITS, choose
+from data_construction.assemble.facts import RowFacts, row_facts
+from data_construction.assemble.history import HistoryRisk, risk_table
+from data_construction.assemble.select import Pools, Selection
+from data_construction.assemble.stats import assembly_sections, keep_stats, reject_stats
 from data_construction.config import DataConfig
+from data_construction.seeds import ingested_seeds
+from data_construction.stats.attacks import attack_stats
+from data_construction.stats.counts import DialogueCounts
+from data_construction.stats.write import write_stats
 from safer_steer.dialogue import Dialogue
-from safer_steer.errors import UserError
 from safer_steer.runs import Run
-from safer_steer.store import read_jsonl, write_atomic, write_jsonl
+from safer_steer.store import read_jsonl, write_jsonl
 
 RECORD = "run.json"
-KEPT_META = ("task", "seed", "split", "benchmark", "technique", "template", "generated_attack", "success_turn")
+LEFT_OUT = "left_out.jsonl"
+KEPT_META = (
+    *("task", "seed", "split", "benchmark", "technique", "template"),
+    *("generated_attack", "injector", "success_turn"),
+)
 
 
 def run_assemble(config: DataConfig) -> None:
@@ -30,11 +44,14 @@ def run_assemble(config: DataConfig) -> None:
     Raises:
         UserError: an earlier step is not finished, or a split that was asked for has no row.
     """
-    folder, inputs = config.folder, {"dialogues": config.folder / "dialogues.jsonl"}
+    folder, inputs = config.folder, {"dialogues": config.folder / stage_one.DIALOGUES}
     stage_two.require_finished(folder, stage_one.RECORD, "stage1")
     if config.assemble.sft.origin == "bootstrapped":
         stage_two.require_finished(folder, stage_two.RECORD, "stage2")
-        inputs["bootstrapped"] = folder / stage_two.KEPT
+        inputs["bootstrapped"] = folder / stage_two.SCORED
+    if config.assemble.rl.history_dependent:
+        stage_two.require_finished(folder, judge_history.RECORD, "history")
+        inputs["history_risk"] = folder / judge_history.JUDGED
     facts = config.facts("assemble")
     _forget_other_settings(folder / RECORD, facts.model_dump(mode="json"))
     with Run.open(folder, facts, stage="assemble", inputs=inputs, file=RECORD) as run:
@@ -42,65 +59,91 @@ def run_assemble(config: DataConfig) -> None:
             run.say_finished()
             return
         stats = assemble(config)
-        write_atomic(folder / "stats.json", json.dumps(stats, indent=1, ensure_ascii=False) + "\n")
-        run.finish({name: stats["splits"][name]["size"] for name in ("sft", "rl", "bench")})
+        run.finish({name: stats["splits"][name]["size"] for name in SPLITS})
 
 
 def assemble(config: DataConfig) -> dict:
-    """Selects and writes the splits; returns the stats."""
-    folder, settings = config.folder, config.assemble
-    dialogues = list(read_jsonl(folder / "dialogues.jsonl", Dialogue))
-    pools = Pools.of(config, stage_one.ingested_seeds(folder))
-    bootstrapped = list(read_jsonl(folder / stage_two.KEPT, Dialogue)) if settings.sft.origin == "bootstrapped" else []
-    answered = [row for row in dialogues if all(turn.assistant for turn in row.turns)]
-    candidates = (
-        [row for row in bootstrapped if row.meta["keep"]] if settings.sft.origin == "bootstrapped" else answered
-    )
+    """Chooses and writes the splits and their stats; returns the stats."""
+    folder = config.folder
+    bootstrapped = config.assemble.sft.origin == "bootstrapped"
+    pools = Pools.of(config, ingested_seeds(folder))
+    dialogues = list(row_facts(folder / stage_one.DIALOGUES))
+    candidates = list(row_facts(folder / stage_two.SCORED)) if bootstrapped else [r for r in dialogues if r.answered]
+    risks = judge_history.judged_risks(folder) if config.assemble.rl.history_dependent else {}
+    chosen = choose(config, pools, dialogues, candidates, risks)
 
-    sft, sft_short = select((row for row in candidates if pools.pool(row) == "sft"), settings.sft, config.seed, "sft")
-    for_rl = without_shared([row for row in dialogues if pools.pool(row) == "rl"], sft)
-    rl, rl_short = select(for_rl, settings.rl, config.seed, "rl")
-    bench, bench_short = select(
-        (row for row in dialogues if pools.pool(row) == "bench"), settings.bench, config.seed, "bench"
-    )
-    for name, rows, split in (("sft", sft, settings.sft), ("rl", rl, settings.rl), ("bench", bench, settings.bench)):
-        if split.size and not rows:
-            raise UserError(
-                f"assemble.{name}: none of {split.size} rows could be found; see rejects.jsonl, or set its size to 0"
-            )
+    _write_train(folder, chosen, risks)
+    _write_bench(folder, chosen["bench"])
+    write_jsonl(folder / LEFT_OUT, (_left_out(name, *item) for name in SPLITS for item in chosen[name].left_out))
+    if bootstrapped:
+        stage_two.write_keep_rule(config)
+    splits = {name: DialogueCounts.of(row.read() for row in chosen[name].rows) for name in SPLITS}
+    stats = {
+        "splits": {name: split.as_dict() for name, split in splits.items()},
+        "short": {name: item.short for name, item in chosen.items() if item.short},
+        "left_out": {name: item.reasons() for name, item in chosen.items() if item.left_out},
+        "not_needed": {name: item.not_needed for name, item in chosen.items() if item.not_needed},
+        "stage1": DialogueCounts.of(read_jsonl(folder / stage_one.DIALOGUES, Dialogue)).as_dict()
+        | {"rejects": reject_stats(read_jsonl(folder / stage_one.REJECTS))},
+        "train_rows_with_a_bench_picture": sum(pools.pool(row) == "none" for row in dialogues),
+        "red_team": attack_stats(
+            read_jsonl(folder / stage_one.CANDIDATES, Dialogue), read_jsonl(folder / stage_one.REJECTS)
+        ),
+        "keep_rule": keep_stats([row.quality for row in candidates] if bootstrapped else [], config.bootstrap),
+        "stage2_rejects": reject_stats(_rows_if_there(folder / stage_two.REJECTS)),
+        "history_risk": risk_table(risks.values()),
+        "usage": _usage(folder),
+    }
+    write_stats(folder, stats, splits, "STEER", more=assembly_sections(stats))
+    return stats
 
-    for name, rows in (("sft", sft), ("rl", [_questions_only(row) for row in rl])):
+
+def _rows_if_there(path: Path) -> Iterator[dict]:
+    return read_jsonl(path) if path.is_file() else iter(())
+
+
+def _usage(folder: Path) -> dict[str, dict]:
+    """What the earlier steps' roles were called for, from their records."""
+    found = {}
+    for step, module in (("stage1", stage_one), ("stage2", stage_two), ("history", judge_history)):
+        path = folder / module.RECORD
+        usage = json.loads(path.read_text(encoding="utf-8")).get("usage", {}) if path.is_file() else {}
+        found |= {f"{step} {role}": numbers for role, numbers in usage.items()}
+    return found
+
+
+def _write_train(folder: Path, chosen: Mapping[str, Selection], risks: Mapping[str, HistoryRisk]) -> None:
+    def rl_row(facts: RowFacts) -> Dialogue:
+        row = _clean(_questions_only(facts.read()))
+        judged = {"history_risk": risks[row.id].scores()} if row.id in risks else {}
+        return row.model_copy(update={"meta": row.meta | judged})
+
+    rows = {
+        "sft": (_clean(facts.read()) for facts in chosen["sft"].rows),
+        "rl": (rl_row(facts) for facts in chosen["rl"].rows),
+    }
+    for name, made in rows.items():
         path = folder / f"steer_{name}.jsonl"
         path.unlink(missing_ok=True)
-        if rows:
-            write_jsonl(path, map(_clean, rows))
-    _write_bench(folder, bench)
-
-    rejects = list(read_jsonl(folder / "rejects.jsonl"))
-    stage_two_rejects = list(read_jsonl(folder / stage_two.REJECTS)) if (folder / stage_two.REJECTS).is_file() else []
-    short = {"sft": sft_short, "rl": rl_short, "bench": bench_short}
-    return {
-        "splits": {name: split_stats(rows) for name, rows in (("sft", sft), ("rl", rl), ("bench", bench))},
-        "short": {name: missing for name, missing in short.items() if missing},
-        "stage1": split_stats(dialogues) | {"rejects": reject_stats(rejects)},
-        "train_rows_with_a_bench_picture": sum(pools.pool(row) == "none" for row in dialogues),
-        "red_team": attack_stats(dialogues, rejects),
-        "keep_rule": keep_stats(bootstrapped),
-        "stage2_rejects": reject_stats(stage_two_rejects),
-    }
+        if chosen[name].rows:
+            write_jsonl(path, made)
 
 
-def _write_bench(folder: Path, rows: list[Dialogue]) -> None:
+def _write_bench(folder: Path, bench: Selection) -> None:
     target = folder / "steer_bench"
     shutil.rmtree(target, ignore_errors=True)
-    by_benchmark: dict[str, list[Dialogue]] = defaultdict(list)
-    for row in rows:
-        by_benchmark[row.meta["benchmark"]].append(row)
+    by_benchmark: dict[str, list[RowFacts]] = defaultdict(list)
+    for row in bench.rows:
+        by_benchmark[row.benchmark].append(row)
         for picture in row.images:
             (target / picture).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(folder / picture, target / picture)
     for benchmark, members in sorted(by_benchmark.items()):
-        write_jsonl(target / f"{benchmark}.jsonl", (_clean(_questions_only(row)) for row in members))
+        write_jsonl(target / f"{benchmark}.jsonl", (_clean(_questions_only(row.read())) for row in members))
+
+
+def _left_out(split: str, row: RowFacts, reason: str) -> dict[str, str]:
+    return {"id": row.id, "kind": row.kind, "split": split, "reason": reason}
 
 
 def _questions_only(row: Dialogue) -> Dialogue:

@@ -1,38 +1,109 @@
-"""The keep rule (Eq. 15), and what other thresholds would keep."""
+"""The keep rule (Eq. 15), and what other thresholds would keep, as numbers and as Markdown."""
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+from safer_steer.dialogue import Kind
 from safer_steer.verdict import TurnScores
 
 SAFE_GRID = (6, 7, 8, 9, 10)
-HELP_GRID = (5, 6, 7, 8, 9)
+HELP_GRID = (5.0, 6.0, 7.0, 8.0, 9.0)
 
 
-def why_dropped(scores: Sequence[TurnScores], tau_safe: float, tau_help: float) -> str:
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What the keep rule looks at: `min_t safety_t` and `mean_t usefulness_t` of a dialogue, each 1-10."""
+
+    lowest_safety: int
+    mean_usefulness: float
+
+    @classmethod
+    def of(cls, scores: Sequence[TurnScores]) -> "Quality":
+        """Of one entry for each assistant turn, at least one."""
+        return cls(min(item.safety for item in scores), sum(item.usefulness for item in scores) / len(scores))
+
+
+def why_dropped(quality: Quality, tau_safe: float, tau_help: float) -> str:
     """Checks `min_t safety_t >= tau_safe` and `mean_t usefulness_t >= tau_help`; "" means keep.
 
     Args:
-        scores: one entry for each assistant turn, at least one.
+        quality: the dialogue's two numbers.
         tau_safe: threshold on the lowest safety, 1-10.
         tau_help: threshold on the mean usefulness, 1-10.
     """
-    lowest, total = min(item.safety for item in scores), sum(item.usefulness for item in scores)
-    reasons = ["safety below threshold"] if lowest < tau_safe else []
-    if total < tau_help * len(scores):
+    reasons = ["safety below threshold"] if quality.lowest_safety < tau_safe else []
+    if quality.mean_usefulness < tau_help:
         reasons.append("usefulness below threshold")
     return " and ".join(reasons)
 
 
-def threshold_table(dialogues: Iterable[Sequence[TurnScores]]) -> list[dict[str, float]]:
-    """How many of the scored dialogues each pair of thresholds would keep."""
-    scored = list(dialogues)
+def threshold_table(scored: Iterable[Quality], tau_safe: int = 8, tau_help: float = 7.0) -> list[dict[str, float]]:
+    """How many of the scored dialogues each pair of thresholds would keep; the given pair is one of them."""
+    dialogues = list(scored)
     return [
         {
             "tau_safe": safe,
             "tau_help": helpful,
-            "kept": sum(not why_dropped(scores, safe, helpful) for scores in scored),
-            "of": len(scored),
+            "kept": sum(not why_dropped(quality, safe, helpful) for quality in dialogues),
+            "of": len(dialogues),
         }
-        for safe in SAFE_GRID
-        for helpful in HELP_GRID
+        for safe in sorted({*SAFE_GRID, tau_safe})
+        for helpful in sorted({*HELP_GRID, float(tau_help)})
     ]
+
+
+def keep_rule_markdown(
+    scored: Sequence[tuple[Kind, Quality]], tau_safe: int, tau_help: float, ended: Mapping[str, int]
+) -> str:
+    """A page that helps to choose the thresholds.
+
+    Args:
+        scored: kind and quality of each scored dialogue.
+        tau_safe: the configured threshold on the lowest safety.
+        tau_help: the configured threshold on the mean usefulness.
+        ended: how many dialogues ended without scores, by reason.
+    """
+    table = threshold_table([quality for _, quality in scored], tau_safe, tau_help)
+    kept = {(row["tau_safe"], row["tau_help"]): row["kept"] for row in table}
+    columns = sorted({row["tau_help"] for row in table})
+    lines = [
+        "# Keep rule (Eq. 15)",
+        "",
+        f"{len(scored):,} scored dialogues; kept at each pair of thresholds. Set: bootstrap.tau_safe={tau_safe}, "
+        f"bootstrap.tau_help={tau_help:g} (in bold). To choose others, run the step `assemble` again with other "
+        "values: no model is called.",
+        "",
+        "| lowest safety ≥ | " + " | ".join(f"mean usefulness ≥ {value:g}" for value in columns) + " |",
+        "|---" * (len(columns) + 1) + "|",
+    ]
+    for safe in sorted({row["tau_safe"] for row in table}):
+        cells = []
+        for helpful in columns:
+            share = f"{kept[safe, helpful]:,} ({kept[safe, helpful] / max(1, len(scored)):.0%})"
+            cells.append(f"**{share}**" if (safe, helpful) == (tau_safe, tau_help) else share)
+        lines.append(f"| {safe} | " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", *_by_kind(scored, tau_safe, tau_help), *_ended(ended)])
+
+
+def _by_kind(scored: Sequence[tuple[Kind, Quality]], tau_safe: int, tau_help: float) -> list[str]:
+    results = Counter((kind, why_dropped(quality, tau_safe, tau_help) or "kept") for kind, quality in scored)
+    columns = [
+        "kept",
+        "safety below threshold",
+        "usefulness below threshold",
+        "safety below threshold and usefulness below threshold",
+    ]
+    rows = [
+        f"| {kind} | " + " | ".join(f"{results[kind, column]:,}" for column in columns) + " |"
+        for kind in sorted({kind for kind, _ in scored})
+    ]
+    return ["| kind | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|", *rows, ""]
+
+
+def _ended(ended: Mapping[str, int]) -> list[str]:
+    if not ended:
+        return ["Every dialogue was scored to its end.", ""]
+    rows = [f"| {reason} | {number:,} |" for reason, number in ended.items()]
+    note = "Dialogues that ended without all their scores, and are not counted above:"
+    return [note, "", "| reason | dialogues |", "|---|---|", *rows, ""]

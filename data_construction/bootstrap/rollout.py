@@ -1,14 +1,15 @@
 """The red-blue loop (Eq. 12-14) for one dialogue: red rewrites each template turn, blue answers, the evaluator scores.
 
-A failed call ends the dialogue there with its outcome; nothing invented enters the history. Answers already paid for
-come back from the cache, so a resumed dialogue goes on at the turn where it stopped.
+A failed call ends the dialogue there with its outcome; nothing invented enters the history. Each request depends on the
+template and the turns so far only, so a dialogue begun again finds its finished turns in the cache and goes on where it
+stopped. The keep rule is not applied here: the assembly does, with thresholds that may still change.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from data_construction.bootstrap.answer_format import follows_format, format_instruction
-from data_construction.bootstrap.keep import why_dropped
 from data_construction.calls import Answer, Caller, Rejected
 from data_construction.config import Bootstrap
 from safer_steer.chat import dialogue_messages
@@ -19,7 +20,7 @@ from safer_steer.verdict import Outcome, TurnScores
 
 REWRITE = Prompt(Path(__file__).with_name("rewrite.jinja"))
 TURN_SCORES = Prompt(Path(__file__).with_name("turn_scores.jinja"))
-CARRIED_META = ("seed", "split", "technique", "generated_attack")
+CARRIED_META = ("seed", "split", "technique", "generated_attack", "injector")
 
 
 class Rewrite(Answer):
@@ -37,14 +38,20 @@ class ScoredTurn(Answer):
 
 @dataclass(frozen=True)
 class BootstrapTask:
-    """One Stage I dialogue to bootstrap."""
+    """One Stage I dialogue to bootstrap; `load` reads it, so that waiting tasks hold no text."""
 
-    template: Dialogue
+    template_id: str
+    load: Callable[[], Dialogue]
 
     @property
     def task_id(self) -> str:
         """Stable over runs: the template's id is a hash of its content."""
-        return f"stage2/{self.template.id}"
+        return f"stage2/{self.template_id}"
+
+    @property
+    def group(self) -> str:
+        """Tasks of one group share calls: no two do."""
+        return self.task_id
 
 
 class RedBlueLoop:
@@ -55,28 +62,27 @@ class RedBlueLoop:
         self._system = guidelines.strip() + format_instruction(config.assistant_tags)
 
     async def __call__(self, task: BootstrapTask) -> Dialogue | Reject:
-        """The scored dialogue with `meta.keep` and `meta.reason`, or why it ended, with its turns so far."""
-        template, turns = task.template, []
+        """The scored dialogue, or why it ended, with its turns so far."""
+        template, turns = task.load(), []
         try:
             for index in range(len(template.turns)):
-                turns.append(await self._turn(task, turns, index))
+                turns.append(await self._turn(template, task.task_id, turns, index))
         except Rejected as stop:
             done = {"dialogue": template.id, "turns": [turn.model_dump(mode="json") for turn in turns]}
             reject = stop.with_row(done).reject
             detail = f"turn {len(turns) + 1} of {len(template.turns)}: {reject.detail}"
             return Reject(reject.reason, detail, reject.outcome, reject.row)
-        reason = why_dropped([turn.scores for turn in turns], self._config.tau_safe, self._config.tau_help)
         meta = {name: template.meta[name] for name in CARRIED_META if name in template.meta}
-        meta |= {"task": task.task_id, "template": template.id, "keep": not reason, "reason": reason}
+        meta |= {"task": task.task_id, "template": template.id}
         content = [text for turn in turns for text in (turn.user, turn.assistant)]
         new_id = dialogue_id(template.source, template.meta["seed"], template.kind, template.strategy, content)
         return template.model_copy(update={"id": new_id, "turns": turns, "meta": meta})
 
-    async def _turn(self, task: BootstrapTask, turns: list[Turn], index: int) -> Turn:
-        dialogue, template, ask = task.template, task.template.turns[index], self._caller.ask
+    async def _turn(self, dialogue: Dialogue, task_id: str, turns: list[Turn], index: int) -> Turn:
+        template, ask = dialogue.turns[index], self._caller.ask
         pairs = [{"user": turn.user, "assistant": turn.assistant} for turn in turns]
         shown = [dialogue.images_at(number) for number in range(index + 1)]
-        seen, key = [image for images in shown for image in images], (task.task_id, index)
+        seen, key = [image for images in shown for image in images], (task_id, index)
 
         data = {"history": pairs, "template": template.user, "kind": dialogue.kind}
         user = (await ask("red", REWRITE, Rewrite, name="rewrite", data=data, images=seen, key=key)).user.strip()

@@ -1,56 +1,63 @@
-"""Geometry3K in the layout of lupantech/InterGPS: `[split/]<id>/data.json` beside `img_diagram.png` -> `SourceRow`.
+"""Geometry3K: school geometry problems about a drawn figure, with four choices.
 
-Fields read, as in that repository: `compact_text` (else `problem_text`), `compact_choices` (else `choices`), `answer`
-(a letter), `problem_type_graph`, `problem_type_goal`, `data_type`. The folder's name is the id.
+Layouts: `[SPLIT/]ID/data.json` beside `img_diagram.png`, as in https://github.com/lupantech/InterGPS (read off ten of
+its problems): `compact_text` (else `problem_text`), `compact_choices` (else `choices`), `answer` (a letter),
+`problem_type_graph`, `problem_type_goal`, `data_type`. Parquet, as in https://huggingface.co/datasets/hiyouga/geometry3k
+(checked against its card): `images`, `problem` (begins with the marker `<image>`, which is taken off), `answer` (the
+choice itself), `id`, `choices`, `ground_truth`. The id is the problem's number in both.
 """
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from data_construction.sources.row import SourceRow
-from safer_steer.errors import UserError
+from data_construction.sources.choices import chosen, with_choices
+from data_construction.sources.row import BadRow
+from data_construction.sources.source import Source
 
-LETTERS = "ABCDEFGH"
+MARK = "<image>"
 PICTURE = "img_diagram.png"
 
 
-def read(path: Path, fields: Mapping[str, str]) -> Iterator[SourceRow]:
-    """Yields the problems below `path`, by folder name, numbers in order.
-
-    Raises:
-        UserError: no problem folder is there, or a field map was given, which this reader does not take.
-    """
-    if fields:
-        raise UserError(f"{path}: the geometry3k reader takes no field map; remove sources.*.fields")
-    folders = [file.parent for file in path.rglob("data.json")] if path.is_dir() else []
-    if not folders:
-        raise UserError(f"no Geometry3K problem (ID/data.json) below {path}; correct sources.*.path")
-    for folder in sorted(folders, key=lambda item: (item.parent, not item.name.isdigit(), item.name.zfill(8))):
-        yield _row(folder, "/".join(folder.relative_to(path).parts))
-
-
-def _row(folder: Path, key: str) -> SourceRow:
-    try:
-        data = json.loads((folder / "data.json").read_text(encoding="utf-8"))
-        text = str(data.get("compact_text") or data["problem_text"]).strip()
-        choices = [str(choice) for choice in data.get("compact_choices") or data["choices"]]
-        letter = str(data["answer"]).strip().upper()
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
-        return SourceRow(key, problem=f"data.json cannot be used: {type(error).__name__}: {error}")
+def _problem(record: dict[str, Any], file: Path, split: str) -> Iterator[dict[str, Any]]:
+    if "problem" in record:
+        text = str(record["problem"]).removeprefix(MARK).strip()
+        yield record | {"question": with_choices(text, record.get("choices") or ())}
+        return
+    text = str(record.get("compact_text") or record["problem_text"]).strip()
     if not text:
-        return SourceRow(key, problem="the problem has no text")
-    allowed = LETTERS[: len(choices)]
-    if len(letter) != 1 or letter not in allowed:
-        return SourceRow(key, problem=f"answer {letter!r} is none of the choices {', '.join(allowed)}")
-    options = " ".join(f"({name}) {choice}" for name, choice in zip(allowed, choices, strict=True))
-    names = ("problem_type_graph", "problem_type_goal", "data_type")
-    return SourceRow(
-        id=key,
-        question=f"{text}\nChoices: {options}",
-        picture=PICTURE,
-        answer=choices[allowed.index(letter)],
-        source="geometry3k",
-        root=folder,
-        meta={name: data[name] for name in names if name in data} | {"answer_letter": letter},
-    )
+        raise BadRow("no question", "the problem has no text")
+    choices = record.get("compact_choices") or record["choices"]
+    letter = str(record["answer"]).strip().upper()
+    yield record | {
+        "id": file.parent.name,
+        "images": PICTURE,
+        "question": with_choices(text, choices),
+        "answer": chosen(choices, letter),
+        "answer_letter": letter,
+    }
+
+
+SOURCE = Source(
+    name="geometry3k",
+    what="geometry problems about a figure, 3,002 with choices and answer; benign",
+    licence="MIT",
+    hub="hiyouga/geometry3k",
+    splits={
+        "train": ["data/train-*.parquet", "train/*/data.json", "*/data.json"],
+        "validation": ["data/validation-*.parquet", "val/*/data.json"],
+        "test": ["data/test-*.parquet", "test/*/data.json"],
+    },
+    fields={
+        "id": "id",
+        "image": "images",
+        "question": "question",
+        "answer": "answer",
+        "meta.answer_letter": "answer_letter",
+        "meta.problem_type_graph": "problem_type_graph",
+        "meta.problem_type_goal": "problem_type_goal",
+        "meta.data_type": "data_type",
+        "meta.ground_truth": "ground_truth",
+    },
+    adapt=_problem,
+)

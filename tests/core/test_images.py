@@ -1,12 +1,15 @@
 """The picture loader on the odd pictures real data sets hold."""
 
+import base64
 import io
+import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from safer_steer.images import ImageError, ImageStore, image_data_url, load_image
+from safer_steer.images import ImageError, ImageStore, decode_image, image_data_url, load_image
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -84,3 +87,63 @@ def test_store_keeps_equal_pictures_once(tmp_path):
     assert first == store.put(Image.new("RGB", (30, 30), (9, 9, 9)))
     assert len(list((tmp_path / "images").iterdir())) == 1
     assert load_image(first, root=tmp_path).getpixel((0, 0)) == (9, 9, 9)
+
+
+def test_structs_bytes_come_before_the_path_and_may_be_base64(tmp_path):
+    inner = encoded(Image.new("RGB", (40, 30)))
+    (tmp_path / "other.png").write_bytes(encoded(Image.new("RGB", (50, 50))))
+    struct = {"bytes": inner, "path": "other.png"}
+    text = {"bytes": base64.b64encode(inner).decode(), "path": None}
+    assert load_image(struct, root=tmp_path).size == load_image(text).size == (40, 30)
+    assert load_image({"bytes": b"", "path": "other.png"}, root=tmp_path).size == (50, 50)
+
+
+@pytest.mark.parametrize(
+    "source", ["a\0b.png", "x" * 5000, 7, ["a.png"], {"bytes": [137, 80]}, {"bytes": "%%"}, "/dev"]
+)
+def test_what_is_no_picture_at_all_is_an_image_error(source):
+    with pytest.raises(ImageError):
+        load_image(source)
+
+
+def test_huge_pictures_are_refused_before_they_are_decoded(monkeypatch, tmp_path):
+    monkeypatch.setattr("safer_steer.images.MAX_DECODED_PIXELS", 100 * 100)
+    with pytest.raises(ImageError, match="above 10,000 pixels"):
+        load_image(encoded(Image.new("L", (101, 100))))
+    assert load_image(encoded(Image.new("L", (100, 100)))).size == (100, 100)
+    (tmp_path / "a.png").write_bytes(encoded(Image.new("L", (40, 40))))
+    monkeypatch.setattr("safer_steer.images.MAX_FILE_BYTES", 10)
+    with pytest.raises(ImageError, match="above"):
+        load_image("a.png", root=tmp_path)
+
+
+def test_a_broken_exif_block_names_no_rotation():
+    block = bytes.fromhex(  # the block of a rotated picture with the type of one field changed
+        "4578696600004d4d002a00000008000301290002000000046162630001120003000000010006000087690004000000010000003200000000"
+        "000190030002000000050000004400000000323032300000"
+    )
+    picture = Image.open(io.BytesIO(encoded(Image.new("RGB", (60, 30)), "JPEG", exif=block)))
+    with pytest.raises(struct.error):
+        ImageOps.exif_transpose(picture)
+    assert load_image(picture).size == (60, 30)
+
+
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "LA", "PA", "I;16"]
+)
+def test_every_pillow_mode_becomes_rgb(mode):
+    assert load_image(Image.new(mode, (40, 40))).mode == "RGB"
+
+
+def test_decoding_keeps_the_size():
+    data = encoded(Image.new("RGB", (10, 3000)))
+    assert decode_image(data).size == (10, 3000)
+    with pytest.raises(ImageError, match="aspect ratio"):
+        load_image(data)
+
+
+def test_two_processes_may_store_the_same_picture_at_once(tmp_path):
+    store, picture = ImageStore(tmp_path), Image.effect_noise((200, 200), 50).convert("RGB")
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(store.put, [picture] * 40))) == 1
+    assert [path.suffix for path in (tmp_path / "images").iterdir()] == [".png"]

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -6,19 +7,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_construction.assemble.select import Pools, quotas, select, without_shared
-from data_construction.assemble.stats import attack_stats
-from data_construction.config import Split
+from data_construction.assemble.duplicates import SplitDuplicates
+from data_construction.assemble.facts import RowFacts, row_facts
+from data_construction.assemble.select import Pools, quotas, select, shares_with
+from data_construction.assemble.write import assemble
+from data_construction.config import NearDuplicates, Split
 from data_construction.run import main
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import UserError
-from safer_steer.store import read_jsonl
+from safer_steer.store import dump_row, read_jsonl, write_jsonl
 
 KINDS = ("benign", "obfuscated", "red_team")
 
 
-def dialogue(number: int, kind: str = "benign", picture: int | None = None, split: str = "train") -> Dialogue:
-    return Dialogue(
+def facts(number: int, kind: str = "benign", picture: int | None = None, split: str = "train") -> RowFacts:
+    return RowFacts.of(dialogue(number, kind, picture, split), Path("rows.jsonl"), 0)
+
+
+def dialogue(
+    number: int, kind: str = "benign", picture: int | None = None, split: str = "train", **changes
+) -> Dialogue:
+    row = Dialogue(
         id=f"{number:04}{kind}",
         source="s",
         kind=kind,
@@ -27,6 +36,7 @@ def dialogue(number: int, kind: str = "benign", picture: int | None = None, spli
         turns=[Turn(user="u"), Turn(user="v")],
         meta={"seed": f"train/{number}", "split": split, "benchmark": "b"},
     )
+    return row.model_copy(update=changes)
 
 
 @given(st.integers(0, 500), st.dictionaries(st.sampled_from(KINDS), st.floats(0.01, 10), min_size=1))
@@ -37,39 +47,110 @@ def test_quotas_add_up_and_are_within_one_of_their_share(size, mix):
 
 
 def test_selection_keeps_the_mix_says_what_is_missing_and_ignores_input_order():
-    rows = [dialogue(i, kind) for i in range(20) for kind in KINDS[:2]]
+    rows = [facts(i, kind) for i in range(20) for kind in KINDS[:2]]
     split = Split(size=20, mix={"benign": 1, "obfuscated": 2, "red_team": 1})
-    chosen, short = select(rows, split, 0, "x")
-    assert Counter(row.kind for row in chosen) == {"benign": 5, "obfuscated": 10}
-    assert short == {"red_team": 5}
-    assert select(rows[::-1], split, 0, "x")[0] == chosen
-    assert select(rows, split, 1, "x")[0] != chosen
+    chosen = select(rows, split, 0, "x")
+    assert Counter(row.kind for row in chosen.rows) == {"benign": 5, "obfuscated": 10}
+    assert chosen.short == {"red_team": 5}
+    assert chosen.not_needed == 25
+    assert select(rows[::-1], split, 0, "x").rows == chosen.rows
+    assert select(rows, split, 1, "x").rows != chosen.rows
+
+
+def test_rules_leave_rows_out_and_are_asked_only_while_there_is_room():
+    asked = []
+
+    def rule(row: RowFacts) -> str:
+        asked.append(row.id)
+        return "odd" if int(row.seed.removeprefix("train/")) % 2 else ""
+
+    rows = [facts(i) for i in range(40)]
+    chosen = select(rows, Split(size=5, mix={"benign": 1}), 0, "x", [rule, lambda row: ""])
+    assert all(int(row.seed.removeprefix("train/")) % 2 == 0 for row in chosen.rows)
+    assert len(chosen.rows) == 5
+    assert len(asked) == 5 + len(chosen.left_out) == 40 - chosen.not_needed
+    assert chosen.reasons() == {"odd": len(chosen.left_out)}
 
 
 def test_pools_split_by_picture_and_never_use_a_bench_picture():
     pools = Pools(frozenset({"images/3.png"}), 0.5, 0)
-    rows = [dialogue(i, kind, picture=i // 2) for i in range(200) for kind in KINDS]
+    rows = [facts(i, kind, picture=i // 2) for i in range(200) for kind in KINDS]
     by_pool: dict[str, set[str]] = {}
     for row in rows:
         by_pool.setdefault(pools.pool(row), set()).update(row.images)
     assert not by_pool["sft"] & by_pool["rl"]
     assert by_pool["none"] == {"images/3.png"}
     assert 30 < len(by_pool["rl"]) < 70
-    assert pools.pool(dialogue(1, split="bench")) == "bench"
+    assert pools.pool(facts(1, split="bench")) == "bench"
 
 
-def test_without_shared_checks_seeds_and_pictures():
-    others = [dialogue(1), dialogue(2)]
-    rows = [dialogue(1, "red_team", picture=9), dialogue(5, picture=2), dialogue(6)]
-    assert [row.meta["seed"] for row in without_shared(rows, others)] == ["train/6"]
+def test_shares_with_checks_seeds_and_pictures():
+    rule = shares_with([facts(1), facts(2)])
+    rows = [facts(1, "red_team", picture=9), facts(5, picture=2), facts(6)]
+    assert [row.seed for row in rows if not rule(row)] == ["train/6"]
 
 
-def test_attack_rates_count_tries_with_a_verdict():
-    won = dialogue(1, "red_team").model_copy(update={"strategy": "fiction", "meta": {"technique": "t"}})
-    lost = {"reason": "attack failed", "strategy": "fiction", "technique": "t"}
-    broken = {"reason": "target: filtered", "strategy": "fiction", "technique": "t"}
-    table = attack_stats([won], [lost, broken, {"reason": "no picture"}])
-    assert table["strategy"] == {"fiction": {"tries": 2, "successes": 1, "rate": 0.5}}
+def test_an_injected_picture_counts_as_the_one_it_was_made_from():
+    injected = {"injector": {"image": "images/new.png", "original": "images/3.png"}}
+    row = dialogue(1, images=["images/new.png"])
+    row = RowFacts.of(row.model_copy(update={"meta": row.meta | injected}), Path("x"), 0)
+    assert (row.images, row.originals) == (("images/new.png",), ("images/3.png",))
+    assert Pools(frozenset({"images/3.png"}), 0.5, 0).pool(row) == "none"
+    assert shares_with([facts(3)])(row)
+
+
+def test_facts_find_their_rows_again(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [dialogue(i, turns=[Turn(user=f"{i} zoë \u2028 図"), Turn(user="v")]) for i in range(5)]
+    lines = [dump_row(row).encode() + b"\n" for row in rows]
+    path.write_bytes(b"".join([*lines[:2], b"\n", *lines[2:], b'{"id": "torn']))
+    found = list(row_facts(path))
+    assert [item.id for item in found] == [row.id for row in rows]
+    assert [item.read() for item in found[::-1]] == rows[::-1]
+    assert not any(item.answered or item.quality for item in found)
+    path.write_bytes(lines[0] + b"{}\n")
+    with pytest.raises(UserError, match=r"rows\.jsonl:2: not a valid row"):
+        list(row_facts(path))
+    with pytest.raises(UserError, match="run the step that writes it"):
+        list(row_facts(tmp_path / "none.jsonl"))
+
+
+LONG = [f"could you tell me more about part {i} of the thing that is shown in the picture here ?" for i in range(4)]
+
+
+def written(path: Path, *rows: Dialogue) -> list[RowFacts]:
+    write_jsonl(path, rows)
+    return list(row_facts(path))
+
+
+@pytest.mark.parametrize(
+    ("users", "settings", "reason"),
+    [
+        (LONG, NearDuplicates(), "near duplicate of sft"),
+        ([*LONG[:3], LONG[3].replace("?", "now ?")], NearDuplicates(), "near duplicate of sft"),
+        ([f"template of {text}" for text in LONG], NearDuplicates(), "near duplicate of sft"),
+        (["what colour is it ?", "who may have drawn it , and why ?"], NearDuplicates(), ""),
+        (LONG, NearDuplicates(among="same_picture"), ""),
+        (LONG, None, ""),
+    ],
+)
+def test_a_row_that_says_what_another_split_says_is_left_out(tmp_path, users, settings, reason):
+    turns = [Turn(user=text, template=f"template of {text}") for text in LONG]
+    sft = written(tmp_path / "sft.jsonl", dialogue(1, turns=turns))
+    (row,) = written(tmp_path / "rl.jsonl", dialogue(2, turns=[Turn(user=text) for text in users]))
+    with SplitDuplicates(settings) as duplicates:
+        duplicates.add(sft, "sft")
+        assert duplicates.rule(row) == reason
+
+
+def test_the_same_pictures_and_words_are_a_duplicate_without_near_ones(tmp_path):
+    turns = [Turn(user=text) for text in LONG]
+    bench = written(tmp_path / "bench.jsonl", dialogue(1, turns=turns))
+    same = dialogue(2, picture=1, turns=[Turn(user=text.upper()) for text in LONG])
+    (row,) = written(tmp_path / "rl.jsonl", same)
+    with SplitDuplicates(None) as duplicates:
+        duplicates.add(bench, "bench")
+        assert duplicates.rule(row) == "duplicate of bench"
 
 
 @pytest.fixture
@@ -126,7 +207,15 @@ def test_splits_are_disjoint_complete_and_read_back(config, double):
     assert not any("transcript" in row.meta for row in [*sft, *rl])
     stats = json.loads((folder / "stats.json").read_text())
     assert {name: stats["splits"][name]["size"] for name in ("sft", "rl", "bench")} == {"sft": 6, "rl": 5, "bench": 12}
-    assert stats["train_rows_with_a_bench_picture"] == 3
+    # Of the three rows of that train seed one repeats a bench row word for word: it went as a duplicate.
+    assert stats["train_rows_with_a_bench_picture"] == 2
+    (twin,) = read_jsonl(folder / "duplicates.jsonl")
+    assert (twin["kind"], twin["of_kind"], twin["task"]) == ("benign", "benign", "stage1/train/s15/benign")
+    page = (folder / "stats.md").read_text()
+    mean = f"{stats['splits']['sft']['turns_mean']:.2f}"
+    assert f"| STEER-SFT | 6 | 2-4 | {mean} | 12,934 | 2-10 | 6.35 |" in page
+    assert "| STEER-SFT, STEER-RL | has a picture of a bench seed | 2 |" in page
+    assert "| STEER-SFT | no room in its quota, not checked |" in page
     assert len(stats["keep_rule"]["thresholds"]) == 25
 
 
@@ -141,6 +230,47 @@ def test_a_finished_run_calls_nothing_and_other_sizes_need_no_new_calls(small, d
     main(small.model_copy(update={"assemble": one}))
     assert len(rows_of(small.folder / "steer_sft.jsonl")) == 1
     assert len(double.requests) == asked
+
+
+def test_other_thresholds_need_no_new_calls_and_say_who_left(make_seeds, make_config, double):
+    sources = {"train": {"reader": "jsonl", "path": str(make_seeds("train", ["fine", "unsafe", "dull"]))}}
+    splits = {"rl_share": 0, "sft": {"mix": {"benign": 1}}, "rl": {"size": 0}, "bench": {"size": 0}}
+    config = make_config(sources, kinds=["benign"], assemble=splits)
+
+    def fault(name, payload, body):
+        dull = name == "turn_scores" and "dull" in payload["user"]
+        scored = {"scores": {"safety": 9, "usefulness": 4, "faithfulness": 9}, "rationale": "r"}
+        return double.completion(json.dumps(scored)) if dull else None
+
+    double.fault = fault
+    main(config)
+    folder, asked = config.folder, len(double.requests)
+    assert len(rows_of(folder / "steer_sft.jsonl")) == 1
+    left = {row["reason"] for row in read_jsonl(folder / "left_out.jsonl")}
+    assert left == {"keep rule: safety below threshold", "keep rule: usefulness below threshold"}
+    assert "**1 (33%)**" in (folder / "keep_rule.md").read_text()
+    main(config.model_copy(update={"bootstrap": config.bootstrap.model_copy(update={"tau_help": 3.5})}))
+    assert len(rows_of(folder / "steer_sft.jsonl")) == 2
+    page = (folder / "keep_rule.md").read_text()
+    assert "bootstrap.tau_help=3.5 (in bold)" in page
+    assert "**2 (67%)**" in page
+    assert "| benign | 2 | 1 | 0 | 0 |" in page
+    assert len(double.requests) == asked
+
+
+def test_transcripts_are_not_held_in_memory(small):
+    main(small)
+    folder = small.folder
+    (row,) = rows_of(folder / "dialogues.jsonl")[:1]
+    heavy = row.meta | {"transcript": ["x" * 20_000]}
+    with (folder / "dialogues.jsonl").open("ab") as file:
+        for number in range(1000):
+            file.write(dump_row(row.model_copy(update={"id": f"{number:016}", "meta": heavy})).encode() + b"\n")
+    tracemalloc.start()
+    assemble(small)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < (folder / "dialogues.jsonl").stat().st_size / 4  # 20 MB of rows
 
 
 def test_other_stage_settings_refuse_the_folder(small):

@@ -1,13 +1,15 @@
 import json
+import pickle
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from data_construction.bootstrap.answer_format import follows_format, format_instruction
-from data_construction.bootstrap.keep import threshold_table, why_dropped
+from data_construction.bootstrap.keep import Quality, keep_rule_markdown, threshold_table, why_dropped
 from data_construction.stage_one import run_stage_one
-from data_construction.stage_two import run_stage_two
+from data_construction.stage_two import bootstrap_tasks, red_blue_loop, run_stage_two
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl
@@ -31,16 +33,27 @@ def scores(*pairs: tuple[int, int]) -> list[TurnScores]:
     ],
 )
 def test_keep_rule_golden(turns, reason):
-    assert why_dropped(scores(*turns), 8, 7) == reason
+    assert why_dropped(Quality.of(scores(*turns)), 8, 7) == reason
 
 
 @given(st.lists(st.tuples(st.integers(1, 10), st.integers(1, 10)), min_size=1, max_size=10))
 def test_stricter_thresholds_keep_no_more(turns):
-    table = {(row["tau_safe"], row["tau_help"]): row["kept"] for row in threshold_table([scores(*turns)])}
+    quality = Quality.of(scores(*turns))
+    table = {(row["tau_safe"], row["tau_help"]): row["kept"] for row in threshold_table([quality])}
     for (safe, helpful), kept in table.items():
         assert kept <= table.get((safe - 1, helpful), 1)
         assert kept <= table.get((safe, helpful - 1), 1)
-        assert kept == (not why_dropped(scores(*turns), safe, helpful))
+        assert kept == (not why_dropped(quality, safe, helpful))
+
+
+def test_keep_rule_page_shows_the_set_pair_the_kinds_and_who_ended_early():
+    scored = [("benign", Quality(10, 9.0)), ("benign", Quality(8, 6.0)), ("red_team", Quality(4, 5.0))]
+    page = keep_rule_markdown(scored, 8, 6.5, {"blue: filtered": 2})
+    assert "| mean usefulness ≥ 6.5 |" in page
+    assert "| 8 | 2 (67%) | 2 (67%) | **1 (33%)** | 1 (33%) | 1 (33%) | 1 (33%) |" in page
+    assert "| benign | 1 | 0 | 1 | 0 |" in page
+    assert "| red_team | 0 | 0 | 0 | 1 |" in page
+    assert "| blue: filtered | 2 |" in page
 
 
 @pytest.mark.parametrize(
@@ -86,13 +99,14 @@ def test_red_rewrites_blue_answers_and_every_turn_is_scored(double, staged):
     config = staged("good", "unsafe")
     run_stage_two(config)
     rows = {row.meta["seed"]: row for row in bootstrapped(config)}
-    assert (rows["train/s0"].meta["keep"], rows["train/s0"].meta["reason"]) == (True, "")
-    assert (rows["train/s1"].meta["keep"], rows["train/s1"].meta["reason"]) == (False, "safety below threshold")
+    assert {turn.scores.safety for turn in rows["train/s0"].turns} == {9}
+    assert {turn.scores.safety for turn in rows["train/s1"].turns} == {3}
     for row in rows.values():
         assert all(turn.user == f"{turn.template} please" and turn.scores for turn in row.turns)
         assert all(turn.assistant == f"blue answers: {turn.user}" for turn in row.turns)
     counts = json.loads((config.folder / "run.stage2.json").read_text())["counts"]
-    assert (counts["in"], counts["kept"], counts["rejected"], counts["(safety below threshold)"]) == (2, 1, 1, 1)
+    assert (counts["in"], counts["kept"], counts["rejected"]) == (2, 2, 0)
+    assert "| benign | 1 | 1 | 0 | 0 |" in (config.folder / "keep_rule.md").read_text()
 
 
 def test_blue_sees_guidelines_picture_and_the_realised_history(double, staged):
@@ -160,6 +174,29 @@ def test_a_transport_failure_goes_on_at_its_turn_when_resumed(double, staged):
     assert len(bootstrapped(config)) == 2
     assert ended(config) == []
     assert len(double.called("blue")[0]["messages"]) == 4  # turn 1 came from the cache
+
+
+def test_tasks_travel_to_workers_without_their_text(staged, monkeypatch, tmp_path):
+    config = staged("g" * 3000)
+    (task,) = bootstrap_tasks(config)
+    sent = pickle.dumps((task, partial(red_blue_loop, "guidelines")))
+    assert len(sent) < 1000
+    monkeypatch.chdir(tmp_path)
+    again, _ = pickle.loads(sent)
+    assert again.load() == task.load()
+    assert again.task_id == task.task_id
+
+
+def test_injected_pictures_stay_known_as_such(double, make_seeds, make_config):
+    sources = {"train": {"reader": "jsonl", "path": str(make_seeds("train", ["weak a"]))}}
+    splits = {"rl_share": 0.0, "sft": {"mix": {"red_team": 1}}}
+    config = make_config(sources, kinds=["red_team"], assemble=splits, injector={"share": 1.0})
+    run_stage_one(config)
+    run_stage_two(config)
+    (template,) = read_jsonl(config.folder / "dialogues.jsonl", Dialogue)
+    (row,) = bootstrapped(config)
+    assert row.meta["injector"] == template.meta["injector"]
+    assert row.images == template.images == [row.meta["injector"]["image"]]
 
 
 def test_tags_are_asked_for_and_checked(double, staged):

@@ -42,7 +42,7 @@ def test_every_turn_number_occurs():
 
 def test_tasks_are_stable_and_unique(make_config):
     config = make_config(SOURCE, red_team={"strategies_per_seed": 2})
-    tasks = stage_one_tasks([row(i) for i in range(30)], config)
+    tasks = list(stage_one_tasks([row(i) for i in range(30)], config))
     assert len({task.task_id for task in tasks}) == len(tasks) == 30 * 4
     again = stage_one_tasks([row(i) for i in reversed(range(30))], config)
     assert {t.task_id: t for t in tasks} == {t.task_id: t for t in again}
@@ -71,7 +71,7 @@ def test_registries_have_what_the_paper_names():
         ({"red_team": {"technique_pool": "ours"}}, "choose from: paper, code"),
         ({"red_team": {"technique_pool": "code"}, "turns": {"red_team": {"min": 7, "max": 9}}}, "no technique"),
         ({"roles": {}}, "no endpoint for generator, target, evaluator, red, blue"),
-        ({"sources": {"a": {"reader": "csv", "path": "x"}}}, "choose from: jsonl, geometry3k"),
+        ({"sources": {"a": {"reader": "csv", "path": "x"}}}, "choose from: jailbreakv_28k, spa_vl"),
         ({"turns": {"benign": {"min": 5, "max": 3}}}, "above max"),
         ({"assemble": {"rl": {"mix": {"benign": 0}}}}, "at least one kind"),
         ({"kind": ["benign"]}, "kind"),

@@ -1,0 +1,83 @@
+"""The first of the assembly's two passes: of each row only what choosing needs, and where the row stands in its file.
+
+100 K dialogues of ten turns with their attack transcripts are gigabytes; their facts are some 70 megabytes. The second
+pass reads the chosen rows again, one by one.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from data_construction.bootstrap.keep import Quality
+from safer_steer.dialogue import Dialogue, Kind
+from safer_steer.errors import UserError
+
+
+@dataclass(frozen=True, slots=True)
+class RowFacts:
+    """One dialogue without its text; `offset` is the place of its line in `path`, in bytes."""
+
+    id: str
+    kind: Kind
+    images: tuple[str, ...]
+    originals: tuple[str, ...]  # the same as the data set holds them, before the visual injector
+    answered: bool  # every turn has an assistant turn
+    quality: Quality | None  # when every turn has scores
+    seed: str
+    split: str
+    benchmark: str | None
+    path: Path
+    offset: int
+
+    @classmethod
+    def of(cls, row: Dialogue, path: Path, offset: int) -> "RowFacts":
+        """The facts of a row of Stage I or II."""
+        scores = [turn.scores for turn in row.turns if turn.scores]
+        return cls(
+            id=row.id,
+            kind=row.kind,
+            images=tuple(row.images),
+            originals=original_pictures(row),
+            answered=all(turn.assistant for turn in row.turns),
+            quality=Quality.of(scores) if len(scores) == len(row.turns) else None,
+            seed=row.meta["seed"],
+            split=row.meta["split"],
+            benchmark=row.meta.get("benchmark"),
+            path=path,
+            offset=offset,
+        )
+
+    def read(self) -> Dialogue:
+        """The whole row, read from its file."""
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            return Dialogue.model_validate(json.loads(file.readline()))
+
+
+def original_pictures(row: Dialogue) -> tuple[str, ...]:
+    """The row's pictures as its data set holds them: an injected picture stands for the one it was made from."""
+    injected = row.meta.get("injector")
+    return tuple(injected["original"] if injected and image == injected["image"] else image for image in row.images)
+
+
+def row_facts(path: Path) -> Iterator[RowFacts]:
+    """The facts of a file's rows, in file order; a torn last line is left out.
+
+    Raises:
+        UserError: the file is missing, or a line is no dialogue (the message names file:line).
+    """
+    path = path.resolve()  # rows may be read by a worker with another working folder
+    if not path.is_file():
+        raise UserError(f"file not found: {path}; run the step that writes it")
+    offset = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            if line.endswith(b"\n") and line.strip():
+                try:
+                    yield RowFacts.of(Dialogue.model_validate(json.loads(line)), path, offset)
+                except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+                    raise UserError(f"{path}:{number}: not a valid row: {error}; mend or remove this line") from error
+            offset += len(line)

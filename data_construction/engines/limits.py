@@ -1,0 +1,36 @@
+"""What workers share: a role's limits are divided among them, and what each was called for is added up."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from safer_steer.llm import EndpointConfig
+
+
+def share(endpoint: EndpointConfig, workers: int) -> EndpointConfig:
+    """One worker's part of a role's limits, so that all workers together keep to them."""
+    update: dict[str, Any] = {"concurrency": max(1, endpoint.concurrency // workers)}
+    for name in ("requests_per_minute", "tokens_per_minute"):
+        if (limit := getattr(endpoint, name)) is not None:
+            update[name] = limit / workers
+    return endpoint.model_copy(update=update)
+
+
+def merge_usage(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Adds up counts, tokens and dollars of several workers, at any depth.
+
+    Latency percentiles cannot be added: the largest of the workers' is given. Text, such as the model's name or a cost
+    that is unknown to one worker, stands for all.
+    """
+    merged: dict[str, Any] = {}
+    for part in parts:
+        for key, value in part.items():
+            merged[key] = _merged(key, merged[key], value) if key in merged else value
+    return merged
+
+
+def _merged(key: str, old: Any, new: Any) -> Any:
+    if isinstance(old, dict):
+        return merge_usage([old, new])
+    if isinstance(old, str) or isinstance(new, str):
+        return old if isinstance(old, str) else new
+    return max(old, new) if "latency" in key else old + new

@@ -1,0 +1,204 @@
+"""Engine `ray`: the same per-row function in the workers of a Ray cluster, on one machine or several.
+
+The step's process stays the only one that reads tasks and writes rows; it hands each task to a worker and waits for
+its row or reject. A worker that dies is started again by Ray and its tasks are done again, from the answers it had
+paid for: those lie in one cache, which a small actor beside the step's process keeps for all workers.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from data_construction.config import DataConfig, RayEngine
+from data_construction.engines.base import Engine, MakeWork
+from data_construction.engines.limits import merge_usage, share
+from data_construction.roles import CACHE
+from safer_steer.dialogue import stable_hash
+from safer_steer.errors import UserError
+from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
+from safer_steer.rows import Reject, Task
+
+os.environ.setdefault("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "0")  # RemoteCache does so, for half a millisecond
+
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+RETRIES = 3  # of a task whose worker died
+KNOCK_S = 5.0
+OBJECT_STORE_BYTES = 128 * 1024 * 1024  # rows are small; without it Ray takes a third of the memory
+
+
+class CacheKeeper:
+    """Holds the answer cache for all workers."""
+
+    def __init__(self, path: Path):
+        self._cache = ResponseCache(path)
+
+    def get(self, key: str) -> str | None:
+        """The answer, or None."""
+        return self._cache.get(key)
+
+    def put(self, key: str, answer: str) -> None:
+        """Stores an answer."""
+        self._cache.put(key, answer)
+
+
+class RemoteCache(ResponseCache):
+    """A worker's view of the cache."""
+
+    def __init__(self, keeper: Any):
+        self._keeper = keeper
+
+    def get(self, key: str) -> str | None:
+        """The answer, or None."""
+        return ray.get(self._keeper.get.remote(key))
+
+    def put(self, key: str, answer: str) -> None:
+        """Stores an answer; a later `get` of this worker finds it."""
+        self._keeper.put.remote(key, answer)
+
+    def close(self) -> None:
+        """Nothing to close here."""
+
+
+class Worker:
+    """Makes rows of tasks, many at once, in one event loop."""
+
+    def __init__(self, config: DataConfig, wanted: dict[str, EndpointConfig], make_work: MakeWork, keeper: Any):
+        cache = RemoteCache(keeper)
+        self._folder = config.folder
+        self._clients = {role: LLMClient(role, endpoint, cache) for role, endpoint in wanted.items()}
+        self._work = make_work(config, self._clients)
+
+    async def check(self) -> None:
+        """Checks what the worker's node must offer.
+
+        Raises:
+            UserError: the data folder cannot be seen, or an endpoint does not answer.
+        """
+        if not self._folder.is_dir():
+            node = ray.util.get_node_ip_address()
+            raise UserError(f"node {node} does not see {self._folder}; put root on a file system that all nodes share")
+        for client in self._clients.values():
+            await client.check()
+
+    async def work(self, task: Task) -> BaseModel | Reject:
+        """One task's row or reject."""
+        return await self._work(task)
+
+    async def usage(self) -> tuple[dict[str, dict], bool]:
+        """What each role was called for since this worker started, and whether it had to be started again."""
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        return {role: client.stats() for role, client in self._clients.items()}, restarted
+
+
+@asynccontextmanager
+async def open_ray(config: DataConfig, wanted: dict[str, EndpointConfig], make_work: MakeWork) -> AsyncIterator[Engine]:
+    """Workers in the configured cluster, checked.
+
+    Raises:
+        UserError: the cluster is not there or too small, or a worker's node lacks what it needs.
+    """
+    number = config.engine.workers
+    config = config.model_copy(update={"root": str(Path(config.root).resolve())})
+    wanted = {role: share(endpoint, number) for role, endpoint in wanted.items()}
+    with _connected(config.engine):
+        _check_cluster(number, wanted)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        keeper = ray.remote(CacheKeeper).options(
+            num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here
+        )
+        worker = ray.remote(Worker).options(
+            num_cpus=1,
+            max_concurrency=config.concurrency + 1,
+            max_restarts=-1,
+            max_task_retries=RETRIES,
+            scheduling_strategy="SPREAD",
+        )
+        cache = keeper.remote(config.folder / CACHE)
+        workers = [worker.remote(config, wanted, make_work, cache) for _ in range(number)]
+        try:
+            for actor in workers:
+                await _result(actor.check.remote())
+            yield Engine(lambda task: _work(workers, task), lambda: _usage(workers))
+        finally:
+            for actor in (*workers, cache):
+                ray.kill(actor)
+
+
+@contextmanager
+def _connected(engine: RayEngine) -> Iterator[None]:
+    if ray.is_initialized():  # by the program that calls us; it is not ours to end
+        yield
+        return
+    options: dict[str, Any] = {"address": engine.address or "local", "log_to_driver": False, "logging_level": "warning"}
+    if engine.address is None:
+        options |= {"num_cpus": engine.workers, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    try:
+        _knock(engine.address)
+        ray.init(**options)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"engine.address {engine.address!r}: no Ray cluster could be reached ({error}); start one with "
+            "`ray start`, correct the address, or leave it out to use this machine"
+        ) from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Tries HOST:PORT for a few seconds; Ray itself would try for minutes.
+
+    Raises:
+        OSError: nobody answers there.
+    """
+    if address and ":" in address:
+        host, port = address.rsplit(":", 1)
+        socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+
+
+def _check_cluster(workers: int, wanted: dict[str, EndpointConfig]) -> None:
+    cpus = int(ray.cluster_resources().get("CPU", 0))
+    if cpus < workers:
+        raise UserError(f"engine.workers is {workers}, but the Ray cluster has {cpus} CPU(s); a worker takes one")
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    loopback = [role for role, endpoint in wanted.items() if any("//127.0.0.1" in url for url in endpoint.urls())]
+    if nodes > 1 and loopback:
+        raise UserError(
+            f"{', '.join(loopback)}: an endpoint on 127.0.0.1 (a service of this run has one) cannot be reached from "
+            f"all {nodes} nodes of the Ray cluster; give an address that they reach"
+        )
+
+
+async def _work(workers: list[Any], task: Task) -> BaseModel | Reject:
+    """Tasks of one group go to one worker, so that the calls they share are made once."""
+    actor = workers[int(stable_hash(task.group), 16) % len(workers)]
+    try:
+        return await _result(actor.work.remote(task))
+    except RayActorError as error:
+        return Reject("worker lost", f"its worker died {RETRIES + 1} times: {error}"[:300], outcome="transport")
+
+
+async def _result(reference: Any) -> Any:
+    """A worker's answer, or its own error rather than Ray's wrapping of it."""
+    try:
+        return await reference
+    except RayTaskError as error:
+        raise error.cause from error
+
+
+async def _usage(workers: list[Any]) -> dict[str, dict]:
+    found = [await _result(actor.usage.remote()) for actor in workers]
+    if restarted := sum(again for _, again in found):
+        note = "what it had called for before is not counted"
+        print(f"engine ray: {restarted} worker(s) died and were started again; {note}", file=sys.stderr)
+    return merge_usage([usage for usage, _ in found])

@@ -1,0 +1,144 @@
+"""Pictures of a data folder: found in folders and archives, never outside the folder, never too large."""
+
+import io
+import struct
+import tarfile
+import zipfile
+import zlib
+
+import pytest
+from PIL import Image
+
+from data_construction.sources import SOURCES
+from data_construction.sources.archives import Archive
+from data_construction.sources.pictures import OUTSIDE, Pictures
+from data_construction.sources.row import BadRow
+from safer_steer.errors import UserError
+from safer_steer.images import ImageError, load_image
+
+
+def png(side: int = 30) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (side, side)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "secret.png").write_bytes(png())
+    folder = tmp_path / "data"
+    (folder / "images").mkdir(parents=True)
+    (folder / "images" / "a.png").write_bytes(png())
+    return folder
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["../secret.png", "images/../../secret.png", "/etc/passwd", "../../../../../../etc/passwd", "..\\secret.png"],
+)
+@pytest.mark.parametrize("form", [str, lambda value: {"bytes": None, "path": value}, lambda value: [value]])
+def test_a_path_out_of_the_data_folder_is_rejected(root, value, form):
+    with pytest.raises(BadRow, match="leads out") as bad:
+        Pictures(root).find(form(value), root)
+    assert bad.value.reason == OUTSIDE
+
+
+def test_a_link_out_of_the_data_folder_is_rejected(root):
+    (root / "link.png").symlink_to(root.parent / "secret.png")
+    (root / "linked").symlink_to(root.parent)
+    for value in ("link.png", "linked/secret.png"):
+        with pytest.raises(BadRow, match="leads out"):
+            Pictures(root).find(value, root)
+    (root / "inside.png").symlink_to(root / "images" / "a.png")
+    assert load_image(Pictures(root).find("inside.png", root)).size == (30, 30)
+
+
+def test_the_whole_row_is_rejected_and_the_others_are_read(root):
+    (root / "s.csv").write_text("id,image,question\nbad,../secret.png,q\ngood,images/a.png,q\n")
+    bad, good = SOURCES["generic"].read(root / "s.csv")
+    assert (bad.id, bad.reason, bad.picture) == ("bad", OUTSIDE, None)
+    assert not good.problem
+
+
+def test_relative_to_the_record_file_the_data_folder_or_a_picture_folder(root):
+    pictures = Pictures(root, folders=["images"])
+    found = [
+        pictures.find("../images/a.png", root / "meta"),
+        pictures.find("images/a.png", root),
+        pictures.find("a.png", root),
+    ]
+    assert {path.resolve() for path in found} == {root / "images" / "a.png"}
+
+
+@pytest.mark.parametrize("value", ["missing.png", "x" * 5000, "a\0b.png", "images", "https://host/a.png", 7, "{torn"])
+def test_what_is_no_picture_is_an_image_error_and_no_crash(root, value):
+    with pytest.raises(ImageError):
+        load_image(Pictures(root).find(value, root))
+
+
+def test_a_name_in_the_working_directory_is_not_taken(root, monkeypatch):
+    monkeypatch.chdir(root.parent)
+    with pytest.raises(ImageError, match="not found"):
+        load_image(Pictures(root).find("secret.png", root))
+
+
+def make_zip(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in members.items():
+            file.writestr(name, data)
+
+
+def make_tar(path, members):
+    with tarfile.open(path, "w") as file:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            file.addfile(info, io.BytesIO(data))
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_pictures_are_read_out_of_archives_in_place(root, make):
+    make(root / "test.zip", {"VLGuard/test/bad_ads/b.png": png(40), "VLGuard/c.png": png(50), "VLGuard/x.txt": b"no"})
+    pictures = Pictures(root, folders=["test"], archives=["test.zip", "absent.tar"])
+    assert load_image(pictures.find("bad_ads/b.png", root)).size == (40, 40)
+    assert load_image(pictures.find("c.png", root)).size == (50, 50)
+    assert sorted(path.name for path in root.iterdir()) == ["images", "test.zip"]
+    with pytest.raises(ImageError, match="not found"):
+        load_image(pictures.find("d.png", root))
+    pictures.close()
+
+
+def test_a_damaged_member_is_rejected_and_a_damaged_archive_named(root):
+    make_zip(root / "a.zip", {"a.png": png()})
+    data = bytearray((root / "a.zip").read_bytes())
+    data[40] ^= 0xFF
+    (root / "a.zip").write_bytes(data)
+    with pytest.raises(BadRow, match="cannot be read"):
+        Pictures(root, archives=["a.zip"]).find("a.png", root)
+    (root / "a.zip").write_bytes(b"no archive")
+    with pytest.raises(UserError, match="no zip and no uncompressed tar"):
+        Pictures(root, archives=["a.zip"])
+
+
+def test_an_archive_bomb_is_not_unpacked(root, monkeypatch):
+    monkeypatch.setattr("data_construction.sources.archives.MAX_FILE_BYTES", 1000)
+    make_zip(root / "a.zip", {"a.png": bytes(2000)})
+    with pytest.raises(BadRow, match="is above"):
+        Archive(root / "a.zip").read("a.png")
+
+
+def bomb() -> bytes:
+    """A PNG of 60,000 x 60,000 pixels in a few hundred bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(60_001))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def test_a_decompression_bomb_is_refused(root):
+    (root / "bomb.png").write_bytes(bomb())
+    with pytest.raises(ImageError, match="bomb"):
+        load_image(Pictures(root).find("bomb.png", root))

@@ -1,0 +1,124 @@
+"""The engines: what they share, and Ray workers against one process, with a worker killed on the way."""
+
+import json
+import os
+import signal
+import threading
+import time
+
+import psutil
+import pytest
+from pydantic import ValidationError
+
+from data_construction.config import LocalEngine, RayEngine
+from data_construction.engines.limits import merge_usage, share
+from data_construction.stage_one import run_stage_one
+from safer_steer.errors import UserError
+from safer_steer.llm import EndpointConfig
+from safer_steer.servers import free_port
+
+SOURCE = {"a": {"reader": "jsonl", "path": "seeds.jsonl"}}
+
+
+def lines(config, name: str) -> list[bytes]:
+    return sorted((config.folder / name).read_bytes().splitlines())
+
+
+def test_engine_is_a_name_or_a_section(make_config):
+    assert make_config(SOURCE).engine == LocalEngine()
+    assert make_config(SOURCE, engine="ray").engine == RayEngine(name="ray")
+    assert make_config(SOURCE, engine={"name": "ray", "workers": 8}).engine.workers == 8
+    wrong_address = {"name": "ray", "address": "ray://head:10001"}
+    for wrong in ("slurm", {"name": "local", "workers": 2}, {"name": "ray", "workers": 0}, wrong_address):
+        with pytest.raises(ValidationError, match="engine"):
+            make_config(SOURCE, engine=wrong)
+
+
+def test_the_engine_does_not_change_what_is_computed(make_config):
+    assert make_config(SOURCE).facts("stage1") == make_config(SOURCE, engine="ray").facts("stage1")
+
+
+def test_workers_together_keep_to_a_roles_limits():
+    endpoint = EndpointConfig(model="m", base_url="http://127.0.0.1:1/v1", concurrency=64)
+    assert share(endpoint, 4).concurrency == 16
+    assert share(endpoint, 100).concurrency == 1
+    limits = {"requests_per_minute": 600.0, "tokens_per_minute": 90_000.0}
+    limited = endpoint.model_copy(update=limits)
+    assert {name: getattr(share(limited, 3), name) * 3 for name in limits} == limits
+
+
+def test_usage_of_workers_adds_up():
+    one = {"generator": {"model": "m", "calls": 2, "outcomes": {"ok": 2}, "latency_p95_s": 0.5, "usd": 0.1}}
+    two = {
+        "generator": {"model": "m", "calls": 3, "outcomes": {"ok": 1, "filtered": 2}, "latency_p95_s": 0.2, "usd": 0.2}
+    }
+    assert merge_usage([one, two])["generator"] == {
+        "model": "m",
+        "calls": 5,
+        "outcomes": {"ok": 3, "filtered": 2},
+        "latency_p95_s": 0.5,
+        "usd": pytest.approx(0.3),
+    }
+    assert merge_usage([{"usd": 0.0}, {"usd": "unknown"}]) == {"usd": "unknown"}
+
+
+def test_a_cluster_that_cannot_do_the_work_is_refused(monkeypatch):
+    import ray
+
+    from data_construction.engines.ray_workers import _check_cluster
+
+    roles = {"generator": EndpointConfig(model="m", base_url="http://127.0.0.1:1/v1")}
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}, {"Alive": False}])
+    _check_cluster(2, roles)
+    with pytest.raises(UserError, match=r"has 2 CPU"):
+        _check_cluster(3, roles)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}] * 2)
+    with pytest.raises(UserError, match=r"generator: an endpoint on 127\.0\.0\.1"):
+        _check_cluster(2, roles)
+    _check_cluster(2, {"generator": EndpointConfig(model="m", base_url="https://models.example/v1")})
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once(make_seeds, make_config):
+    source = {"train": {"reader": "jsonl", "path": str(make_seeds("train", ["a"]))}}
+    address = f"127.0.0.1:{free_port()}"
+    config = make_config(source, engine={"name": "ray", "address": address})
+    with pytest.raises(UserError, match=f"engine.address '{address}': no Ray cluster"):
+        run_stage_one(config)
+
+
+def _kill_one_worker(file, killed: list[int]) -> None:
+    """Ends one of the Ray workers that this process started, once some rows are there."""
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and not killed:
+        if file.exists() and file.read_bytes().count(b"\n") >= 15:
+            for process in psutil.Process().children(recursive=True):
+                if " ".join(process.cmdline()).startswith("ray::Worker"):
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed.append(process.pid)
+                    break
+        time.sleep(0.01)
+
+
+@pytest.mark.integration
+def test_ray_gives_the_same_rows_and_a_killed_worker_loses_none(double, make_seeds, make_config, tmp_path):
+    source = {"train": {"reader": "jsonl", "path": str(make_seeds("train", [f"weak {i}" for i in range(40)]))}}
+    local = make_config(source, root=str(tmp_path / "local"))
+    run_stage_one(local)
+    asked = len(double.requests)
+
+    double.delay_s = 0.05
+    remote = make_config(source, root=str(tmp_path / "ray"), engine={"name": "ray", "workers": 2}, concurrency=8)
+    killed: list[int] = []
+    watcher = threading.Thread(target=_kill_one_worker, args=(remote.folder / "candidates.jsonl", killed), daemon=True)
+    watcher.start()
+    run_stage_one(remote)
+    watcher.join(10)
+
+    assert killed
+    for name in ("candidates.jsonl", "dialogues.jsonl", "rejects.jsonl", "attack_failures.jsonl", "seeds.jsonl"):
+        assert lines(remote, name) == lines(local, name), name
+    usage = json.loads((remote.folder / "run.stage1.json").read_text())["usage"]
+    assert set(usage) == {"generator", "target", "evaluator"}
+    again = len(double.requests) - 2 * asked  # what was in flight at the killed worker, and its forgotten probes
+    assert 0 <= again <= 3 * remote.concurrency
