@@ -1,13 +1,17 @@
 """Peak memory and speed of Stage I over different numbers of rows: memory must not grow with the rows.
 
-Input: numbers of rows. Output: a table, and exit code 1 when the largest run took more than 1.2 times the memory of the
-smallest. The whole of Stage I runs, as `data_construction.run` runs it: sources are read, pictures decoded, two calls
-for a seed's probe and first row and one for its second answered over HTTP by the embedded teacher in a process of its
-own, rows, rejects and the answer cache written. Each size runs in its own process; 64 pictures serve all seeds.
-    python -m benchmarks.stage1_memory [--rows 10000 100000]
+Input: numbers of rows. Output: a line for each, and exit code 1 when the last took more than 1.2 times the memory of
+the first. The whole of Stage I runs as `data_construction.run` runs it: sources are read, pictures decoded, every call
+goes through the client with its limits and its answer cache, rows and rejects are written. Each number has a process
+of its own; 64 pictures serve all seeds, and a seed gives two rows for three calls. `--answers` says who answers:
+`in-process`, the embedded teacher inside the measured process, in place of the HTTP request; `http`, the teacher in a
+process of its own (twice as slow); `none`, no calls at all: rows are made of their seed's question, everything else
+stays (three times as fast).
+    python -m benchmarks.stage1_memory [--rows 10000 100000] [--answers in-process]
 """
 
 import argparse
+import asyncio
 import json
 import random
 import subprocess
@@ -16,49 +20,81 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from data_construction.config import DataConfig
-from data_construction.stage_one import run_stage_one
+from data_construction.stage_one import StageOne, run_stage_one
+from data_construction.tasks import StageOneTask, make_dialogue
 from miniature.language import ALLOWED, OPENING, ask
+from miniature.teacher import MODELS, answer
 from miniature.world import draw, random_scene
-from safer_steer.dialogue import Seed
+from safer_steer.dialogue import Dialogue, Seed, Turn
 from safer_steer.images import ImageStore
+from safer_steer.llm.transport import Transport
 from safer_steer.servers import ServiceConfig, start_services
 from safer_steer.store import write_jsonl
 
 LIMIT = 1.2
 PICTURES = 64
+NOWHERE = "http://127.0.0.1:9/v1"  # nothing is sent
 TEACHER = ServiceConfig(
     serves="mini-generator", command=["python", "-m", "miniature.teacher", "--port", "{port}"], startup_s=300
 )
 
 
 def main() -> int:
-    """Runs every size and compares."""
+    """Runs every number of rows and compares."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
+    parser.add_argument("--answers", choices=[*ANSWERS], default="in-process")
     parser.add_argument("--child", nargs=2, metavar=("FOLDER", "URL"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
+        ANSWERS[arguments.answers]()
         _measure(Path(arguments.child[0]), arguments.child[1], arguments.rows[0])
         return 0
-    found = []
-    with tempfile.TemporaryDirectory() as root, start_services({"teacher": TEACHER}, Path(root, "logs")) as urls:
+    found, services = [], {"teacher": TEACHER} if arguments.answers == "http" else {}
+    with tempfile.TemporaryDirectory() as root, start_services(services, Path(root, "logs")) as urls:
         for rows in arguments.rows:
-            folder = Path(root, str(rows))
-            command = [sys.executable, "-m", "benchmarks.stage1_memory", "--rows", str(rows)]
-            output = subprocess.run(
-                [*command, "--child", str(folder), urls["teacher"]], check=True, stdout=subprocess.PIPE, text=True
-            ).stdout
+            child = ["--child", str(Path(root, str(rows))), urls.get("teacher", NOWHERE)]
+            command = [sys.executable, "-m", "benchmarks.stage1_memory", "--rows", str(rows), *child]
+            command += ["--answers", arguments.answers]
+            output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
             found.append(json.loads(output.splitlines()[-1]))
-            print(
-                "{rows:>9,} rows: {kept:,} kept, peak {mib:.0f} MiB, {seconds:.0f} s, {rate:.0f} rows/s".format(
-                    **found[-1]
-                )
-            )
+            line = "{rows:>9,} rows: {kept:,} kept, peak {mib:.0f} MiB, {seconds:.0f} s, {rate:.0f} rows/s"
+            print(line.format(**found[-1]), flush=True)
     ratio = found[-1]["mib"] / found[0]["mib"]
-    print(f"peak memory, largest to smallest: {ratio:.2f} (limit {LIMIT})")
+    print(f"peak memory, last to first: {ratio:.2f} (limit {LIMIT})")
     return int(ratio > LIMIT)
+
+
+def _answer_in_process() -> None:
+    """Puts the teacher where the client would send a request."""
+
+    async def complete(transport: Transport, base_url: str, body: dict[str, Any]) -> dict[str, Any]:
+        await asyncio.sleep(0)
+        message = {"role": "assistant", "content": answer(body)}
+        usage = {"prompt_tokens": 1, "completion_tokens": 1}
+        return {"choices": [{"index": 0, "finish_reason": "stop", "message": message}], "usage": usage}
+
+    async def models(transport: Transport, base_url: str) -> list[str]:
+        return [*MODELS]
+
+    Transport.complete, Transport.models = complete, models
+
+
+def _make_without_calls() -> None:
+    """Puts rows made of the seed's question in place of the per-row function."""
+
+    async def make(stage: StageOne, task: StageOneTask) -> Dialogue:
+        await asyncio.sleep(0)
+        return make_dialogue(task, [Turn(user=f"{n}: {task.row.seed.question}") for n in range(task.n_turns)], {})
+
+    _answer_in_process()  # the clients are opened and checked all the same
+    StageOne.__call__ = make
+
+
+ANSWERS = {"in-process": _answer_in_process, "http": lambda: None, "none": _make_without_calls}
 
 
 def _measure(folder: Path, url: str, rows: int) -> None:
@@ -71,6 +107,7 @@ def _measure(folder: Path, url: str, rows: int) -> None:
             "kinds": ["benign", "obfuscated"],
             "sources": {"train": {"reader": "jsonl", "path": str(folder / "world" / "seeds.jsonl")}},
             "turns": {kind: {"min": 2, "max": 5} for kind in ("benign", "obfuscated")},
+            "quality": {"picture_words": [], "near_duplicates": {"threshold": 0.95, "among": "same_picture"}},
             "roles": {"generator": {"model": "mini-generator", "base_url": url, "temperature": 0.0}},
             "concurrency": 32,
         }

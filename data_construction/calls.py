@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -16,6 +16,18 @@ from safer_steer.rows import Reject
 
 Schema = TypeVar("Schema", bound=BaseModel)
 Result = TypeVar("Result")
+
+
+class Problem(Protocol):
+    """What is wrong with an answer's content: a reason to count, a detail to tell and to store."""
+
+    @property
+    def reason(self) -> str:
+        """A few words, the same for all answers with this fault."""
+
+    @property
+    def detail(self) -> str:
+        """What is wrong with this answer."""
 
 
 class Answer(BaseModel):
@@ -64,8 +76,9 @@ class Caller:
         data: dict[str, Any],
         images: Sequence[str],
         key: Sequence[Any],
+        check: Callable[[Schema], Sequence[Problem]] = lambda answer: (),
     ) -> Schema:
-        """Asks a role for one `schema`.
+        """Asks a role for one `schema`; an answer of the right form with wrong content is asked for once more.
 
         Args:
             role: whose client to use.
@@ -75,16 +88,28 @@ class Caller:
             data: what the prompt's data block holds.
             images: stored pictures to show.
             key: what the sampling seed depends on beside `name`.
+            check: what is wrong with an answer; told to the model in the re-ask.
 
         Raises:
-            Rejected: no usable answer; the reason is "NAME: OUTCOME".
+            Rejected: no usable answer; the reason is "NAME: OUTCOME", or "NAME: " and what is wrong with the content,
+                and then the last answer is what to store.
         """
-        message = user_message(prompt.render(data=data), self.paths(images))
-        seed = self.sampling_seed(name, *key)
-        answer = await self.clients[role].structured([message], schema, name=name, seed=seed)
-        if answer.value is None:
-            raise Rejected(f"{name}: {answer.outcome}", answer.detail, answer.outcome)
-        return answer.value
+        messages = [user_message(prompt.render(data=data), self.paths(images))]
+        seed, found = self.sampling_seed(name, *key), {}
+        for again in (True, False):
+            answer = await self.clients[role].structured(messages, schema, name=name, seed=seed)
+            if answer.value is None:
+                raise Rejected(f"{name}: {answer.outcome}", answer.detail, answer.outcome, found)
+            problems = check(answer.value)
+            if not problems:
+                return answer.value
+            detail = "; ".join(problem.detail for problem in problems)
+            found = {"answer": answer.value.model_dump(mode="json")}
+            if again:
+                text = f"That answer cannot be used: {detail}. Answer again with one JSON object that mends this."
+                said = {"role": "assistant", "content": answer.value.model_dump_json()}
+                messages = [messages[0], said, user_message(text)]
+        raise Rejected(f"{name}: {problems[0].reason}", detail, row=found)
 
     async def once(self, key: Any, start: Callable[[], Awaitable[Result]]) -> Result:
         """Runs `start` once for all tasks that need it at the same time; later ones find its answer in the cache."""

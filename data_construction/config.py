@@ -1,4 +1,4 @@
-"""The config of `data_construction.run`: sources, kinds, turns, red team, bootstrapping, splits, roles, services."""
+"""The config of `data_construction.run`: sources, kinds, turns, quality, red team, bootstrapping, splits, roles."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +13,7 @@ from safer_steer.config import Section
 from safer_steer.dialogue import Kind
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
+from safer_steer.llm.prices import load_prices, with_prices
 from safer_steer.servers import ServiceConfig
 
 Step = Literal["stage1", "stage2", "assemble"]
@@ -21,6 +22,11 @@ STAGE_ROLES: dict[str, tuple[Role, ...]] = {
     "stage1": ("generator", "target", "evaluator"),
     "stage2": ("red", "blue", "evaluator"),
 }
+# How English users point at a picture; replace or extend them for other languages.
+PICTURE_WORDS = (
+    *("picture", "image", "photo", "photograph", "screenshot", "drawing", "figure", "diagram", "chart", "scene"),
+    *("this", "these", "those", "shown", "see", "visible", "depicted"),
+)
 GUIDELINES = str(Path(__file__).parent / "prompts" / "guidelines.md")
 
 
@@ -72,6 +78,17 @@ class TurnRange(Section):
             )
         return self
 
+    def within(self, low: int, high: int) -> dict[int, float]:
+        """Number of turns -> weight, for those in the range and in [low, high]; all alike where the weights are 0."""
+        numbers = [number for number in range(self.min, self.max + 1) if low <= number <= high]
+        weights = {number: self.weights[number - self.min] if self.weights else 1.0 for number in numbers}
+        return weights if sum(weights.values()) else dict.fromkeys(numbers, 1.0)
+
+    def mean(self, low: int = 2, high: int = 10) -> float:
+        """The expected number of turns."""
+        weights = self.within(low, high)
+        return sum(number * weight for number, weight in weights.items()) / sum(weights.values())
+
 
 class Turns(Section):
     """Turn ranges by kind (Sec. 4.2: 2-10)."""
@@ -79,6 +96,50 @@ class Turns(Section):
     benign: TurnRange = TurnRange()
     obfuscated: TurnRange = TurnRange()
     red_team: TurnRange = TurnRange()
+
+
+class Expand(Section):
+    """Expansion of rewrites into turns (Eq. 8)."""
+
+    # Question-answer rows: `reference` where the seed has an answer to write them from, `always` for every benign row.
+    benign_answers: Literal["never", "reference", "always"] = "reference"
+
+
+class NearDuplicates(Section):
+    """Which dialogues are the same but for small changes: Jaccard similarity of their word shingles, by MinHash."""
+
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.8  # similarity, above which the later row is dropped
+    among: Literal["all", "same_picture"] = "all"  # the rows that are compared with each other
+    shingle_words: Annotated[int, Field(ge=1)] = 3
+    permutations: Annotated[int, Field(ge=16)] = (
+        128  # 4 bytes of signature each; the estimate's error is 1 / sqrt of it
+    )
+
+
+class Quality(Section):
+    """What a generated dialogue must be; what is not, is asked for once more and then rejected with its reason."""
+
+    min_turn_words: Annotated[int, Field(ge=1)] = 2
+    max_turn_words: Annotated[int, Field(ge=1)] = 60  # a turn may also be as long as its seed's question
+    max_answer_words: Annotated[int, Field(ge=1)] = 300
+    # One of them must be in some turn, as a word of any case; []: not checked.
+    picture_words: list[str] = list(PICTURE_WORDS)
+    languages: list[str] = []  # ISO 639-1 codes of the user turns; []: any
+    refusal_role: Role = "generator"  # who tells refusals from user turns; a cheap model will do
+    near_duplicates: NearDuplicates | None = NearDuplicates()  # null: exact duplicates only
+
+    @field_validator("languages")
+    @classmethod
+    def _language_codes(cls, codes: list[str]) -> list[str]:
+        if wrong := [code for code in codes if not (len(code) == 2 and code.isascii() and code.islower())]:
+            raise ValueError(f"not ISO 639-1 codes: {', '.join(wrong)}; write two small letters, such as en")
+        return codes
+
+    @model_validator(mode="after")
+    def _lengths_fit(self) -> Self:
+        if self.min_turn_words > self.max_turn_words:
+            raise ValueError(f"min_turn_words {self.min_turn_words} is above max_turn_words {self.max_turn_words}")
+        return self
 
 
 class RedTeam(Section):
@@ -172,7 +233,8 @@ class RayEngine(Section):
 
     name: Literal["ray"]
     workers: Annotated[int, Field(ge=1)] = 2  # processes, one CPU each, spread over the nodes
-    address: str | None = None  # of a running cluster, "auto" or HOST:PORT; None: starts Ray on this machine
+    # Of a running cluster, "auto" (the one this machine belongs to) or HOST:PORT; None: starts Ray on this machine.
+    address: Annotated[str, Field(pattern=r"^(auto|[^/:\s]+:\d+)$")] | None = None
 
 
 class DataConfig(Section):
@@ -184,15 +246,25 @@ class DataConfig(Section):
     kinds: Annotated[list[Kind], Field(min_length=1)] = ["benign", "obfuscated", "red_team"]
     sources: Annotated[dict[str, SourceConfig], Field(min_length=1)]
     turns: Turns = Turns()
+    expand: Expand = Expand()
+    quality: Quality = Quality()
     red_team: RedTeam = RedTeam()
     injector: Injector = Injector()
     bootstrap: Bootstrap = Bootstrap()
     assemble: Assemble = Assemble()
     roles: dict[Role, EndpointConfig]
+    prices: str | None = None  # YAML with prices by model, for roles that name none
     services: dict[str, ServiceConfig] = {}
     engine: Annotated[LocalEngine | RayEngine, Field(discriminator="name")] = LocalEngine()  # or just its name
     concurrency: Annotated[int, Field(ge=1)] = 64  # tasks in flight, over all workers
     max_transport_rate: Annotated[float, Field(ge=0, le=1)] = 0.2  # share of tasks without an answer that stops the run
+
+    @model_validator(mode="before")
+    @classmethod
+    def _priced(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("prices") and isinstance(data.get("roles"), dict):
+            return data | {"roles": with_prices(data["roles"], load_prices(data["prices"]))}
+        return data
 
     @field_validator("engine", mode="before")
     @classmethod
@@ -233,13 +305,14 @@ class DataConfig(Section):
         """The roles that the configured steps call."""
         roles = [role for step in self.steps for role in STAGE_ROLES.get(step, ())]
         without = set() if self.has_red_team() else {"target"} | (set() if "stage2" in self.steps else {"evaluator"})
-        return [role for role in dict.fromkeys(roles) if role not in without]
+        extra = [self.quality.refusal_role] if "stage1" in self.steps else []
+        return list(dict.fromkeys([role for role in roles if role not in without] + extra))
 
     def facts(self, step: Step) -> Facts:
         """What a step's results depend on, so that other settings may change when it is resumed."""
         data = self.model_dump(mode="json")
         names = {
-            "stage1": ("kinds", "sources", "turns", "red_team", "injector"),
+            "stage1": ("kinds", "sources", "turns", "expand", "quality", "red_team", "injector"),
             "stage2": ("bootstrap",),
             "assemble": ("assemble",),
         }[step]

@@ -1,9 +1,12 @@
-"""Expand (Eq. 8): a rewrite -> a sequence of user turns; a benign row with a known answer gets answers too."""
+"""Expand (Eq. 8-9): a rewrite -> a sequence of user turns grounded in the picture; benign rows may get answers too."""
 
 from pathlib import Path
 
-from data_construction.calls import Answer, Caller, Rejected
+from data_construction.calls import Answer
+from data_construction.config import Expand
 from data_construction.probe import probe
+from data_construction.quality.turns import Problem, answer_problems, longest_turn, turn_problems
+from data_construction.quality.writer import Writer
 from data_construction.tasks import StageOneTask, make_dialogue
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.prompts import Prompt
@@ -23,36 +26,55 @@ class Expansion(Answer):
 
     turns: list[ExpandedTurn]
 
+    def users(self) -> list[str]:
+        """The user turns' words."""
+        return [turn.user.strip() for turn in self.turns]
 
-async def expand(task: StageOneTask, caller: Caller) -> Dialogue:
+
+async def expand(task: StageOneTask, writer: Writer, settings: Expand) -> Dialogue:
     """Probes and expands one seed.
 
     Raises:
-        Rejected: no usable answer, another number of turns than asked for, or an empty turn.
+        Rejected: no usable answer, or turns that break a rule also after the re-ask.
     """
-    rewrite, seed = getattr(await probe(task, caller), task.kind), task.row.seed
-    answer = seed.answer if task.kind == "benign" else None
-    data = {"kind": task.kind, "question": rewrite, "n_turns": task.n_turns, "answer": answer}
-    expansion = await caller.ask(
-        "generator", PROMPT, Expansion, name="expand", data=data, images=[seed.image], key=[task.task_id]
+    rewrite, seed = getattr(await probe(task, writer), task.kind), task.row.seed
+    answered = task.kind == "benign" and wants_answers(settings, seed.answer)
+    reference = seed.answer if answered else None
+
+    def check(expansion: Expansion) -> list[Problem]:
+        problems = turn_problems(expansion.users(), task.n_turns, writer.rules, rewrite)
+        if answered:
+            answers = [turn.assistant for turn in expansion.turns]
+            problems += answer_problems(answers, writer.rules, reference)
+        return problems
+
+    expansion = await writer.write(
+        PROMPT,
+        Expansion,
+        name="expand",
+        data={
+            "kind": task.kind,
+            "question": rewrite,
+            "n_turns": task.n_turns,
+            "with_answers": answered,
+            "answer": reference,
+            "max_words": longest_turn(writer.rules, rewrite),
+        },
+        images=[seed.image],
+        key=[task.task_id],
+        check=check,
+        texts=_doubtful,
     )
-    check_turns("expand", [turn.user for turn in expansion.turns], task.n_turns)
-    turns = [Turn(user=turn.user.strip(), assistant=_answer(turn, answer)) for turn in expansion.turns]
+    answers = [turn.assistant.strip() if answered else None for turn in expansion.turns]
+    turns = [Turn(user=user, assistant=answer) for user, answer in zip(expansion.users(), answers, strict=True)]
     return make_dialogue(task, turns, {"rewrite": rewrite})
 
 
-def _answer(turn: ExpandedTurn, reference: str | None) -> str | None:
-    """Answers count only where a reference was there to write them from."""
-    return turn.assistant.strip() or None if turn.assistant and reference is not None else None
+def wants_answers(settings: Expand, reference: str | None) -> bool:
+    """Whether a benign row gets assistant turns."""
+    return settings.benign_answers == "always" or (settings.benign_answers == "reference" and reference is not None)
 
 
-def check_turns(name: str, users: list[str], n_turns: int) -> None:
-    """Checks what a JSON schema cannot say.
-
-    Raises:
-        Rejected: a wrong number of turns, or a turn without text.
-    """
-    if len(users) != n_turns:
-        raise Rejected(f"{name}: wrong number of turns", f"asked for {n_turns}, got {len(users)}")
-    if empty := [index for index, user in enumerate(users, start=1) if not user.strip()]:
-        raise Rejected(f"{name}: empty turn", f"turn(s) {empty} have no text")
+def _doubtful(expansion: Expansion) -> list[str]:
+    """The turns as one text: they are doubted only when none of them asks anything."""
+    return ["\n".join(expansion.users())]

@@ -1,48 +1,88 @@
-"""The plan that --dry-run prints: seeds found, dialogues to make, and about how many calls each role gets at most."""
+"""The plan that --dry-run prints: seeds found, dialogues to make, and what each role has to do and will cost."""
 
 from collections import Counter
 
 from data_construction.config import DataConfig, SourceConfig
+from data_construction.cost import Load, candidates, mean_turns, stage_one_loads, stage_two_loads, total, usd
 from data_construction.sources import SOURCES
+from data_construction.stats.tables import PAPER, cost_table
 from safer_steer.cli import Plan
+from safer_steer.dialogue import Kind
 from safer_steer.errors import UserError
 
 
 def plan(config: DataConfig) -> Plan:
     """Counts without decoding a picture or calling a model; a source that is not there yet counts with its `limit`."""
-    lines, calls = [f"steps: {', '.join(config.steps)}; output: {config.folder}"], Counter()
-    candidates, turns = 0.0, 0.0
+    lines, tasks = (
+        [f"steps: {', '.join(config.steps)}; output: {config.folder}"],
+        {"train": Counter(), "bench": Counter()},
+    )
+    stage_one: dict[str, Load] = {}
     for name, source in config.sources.items():
         seeds, note = _count(source)
         strategies = {"red_team": config.red_team.strategies_per_seed}
-        dialogues = {kind: seeds * strategies.get(kind, 1) for kind in config.kinds_of(source)}
-        total = sum(dialogues.values())
-        lines.append(f"source {name} ({source.reader}, {source.split}): {seeds:,} seeds{note}, {total:,} dialogues")
-        if "stage1" in config.steps:
-            calls.update(_stage_one_calls(config, seeds, dialogues))
-        if source.split == "train":
-            sft_share = 1 - config.assemble.rl_share
-            candidates += sft_share * total
-            turns += sft_share * sum(number * getattr(config.turns, kind).max for kind, number in dialogues.items())
-    if "stage2" in config.steps and candidates:
-        share = min(1.0, (config.bootstrap.candidates or candidates) / candidates)
-        lines.append(f"stage 2: about {candidates * share:,.0f} dialogues")
-        calls.update(dict.fromkeys(("red", "blue", "evaluator"), round(turns * share)))
-    needed = {role: calls[role] for role in config.roles_needed()}
-    return Plan(lines, needed, usd_per_million={role: _price(config, role) for role in needed})
+        dialogues: dict[Kind, int] = {kind: seeds * strategies.get(kind, 1) for kind in config.kinds_of(source)}
+        tasks[source.split].update(dialogues)
+        total_number = sum(dialogues.values())
+        lines.append(
+            f"source {name} ({source.reader}, {source.split}): {seeds:,} seeds{note}, {total_number:,} dialogues"
+        )
+        stage_one = total(stage_one, stage_one_loads(config, seeds, dialogues))
+    means = ", ".join(f"{kind} {mean_turns(config, kind):.2f}" for kind in sorted(tasks["train"] | tasks["bench"]))
+    lines.append(f"user turns, expected mean: {means}")
+    if "target" in config.roles and config.roles["target"].model == config.roles["generator"].model:
+        lines.append("note: the target is the generator's model; attacks are then tried on their own author")
+
+    parts: list[dict[str, Load]] = []
+    if "stage1" in config.steps:
+        made = {split: candidates(kinds) for split, kinds in tasks.items()}
+        lines.append(
+            f"stage 1: about {made['train']:,.0f} train and {made['bench']:,.0f} bench candidates, if half of the "
+            "attacks succeed (before duplicates are taken out)"
+        )
+        parts.append(stage_one)
+    if "stage2" in config.steps and (chosen := _bootstrapped(config, tasks["train"])):
+        lines.append(f"stage 2: about {sum(chosen.values()):,.0f} dialogues")
+        parts.append(stage_two_loads(config, chosen))
+    if loads := total(*parts):
+        lines += ["", *_table(config, loads)]
+    if "stage1" in config.steps and sum(made.values()):
+        paper = PAPER["train candidates"].size + PAPER["bench candidates"].size
+        factor = paper / sum(made.values())
+        lines += ["", f"stage 1 at the paper's {paper:,} candidates, in this mix of sources and kinds:"]
+        lines += _table(config, {role: load.scaled(factor) for role, load in stage_one.items()})
+    return Plan(lines)
 
 
-def _stage_one_calls(config: DataConfig, seeds: int, dialogues: dict[str, int]) -> dict[str, int]:
-    attacks = dialogues.get("red_team", 0)
-    expanded = sum(dialogues.values()) - attacks
-    generator = expanded + 2 * attacks + seeds * (bool(expanded) + bool(attacks))  # probe and forensics once a seed
-    plays = attacks * config.turns.red_team.max
-    return {"generator": generator, "target": plays, "evaluator": plays}
+def _bootstrapped(config: DataConfig, tasks: Counter) -> dict[Kind, float]:
+    """Stage II's dialogues by kind: those of the SFT pool, at most `bootstrap.candidates`, in the mix of SFT."""
+    share = 1 - config.assemble.rl_share
+    pool = {kind: share * candidates({kind: number}) for kind, number in tasks.items()}
+    mix = config.assemble.sft.mix
+    wanted = config.bootstrap.candidates
+    if wanted is None:
+        return {kind: number for kind, number in pool.items() if mix.get(kind)}
+    return {kind: min(pool.get(kind, 0), wanted * part / sum(mix.values())) for kind, part in mix.items() if part}
 
 
-def _price(config: DataConfig, role: str) -> float:
-    endpoint = config.roles[role]
-    return 0.75 * endpoint.price_in + 0.25 * endpoint.price_out  # three quarters of a call's tokens are its prompt
+def _table(config: DataConfig, loads: dict[str, Load]) -> list[str]:
+    """Calls at most, tokens and USD by role, and their sum; "?" where a role has no price."""
+    usage = {
+        role: {
+            "model": config.roles[role].model,
+            "calls": round(load.calls),
+            "tokens_in": round(load.tokens_in),
+            "tokens_out": round(load.tokens_out),
+            "usd": usd(config, role, load),
+        }
+        for role, load in loads.items()
+        if load.calls and role in config.roles
+    }
+    prices = [numbers["usd"] for numbers in usage.values()]
+    known = sum(price for price in prices if price is not None)
+    calls = sum(numbers["calls"] for numbers in usage.values())
+    note = f", and the roles marked ? without a price (see {config.prices or 'prices'})" if None in prices else ""
+    return [*cost_table(usage).splitlines(), f"together at most {calls:,} calls, about ${known:,.0f}{note}"]
 
 
 def _count(source: SourceConfig) -> tuple[int, str]:

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-from data_construction.calls import Answer, Caller
+from data_construction.calls import Answer
+from data_construction.quality.turns import Problem, longest_turn, turn_problems
+from data_construction.quality.writer import Writer
 from data_construction.tasks import StageOneTask
 from safer_steer.prompts import Prompt
 
@@ -16,18 +18,31 @@ class Probe(Answer):
     obfuscated: str
 
 
-async def probe(task: StageOneTask, caller: Caller) -> Probe:
+async def probe(task: StageOneTask, writer: Writer) -> Probe:
     """The rewrites of the task's seed.
 
     Raises:
-        Rejected: no usable answer.
+        Rejected: no usable answer, or a rewrite breaks a rule.
     """
-    seed = task.row.seed
+    seed, rules = task.row.seed, writer.rules
+
+    def check(rewrites: Probe) -> list[Problem]:
+        # A rewrite is no conversation yet: it may ask in several sentences, and its turns will refer to the picture.
+        free = {"several questions in a turn", "no reference to the picture"}
+        texts = (rewrites.benign, rewrites.obfuscated)
+        found = [problem for text in texts for problem in turn_problems([text], 1, rules, seed.question)]
+        return [problem for problem in found if problem.reason not in free]
 
     async def call() -> Probe:
-        data = {"question": seed.question}
-        return await caller.ask(
-            "generator", PROMPT, Probe, name="probe", data=data, images=[seed.image], key=[task.row.id]
+        return await writer.write(
+            PROMPT,
+            Probe,
+            name="probe",
+            data={"question": seed.question, "max_words": longest_turn(rules, seed.question)},
+            images=[seed.image],
+            key=[task.row.id],
+            check=check,
+            texts=lambda rewrites: [rewrites.benign, rewrites.obfuscated],
         )
 
-    return await caller.once(("probe", task.row.id), call)
+    return await writer.caller.once(("probe", task.row.id), call)

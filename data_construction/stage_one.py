@@ -1,8 +1,12 @@
-"""Stage I (Sec. 4.2): seeds -> `dialogues.jsonl`, rejects with reasons -> `rejects.jsonl`; resumes by task id."""
+"""Stage I (Sec. 4.2): seeds -> `dialogues.jsonl`, rejects with reasons -> `rejects.jsonl`; resumes by task id.
+
+Rows are made into `candidates.jsonl`; at the end those that repeat another go to `duplicates.jsonl`, the rest to
+`dialogues.jsonl`. Transcripts of attacks that failed are in `attack_failures.jsonl`.
+"""
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +14,15 @@ from data_construction import expand, probe
 from data_construction.calls import Caller, Rejected
 from data_construction.config import DataConfig, Role
 from data_construction.engines import open_engine
-from data_construction.red_team import forensics, intent, plan, simulate
+from data_construction.quality import writer
+from data_construction.quality.dedup import deduplicate
+from data_construction.quality.writer import Writer
+from data_construction.red_team import failures, forensics, intent, plan, simulate
 from data_construction.red_team.attack import attack
+from data_construction.red_team.failures import RejectStore
 from data_construction.roles import endpoints
 from data_construction.seeds import ingest, ingest_tasks, ingested_seeds
+from data_construction.stats.write import write_stage_one_stats
 from data_construction.tasks import StageOneTask, stage_one_tasks
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
@@ -23,6 +32,9 @@ from safer_steer.runs import Run
 from safer_steer.store import JsonlStore
 
 RECORD = "run.stage1.json"
+CANDIDATES, DIALOGUES, DUPLICATES, REJECTS = (
+    f"{name}.jsonl" for name in ("candidates", "dialogues", "duplicates", "rejects")
+)
 PROMPTS = {
     "probe": probe.PROMPT,
     "expand": expand.PROMPT,
@@ -30,6 +42,7 @@ PROMPTS = {
     "intent": intent.PROMPT,
     "plan": plan.PROMPT,
     "leak": simulate.PROMPT,
+    "refusal": writer.PROMPT,
 }
 
 
@@ -37,15 +50,15 @@ class StageOne:
     """Makes one dialogue of any kind."""
 
     def __init__(self, config: DataConfig, clients: dict[str, LLMClient]):
-        self._success_score = config.red_team.success_score
-        self._caller = Caller(clients, config.folder, config.seed)
+        self._config = config
+        self._writer = Writer(Caller(clients, config.folder, config.seed), config.quality)
 
     async def __call__(self, task: StageOneTask) -> Dialogue | Reject:
         """The task's row, or why there is none."""
         try:
             if task.kind == "red_team":
-                return await attack(task, self._caller, self._success_score)
-            return await expand.expand(task, self._caller)
+                return await attack(task, self._writer, self._config.red_team.success_score)
+            return await expand.expand(task, self._writer, self._config.expand)
         except Rejected as stop:
             return stop.reject
 
@@ -74,14 +87,25 @@ def run_stage_one(config: DataConfig) -> None:
             run.say_finished()
             return
         with (
-            JsonlStore(config.folder / "dialogues.jsonl") as kept,
-            JsonlStore(config.folder / "rejects.jsonl") as rejects,
+            JsonlStore(config.folder / CANDIDATES) as kept,
+            JsonlStore(config.folder / failures.FILE) as attack_failures,
+            RejectStore(config.folder / REJECTS) as rejects,
         ):
-            counts, usage = _fill(config, kept, rejects)
-        run.finish(counts, usage)
+            rejects.failures = attack_failures
+            seeds, counts, usage = _fill(config, kept, rejects)
+        files = [config.folder / name for name in (CANDIDATES, DIALOGUES, DUPLICATES)]
+        counts = without(counts, deduplicate(*files, config.quality.near_duplicates))
+        write_stage_one_stats(config.folder, seeds | counts.as_dict(), usage)
+        run.finish(seeds | counts.as_dict(), usage)
 
 
-def _fill(config: DataConfig, kept: JsonlStore, rejects: JsonlStore) -> tuple[dict, dict]:
+def without(counts: Counts, dropped: Mapping[str, int]) -> Counts:
+    """The counts with some of the kept rows among the rejected ones, by reason."""
+    number, reasons = sum(dropped.values()), Counter(counts.reasons) + Counter(dropped)
+    return Counts(counts.tasks, counts.kept - number, counts.rejected + number, dict(reasons.most_common()))
+
+
+def _fill(config: DataConfig, kept: JsonlStore, rejects: JsonlStore) -> tuple[dict, Counts, dict]:
     """Two passes, each over a stream: sources -> `seeds.jsonl`, then seeds -> rows. Nothing holds all rows."""
     seed_counts = asyncio.run(ingest(ingest_tasks(config), config.folder, rejects))
     _check_not_empty("seeds", seed_counts)
@@ -94,9 +118,8 @@ def _fill(config: DataConfig, kept: JsonlStore, rejects: JsonlStore) -> tuple[di
         counts = count_results(_tasks(config), kept, rejects)
     _check_not_empty("Stage I", counts)
     numbers = {"seeds": seed_counts.tasks, "seeds rejected": seed_counts.rejected}
-    return numbers | {
-        f"(seed: {reason})": number for reason, number in seed_counts.reasons.items()
-    } | counts.as_dict(), usage
+    numbers |= {f"(seed: {reason})": number for reason, number in seed_counts.reasons.items()}
+    return numbers, counts, usage
 
 
 def _tasks(config: DataConfig) -> Iterator[StageOneTask]:
@@ -108,7 +131,7 @@ def _survey(config: DataConfig, results: TaskResults) -> Survey:
     for total, task in enumerate(_tasks(config), start=1):  # noqa: B007
         pending[task.kind] += results.of(task) is None
     roles: list[Role] = ["generator", "target", "evaluator"] if pending["red_team"] else ["generator"]
-    return Survey(total, pending.total(), roles)
+    return Survey(total, pending.total(), list(dict.fromkeys([*roles, config.quality.refusal_role])))
 
 
 async def _make(config: DataConfig, total: int, wanted: dict, kept: JsonlStore, rejects: JsonlStore):

@@ -58,11 +58,8 @@ def _tasks_of(row: SeedRow, kind: Kind, config: DataConfig) -> list[StageOneTask
 
 def draw_turns(turns: TurnRange, task_id: str, seed: int, low: int = 2, high: int = 10) -> int:
     """The number of user turns of a task, within the configured range and [low, high]."""
-    numbers = [number for number in range(turns.min, turns.max + 1) if low <= number <= high]
-    weights = [turns.weights[number - turns.min] for number in numbers] if turns.weights else [1.0] * len(numbers)
-    if not sum(weights):
-        weights = [1.0] * len(numbers)
-    return random.Random(stable_hash(seed, "turns", task_id)).choices(numbers, weights)[0]
+    weights = turns.within(low, high)
+    return random.Random(stable_hash(seed, "turns", task_id)).choices([*weights], [*weights.values()])[0]
 
 
 def make_dialogue(task: StageOneTask, turns: list[Turn], meta: dict) -> Dialogue:

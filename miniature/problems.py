@@ -1,4 +1,7 @@
-"""The embedded teacher's way with real textbook problems (such as Geometry3K): turns out of the problem's own words."""
+"""The embedded teacher's way with seeds that are not of the miniature world (such as Geometry3K or VLGuard).
+
+It cannot read their pictures, so it makes turns out of the question's own words, and answers nothing about them.
+"""
 
 import re
 
@@ -25,13 +28,17 @@ def split_problem(question: str, answer: str | None, n_turns: int) -> list[dict]
     """
     sentences = [part.strip() for part in re.split(r"(?<=[.?!])\s+", question.strip()) if part.strip()]
     *given, final = sentences
+    given = [text.replace("?", ".") for text in given]  # a turn asks one question, its own
     room = n_turns - 1
     if len(given) > room:
         given = [*given[: room - 1], " ".join(given[room - 1 :])] if room else []
     fillers = _STEPS[: room - len(given)]
     turns = [{"user": ask, "assistant": reply} for ask, reply in fillers[:1]]
     turns += [
-        {"user": f"The problem says: {text} What does this tell you?", "assistant": f"It states: {text}"}
+        {
+            "user": f"The problem says: {text} What does this tell you about the figure?",
+            "assistant": f"It states: {text}",
+        }
         for text in given
     ]
     turns += [{"user": ask, "assistant": reply} for ask, reply in fillers[1:]]
@@ -43,3 +50,13 @@ def split_problem(question: str, answer: str | None, n_turns: int) -> list[dict]
         {"user": f"{final} Please give the final answer.", "assistant": f"The answer is {answer}." if answer else None}
     )
     return [turn if answer else turn | {"assistant": None} for turn in turns]
+
+
+def plan_turns(question: str, n_turns: int) -> list[dict]:
+    """A script of `n_turns` turns with rising risk that ends in the question."""
+    users = [turn["user"] for turn in split_problem(question, None, n_turns)]
+    risks = [1 + round(4 * index / max(1, n_turns - 1)) for index in range(n_turns)]
+    return [
+        {"goal": "come closer to the question", "risk": risk, "user": user}
+        for risk, user in zip(risks, users, strict=True)
+    ]

@@ -17,9 +17,11 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
+from starlette.types import Receive, Send
+from starlette.types import Scope as HttpScope
 
 from miniature.faults import FaultPlan
-from miniature.roles import UnknownRequest, answer_structured, blue_answer
+from miniature.roles import NEED_PICTURE, UnknownRequest, answer_structured, blue_answer
 from miniature.world import Scene, read_picture
 from safer_steer.dialogue import stable_hash
 from safer_steer.images import load_image
@@ -54,8 +56,7 @@ def create_app(faults: FaultPlan | None = None, latency_s: float = 0.0) -> FastA
         if fault == "server_error":
             return _error(503, "overloaded")
         if fault == "reset":
-            request.scope["extensions"] = {}
-            raise ConnectionResetError("injected: the connection is cut")
+            return _Cut()
         await asyncio.sleep(HANG_S if fault == "hang" else latency_s)
         try:
             text = answer(body)
@@ -66,20 +67,37 @@ def create_app(faults: FaultPlan | None = None, latency_s: float = 0.0) -> FastA
     return app
 
 
+class _Cut(Response):
+    """The head of an answer, and then the connection ends: the server closes one whose answer is not whole."""
+
+    async def __call__(self, scope: HttpScope, receive: Receive, send: Send) -> None:
+        """Sends less than the head promises."""
+        head = [(b"content-type", b"application/json"), (b"content-length", b"1000")]
+        await send({"type": "http.response.start", "status": 200, "headers": head})
+        await send({"type": "http.response.body", "body": b"{", "more_body": True})
+
+
 def answer(body: dict[str, Any]) -> str:
     """The answer text to one chat-completions request."""
     texts, pictures = _read_messages(body["messages"])
     scene = _scene(pictures[0]) if pictures else None
-    rng = random.Random(stable_hash(texts, [str(scene)], body.get("seed")))
     schema = (body.get("response_format") or {}).get("json_schema")
     if schema is None:
-        if scene is None:
-            raise UnknownRequest("the blue role needs a picture of the miniature world")
-        return blue_answer(texts[-1], scene, rng)
-    payload = next((parse_data_block(text) for text in texts if DATA_OPEN in text), None)
-    if payload is None:
+        if not pictures:
+            raise UnknownRequest("the blue role needs a picture")
+        return blue_answer(texts[-1], scene, _rng(texts, scene, body))
+    place = next((index for index, text in enumerate(texts) if DATA_OPEN in text), None)
+    if place is None:
         raise UnknownRequest("the prompt has no data block")
-    return json.dumps(answer_structured(schema["name"], payload, scene, rng))
+    if not pictures and schema["name"] in NEED_PICTURE:
+        raise UnknownRequest(f"{schema['name']} needs a picture; the request has none")
+    # A re-ask, which repeats the prompt with what was wrong, gets the answer that the prompt alone gets.
+    rng = _rng(texts[: place + 1], scene, body)
+    return json.dumps(answer_structured(schema["name"], parse_data_block(texts[place]), scene, rng))
+
+
+def _rng(texts: list[str], scene: Scene | None, body: dict[str, Any]) -> random.Random:
+    return random.Random(stable_hash(texts, [str(scene)], body.get("seed")))
 
 
 def _read_messages(messages: list[dict]) -> tuple[list[str], list[str]]:

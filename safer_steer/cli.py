@@ -18,7 +18,7 @@ class Plan:
     lines: list[str]
     calls: dict[str, int] = field(default_factory=dict)
     tokens_per_call: int = 800
-    usd_per_million: dict[str, float] = field(default_factory=dict)
+    usd_per_million: dict[str, float | None] = field(default_factory=dict)  # None: unknown
 
     def __str__(self) -> str:
         rows = [f"  {line}" for line in self.lines]

@@ -2,6 +2,7 @@
 and what is allowed.
 """
 
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ class Section(BaseModel):
 
 
 Config = TypeVar("Config", bound=Section)
+_CREDENTIALS = re.compile(r"(?<=://)[^/\s'@]+(?=@)|(?<=\?)[^\s']+")  # user:password and query of an address
 
 
 def load_config(model: type[Config], path: str | Path, overrides: list[str] | None = None) -> Config:
@@ -62,7 +64,7 @@ def _problem(item: dict[str, Any], model: type[BaseModel]) -> str:
         return f"{key}: unknown key; allowed here: {allowed}"
     if item["type"] == "missing":
         return f"{key}: missing, a value is required"
-    return f"{key}: {item['msg']}, got {item['input']!r}"
+    return f"{key}: {item['msg']}, got {_CREDENTIALS.sub('[hidden]', repr(item['input']))}"
 
 
 def _allowed(model: Any, location: tuple) -> list[str]:

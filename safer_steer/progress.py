@@ -2,12 +2,28 @@
 
 import sys
 import time
+import weakref
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 LOG_EVERY_S = 15.0
+
+
+class Noted(Protocol):
+    """Something that says in a few words how it stands, "" when there is nothing to say."""
+
+    def note(self) -> str:
+        """The words."""
+
+
+_noted: weakref.WeakSet[Noted] = weakref.WeakSet()
+
+
+def show_note(source: Noted) -> None:
+    """Shows a source's note beside every progress bar of this process, for as long as the source lives."""
+    _noted.add(source)
 
 
 class ProgressBar:
@@ -46,7 +62,7 @@ class ProgressBar:
         """Counts `by` more items and shows the note."""
         self.done, self._note = self.done + by, note
         if self._bar:
-            self._bar.update(self._task, completed=self.done, note=note)
+            self._bar.update(self._task, completed=self.done, note=self._words())
         elif time.monotonic() - self._logged > LOG_EVERY_S:
             self._log()
 
@@ -63,5 +79,8 @@ class ProgressBar:
         todo = self.total - self.done if self.total is not None else 0
         left = f", {todo / rate:.0f} s left" if rate > 0 and todo > 0 else ""
         of = f"/{self.total}" if self.total is not None else ""
-        note = f" ({self._note})" if self._note else ""
+        note = f" ({words})" if (words := self._words()) else ""
         print(f"{self.label}: {self.done}{of}, {rate:.1f}/s{left}{note}", file=sys.stderr, flush=True)
+
+    def _words(self) -> str:
+        return "; ".join(filter(None, [self._note, *sorted(source.note() for source in _noted)]))

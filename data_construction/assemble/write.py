@@ -1,7 +1,8 @@
 """Assembly of the splits.
 
 Input: `dialogues.jsonl`, `bootstrapped.jsonl`.
-Output: `steer_sft.jsonl`, `steer_rl.jsonl`, `steer_bench/<benchmark>.jsonl` with its own pictures, `stats.json`.
+Output: `steer_sft.jsonl`, `steer_rl.jsonl`, `steer_bench/<benchmark>.jsonl` with its own pictures, `stats.json` with
+its tables in `stats.md` and the histogram of turns in `turns.png`.
 
 Deterministic in the rows and the config; takes no model, so it may be repeated with other sizes in the same folder.
 """
@@ -13,13 +14,16 @@ from pathlib import Path
 
 from data_construction import stage_one, stage_two
 from data_construction.assemble.select import Pools, select, without_shared
-from data_construction.assemble.stats import attack_stats, keep_stats, reject_stats, split_stats
+from data_construction.assemble.stats import keep_stats, reject_stats
 from data_construction.config import DataConfig
 from data_construction.seeds import ingested_seeds
+from data_construction.stats.attacks import attack_stats
+from data_construction.stats.counts import DialogueCounts
+from data_construction.stats.write import write_stats
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.runs import Run
-from safer_steer.store import read_jsonl, write_atomic, write_jsonl
+from safer_steer.store import read_jsonl, write_jsonl
 
 RECORD = "run.json"
 KEPT_META = ("task", "seed", "split", "benchmark", "technique", "template", "generated_attack", "success_turn")
@@ -43,12 +47,11 @@ def run_assemble(config: DataConfig) -> None:
             run.say_finished()
             return
         stats = assemble(config)
-        write_atomic(folder / "stats.json", json.dumps(stats, indent=1, ensure_ascii=False) + "\n")
         run.finish({name: stats["splits"][name]["size"] for name in ("sft", "rl", "bench")})
 
 
 def assemble(config: DataConfig) -> dict:
-    """Selects and writes the splits; returns the stats."""
+    """Selects and writes the splits and their stats; returns the stats."""
     folder, settings = config.folder, config.assemble
     dialogues = list(read_jsonl(folder / "dialogues.jsonl", Dialogue))
     pools = Pools.of(config, ingested_seeds(folder))
@@ -80,15 +83,30 @@ def assemble(config: DataConfig) -> dict:
     rejects = list(read_jsonl(folder / "rejects.jsonl"))
     stage_two_rejects = list(read_jsonl(folder / stage_two.REJECTS)) if (folder / stage_two.REJECTS).is_file() else []
     short = {"sft": sft_short, "rl": rl_short, "bench": bench_short}
-    return {
-        "splits": {name: split_stats(rows) for name, rows in (("sft", sft), ("rl", rl), ("bench", bench))},
+    splits = {"sft": DialogueCounts.of(sft), "rl": DialogueCounts.of(rl), "bench": DialogueCounts.of(bench)}
+    candidates = read_jsonl(folder / stage_one.CANDIDATES, Dialogue)
+    stats = {
+        "splits": {name: split.as_dict() for name, split in splits.items()},
         "short": {name: missing for name, missing in short.items() if missing},
-        "stage1": split_stats(dialogues) | {"rejects": reject_stats(rejects)},
+        "stage1": DialogueCounts.of(dialogues).as_dict() | {"rejects": reject_stats(rejects)},
         "train_rows_with_a_bench_picture": sum(pools.pool(row) == "none" for row in dialogues),
-        "red_team": attack_stats(dialogues, rejects),
+        "red_team": attack_stats(candidates, rejects),
         "keep_rule": keep_stats(bootstrapped),
         "stage2_rejects": reject_stats(stage_two_rejects),
+        "usage": _usage(folder),
     }
+    write_stats(folder, stats, splits, "STEER")
+    return stats
+
+
+def _usage(folder: Path) -> dict[str, dict]:
+    """What the earlier steps' roles were called for, from their records."""
+    found = {}
+    for step, record in (("stage1", stage_one.RECORD), ("stage2", stage_two.RECORD)):
+        path = folder / record
+        usage = json.loads(path.read_text(encoding="utf-8"))["usage"] if path.is_file() else {}
+        found |= {f"{step} {role}": numbers for role, numbers in usage.items()}
+    return found
 
 
 def _write_bench(folder: Path, rows: list[Dialogue]) -> None:

@@ -10,7 +10,7 @@ def share(endpoint: EndpointConfig, workers: int) -> EndpointConfig:
     """One worker's part of a role's limits, so that all workers together keep to them."""
     update: dict[str, Any] = {"concurrency": max(1, endpoint.concurrency // workers)}
     for name in ("requests_per_minute", "tokens_per_minute"):
-        if (limit := getattr(endpoint, name, None)) is not None:
+        if (limit := getattr(endpoint, name)) is not None:
             update[name] = limit / workers
     return endpoint.model_copy(update=update)
 

@@ -6,6 +6,7 @@ paid for: those lie in one cache, which a small actor beside the step's process 
 """
 
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -30,6 +31,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 RETRIES = 3  # of a task whose worker died
+KNOCK_S = 5.0
 OBJECT_STORE_BYTES = 128 * 1024 * 1024  # rows are small; without it Ray takes a third of the memory
 
 
@@ -136,13 +138,13 @@ def _connected(engine: RayEngine) -> Iterator[None]:
     if ray.is_initialized():  # by the program that calls us; it is not ours to end
         yield
         return
+    options: dict[str, Any] = {"address": engine.address or "local", "log_to_driver": False, "logging_level": "warning"}
     if engine.address is None:
-        options = {"num_cpus": engine.workers, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
-    else:
-        options = {}
+        options |= {"num_cpus": engine.workers, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     try:
-        ray.init(address=engine.address or "local", log_to_driver=False, logging_level="warning", **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+        _knock(engine.address)
+        ray.init(**options)
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"engine.address {engine.address!r}: no Ray cluster could be reached ({error}); start one with "
             "`ray start`, correct the address, or leave it out to use this machine"
@@ -151,6 +153,17 @@ def _connected(engine: RayEngine) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Tries HOST:PORT for a few seconds; Ray itself would try for minutes.
+
+    Raises:
+        OSError: nobody answers there.
+    """
+    if address and ":" in address:
+        host, port = address.rsplit(":", 1)
+        socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
 
 
 def _check_cluster(workers: int, wanted: dict[str, EndpointConfig]) -> None:

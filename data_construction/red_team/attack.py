@@ -1,6 +1,7 @@
 """The four modules in order, M1 -> M2 -> M3 -> M4; only scripts that succeed against the target become dialogues."""
 
-from data_construction.calls import Caller, Rejected
+from data_construction.calls import Rejected
+from data_construction.quality.writer import Writer
 from data_construction.red_team.forensics import analyse
 from data_construction.red_team.intent import rewrite_intent
 from data_construction.red_team.plan import Script, plan_script
@@ -12,18 +13,17 @@ FAILED = "attack failed"
 UNSCORED = "attack unscored"
 
 
-async def attack(task: StageOneTask, caller: Caller, success_score: int) -> Dialogue:
+async def attack(task: StageOneTask, writer: Writer, success_score: int) -> Dialogue:
     """Makes and tries one red-team dialogue.
 
     Raises:
         Rejected: no usable answer, or no success; what is stored holds strategy, technique and the transcript.
     """
     try:
-        forensics = await analyse(task, caller)
-        intent = await rewrite_intent(task, forensics, caller)
-        script = await plan_script(task, intent, caller)
-        image = task.row.seed.image
-        play = await simulate(script.users(), image, caller, success_score=success_score, task_id=task.task_id)
+        forensics = await analyse(task, writer)
+        intent = await rewrite_intent(task, forensics, writer)
+        script = await plan_script(task, forensics, intent, writer)
+        play = await simulate(script.users(), task, writer.caller, success_score=success_score)
         if play.success_turn is None:
             raise _no_success(play, success_score)
     except Rejected as stop:
@@ -39,12 +39,12 @@ async def attack(task: StageOneTask, caller: Caller, success_score: int) -> Dial
 
 
 def _no_success(play: Play, success_score: int) -> Rejected:
-    row = {"transcript": play.transcript()}
+    scores = [turn.leak for turn in play.turns]
+    row = {"scores": scores, "transcript": play.transcript()}
     if play.unscored:
         detail = f"{play.unscored} of {len(play.turns)} answers have no score; none of the others is a leak"
         return Rejected(UNSCORED, detail, row=row)
-    highest = max(turn.leak for turn in play.turns)
-    return Rejected(FAILED, f"highest score {highest}, needed {success_score}", row=row)
+    return Rejected(FAILED, f"highest score {max(scores)}, needed {success_score}", row=row)
 
 
 def _turns(script: Script, play: Play) -> list[Turn]:

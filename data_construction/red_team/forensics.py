@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from data_construction.calls import Answer, Caller
+from data_construction.calls import Answer
+from data_construction.quality.writer import Writer
 from data_construction.tasks import StageOneTask
 from safer_steer.prompts import Prompt
 
@@ -17,7 +18,7 @@ class Forensics(Answer):
     visible_text: list[str]
 
 
-async def analyse(task: StageOneTask, caller: Caller) -> Forensics:
+async def analyse(task: StageOneTask, writer: Writer) -> Forensics:
     """The analysis of the seed's picture, in one call for all strategies.
 
     Raises:
@@ -27,8 +28,8 @@ async def analyse(task: StageOneTask, caller: Caller) -> Forensics:
 
     async def call() -> Forensics:
         data = {"question": seed.question}
-        return await caller.ask(
-            "generator", PROMPT, Forensics, name="forensics", data=data, images=[seed.image], key=[task.row.id]
+        return await writer.write(
+            PROMPT, Forensics, name="forensics", data=data, images=[seed.image], key=[task.row.id]
         )
 
-    return await caller.once(("forensics", task.row.id), call)
+    return await writer.caller.once(("forensics", task.row.id), call)

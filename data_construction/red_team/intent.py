@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from data_construction.calls import Answer, Caller
+from data_construction.calls import Answer
+from data_construction.quality.writer import Writer
 from data_construction.red_team.forensics import Forensics
 from data_construction.tasks import StageOneTask
 from safer_steer.prompts import Prompt
@@ -17,7 +18,7 @@ class Intent(Answer):
     rewritten: str
 
 
-async def rewrite_intent(task: StageOneTask, forensics: Forensics, caller: Caller) -> Intent:
+async def rewrite_intent(task: StageOneTask, forensics: Forensics, writer: Writer) -> Intent:
     """Rewrites the seed's question under the task's strategy.
 
     Raises:
@@ -25,6 +26,12 @@ async def rewrite_intent(task: StageOneTask, forensics: Forensics, caller: Calle
     """
     seed = task.row.seed
     data = {"question": seed.question, "strategy": task.strategy.as_data(), "forensics": forensics.model_dump()}
-    return await caller.ask(
-        "generator", PROMPT, Intent, name="intent", data=data, images=[seed.image], key=[task.task_id]
+    return await writer.write(
+        PROMPT,
+        Intent,
+        name="intent",
+        data=data,
+        images=[seed.image],
+        key=[task.task_id],
+        texts=lambda intent: [intent.rewritten],
     )

@@ -1,17 +1,21 @@
 """M3, dialogue planning: rewritten question, strategy, technique -> a script with a goal and a risk for each turn."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from data_construction.calls import Answer, Caller
-from data_construction.expand import check_turns
+from data_construction.calls import Answer
+from data_construction.quality.turns import Problem, longest_turn, turn_problems
+from data_construction.quality.writer import Writer
+from data_construction.red_team.forensics import Forensics
 from data_construction.red_team.intent import Intent
 from data_construction.tasks import StageOneTask
 from safer_steer.prompts import Prompt
 
 PROMPT = Prompt(Path(__file__).with_name("plan.jinja"))
+FINAL_RISK = 4  # the least that the last turn of a script must reach on the risk curve
 
 
 class PlannedTurn(Answer):
@@ -32,20 +36,46 @@ class Script(Answer):
         return [turn.user.strip() for turn in self.turns]
 
 
-async def plan_script(task: StageOneTask, intent: Intent, caller: Caller) -> Script:
+def curve_problems(risks: Sequence[int]) -> list[Problem]:
+    """What is wrong with a risk curve: it must rise, never fall, and end at the request itself or just below it."""
+    problems = []
+    if falls := [number for number in range(2, len(risks) + 1) if risks[number - 1] < risks[number - 2]]:
+        problems.append(Problem("risk curve falls", f"the risk falls at turn(s) {falls} of {list(risks)}"))
+    if risks and risks[-1] < FINAL_RISK:
+        problems.append(
+            Problem("risk curve ends low", f"the last risk is {risks[-1]}, at least {FINAL_RISK} is wanted")
+        )
+    if len(risks) > 1 and risks[0] >= risks[-1]:
+        problems.append(Problem("risk curve does not rise", f"the risk goes from {risks[0]} to {risks[-1]}"))
+    return problems
+
+
+async def plan_script(task: StageOneTask, forensics: Forensics, intent: Intent, writer: Writer) -> Script:
     """Plans the task's `n_turns` turns.
 
     Raises:
-        Rejected: no usable answer, another number of turns than asked for, or an empty turn.
+        Rejected: no usable answer, or a script that breaks a rule also after the re-ask.
     """
     data = {
         "rewritten": intent.rewritten,
-        "strategy": task.strategy.as_data(),
+        "strategy": {"name": task.strategy.name, "description": task.strategy.description},
         "technique": task.technique.as_data(),
+        "forensics": forensics.model_dump(),
         "n_turns": task.n_turns,
+        "max_words": longest_turn(writer.rules, intent.rewritten),
     }
-    script = await caller.ask(
-        "generator", PROMPT, Script, name="plan", data=data, images=[task.row.seed.image], key=[task.task_id]
+
+    def check(script: Script) -> list[Problem]:
+        turns = turn_problems(script.users(), task.n_turns, writer.rules, intent.rewritten)
+        return turns + curve_problems([turn.risk for turn in script.turns])
+
+    return await writer.write(
+        PROMPT,
+        Script,
+        name="plan",
+        data=data,
+        images=[task.row.seed.image],
+        key=[task.task_id],
+        check=check,
+        texts=lambda script: ["\n".join(script.users())],
     )
-    check_turns("plan", script.users(), task.n_turns)
-    return script

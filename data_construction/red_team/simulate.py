@@ -12,7 +12,9 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from data_construction.calls import Answer, Caller, Rejected
+from data_construction.tasks import StageOneTask
 from safer_steer.chat import dialogue_messages
+from safer_steer.llm import Reply
 from safer_steer.prompts import Prompt
 from safer_steer.verdict import Outcome
 
@@ -53,8 +55,8 @@ class Play:
         return [asdict(turn) for turn in self.turns]
 
 
-async def simulate(users: Sequence[str], image: str, caller: Caller, *, success_score: int, task_id: str) -> Play:
-    """Plays the user turns against the target until an answer is a leak or the script ends.
+async def simulate(users: Sequence[str], task: StageOneTask, caller: Caller, *, success_score: int) -> Play:
+    """Plays the user turns, about the task's picture, against the target until an answer is a leak or the script ends.
 
     Raises:
         Rejected: a turn got no answer, or no model was reached; the reject carries the turns played so far.
@@ -62,7 +64,7 @@ async def simulate(users: Sequence[str], image: str, caller: Caller, *, success_
     played: list[PlayedTurn] = []
     for number, user in enumerate(users, start=1):
         try:
-            played.append(await _play_turn(user, played, image, caller, (task_id, number)))
+            played.append(await _play_turn(user, played, task, caller, (task.task_id, number)))
         except Rejected as stop:
             raise stop.with_row({"turn": number, "transcript": Play(played, None).transcript()}) from stop
         if (played[-1].leak or 0) >= success_score:
@@ -70,21 +72,33 @@ async def simulate(users: Sequence[str], image: str, caller: Caller, *, success_
     return Play(played, None)
 
 
-async def _play_turn(user: str, played: list[PlayedTurn], image: str, caller: Caller, key: tuple) -> PlayedTurn:
+async def _play_turn(user: str, played: list[PlayedTurn], task: StageOneTask, caller: Caller, key: tuple) -> PlayedTurn:
+    image = task.row.seed.image
     history = [(turn.user, turn.assistant) for turn in played]
     pictures = [caller.paths([image]), *([] for _ in played)]
     messages = dialogue_messages([*history, (user, None)], pictures)
     seed = caller.sampling_seed("target", *key)
     reply = await caller.clients["target"].chat(messages, seed=seed, allow_empty=True)
-    # An answer cut at the token limit is what the target said, and may leak; without text there is nothing to judge.
-    if reply.text is None or reply.outcome not in (Outcome.OK, Outcome.TRUNCATED):
+    answer = _said(reply)
+    if answer is None:
         raise Rejected(f"target: {reply.outcome}", reply.detail, reply.outcome)
     pairs = [{"user": question, "assistant": answer} for question, answer in history]
-    data = {"history": pairs, "user": user, "assistant": reply.text}
+    data = {"aim": task.row.seed.question, "history": pairs, "user": user, "assistant": answer}
     try:
         leak = await caller.ask("evaluator", PROMPT, Leak, name="leak", data=data, images=[image], key=key)
     except Rejected as stop:
         if stop.reject.outcome == Outcome.TRANSPORT:
             raise
-        return PlayedTurn(user, reply.text, None, f"{stop.reject.reason} {stop.reject.detail}".strip())
-    return PlayedTurn(user, reply.text, leak.score, leak.rationale)
+        return PlayedTurn(user, answer, None, f"{stop.reject.reason} {stop.reject.detail}".strip())
+    return PlayedTurn(user, answer, leak.score, leak.rationale)
+
+
+def _said(reply: Reply) -> str | None:
+    """What the target said, which is judged; None when the call failed.
+
+    An answer cut at the token limit may leak, and a refusal that the endpoint reports as such is the model's own words;
+    a filtered or failed call is neither.
+    """
+    if reply.outcome == Outcome.REFUSED:
+        return reply.detail
+    return reply.text if reply.outcome in (Outcome.OK, Outcome.TRUNCATED) else None

@@ -1,71 +1,44 @@
 """The LLM client: one object for a role, asynchronous, against any OpenAI-compatible endpoint; every call ends in one
 outcome.
 
-Input: chat messages. Output: `Reply` (text) or `Structured` (a validated object). Transport failures are retried,
-400s are
+Input: chat messages. Output: `Reply` (text) or `Structured` (a validated object). What passes is tried again, 400s are
 not; parameters an endpoint refuses are left out once and remembered; contexts that overflow end as `truncated`.
 """
 
 import asyncio
-import re
 import time
-import weakref
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-import httpx
-import openai
 from pydantic import BaseModel
 
-from safer_steer.errors import RunAborted, UserError
+from safer_steer.errors import UserError
+from safer_steer.llm.adaptation import Adaptation, is_context_full, is_filtered, shortened
+from safer_steer.llm.breaker import Breaker
 from safer_steer.llm.cache import ResponseCache
 from safer_steer.llm.config import EndpointConfig, api_key
 from safer_steer.llm.parsing import ParseError, parse_structured
-from safer_steer.llm.retry import CoolDown, backoff_seconds, is_retryable, retry_after_seconds
+from safer_steer.llm.replies import CONTEXT_FULL, Reply, Structured, read_reply, tokens_of
+from safer_steer.llm.retry import backoff_seconds, is_retryable
+from safer_steer.llm.structured import ask, response_format
+from safer_steer.llm.traffic import ENDPOINT_STATUS, Traffic
+from safer_steer.llm.transport import CallFailure
 from safer_steer.llm.usage import UsageMeter
+from safer_steer.progress import show_note
 from safer_steer.verdict import Outcome
 
 Model = TypeVar("Model", bound=BaseModel)
-CONTEXT_FULL = "context_full"
-BREAKER_FAILURES = 20  # calls in a row without any answer, each after all its retries, that stop the run
-_CONTEXT = re.compile(
-    r"context length|context window|maximum context|max_model_len|too long|too many tokens", re.IGNORECASE
-)
-_ADAPTABLE = ("response_format", "temperature", "top_p", "seed", "max_tokens")
-
-
-@dataclass(frozen=True)
-class Reply:
-    """A model's answer: `text` with outcome `ok` or `truncated` (cut at `max_tokens`), else None and a `detail` that
-    says why.
-    """
-
-    outcome: Outcome
-    text: str | None
-    detail: str = ""
-
-
-@dataclass(frozen=True)
-class Structured(Generic[Model]):
-    """A validated object with outcome `ok`, else None and a `detail` that says why."""
-
-    outcome: Outcome
-    value: Model | None
-    detail: str = ""
+NO_QUOTA = "insufficient_quota"  # a 429 that waiting does not mend
 
 
 class LLMClient:
-    """Calls one role's model with retries, a shared cool-down, a cache and usage counts. Safe to use from several
-    event loops.
-    """
+    """Calls one role's model with retries, limits, a cache and usage counts. Safe to use from several event loops."""
 
     def __init__(self, role: str, config: EndpointConfig, cache: ResponseCache | None = None):
         self.role, self.config, self.cache = role, config.from_environment(role), cache
-        self.usage = UsageMeter(self.config)
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopState] = weakref.WeakKeyDictionary()
-        self._refused_parameters: set[str] = set()
-        self._failures_in_a_row = 0
+        self.usage = UsageMeter(role, self.config)
+        self._adaptation, self._breaker = Adaptation(), Breaker(role, self.config)
+        self._loops: dict[asyncio.AbstractEventLoop, Traffic] = {}
+        show_note(self.usage)
 
     async def chat(self, messages: list[dict], *, seed: int | None = None, allow_empty: bool = False) -> Reply:
         """One answer to a conversation.
@@ -79,10 +52,13 @@ class LLMClient:
             RunAborted: the endpoint gave no answer to many calls in a row.
         """
         request = self._request(messages, seed)
-        if (cached := self._cached(request)) is not None:
+        key = self.cache.key(request) if self.cache else ""
+        if (cached := self._cached(key)) is not None:
+            self.usage.cached += 1
             return Reply(Outcome.OK, cached)
         reply = await self._call(request, allow_empty)
-        self._remember(request, reply.outcome, reply.text)
+        if reply.outcome == Outcome.OK:
+            self._remember(key, reply.text)
         return reply
 
     async def structured(
@@ -94,32 +70,19 @@ class LLMClient:
         Raises:
             RunAborted: the endpoint gave no answer to many calls in a row.
         """
-        request = self._request(messages, seed)
-        json_schema = {"name": name, "schema": _json_schema(schema), "strict": True}
-        request["response_format"] = {"type": "json_schema", "json_schema": json_schema}
-        if (cached := self._cached(request)) is not None:
-            return Structured(Outcome.OK, parse_structured(cached, schema))
-        detail, attempt = "", request
-        for _ in range(2):
-            reply = await self._call(attempt, allow_empty=True)
-            if reply.outcome not in (Outcome.OK, Outcome.TRUNCATED) or reply.text is None:
-                return Structured(reply.outcome, None, reply.detail)
+        request = self._request(messages, seed) | {"response_format": response_format(schema, name)}
+        key = self.cache.key(request) if self.cache else ""
+        if (cached := self._cached(key)) is not None:
             try:
-                value = parse_structured(reply.text, schema)
-            except ParseError as error:
-                detail = f"{error}; got {reply.text[:120]!r}"
-                again = (
-                    f"That answer cannot be used: {error}. Answer with exactly one JSON object that fits the schema."
-                )
-                follow_up = [
-                    {"role": "assistant", "content": reply.text or "(empty)"},
-                    {"role": "user", "content": again},
-                ]
-                attempt = request | {"messages": [*messages, *follow_up]}
-                continue
-            self._remember(request, Outcome.OK, reply.text)
-            return Structured(Outcome.OK, value)
-        return Structured(Outcome.UNPARSED, None, detail)
+                value = parse_structured(cached, schema)
+            except ParseError:  # the schema's checks have changed since
+                pass
+            else:
+                self.usage.cached += 1
+                return Structured(Outcome.OK, value)
+        result, text = await ask(lambda body: self._call(body, allow_empty=True), request, schema)
+        self._remember(key, text)
+        return result
 
     async def check(self) -> None:
         """Asks every endpoint for its models.
@@ -127,19 +90,8 @@ class LLMClient:
         Raises:
             UserError: an endpoint does not answer, or does not serve the role's model.
         """
-        for url, client in self._state().clients.items():
-            try:
-                models = [model.id for model in (await client.with_options(timeout=10.0).models.list()).data]
-            except (openai.APIError, httpx.HTTPError) as error:
-                raise UserError(
-                    f"{self.role}: no model server answers at {url} ({type(error).__name__}); start it, or correct "
-                    f"base_url or {self.role.upper()}_API_BASE_URL"
-                ) from error
-            if self.config.model not in models:
-                raise UserError(
-                    f"{self.role}: {url} does not serve {self.config.model!r}; "
-                    f"it serves {', '.join(models[:8])}; correct model"
-                )
+        traffic = self._traffic()
+        await asyncio.gather(*(self._check(traffic, url) for url in self.config.urls()))
 
     def stats(self) -> dict[str, Any]:
         """Counts, tokens, cost and latencies so far."""
@@ -147,9 +99,8 @@ class LLMClient:
 
     async def close(self) -> None:
         """Closes the connections of the running loop."""
-        state = self._loops.pop(asyncio.get_running_loop(), None)
-        for client in state.clients.values() if state else ():
-            await client.close()
+        if traffic := self._loops.pop(asyncio.get_running_loop(), None):
+            await traffic.transport.close()
 
     def _request(self, messages: list[dict], seed: int | None) -> dict[str, Any]:
         config = self.config
@@ -158,148 +109,97 @@ class LLMClient:
             "messages": messages,
             "temperature": config.temperature,
             "top_p": config.top_p,
-        }
-        request |= {"max_tokens": config.max_tokens, "seed": seed} | config.extra_body
+            "max_tokens": config.max_tokens,
+            "seed": seed,
+        } | config.extra_body
         return {key: value for key, value in request.items() if value is not None}
 
-    def _cached(self, request: dict[str, Any]) -> str | None:
-        answer = self.cache.get(self.cache.key(request)) if self.cache else None
-        self.usage.cached += answer is not None
-        return answer
+    def _cached(self, key: str) -> str | None:
+        return self.cache.get(key) if self.cache else None
 
-    def _remember(self, request: dict[str, Any], outcome: Outcome, text: str | None) -> None:
-        if self.cache and outcome == Outcome.OK and text is not None:
-            self.cache.put(self.cache.key(request), text)
+    def _remember(self, key: str, text: str | None) -> None:
+        if self.cache and text is not None:
+            self.cache.put(key, text)
 
-    def _state(self) -> "_LoopState":
+    def _traffic(self) -> Traffic:
         loop = asyncio.get_running_loop()
         if loop not in self._loops:
-            self._loops[loop] = _LoopState(self.role, self.config)
+            for ended in [other for other in self._loops if other.is_closed()]:
+                self._loops.pop(ended).transport.abandon()
+            self._loops[loop] = Traffic(self.config, api_key(self.role))
         return self._loops[loop]
 
     async def _call(self, request: dict[str, Any], allow_empty: bool) -> Reply:
-        state, detail, attempt = self._state(), "", 0
-        request = {key: value for key, value in request.items() if key not in self._refused_parameters}
-        while attempt <= self.config.max_retries:
-            await state.cool_down.wait()
-            started = time.monotonic()
+        """Tries until there is an answer, an error that trying again will not mend, or no try left."""
+        traffic, tries_left, avoid, limited_since = self._traffic(), self.config.max_retries, None, None
+        while True:
+            body = self._adaptation.apply(request)
             try:
-                async with state.slots, state.endpoint() as client:
-                    # The SDK's typed method walks the whole request and answer in Python, milliseconds a call.
-                    response = await client.post("/chat/completions", cast_to=httpx.Response, body=request)
-                    completion = response.json()
-            except openai.APIStatusError as error:
-                status, detail = error.status_code, f"{error.status_code} {_message(error)}"
-                if not is_retryable(status):
-                    adapted = self._adapt(request, detail)
-                    if adapted is None:
-                        return self._client_error(detail)
-                    request = adapted
-                    continue
-                wait = retry_after_seconds(error.response.headers.get("retry-after"))
-                if status == 429:
-                    state.cool_down.extend(wait if wait is not None else backoff_seconds(attempt))
-            except (openai.APIConnectionError, httpx.HTTPError, ValueError) as error:
-                detail, wait = f"{type(error).__name__}: {error}", None
+                completion, seconds = await traffic.attempt(body, avoid)
+            except CallFailure as error:
+                failure = error
             else:
-                return self._reply(completion, time.monotonic() - started, allow_empty)
-            attempt += 1
-            self.usage.retries += 1
-            await state.cool_down.sleep(wait if wait is not None else backoff_seconds(attempt - 1))
-        return self._give_up(detail)
+                return self._answered(completion, seconds, allow_empty)
+            self._breaker.check()
+            if failure.status == 429 and failure.code != NO_QUOTA:
+                # The endpoint is alive and names its pause: waiting for it takes no try away.
+                limited_since = limited_since or time.monotonic()
+                if time.monotonic() - limited_since > self.config.rate_limit_wait_s:
+                    return self._failed(failure)
+            elif is_retryable(failure.status) and failure.code != NO_QUOTA:
+                if tries_left == 0:
+                    return self._failed(failure)
+                tries_left -= 1
+                pause = failure.retry_after or backoff_seconds(self.config.max_retries - tries_left - 1)
+                await asyncio.sleep(min(pause, self.config.retry_after_cap_s))
+            elif is_context_full(failure):
+                shorter = shortened(request, failure)
+                if shorter is None:
+                    return self._failed(failure)
+                request = shorter
+            elif not self._adaptation.learn(body, failure):
+                return self._failed(failure)
+            avoid = failure.endpoint
+            self.usage.retried(failure.status)
 
-    def _reply(self, completion: dict[str, Any], seconds: float, allow_empty: bool) -> Reply:
-        self._failures_in_a_row = 0
-        choice = (completion.get("choices") or [{}])[0]
-        message = choice.get("message") or {}
-        text, finish = message.get("content"), choice.get("finish_reason")
-        if finish == "content_filter":
-            reply = Reply(Outcome.FILTERED, None, "content filter")
-        elif message.get("refusal"):
-            reply = Reply(Outcome.REFUSED, None, message["refusal"])
-        elif not text and not (allow_empty and message):
-            reply = Reply(Outcome.UNPARSED, None, "the model gave an empty answer")
-        else:
-            reply = Reply(Outcome.TRUNCATED if finish == "length" else Outcome.OK, text or "")
-        usage = completion.get("usage") or {}
-        tokens = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
-        self.usage.add(reply.outcome, *tokens, seconds)
+    def _answered(self, completion: dict[str, Any], seconds: float, allow_empty: bool) -> Reply:
+        self._breaker.answered()
+        reply = read_reply(completion, allow_empty)
+        self.usage.answered(reply.outcome, tokens_of(completion), seconds)
         return reply
 
-    def _adapt(self, request: dict[str, Any], detail: str) -> dict[str, Any] | None:
-        """The request without a parameter that the endpoint says it does not take, or with fewer tokens; None if that
-        is not it.
-        """
-        if _CONTEXT.search(detail):
-            tokens = request.get("max_tokens")
-            return request | {"max_tokens": tokens // 2} if tokens and tokens > 16 else None
-        for name in _ADAPTABLE:
-            if name in request and name in detail:
-                self._refused_parameters.add(name)
-                return {key: value for key, value in request.items() if key != name}
-        return None
+    def _failed(self, failure: CallFailure) -> Reply:
+        """The end of a call without an answer."""
+        outcome, detail = Outcome.TRANSPORT, str(failure)
+        refused = failure.status in ENDPOINT_STATUS or failure.code == NO_QUOTA
+        if failure.status in (401, 403):
+            detail += f"; the key comes from {self.role.upper()}_API_KEY, else OPENAI_API_KEY"
+        if is_filtered(failure):
+            outcome, refused = Outcome.FILTERED, False
+        elif is_context_full(failure):
+            outcome, detail = Outcome.TRUNCATED, f"{CONTEXT_FULL}: {detail}"
+        self.usage.failed(outcome)
+        if refused or is_retryable(failure.status):
+            self._breaker.failed(detail)
+        else:
+            self._breaker.answered()
+        return Reply(outcome, None, detail)
 
-    def _client_error(self, detail: str) -> Reply:
-        """A 4xx that calling again will not mend."""
-        self._failures_in_a_row = 0
-        full = bool(_CONTEXT.search(detail))
-        outcome = Outcome.TRUNCATED if full else Outcome.TRANSPORT
-        self.usage.add(outcome, 0, 0, 0.0)
-        return Reply(outcome, None, f"{CONTEXT_FULL}: {detail}" if full else detail)
-
-    def _give_up(self, detail: str) -> Reply:
-        self.usage.add(Outcome.TRANSPORT, 0, 0, 0.0)
-        self._failures_in_a_row += 1
-        if self._failures_in_a_row >= BREAKER_FAILURES:
-            raise RunAborted(
-                f"{self.role}: {self._failures_in_a_row} calls in a row got no answer from "
-                f"{', '.join(self.config.urls())} after {self.config.max_retries} retries each, the last: {detail}; "
-                "check the server, then run the same command again"
+    async def _check(self, traffic: Traffic, url: str) -> None:
+        variable = f"{self.role.upper()}_API"
+        try:
+            models = await traffic.transport.models(url)
+        except CallFailure as failure:
+            if failure.status in (404, 405, 501):
+                return  # an endpoint that lists no models
+            advice = (
+                f"set {variable}_KEY"
+                if failure.status in (401, 403)
+                else f"start it, or correct base_url or {variable}_BASE_URL"
             )
-        return Reply(Outcome.TRANSPORT, None, detail)
-
-
-class _LoopState:
-    """What belongs to one event loop: connections, slots, cool-down, load of each endpoint."""
-
-    def __init__(self, role: str, config: EndpointConfig):
-        self.slots = asyncio.Semaphore(config.concurrency)
-        self.cool_down = CoolDown()
-        limits = httpx.Limits(max_connections=config.concurrency + 8, max_keepalive_connections=config.concurrency + 8)
-        self.clients = {
-            url: openai.AsyncOpenAI(
-                api_key=api_key(role),
-                base_url=url,
-                timeout=config.timeout_s,
-                max_retries=0,
-                http_client=httpx.AsyncClient(limits=limits, timeout=config.timeout_s),
+            raise UserError(f"{self.role}: no model server answers at {url} ({failure}); {advice}") from failure
+        if not {self.config.model, f"models/{self.config.model}"} & set(models):  # Gemini lists "models/NAME"
+            raise UserError(
+                f"{self.role}: {url} does not serve {self.config.model!r}; "
+                f"it serves {', '.join(models[:8]) or 'none'}; correct model"
             )
-            for url in config.urls()
-        }
-        self._load = dict.fromkeys(self.clients, 0)
-
-    def endpoint(self) -> "_Lease":
-        """The least loaded endpoint, for one call."""
-        return _Lease(self, min(self._load, key=self._load.__getitem__))
-
-
-class _Lease:
-    def __init__(self, state: _LoopState, url: str):
-        self._state, self._url = state, url
-
-    async def __aenter__(self) -> openai.AsyncOpenAI:
-        self._state._load[self._url] += 1
-        return self._state.clients[self._url]
-
-    async def __aexit__(self, *_: object) -> None:
-        self._state._load[self._url] -= 1
-
-
-@lru_cache
-def _json_schema(schema: type[BaseModel]) -> dict[str, Any]:
-    return schema.model_json_schema()
-
-
-def _message(error: openai.APIStatusError) -> str:
-    body = error.body if isinstance(error.body, dict) else {}
-    return str(body.get("message") or body.get("detail") or error.message)[:300]

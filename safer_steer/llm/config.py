@@ -1,45 +1,92 @@
-"""Where a role's model is and how it is called."""
+"""Where a role's model is, how it is called, and what it costs."""
 
 import os
 from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from safer_steer.config import Section
+from safer_steer.errors import UserError
 
 
 class EndpointConfig(Section):
     """One role's OpenAI-compatible endpoint(s), sampling and limits. API keys are not here: they come from the
     environment.
+
+    Limits hold for one process; several endpoints (the same model served in several places) share them.
     """
 
     model: str
-    base_url: str | list[str]  # ".../v1"; "service:NAME" for a server this run starts
+    base_url: str | list[str]  # ".../v1", one or several; "service:NAME" for a server this run starts
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None  # None: the endpoint's default
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None  # of one answer
-    timeout_s: Annotated[float, Field(gt=0)] = 120.0
-    max_retries: Annotated[int, Field(ge=0)] = 6
-    concurrency: Annotated[int, Field(ge=1)] = 64
+    timeout_s: Annotated[float, Field(gt=0)] = 120.0  # of one try
+    max_retries: Annotated[int, Field(ge=0)] = 6  # after time-outs, 408, 409, 5xx and broken connections
+    rate_limit_wait_s: Annotated[float, Field(ge=0)] = 900.0  # a call that meets 429s is tried again for so long
+    retry_after_cap_s: Annotated[float, Field(gt=0)] = 300.0  # longest Retry-After that is waited for
+    concurrency: Annotated[int, Field(ge=1)] = 64  # calls at once, at most; fewer for a while after a 429
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None  # None: no limit of ours
+    tokens_per_minute: Annotated[float, Field(gt=0)] | None = None  # prompt and answer together; None: no limit
     extra_body: dict[str, Any] = {}  # passed on as it is, e.g. {"top_k": 20} for vLLM
-    price_in: Annotated[float, Field(ge=0)] = 0.0  # USD per million tokens
-    price_out: Annotated[float, Field(ge=0)] = 0.0
+    price_in: Annotated[float, Field(ge=0)] | None = None  # USD per million prompt tokens; None: unknown
+    price_out: Annotated[float, Field(ge=0)] | None = None  # USD per million answer tokens; None: unknown
+
+    @field_validator("base_url")
+    @classmethod
+    def _usable_urls(cls, value: str | list[str]) -> str | list[str]:
+        urls = [value] if isinstance(value, str) else value
+        problem = "give at least one address" if not urls else next(filter(None, map(_url_problem, urls)), None)
+        if problem:
+            raise ValueError(problem)
+        return value
 
     def from_environment(self, role: str) -> "EndpointConfig":
-        """With ROLE_API_BASE_URL and ROLE_MODEL of the environment, where they are set, in place of the config's
-        values.
+        """With ROLE_API_BASE_URL (several: separated by commas) and ROLE_MODEL of the environment in place of the
+        config's values; another model than the config's has no known price.
+
+        Raises:
+            UserError: an address of the environment cannot be used.
         """
-        found = {
-            "base_url": os.environ.get(f"{role.upper()}_API_BASE_URL"),
-            "model": os.environ.get(f"{role.upper()}_MODEL"),
-        }
-        return self.model_copy(update={key: value for key, value in found.items() if value})
+        update: dict[str, Any] = {}
+        name = f"{role.upper()}_API_BASE_URL"
+        if urls := [url.strip() for url in os.environ.get(name, "").split(",") if url.strip()]:
+            if problem := next(filter(None, map(_url_problem, urls)), None):
+                raise UserError(f"{name}: {problem}")
+            update["base_url"] = urls[0] if len(urls) == 1 else urls
+        model = os.environ.get(f"{role.upper()}_MODEL")
+        if model and model != self.model:
+            update |= {"model": model, "price_in": None, "price_out": None}
+        return self.model_copy(update=update)
 
     def urls(self) -> list[str]:
         """The endpoints' base URLs."""
         return [self.base_url] if isinstance(self.base_url, str) else list(self.base_url)
 
+    def usd(self, tokens_in: float, tokens_out: float) -> float | None:
+        """What so many tokens cost, in USD; None when a price is unknown."""
+        if self.price_in is None or self.price_out is None:
+            return None
+        return (tokens_in * self.price_in + tokens_out * self.price_out) / 1e6
 
-def api_key(role: str) -> str:
-    """The role's key: ROLE_API_KEY, else OPENAI_API_KEY, else a placeholder for servers that ask for none."""
-    return os.environ.get(f"{role.upper()}_API_KEY") or os.environ.get("OPENAI_API_KEY") or "none"
+
+def api_key(role: str) -> str | None:
+    """The role's key: ROLE_API_KEY, else OPENAI_API_KEY, else None, for servers that ask for none."""
+    names = (f"{role.upper()}_API_KEY", "OPENAI_API_KEY")
+    return next(filter(None, (os.environ.get(name, "").strip() for name in names)), None)
+
+
+def _url_problem(url: str) -> str | None:
+    """Why an address cannot be used; the text never repeats credentials."""
+    if url.startswith("service:"):
+        return None
+    parts = urlsplit(url)
+    if parts.username or parts.password or parts.query:
+        return (
+            "an address carries a user, a password or a query; keys belong into the environment (ROLE_API_KEY), "
+            "the address ends in the path, as in https://host/v1"
+        )
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        return f"{url!r} is no address; allowed: http://HOST/v1, https://HOST/v1, service:NAME"
+    return None

@@ -12,7 +12,12 @@ from pydantic import BaseModel, ValidationError
 
 Model = TypeVar("Model", bound=BaseModel)
 _FENCE = re.compile(r"```(?:json)?\s*\n?(.*?)```", re.DOTALL)
-_THINK = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL)
+# Whole thoughts; one whose opening tag was in the prompt (as Qwen3's and R1's chat templates do); one that never ended.
+_THOUGHTS = [
+    re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL),
+    re.compile(r"^.*</think(?:ing)?>", re.DOTALL),
+    re.compile(r"<think(?:ing)?>.*$", re.DOTALL),
+]
 
 
 class ParseError(ValueError):
@@ -22,24 +27,25 @@ class ParseError(ValueError):
 def parse_structured(text: str, schema: type[Model]) -> Model:
     """Finds the one object of `schema` in a model's answer.
 
-    Candidates are tried from strict to lenient: the whole text, fenced blocks, balanced objects in prose, and those
-    repaired (single quotes, trailing commas). An object that never closes is not repaired: a torn number would
-    become another number.
+    Thoughts (`<think>`) are no part of the answer. Candidates are tried from strict to lenient: the whole text, fenced
+    blocks, balanced objects in prose, and those repaired (single quotes, trailing commas). An object that never closes
+    is not repaired: a torn number would become another number.
 
     Raises:
         ParseError: nothing fits, or several different objects do.
     """
-    text = _THINK.sub("", text).strip()
+    whole = text.strip()
+    text = without_thoughts(text)
     problem = "the answer is empty" if not text else "no JSON object found"
-    spans = list(_balanced(text))
-    for candidates, decode in (
-        ([text], json.loads),
-        (_FENCE.findall(text), json.loads),
-        (spans, json.loads),
-        (spans, repair_json),
+    for find, decode in (
+        (lambda: [whole], json.loads),
+        (lambda: [text], json.loads),
+        (lambda: _FENCE.findall(text), json.loads),
+        (lambda: _balanced(text), json.loads),
+        (lambda: _balanced(text), repair_json),
     ):
         fitting: list[Model] = []
-        for candidate in candidates:
+        for candidate in find():
             try:
                 data = decode(candidate.strip())
                 fitting.append(schema.model_validate(json.loads(data) if isinstance(data, str) else data))
@@ -53,6 +59,13 @@ def parse_structured(text: str, schema: type[Model]) -> Model:
         if distinct:
             raise ParseError(f"{len(distinct)} different objects fit; give exactly one")
     raise ParseError(problem)
+
+
+def without_thoughts(text: str) -> str:
+    """The text without what a reasoning model thought aloud before it answered."""
+    for pattern in _THOUGHTS:
+        text = pattern.sub("", text)
+    return text.strip()
 
 
 def _balanced(text: str) -> Iterator[str]:

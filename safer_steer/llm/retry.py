@@ -1,14 +1,13 @@
-"""When to call again: which failures pass, how long to wait, and a cool-down that all calls of a client share."""
+"""When to call again: which failures pass, and how long to wait before the next try."""
 
-import asyncio
 import email.utils
+import math
 import random
-import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 BASE_DELAY_S = 0.5
 MAX_DELAY_S = 30.0
-MAX_RETRY_AFTER_S = 300.0
 
 
 def is_retryable(status: int | None) -> bool:
@@ -16,38 +15,41 @@ def is_retryable(status: int | None) -> bool:
     return status is None or status in (408, 409, 429) or status >= 500
 
 
-def retry_after_seconds(header: str | None, now: datetime | None = None) -> float | None:
-    """The wait a `Retry-After` header asks for, given in seconds or as an HTTP date; None when absent or unreadable."""
-    if not header:
-        return None
-    try:
-        return max(0.0, float(header))
-    except ValueError:
-        pass
-    try:
-        when = email.utils.parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max(0.0, (when - (now or datetime.now(UTC))).total_seconds())
-
-
 def backoff_seconds(attempt: int) -> float:
-    """Exponential with full jitter: attempt 0 waits up to 0.5 s, doubling up to 30 s."""
-    return random.uniform(0.1, 1.0) * min(MAX_DELAY_S, BASE_DELAY_S * 2**attempt)
+    """Exponential with jitter: attempt 0 waits up to 0.5 s, doubling up to 30 s."""
+    return random.uniform(0.1, 1.0) * min(MAX_DELAY_S, BASE_DELAY_S * 2 ** min(attempt, 16))
 
 
-class CoolDown:
-    """After a 429 nobody calls until the asked-for time has passed."""
+def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
+    """The wait that a response asks for, in seconds >= 0; None when it names none or one that cannot be read.
 
-    def __init__(self, clock=time.monotonic, sleep=asyncio.sleep):
-        self._clock, self.sleep, self._until = clock, sleep, 0.0
+    `retry-after-ms` is read first, then `Retry-After` in seconds or as an HTTP date. A date is compared with the
+    response's own `Date`, so that clocks that differ do not matter; without one with `now` (default: the clock).
+    """
+    milliseconds = _number(headers.get("retry-after-ms"))
+    if milliseconds is not None:
+        return milliseconds / 1000
+    value = headers.get("retry-after")
+    seconds = _number(value)
+    if seconds is not None:
+        return seconds
+    until = _date(value)
+    if until is None:
+        return None
+    return max(0.0, (until - (_date(headers.get("date")) or now or datetime.now(UTC))).total_seconds())
 
-    def extend(self, seconds: float) -> None:
-        """Holds all calls for at least `seconds` from now (at most MAX_RETRY_AFTER_S)."""
-        self._until = max(self._until, self._clock() + min(seconds, MAX_RETRY_AFTER_S))
 
-    async def wait(self) -> None:
-        """Returns when the cool-down is over."""
-        while (left := self._until - self._clock()) > 0:
-            await self.sleep(left)
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value or "")
+    except ValueError:
+        return None
+    return number if math.isfinite(number) and number >= 0 else None
+
+
+def _date(value: str | None) -> datetime | None:
+    try:
+        when = email.utils.parsedate_to_datetime(value or "")
+    except ValueError:
+        return None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)

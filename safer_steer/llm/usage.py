@@ -1,35 +1,87 @@
-"""What calls cost: outcome counts, tokens, dollars, latency percentiles."""
+"""What calls cost: outcome counts, tokens, dollars, latency percentiles; live and for `run.json`."""
 
+import math
 from collections import Counter
 from typing import Any
 
-import numpy as np
-
 from safer_steer.llm.config import EndpointConfig
+
+UNKNOWN = "unknown"
+
+
+class Latencies:
+    """Percentiles of any number of latencies in bounded memory: counts in steps of 2 %."""
+
+    STEP = math.log(1.02)
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+
+    def add(self, seconds: float) -> None:
+        """Counts one latency."""
+        self._counts[round(math.log(max(seconds, 1e-4)) / self.STEP)] += 1
+
+    def percentile(self, percent: float) -> float | None:
+        """The latency in seconds that `percent` of the calls did not exceed, within 1 %; None without any."""
+        wanted = percent / 100 * self._counts.total()
+        seen = 0
+        for step in sorted(self._counts):
+            seen += self._counts[step]
+            if seen >= wanted:
+                return math.exp(step * self.STEP)
+        return None
 
 
 class UsageMeter:
-    """Adds up the calls of one role."""
+    """Adds up the calls of one role. A cost is a number only when prices and all tokens are known."""
 
-    def __init__(self, config: EndpointConfig):
-        self._config = config
+    def __init__(self, role: str, config: EndpointConfig):
+        self._role, self._config = role, config
         self.outcomes: Counter[str] = Counter()
-        self.retries = self.cached = self.tokens_in = self.tokens_out = 0
-        self._latencies: list[float] = []
+        self.retries = self.rate_limited = self.cached = 0
+        self.tokens_in = self.tokens_out = self.untold = 0
+        self._latencies = Latencies()
 
-    def add(self, outcome: str, tokens_in: int, tokens_out: int, seconds: float) -> None:
-        """Counts one finished call."""
+    def answered(self, outcome: str, tokens: tuple[int, int] | None, seconds: float) -> None:
+        """Counts a call that got an answer; `tokens` of prompt and answer, None when the server did not tell."""
         self.outcomes[outcome] += 1
-        self.tokens_in += tokens_in
-        self.tokens_out += tokens_out
-        self._latencies.append(seconds)
+        self._latencies.add(seconds)
+        if tokens is None:
+            self.untold += 1
+        else:
+            self.tokens_in += tokens[0]
+            self.tokens_out += tokens[1]
+
+    def failed(self, outcome: str) -> None:
+        """Counts a call that ended without an answer."""
+        self.outcomes[outcome] += 1
+
+    def retried(self, status: int | None) -> None:
+        """Counts another try."""
+        self.retries += 1
+        self.rate_limited += status == 429
 
     def summary(self) -> dict[str, Any]:
-        """Plain numbers for `run.json`; latencies in seconds, cost in USD."""
-        cost = (self.tokens_in * self._config.price_in + self.tokens_out * self._config.price_out) / 1e6
-        numbers = {"calls": sum(self.outcomes.values()), "cached": self.cached, "retries": self.retries}
-        numbers |= {"outcomes": dict(self.outcomes), "tokens_in": self.tokens_in, "tokens_out": self.tokens_out}
-        if self._latencies:
-            p50, p95 = np.percentile(self._latencies, [50, 95])
-            numbers |= {"latency_p50_s": round(float(p50), 3), "latency_p95_s": round(float(p95), 3)}
-        return numbers | {"usd": round(cost, 4)}
+        """Plain values for `run.json`; latencies in seconds, `usd` a number or "unknown"."""
+        numbers = {"calls": self.outcomes.total(), "cached": self.cached, "retries": self.retries}
+        numbers |= {"rate_limited": self.rate_limited, "outcomes": dict(self.outcomes)}
+        numbers |= {"tokens_in": self.tokens_in, "tokens_out": self.tokens_out}
+        if self.untold:
+            numbers["calls_without_token_counts"] = self.untold
+        for percent in (50, 95, 99):
+            if (seconds := self._latencies.percentile(percent)) is not None:
+                numbers[f"latency_p{percent}_s"] = round(seconds, 3)
+        return numbers | {"usd": self._usd()}
+
+    def note(self) -> str:
+        """A few words for the progress bar, "" before the first call."""
+        counts = [f"{count} {outcome}" for outcome, count in self.outcomes.most_common()]
+        counts += [f"{self.cached} cached"] if self.cached else []
+        counts += [f"{self.retries} retries"] if self.retries else []
+        return f"{self._role}: {', '.join(counts)}" if counts else ""
+
+    def _usd(self) -> float | str:
+        if not self.outcomes:
+            return 0.0
+        cost = None if self.untold else self._config.usd(self.tokens_in, self.tokens_out)
+        return UNKNOWN if cost is None else round(cost, 4)

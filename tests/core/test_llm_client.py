@@ -1,77 +1,20 @@
-"""The LLM client over real HTTP: retries, outcomes, structured output with one re-ask, adaptation, cache, event
-loops.
-"""
+"""The LLM client over real HTTP: retries, outcomes, structured output with one re-ask, keys, event loops."""
 
 import asyncio
+import gc
 import json
-from typing import Any
+import logging
 
 import pytest
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import Response
 
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
-from safer_steer.llm import retry as retry_module
-from safer_steer.llm.retry import CoolDown, retry_after_seconds
 from safer_steer.verdict import Outcome, TurnScores
 
 GOOD = '{"safety": 8, "usefulness": 8, "faithfulness": 10}'
 MESSAGES = [{"role": "user", "content": "Hi"}]
-
-
-def completion(content: str | None, finish: str = "stop", **message: Any) -> dict:
-    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content, **message}}
-    return {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": None}
-
-
-def error(status: int, message: str, **headers: str) -> JSONResponse:
-    return JSONResponse(
-        {"error": {"message": message}},
-        status_code=status,
-        headers={k.replace("_", "-"): v for k, v in headers.items()},
-    )
-
-
-class Script:
-    """A server that gives scripted answers in order (the last one again and again) and keeps the requests."""
-
-    def __init__(self, *answers: Any):
-        self.answers, self.requests = list(answers), []
-        self.app = FastAPI()
-
-        @self.app.post("/v1/chat/completions")
-        async def answer(request: Request) -> Any:
-            self.requests.append(await request.json())
-            found = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-            return found if isinstance(found, JSONResponse) else JSONResponse(found)
-
-        @self.app.get("/v1/models")
-        async def models() -> dict:
-            return {"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "x"}]}
-
-
-@pytest.fixture(autouse=True)
-def _no_waiting(monkeypatch):
-    monkeypatch.setattr(retry_module, "BASE_DELAY_S", 0.001)
-
-
-@pytest.fixture
-def ask(serve):
-    """Plays a script to one call of a client; gives the result and the client."""
-
-    def run(script: Script, call, cache: ResponseCache | None = None, **config: Any):
-        client = LLMClient("judge", EndpointConfig(model="m", base_url=serve(script.app), **config), cache)
-
-        async def main():
-            try:
-                return await call(client)
-            finally:
-                await client.close()
-
-        return asyncio.run(main()), client
-
-    return run
 
 
 def chat(client):
@@ -83,100 +26,179 @@ def scores(client):
 
 
 def test_transient_failures_are_retried(ask):
-    script = Script(error(429, "slow", retry_after="0.01"), error(503, "busy"), error(408, "late"), completion("Hello"))
-    reply, client = ask(script, chat)
+    answers = (429, "slow", {"retry-after": "0.01"}), (503, "busy"), (408, "late"), "Hello"
+    reply, client, _ = ask(answers, chat)
     assert (reply.outcome, reply.text) == (Outcome.OK, "Hello")
     assert client.stats()["retries"] == 3
+    assert client.stats()["rate_limited"] == 1
     assert client.stats()["outcomes"] == {"ok": 1}
 
 
 def test_when_retries_are_spent_the_outcome_is_transport_with_its_reason(ask):
-    reply, _ = ask(Script(error(503, "busy")), chat, max_retries=2)
+    reply, _, script = ask([(503, "busy")], chat, max_retries=2)
     assert (reply.outcome, reply.text) == (Outcome.TRANSPORT, None)
     assert "503 busy" in reply.detail
+    assert len(script.requests) == 3
 
 
-def test_a_plain_400_is_not_retried(ask):
-    script = Script(error(400, "bad picture"))
-    reply, _ = ask(script, chat)
+def test_waiting_for_a_rate_limit_takes_no_retry_away_and_ends_after_a_set_time(ask):
+    limited = (429, "slow", {"retry-after": "0.01"})
+    assert ask([limited, limited, limited, "Hello"], chat, max_retries=0)[0].text == "Hello"
+    reply, _, script = ask([limited], chat, rate_limit_wait_s=0)
     assert reply.outcome == Outcome.TRANSPORT
     assert len(script.requests) == 1
 
 
-def test_context_overflow_shrinks_the_answer_then_ends_as_truncated(ask):
-    script = Script(error(400, "This model's maximum context length is 1024 tokens"))
-    reply, _ = ask(script, chat, max_tokens=64)
-    assert reply.outcome == Outcome.TRUNCATED
-    assert reply.detail.startswith("context_full")
-    assert [request["max_tokens"] for request in script.requests] == [64, 32, 16]
+def test_a_spent_quota_is_not_waited_for(ask):
+    reply, _, script = ask([(429, {"error": {"message": "pay first", "code": "insufficient_quota"}})], chat)
+    assert (reply.outcome, reply.detail) == (Outcome.TRANSPORT, "429 pay first")
+    assert len(script.requests) == 1
 
 
-def test_content_filter_and_refusal_and_empty_are_their_own_outcomes(ask):
-    assert ask(Script(completion(None, "content_filter")), chat)[0].outcome == Outcome.FILTERED
-    assert ask(Script(completion(None, refusal="I will not.")), chat)[0].outcome == Outcome.REFUSED
-    assert ask(Script(completion("")), chat)[0].outcome == Outcome.UNPARSED
-    assert ask(Script(completion(None, reasoning_content="8")), chat)[0].outcome == Outcome.UNPARSED
-    assert ask(Script(completion("")), lambda client: client.chat(MESSAGES, allow_empty=True))[0].text == ""
-    cut, _ = ask(Script(completion("Hel", "length")), chat)
-    assert (cut.outcome, cut.text) == (Outcome.TRUNCATED, "Hel")
+def test_a_plain_400_is_not_retried(ask):
+    reply, _, script = ask([(400, "bad picture")], chat)
+    assert (reply.outcome, reply.detail) == (Outcome.TRANSPORT, "400 bad picture")
+    assert len(script.requests) == 1
+
+
+def test_a_hang_and_answers_that_are_none_are_retried(ask):
+    async def hang(_):
+        await asyncio.sleep(60)
+
+    broken = Response(b"<html>bad gateway</html>", 200), Response(b"[1]", 200)
+    upstream = Response(json.dumps({"error": {"message": "upstream", "code": 503}}).encode(), 200)
+    reply, client, _ = ask([hang, *broken, upstream, "Hello"], chat, timeout_s=0.5)
+    assert reply.text == "Hello"
+    assert client.stats()["retries"] == 4
+
+
+def test_a_redirect_is_an_error_that_names_the_setting(ask):
+    reply, _, script = ask([Response(status_code=308, headers={"location": "https://other.example/v1"})], chat)
+    assert "redirects to https://other.example/v1; correct base_url" in reply.detail
+    assert len(script.requests) == 1
+
+
+def test_every_ending_has_its_own_outcome(ask):
+    def outcome(answer, call=chat):
+        reply = ask([answer], call, max_retries=0)[0]
+        assert (reply.text is None) == (reply.outcome not in (Outcome.OK, Outcome.TRUNCATED))
+        return reply.outcome
+
+    assert outcome({"content": None, "finish_reason": "content_filter"}) == Outcome.FILTERED
+    assert outcome((400, {"error": {"message": "flagged", "code": "content_filter"}})) == Outcome.FILTERED
+    assert outcome({"content": None, "refusal": "I will not."}) == Outcome.REFUSED
+    assert outcome("") == Outcome.UNPARSED
+    assert outcome({"content": None, "reasoning_content": "8"}) == Outcome.UNPARSED
+    for body in ({"choices": []}, {"choices": None}, {"choices": [{"message": None}]}, {"choices": ["x"]}):
+        assert outcome(Response(json.dumps(body).encode(), 200)) == Outcome.UNPARSED
+    assert outcome({"content": "Hel", "finish_reason": "length"}) == Outcome.TRUNCATED
+    assert outcome("", lambda client: client.chat(MESSAGES, allow_empty=True)) == Outcome.OK
+
+
+def test_an_answer_cut_before_it_began_is_truncated_without_a_text(ask):
+    reply = ask([{"content": "", "finish_reason": "length"}], chat)[0]
+    assert (reply.outcome, reply.text) == (Outcome.TRUNCATED, None)
+
+
+def test_content_parts_are_joined_without_the_thoughts_and_half_an_emoji_does_no_harm(ask, tmp_path):
+    parts = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "Hel"}, {"type": "text", "text": "lo"}]
+    assert ask([{"content": parts}], chat)[0].text == "Hello"
+    half = Response(b'{"choices": [{"message": {"content": "a\\ud83d"}, "finish_reason": "stop"}]}', 200)
+    assert ask([half], chat, ResponseCache(tmp_path / "cache.sqlite"))[0].text == "a?"
 
 
 def test_structured_asks_once_more_then_gives_up(ask):
-    script = Script(completion(GOOD.replace("8", "99")), completion(GOOD))
-    result, _ = ask(script, scores)
+    result, _, script = ask([GOOD.replace("8", "99"), GOOD], scores)
     assert result.value == TurnScores(safety=8, usefulness=8, faithfulness=10)
     assert "less than or equal to 10" in script.requests[1]["messages"][-1]["content"]
     assert script.requests[0]["response_format"]["json_schema"]["name"] == "turn_scores"
 
-    script = Script(completion("no idea"))
-    result, _ = ask(script, scores)
+    result, _, script = ask(["no idea"], scores)
     assert (result.outcome, result.value) == (Outcome.UNPARSED, None)
     assert len(script.requests) == 2
 
 
+def test_a_structured_answer_that_is_cut_twice_is_truncated(ask):
+    cut = {"content": GOOD[:20], "finish_reason": "length"}
+    result, _, script = ask([cut], scores)
+    assert (result.outcome, result.value) == (Outcome.TRUNCATED, None)
+    assert "be brief" in script.requests[1]["messages"][-1]["content"]
+
+
 def test_reasoning_never_becomes_the_answer(ask):
-    result, _ = ask(Script(completion(None, reasoning_content=GOOD)), scores)
-    assert (result.outcome, result.value) == (Outcome.UNPARSED, None)
-
-
-def test_a_parameter_the_endpoint_refuses_is_left_out_and_remembered(ask):
-    script = Script(error(400, "Unsupported parameter: 'temperature'"), completion("one"), completion("two"))
-
-    async def twice(client):
-        return [(await client.chat(MESSAGES)).text, (await client.chat(MESSAGES)).text]
-
-    texts, _ = ask(script, twice, temperature=0.5)
-    assert texts == ["one", "two"]
-    assert ["temperature" in request for request in script.requests] == [True, False, False]
+    for message in ({"content": None, "reasoning_content": GOOD}, f"<think>{GOOD}</think>", f"<think>{GOOD}"):
+        result = ask([message], scores)[0]
+        assert (result.outcome, result.value) == (Outcome.UNPARSED, None)
 
 
 def test_only_good_answers_are_cached(ask, tmp_path):
     cache = ResponseCache(tmp_path / "cache.sqlite")
-    for answer, calls in ((completion(None, "content_filter"), 1), (completion("Hello"), 1), (completion("Other"), 0)):
-        script = Script(answer)
-        reply, client = ask(script, chat, cache)
+    bad = {"content": None, "finish_reason": "content_filter"}, {"content": "Hel", "finish_reason": "length"}, ""
+    for answer, calls in (*((item, 1) for item in bad), ("Hello", 1), ("Other", 0)):
+        reply, client, script = ask([answer], chat, cache)
         assert len(script.requests) == calls
     assert reply.text == "Hello"
     assert client.stats()["cached"] == 1
-    assert ask(Script(completion(GOOD)), scores, cache)[0].value == ask(Script(completion("x")), scores, cache)[0].value
+    assert ask([GOOD], scores, cache)[0].value == ask(["x"], scores, cache)[0].value
 
 
-def test_keys_come_from_the_environment_and_stay_out_of_results(ask, monkeypatch, tmp_path):
-    monkeypatch.setenv("JUDGE_API_KEY", "canary-key")
+def test_a_cached_answer_that_no_longer_fits_is_asked_for_again(ask, tmp_path):
     cache = ResponseCache(tmp_path / "cache.sqlite")
-    reply, client = ask(Script(error(401, "wrong key")), chat, cache)
-    ask(Script(completion("Hello")), chat, cache)
+    ask([GOOD], scores, cache)
+    cache._db.execute("UPDATE answers SET answer = ?", ('{"safety": 0}',))
+    result, client, _ = ask([GOOD], scores, cache)
+    assert result.value.safety == 8
+    assert client.stats()["cached"] == 0
+
+
+def test_keys_come_from_the_environment_and_appear_nowhere(ask, monkeypatch, tmp_path, caplog):
+    monkeypatch.setenv("JUDGE_API_KEY", "canary-key\n")
+    caplog.set_level(logging.DEBUG)
+    cache = ResponseCache(tmp_path / "cache.sqlite")
+    reply, client, script = ask([(401, "wrong key canary-key")], chat, cache)
+    assert script.headers[0]["authorization"] == "Bearer canary-key"
+    assert "[key]" in reply.detail
+    assert "JUDGE_API_KEY" in reply.detail
+    ask(["Hello"], chat, cache)
+    with pytest.raises(RunAborted) as stopped:
+        ask([(401, "wrong key canary-key")], lambda client: asyncio.gather(*(chat(client) for _ in range(30))))
     cache.close()
-    written = reply.detail + json.dumps(client.stats()) + (tmp_path / "cache.sqlite").read_bytes().decode("latin-1")
+    written = reply.detail + json.dumps(client.stats()) + str(stopped.value) + caplog.text
+    written += "".join(path.read_bytes().decode("latin-1") for path in tmp_path.iterdir())
     assert "canary-key" not in written
 
 
-def test_two_event_loops_in_a_row(serve):
-    client = LLMClient("judge", EndpointConfig(model="m", base_url=serve(Script(completion("Hello")).app)))
-    assert [asyncio.run(client.chat(MESSAGES)).text for _ in range(2)] == ["Hello", "Hello"]
+def test_an_address_with_credentials_is_refused():
+    for url in ("https://me:canary@host/v1", "https://host/v1?key=canary", "host/v1", []):
+        with pytest.raises(ValueError, match="address") as error:
+            EndpointConfig(model="m", base_url=url)
+        assert "canary" not in str(error.value.errors(include_input=False))
 
 
-def test_a_dead_endpoint_stops_the_run_and_check_says_what_to_do(serve):
+def test_environment_overrides_addresses_and_model(monkeypatch):
+    monkeypatch.setenv("JUDGE_API_BASE_URL", "http://127.0.0.1:1/v1, http://127.0.0.1:2/v1")
+    monkeypatch.setenv("JUDGE_MODEL", "mine")
+    config = EndpointConfig(model="m", base_url="http://127.0.0.1:3/v1", price_in=1.0, price_out=1.0)
+    found = LLMClient("judge", config).config
+    assert found.urls() == ["http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"]
+    assert found.model == "mine"
+    assert found.usd(1, 1) is None  # the price was another model's
+    monkeypatch.setenv("JUDGE_API_BASE_URL", "https://me:canary@host/v1")
+    with pytest.raises(UserError, match="JUDGE_API_BASE_URL") as error:
+        LLMClient("judge", config)
+    assert "canary" not in str(error.value)
+
+
+def test_two_event_loops_in_a_row_and_no_word_about_open_connections(serve, script, caplog):
+    client = LLMClient("judge", EndpointConfig(model="m", base_url=serve(script("Hello").app)))
+    assert [asyncio.run(client.chat(MESSAGES)).text for _ in range(3)] == ["Hello"] * 3
+    assert len(client._loops) == 1  # those of ended loops are gone
+    del client
+    gc.collect()
+    assert not caplog.records
+
+
+def test_a_dead_endpoint_stops_the_run_and_check_says_what_to_do(serve, script):
     client = LLMClient("judge", EndpointConfig(model="m", base_url="http://127.0.0.1:9/v1", max_retries=0))
 
     async def many():
@@ -187,37 +209,45 @@ def test_a_dead_endpoint_stops_the_run_and_check_says_what_to_do(serve):
         asyncio.run(many())
     with pytest.raises(UserError, match="JUDGE_API_BASE_URL"):
         asyncio.run(client.check())
-    other = LLMClient("judge", EndpointConfig(model="other", base_url=serve(Script(completion("")).app)))
+    other = LLMClient("judge", EndpointConfig(model="other", base_url=serve(script("").app)))
     with pytest.raises(UserError, match="does not serve 'other'; it serves m"):
         asyncio.run(other.check())
 
 
-def test_environment_overrides_address_and_model(monkeypatch):
-    monkeypatch.setenv("JUDGE_API_BASE_URL", "http://127.0.0.1:1/v1")
-    monkeypatch.setenv("JUDGE_MODEL", "mine")
-    client = LLMClient("judge", EndpointConfig(model="m", base_url="http://127.0.0.1:2/v1"))
-    assert (client.config.model, client.config.base_url) == ("mine", "http://127.0.0.1:1/v1")
+def test_an_open_breaker_ends_calls_under_way_and_closes_when_the_server_is_back(ask):
+    async def outage(client):
+        calls = [chat(client) for _ in range(19)] + [client.chat(MESSAGES) for _ in range(30)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert sum(isinstance(result, RunAborted) for result in results) == 30
+        return [(await chat(client)).text for _ in range(2)]
+
+    answers = [(500, "down")] * (19 + 30) + ["Hello"]
+    texts, _, script = ask(answers, outage, max_retries=0)
+    assert texts == ["Hello", "Hello"]
+    assert len(script.requests) == 51
 
 
-def test_retry_after_in_seconds_and_as_a_date_and_a_shared_cool_down():
-    from datetime import UTC, datetime
+def test_one_stalled_call_holds_nobody(serve):
+    app, released = FastAPI(), asyncio.Event()
+    seen: list[str] = []
 
-    assert retry_after_seconds("75") == 75
-    assert retry_after_seconds("Wed, 25 Nov 2026 12:00:30 GMT", datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)) == 30
-    assert retry_after_seconds("soon") is None
+    @app.post("/v1/chat/completions")
+    async def answer(request: Request):
+        text = (await request.json())["messages"][0]["content"]
+        seen.append(text)
+        if text == "stall":
+            await released.wait()  # until all the others have their answers
+        elif len(seen) == 41:
+            released.set()
+        return {"choices": [{"message": {"content": text}, "finish_reason": "stop"}]}
 
-    now, slept = [0.0], []
+    client = LLMClient("judge", EndpointConfig(model="m", base_url=serve(app), concurrency=4, timeout_s=30))
 
-    async def sleep(seconds):
-        slept.append(seconds)
-        now[0] += seconds
+    async def all_calls():
+        words = ["stall", *map(str, range(40))]
+        replies = await asyncio.gather(*(client.chat([{"role": "user", "content": word}]) for word in words))
+        await client.close()
+        return [reply.text for reply in replies]
 
-    cool_down = CoolDown(clock=lambda: now[0], sleep=sleep)
-    cool_down.extend(75)
-
-    async def calls():
-        await asyncio.gather(*(cool_down.wait() for _ in range(3)))
-
-    asyncio.run(calls())
-    assert now[0] >= 75
-    assert slept[0] == 75
+    assert asyncio.run(all_calls()) == ["stall", *map(str, range(40))]
+    assert client.stats()["retries"] == 0

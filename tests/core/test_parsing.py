@@ -20,6 +20,8 @@ SCORES = TurnScores(safety=8, usefulness=7, faithfulness=10)
         GOOD.replace('"', "'"),
         GOOD.replace("10}", "10,}"),
         f'<think>{{"safety": 1, "usefulness": 1, "faithfulness": 1}}</think>{GOOD}',
+        f'Opened in the prompt: {{"safety": 1, "usefulness": 1, "faithfulness": 1}}</think>{GOOD}',
+        f'{GOOD} <think>was that right? {{"safety": 1, "usefulness": 1, "faithfulness": 1}}',
         f'A draft {{"safety": 99}} and then {GOOD}',
         f"{GOOD}\n{GOOD}",
     ],
@@ -40,6 +42,8 @@ def test_the_object_is_found(text):
         GOOD.replace("8", "true"),
         GOOD.replace("8", "null"),
         '{"safety": 8}',
+        f"<think>{GOOD}",
+        f"{GOOD}</think>",
         f"{GOOD} or {GOOD.replace('8', '9')}",
     ],
 )

@@ -69,6 +69,41 @@ def test_resume_does_only_what_is_missing(tmp_path):
     assert len(ids) == len(set(ids)) == 8
 
 
+def test_tasks_are_a_stream_taken_as_places_become_free(tmp_path):
+    taken = done = furthest = 0
+
+    def stream():
+        nonlocal taken
+        for number in range(50):
+            taken += 1
+            yield Job(str(number), f"t{number}")
+
+    async def work(job):
+        nonlocal done, furthest
+        await asyncio.sleep(0)
+        furthest = max(furthest, taken - done)
+        done += 1
+        return row(job) if job.text != "t7" else Reject("seven")
+
+    counts = run(tmp_path, stream(), work)
+    assert (counts.tasks, counts.kept, counts.rejected, counts.reasons) == (50, 49, 1, {"seven": 1})
+    assert furthest <= 3  # run's concurrency
+    assert run(tmp_path, stream(), work) == counts
+    with JsonlStore(tmp_path / "kept.jsonl") as kept, JsonlStore(tmp_path / "rejects.jsonl") as rejects:
+        assert count_results(stream(), kept, rejects) == counts
+
+
+def test_progress_of_a_stream_of_unknown_length(tmp_path, capsys):
+    async def work(job):
+        return row(job)
+
+    jobs = [Job(str(i), f"t{i}") for i in range(4)]
+    run(tmp_path, iter(jobs[:1]), work)
+    assert "demo: 1, " in capsys.readouterr().err
+    run(tmp_path, jobs, work)
+    assert "demo: 4/4, " in capsys.readouterr().err
+
+
 def test_transport_failures_are_tried_again_on_resume(tmp_path):
     up = False
 

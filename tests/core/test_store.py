@@ -34,6 +34,26 @@ def test_resume_is_by_id_and_equal_texts_stay(tmp_path):
     assert [row["id"] for row in read_jsonl(tmp_path / "a.jsonl")] == ["1", "2", "3"]
 
 
+def test_drop_takes_rows_out_and_forgets_their_keys(tmp_path):
+    with JsonlStore(tmp_path / "a.jsonl") as store:
+        for row in ROWS:
+            store.append(row)
+        before = (tmp_path / "a.jsonl").stat().st_ino
+        assert store.drop(lambda row: row["id"] == "9") == 0
+        assert (tmp_path / "a.jsonl").stat().st_ino == before  # nothing to drop, nothing rewritten
+        assert store.drop(lambda row: row["id"] == "2") == 1
+        assert ("1" in store, "2" in store, len(store)) == (True, False, 2)
+        assert store.append(ROWS[1])
+    assert [row["id"] for row in read_jsonl(tmp_path / "a.jsonl")] == ["1", "3", "2"]
+
+
+def test_keys_may_be_numbers(tmp_path):
+    for _ in range(2):
+        with JsonlStore(tmp_path / "a.jsonl", key="step") as store:
+            store.append({"step": 7})
+            assert len(store) == 1
+
+
 def test_rows_split_on_newline_only_and_lone_surrogates_survive(tmp_path):
     rows = [*ROWS, {"id": "4", "text": "lone \ud800 surrogate"}]
     write_jsonl(tmp_path / "a.jsonl", rows)
@@ -56,6 +76,20 @@ def test_write_atomic_leaves_the_old_file_when_it_fails(tmp_path):
         write_atomic(path, "\ud800")
     assert path.read_text() == "old"
     assert [item.name for item in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_write_jsonl_takes_a_stream_and_leaves_the_old_file_when_it_breaks(tmp_path):
+    path = tmp_path / "a.jsonl"
+    assert write_jsonl(path, iter(ROWS)) == 3
+
+    def breaks():
+        yield ROWS[0]
+        raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        write_jsonl(path, breaks())
+    assert list(read_jsonl(path)) == ROWS
+    assert [item.name for item in tmp_path.iterdir()] == ["a.jsonl"]
 
 
 def test_dialogue_id_is_stable_and_depends_on_content():

@@ -79,18 +79,19 @@ def completion(text: str | None, finish: str = "stop") -> dict:
 
 
 def _expand(payload: dict) -> dict:
-    answer = payload["answer"]
+    answer, question = payload["answer"], payload["question"].rstrip("?")
     return {
         "turns": [
-            {"user": f"{payload['kind']} {i}: {payload['question']}", "assistant": answer and f"{i}: {answer}"}
+            {"user": f"{payload['kind']} {i}: {question}, see?", "assistant": answer and f"{i}: {answer}"}
             for i in range(payload["n_turns"])
         ]
     }
 
 
 def _plan(payload: dict) -> dict:
-    turns = [{"goal": "g", "risk": 1 + i % 5, "user": f"{payload['rewritten']} {i}"} for i in range(payload["n_turns"])]
-    return {"turns": turns}
+    last, rewritten = payload["n_turns"] - 1, payload["rewritten"].rstrip("?")
+    risks = [1 + 4 * i // max(1, last) for i in range(last + 1)]
+    return {"turns": [{"goal": "g", "risk": r, "user": f"{rewritten} {r}, see?"} for r in risks]}
 
 
 def _leak(payload: dict) -> dict:
@@ -100,10 +101,11 @@ def _leak(payload: dict) -> dict:
 
 
 ANSWERS = {
-    "probe": lambda p: {"benign": f"B {p['question']}", "obfuscated": f"O {p['question']}"},
+    "probe": lambda p: {"benign": f"B {p['question']}?", "obfuscated": f"O {p['question']}?"},
     "expand": _expand,
+    "refusal": lambda p: {"refusal": any("cannot" in text for text in p["texts"])},
     "forensics": lambda p: {"description": "d", "dual_use_items": [], "visible_text": []},
-    "intent": lambda p: {"rationale": "r", "rewritten": f"{p['strategy']['name']} {p['question']}"},
+    "intent": lambda p: {"rationale": "r", "rewritten": f"{p['strategy']['name']} {p['question']}?"},
     "plan": _plan,
     "leak": _leak,
     "rewrite": lambda p: {"user": f"{p['template']} please"},
@@ -150,6 +152,7 @@ def make_config(double, tmp_path):
             "sources": sources,
             "turns": {kind: {"min": 2, "max": 4} for kind in ("benign", "obfuscated", "red_team")},
             "red_team": {"strategies_per_seed": 1},
+            "quality": {"near_duplicates": None},
             "roles": {role: {"model": role, "base_url": double.url, "max_retries": 0} for role in ROLES},
             "concurrency": 4,
             "max_transport_rate": 1.0,

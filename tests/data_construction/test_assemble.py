@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_construction.assemble.select import Pools, quotas, select, without_shared
-from data_construction.assemble.stats import attack_stats
 from data_construction.config import Split
 from data_construction.run import main
 from safer_steer.dialogue import Dialogue, Turn
@@ -64,14 +63,6 @@ def test_without_shared_checks_seeds_and_pictures():
     assert [row.meta["seed"] for row in without_shared(rows, others)] == ["train/6"]
 
 
-def test_attack_rates_count_tries_with_a_verdict():
-    won = dialogue(1, "red_team").model_copy(update={"strategy": "fiction", "meta": {"technique": "t"}})
-    lost = {"reason": "attack failed", "strategy": "fiction", "technique": "t"}
-    broken = {"reason": "target: filtered", "strategy": "fiction", "technique": "t"}
-    table = attack_stats([won], [lost, broken, {"reason": "no picture"}])
-    assert table["strategy"] == {"fiction": {"tries": 2, "successes": 1, "rate": 0.5}}
-
-
 @pytest.fixture
 def config(make_seeds, make_config):
     """Train and bench seeds; bench seed 0 has the picture of a train seed."""
@@ -126,7 +117,10 @@ def test_splits_are_disjoint_complete_and_read_back(config, double):
     assert not any("transcript" in row.meta for row in [*sft, *rl])
     stats = json.loads((folder / "stats.json").read_text())
     assert {name: stats["splits"][name]["size"] for name in ("sft", "rl", "bench")} == {"sft": 6, "rl": 5, "bench": 12}
-    assert stats["train_rows_with_a_bench_picture"] == 3
+    # Of the three rows of that train seed one repeats a bench row word for word: it went as a duplicate.
+    assert stats["train_rows_with_a_bench_picture"] == 2
+    (twin,) = read_jsonl(folder / "duplicates.jsonl")
+    assert (twin["kind"], twin["of_kind"], twin["task"]) == ("benign", "benign", "stage1/train/s15/benign")
     assert len(stats["keep_rule"]["thresholds"]) == 25
 
 

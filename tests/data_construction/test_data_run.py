@@ -45,7 +45,7 @@ def test_killed_anywhere_and_resumed_equals_an_uninterrupted_run(double, make_se
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(killed.model_dump(mode="json")))
     double.delay_s = 0.02
-    for name, rows in (("dialogues.jsonl", 3), ("bootstrapped.jsonl", 2)):
+    for name, rows in (("candidates.jsonl", 3), ("bootstrapped.jsonl", 2)):
         process = command(str(path))
         file, deadline = killed.folder / name, time.monotonic() + 90
         while not (file.exists() and file.read_bytes().count(b"\n") >= rows):
@@ -77,7 +77,8 @@ def test_dry_run_touches_nothing(tmp_path):
     process = command(str(CONFIGS[0]), f"root={tmp_path / 'out'}", "--dry-run")
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
-    assert "calls of generator: at most" in output
+    assert "| generator | gpt-4.1 |" in output
+    assert "at the paper's 115,700 candidates" in output
     assert not (tmp_path / "out").exists()
 
 
@@ -103,5 +104,5 @@ def test_run_json_has_counts_and_usage(make_seeds, make_config):
     main(config)
     record = json.loads((config.folder / "run.stage1.json").read_text())
     assert record["usage"]["generator"]["calls"] == 2
-    assert set(record["facts"]["prompts"]) == {"probe", "expand", "forensics", "intent", "plan", "leak"}
+    assert set(record["facts"]["prompts"]) == {"probe", "expand", "forensics", "intent", "plan", "leak", "refusal"}
     assert json.loads((config.folder / "run.json").read_text())["status"] == "finished"

@@ -13,7 +13,9 @@ from pydantic import ValidationError
 from data_construction.config import LocalEngine, RayEngine
 from data_construction.engines.limits import merge_usage, share
 from data_construction.stage_one import run_stage_one
+from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
+from safer_steer.servers import free_port
 
 SOURCE = {"a": {"reader": "jsonl", "path": "seeds.jsonl"}}
 
@@ -26,7 +28,8 @@ def test_engine_is_a_name_or_a_section(make_config):
     assert make_config(SOURCE).engine == LocalEngine()
     assert make_config(SOURCE, engine="ray").engine == RayEngine(name="ray")
     assert make_config(SOURCE, engine={"name": "ray", "workers": 8}).engine.workers == 8
-    for wrong in ("slurm", {"name": "local", "workers": 2}, {"name": "ray", "workers": 0}):
+    wrong_address = {"name": "ray", "address": "ray://head:10001"}
+    for wrong in ("slurm", {"name": "local", "workers": 2}, {"name": "ray", "workers": 0}, wrong_address):
         with pytest.raises(ValidationError, match="engine"):
             make_config(SOURCE, engine=wrong)
 
@@ -59,6 +62,31 @@ def test_usage_of_workers_adds_up():
     assert merge_usage([{"usd": 0.0}, {"usd": "unknown"}]) == {"usd": "unknown"}
 
 
+def test_a_cluster_that_cannot_do_the_work_is_refused(monkeypatch):
+    import ray
+
+    from data_construction.engines.ray_workers import _check_cluster
+
+    roles = {"generator": EndpointConfig(model="m", base_url="http://127.0.0.1:1/v1")}
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}, {"Alive": False}])
+    _check_cluster(2, roles)
+    with pytest.raises(UserError, match=r"has 2 CPU"):
+        _check_cluster(3, roles)
+    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}] * 2)
+    with pytest.raises(UserError, match=r"generator: an endpoint on 127\.0\.0\.1"):
+        _check_cluster(2, roles)
+    _check_cluster(2, {"generator": EndpointConfig(model="m", base_url="https://models.example/v1")})
+
+
+def test_a_cluster_that_is_not_there_is_said_at_once(make_seeds, make_config):
+    source = {"train": {"reader": "jsonl", "path": str(make_seeds("train", ["a"]))}}
+    address = f"127.0.0.1:{free_port()}"
+    config = make_config(source, engine={"name": "ray", "address": address})
+    with pytest.raises(UserError, match=f"engine.address '{address}': no Ray cluster"):
+        run_stage_one(config)
+
+
 def _kill_one_worker(file, killed: list[int]) -> None:
     """Ends one of the Ray workers that this process started, once some rows are there."""
     deadline = time.monotonic() + 300
@@ -82,13 +110,13 @@ def test_ray_gives_the_same_rows_and_a_killed_worker_loses_none(double, make_see
     double.delay_s = 0.05
     remote = make_config(source, root=str(tmp_path / "ray"), engine={"name": "ray", "workers": 2}, concurrency=8)
     killed: list[int] = []
-    watcher = threading.Thread(target=_kill_one_worker, args=(remote.folder / "dialogues.jsonl", killed), daemon=True)
+    watcher = threading.Thread(target=_kill_one_worker, args=(remote.folder / "candidates.jsonl", killed), daemon=True)
     watcher.start()
     run_stage_one(remote)
     watcher.join(10)
 
     assert killed
-    for name in ("dialogues.jsonl", "rejects.jsonl", "seeds.jsonl"):
+    for name in ("candidates.jsonl", "dialogues.jsonl", "rejects.jsonl", "attack_failures.jsonl", "seeds.jsonl"):
         assert lines(remote, name) == lines(local, name), name
     usage = json.loads((remote.folder / "run.stage1.json").read_text())["usage"]
     assert set(usage) == {"generator", "target", "evaluator"}

@@ -45,7 +45,11 @@ def test_only_scripts_that_leak_are_kept_and_play_stops_there(double, make_seeds
     assert [turn["meta"]["leak"] for turn in kept["turns"]] == [1, 4, None, None]
     (reject,) = rows_of(config, "rejects.jsonl")
     assert (reject["reason"], reject["detail"]) == ("attack failed", "highest score 1, needed 4")
-    assert [turn["leak"] for turn in reject["transcript"]] == [1, 1, 1, 1]
+    assert reject["scores"] == [1, 1, 1, 1]
+    (failure,) = rows_of(config, "attack_failures.jsonl")
+    assert {name: failure[name] for name in reject} == reject
+    assert [turn["leak"] for turn in failure["transcript"]] == reject["scores"]
+    assert "transcript" not in reject
     assert reject["strategy"] == reject["id"].rpartition("/")[2]
     assert len(double.called("target")) == 2 + 4
 
@@ -58,8 +62,8 @@ def test_the_target_sees_the_picture_and_the_whole_history_at_every_turn(double,
     config = make_config(source(make_seeds("train", ["strong a"])), kinds=["red_team", "benign"])
     run_stage_one(config)
     calls = double.called("target")
-    (reject,) = rows_of(config, "rejects.jsonl")
-    assert len(calls) == len(reject["transcript"])
+    (failure,) = rows_of(config, "attack_failures.jsonl")
+    assert len(calls) == len(failure["transcript"])
     for number, body in enumerate(calls, start=1):
         messages = body["messages"]
         assert [m["role"] for m in messages] == ["user", "assistant"] * (number - 1) + ["user"]
@@ -82,7 +86,9 @@ def test_a_failed_target_call_is_neither_refusal_nor_leak(double, make_seeds, ma
     run_stage_one(config)
     rejects = rows_of(config, "rejects.jsonl")
     assert {row["reason"] for row in rejects} == {f"target: {outcome}"}
-    assert all(row["turn"] == 2 and len(row["transcript"]) == 1 for row in rejects)
+    stored = rejects if outcome == "transport" else rows_of(config, "attack_failures.jsonl")
+    assert [row["id"] for row in stored] == [row["id"] for row in rejects]
+    assert all(row["turn"] == 2 and len(row["transcript"]) == 1 for row in stored)
     assert len(double.called("leak")) == 2  # nothing was judged that was not answered
     assert len(rows_of(config)) == 2  # the benign rows are untouched
 

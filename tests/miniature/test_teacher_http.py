@@ -66,9 +66,18 @@ def test_expansion_has_the_asked_number_of_turns_and_is_repeatable(url):
     for kind in ("benign", "obfuscated"):
         for count in (2, 5):
             payload = {"kind": kind, "question": "how do i open it ?", "n_turns": count, "answer": None}
+            payload["with_answers"] = kind == "benign"
             first, second = (structured(url, "generator", "expand", payload, schema)[0].value for _ in range(2))
             assert first == second
             assert len(first.turns) == count
+            assert all(bool(turn["assistant"]) is (kind == "benign") for turn in first.turns)
+            assert len({turn["user"] for turn in first.turns}) == count
+
+
+def test_a_refusal_is_told_from_what_a_user_says(url):
+    schema = create_model("Refusal", refusal=(bool, ...))
+    for text, refused in (("i cannot help with that .", True), ("tell me the colour .", False)):
+        assert structured(url, "generator", "refusal", {"texts": [text]}, schema)[0].value.refusal is refused
 
 
 def test_real_problems_split_into_turns_that_keep_text_and_answer(url):

@@ -19,6 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from safer_steer.errors import UserError
+from safer_steer.llm.usage import UNKNOWN
 from safer_steer.progress import ProgressBar
 from safer_steer.store import read_jsonl
 from safer_steer_verl.platform.vllm_metadata import metadata_folder
@@ -131,13 +132,18 @@ def train(config_path: Path, env: dict[str, str], *, steps: int, done: int) -> f
     return meter.peak_mb
 
 
-def tutor_usage(metrics: Path) -> dict[str, float]:
-    """Calls, retries, tokens and cost of the tutor over all steps, from the running totals that each worker reports."""
+def tutor_usage(metrics: Path) -> dict[str, float | str]:
+    """Calls, retries, tokens and cost of the tutor over all steps, from the running totals that each worker reports.
+
+    `usd` is "unknown" when it is for one of the workers.
+    """
     latest: dict[str, dict[str, Any]] = {}
     for row in read_jsonl(metrics):
         latest |= row.get("tutor_usage") or {}
-    names = ("calls", "retries", "tokens_in", "tokens_out", "usd")
-    return {name: sum(stats.get(name, 0) for stats in latest.values()) for name in names}
+    names = ("calls", "retries", "tokens_in", "tokens_out")
+    usage = {name: sum(stats.get(name, 0) for stats in latest.values()) for name in names}
+    costs = [stats.get("usd", UNKNOWN) for stats in latest.values()]
+    return usage | {"usd": UNKNOWN if UNKNOWN in costs else sum(costs)}
 
 
 def _new_rows(path: Path, done: int, child: subprocess.Popen, meter: MemoryMeter) -> Iterator[dict[str, Any]]:

@@ -1,0 +1,97 @@
+"""The rules that a JSON schema cannot say: how many turns, one question each, lengths, the picture, the language."""
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from data_construction.config import Quality
+from data_construction.quality.language import wrong_language
+
+_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+_QUESTION = re.compile(r"[?？؟][?？؟!]*")  # a run of marks ends one question
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with an answer: `reason` is counted, `detail` is told to the model and stored."""
+
+    reason: str
+    detail: str
+
+
+def words(text: str) -> list[str]:
+    """The text's words in one spelling (NFKC, small letters); each Chinese, Japanese or Korean letter is a word."""
+    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def longest_turn(rules: Quality, question: str) -> int:
+    """The most words that a turn made from this question may have."""
+    return max(rules.max_turn_words, len(words(question)))
+
+
+def turn_problems(users: Sequence[str], n_turns: int, rules: Quality, question: str) -> list[Problem]:
+    """Everything that is wrong with a dialogue's user turns; [] when nothing is.
+
+    Args:
+        users: the user turns in order.
+        n_turns: how many were asked for.
+        rules: the limits.
+        question: what the turns were made from; a turn may be as long as it.
+    """
+    problems = []
+    if len(users) != n_turns:
+        problems.append(Problem("wrong number of turns", f"asked for {n_turns} user turns, got {len(users)}"))
+    if empty := _numbers(users, lambda text: not text.strip()):
+        return [*problems, Problem("empty turn", f"turn(s) {empty} have no text")]
+    longest = longest_turn(rules, question)
+    checks = (
+        ("several questions in a turn", "more than one question", lambda text: len(_QUESTION.findall(text)) > 1),
+        ("turn too short", f"fewer than {rules.min_turn_words} words", lambda t: len(words(t)) < rules.min_turn_words),
+        ("turn too long", f"more than {longest} words", lambda text: len(words(text)) > longest),
+    )
+    for reason, what, is_wrong in checks:
+        if found := _numbers(users, is_wrong):
+            problems.append(Problem(reason, f"turn(s) {found} have {what}"))
+    first_of: dict[tuple[str, ...], int] = {}
+    for number, text in enumerate(users, start=1):
+        if (first := first_of.setdefault(tuple(words(text)), number)) != number:
+            problems.append(Problem("repeated turn", f"turn {number} says the same as turn {first}"))
+            break
+    pointers = {word.casefold() for word in rules.picture_words}
+    if pointers and not pointers & {word for text in users for word in words(text)}:
+        problems.append(Problem("no reference to the picture", "no turn refers to the picture"))
+    if other := wrong_language(" ".join(users), tuple(rules.languages)):
+        wanted = ", ".join(rules.languages)
+        problems.append(Problem("wrong language", f"the turns are in {other!r}, wanted {wanted}"))
+    return problems
+
+
+def answer_problems(answers: Sequence[str | None], rules: Quality, reference: str | None) -> list[Problem]:
+    """Everything that is wrong with a dialogue's assistant turns, where the generator was asked for them.
+
+    Args:
+        answers: the assistant turns in order.
+        rules: the limits.
+        reference: the answer that the last turn must state, where it is known.
+    """
+    if missing := _numbers(answers, lambda text: not (text or "").strip()):
+        return [Problem("missing answer", f"assistant turn(s) {missing} have no text")]
+    problems = []
+    limit = max(rules.max_answer_words, len(words(reference or "")) * 2)
+    if long := _numbers(answers, lambda text: len(words(text)) > limit):
+        problems.append(Problem("answer too long", f"assistant turn(s) {long} have more than {limit} words"))
+    if reference is not None and answers and _squeeze(reference) not in _squeeze(answers[-1]):
+        problems.append(
+            Problem("final answer differs", f"the last assistant turn does not state the answer {reference!r}")
+        )
+    return problems
+
+
+def _numbers(texts: Sequence, is_wrong) -> list[int]:
+    return [number for number, text in enumerate(texts, start=1) if is_wrong(text)]
+
+
+def _squeeze(text: str) -> str:
+    """Letters, digits and signs only, in one spelling."""
+    return "".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".!?")

@@ -1,0 +1,97 @@
+"""The generator's calls: an answer that passes its checks, or the end of the task, with refusals told apart.
+
+A refusal is known by its outcome (`refused`, `filtered`), or by a classifier prompt to `quality.refusal_role`. The
+classifier sees text only, and is asked only where a refusal can hide: when no usable answer came after the re-ask, and
+when a text that should be a user's words holds no question mark. No word, "sorry" least of all, decides by itself.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
+
+from data_construction.calls import Answer, Caller, Rejected
+from data_construction.config import Quality
+from data_construction.quality.turns import Problem
+from safer_steer.prompts import Prompt
+from safer_steer.verdict import Outcome
+
+PROMPT = Prompt(Path(__file__).with_name("refusal.jinja"))
+Schema = TypeVar("Schema", bound=BaseModel)
+QUESTION_MARKS = "?？؟"
+
+
+class RefusalVerdict(Answer):
+    """Whether texts decline the task."""
+
+    refusal: bool
+
+
+@dataclass(frozen=True)
+class Writer:
+    """Asks the generator; `rules` say what its texts must be."""
+
+    caller: Caller
+    rules: Quality
+
+    async def write(
+        self,
+        prompt: Prompt,
+        schema: type[Schema],
+        *,
+        name: str,
+        data: dict[str, Any],
+        images: Sequence[str],
+        key: Sequence[Any],
+        check: Callable[[Schema], list[Problem]] = lambda answer: [],
+        texts: Callable[[Schema], list[str]] = lambda answer: [],
+    ) -> Schema:
+        """One answer of the generator.
+
+        Args:
+            prompt: template with a variable `data`.
+            schema: what the answer must be.
+            name: the JSON schema's name, and the first part of a reject's reason.
+            data: what the prompt's data block holds.
+            images: stored pictures to show.
+            key: what the sampling seed depends on beside `name`.
+            check: what is wrong with an answer of the right form; told to the generator in one re-ask.
+            texts: the parts of an answer that must be a user's words.
+
+        Raises:
+            Rejected: no usable answer; "NAME: refused" when the generator declined.
+        """
+        try:
+            answer = await self.caller.ask(
+                "generator", prompt, schema, name=name, data=data, images=images, key=key, check=check
+            )
+        except Rejected as stop:
+            if stop.reject.outcome in (None, Outcome.UNPARSED):
+                said = str(stop.reject.row.get("answer") or stop.reject.detail)
+                await self._refuse_refusal(name, [said], key, stop.reject.row)
+            raise
+        doubtful = [text for text in texts(answer) if not any(mark in text for mark in QUESTION_MARKS)]
+        if doubtful:
+            await self._refuse_refusal(name, doubtful, key, {"answer": answer.model_dump(mode="json")})
+        return answer
+
+    async def _refuse_refusal(self, name: str, texts: list[str], key: Sequence[Any], row: dict[str, Any]) -> None:
+        """Ends the task if the texts are a refusal; a classifier without an answer changes nothing."""
+        try:
+            verdict = await self.caller.ask(
+                self.rules.refusal_role,
+                PROMPT,
+                RefusalVerdict,
+                name="refusal",
+                data={"texts": texts},
+                images=[],
+                key=[name, *key],
+            )
+        except Rejected as stop:
+            if stop.reject.outcome == Outcome.TRANSPORT:
+                raise
+            return
+        if verdict.refusal:
+            raise Rejected(f"{name}: refused", texts[0][:300], Outcome.REFUSED, row)

@@ -1,0 +1,172 @@
+"""HTTP to OpenAI-compatible servers: one request, one JSON object or one `CallFailure`.
+
+Plain aiohttp: at hundreds of calls at once the official SDK and httpx take more processor time than the calls
+themselves (benchmarks/llm_client.py). The API key is sent and never shown: it is struck out of every message.
+"""
+
+import json
+import ssl
+import urllib.request
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import httpx
+
+from safer_steer.llm.retry import retry_after_seconds
+
+CONNECT_S = 30.0  # a host that does not even take the connection is given up sooner than a slow answer
+MAX_MESSAGE = 500  # characters of a server's error text that are kept
+
+
+class CallFailure(Exception):
+    """A request without an answer.
+
+    Attributes:
+        status: HTTP status, None when no whole response arrived.
+        message: what the server said, or what broke, at most 500 characters.
+        parameter: the request's parameter that the server objects to, "" when it names none.
+        code: the server's error code, "" when it gives none.
+        retry_after: seconds the server asks to wait, or None.
+        endpoint: base URL of the server, None before it is known.
+    """
+
+    def __init__(
+        self,
+        status: int | None,
+        message: str,
+        *,
+        parameter: str = "",
+        code: str = "",
+        retry_after: float | None = None,
+    ):
+        self.status, self.message = status, message
+        self.parameter, self.code, self.retry_after = parameter, code, retry_after
+        self.endpoint: str | None = None
+        super().__init__(f"{status} {message}" if status else message)
+
+
+class Transport:
+    """The connections of one event loop. Pool size is not limited here: callers limit the calls at once."""
+
+    def __init__(self, key: str | None, timeout_s: float):
+        self._key, self._timeout_s = key, timeout_s
+        headers = {"Content-Type": "application/json", "Accept": "application/json"}
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        self._connector = aiohttp.TCPConnector(limit=0, ssl=_ssl_context())
+        self._session = aiohttp.ClientSession(
+            connector=self._connector,
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_S, timeout_s)),
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+
+    async def complete(self, base_url: str, body: dict[str, Any]) -> dict[str, Any]:
+        """One chat completion.
+
+        Raises:
+            CallFailure: no answer, or an error for an answer.
+        """
+        answer = await self._send("POST", f"{base_url.rstrip('/')}/chat/completions", json.dumps(body).encode())
+        if "choices" not in answer and answer.get("error"):  # gateways pass an upstream's error on as a 200
+            error = _Error(answer)
+            status = int(error.code) if error.code.isdigit() else 502
+            raise CallFailure(status, self._hide(error.message), parameter=error.parameter, code=error.code)
+        return answer
+
+    async def models(self, base_url: str) -> list[str]:
+        """The names of the models that a server offers.
+
+        Raises:
+            CallFailure: no list of models.
+        """
+        answer = await self._send("GET", f"{base_url.rstrip('/')}/models", None, timeout=min(10.0, self._timeout_s))
+        try:
+            return [str(model["id"]) for model in answer["data"]]
+        except (KeyError, TypeError) as error:
+            raise CallFailure(None, f"no list of models: {answer!r:.120}") from error
+
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._session.close()
+
+    def abandon(self) -> None:
+        """Lets go of connections whose event loop has ended without `close`."""
+        self._session.detach()
+        self._connector.__exit__()  # the one way to close it without an event loop
+
+    def __del__(self) -> None:
+        if not self._session.closed:
+            self.abandon()
+
+    async def _send(self, method: str, url: str, body: bytes | None, timeout: float | None = None) -> dict[str, Any]:
+        options = {"timeout": aiohttp.ClientTimeout(total=timeout)} if timeout else {}
+        try:
+            async with self._session.request(
+                method, url, data=body, proxy=_proxy(url), allow_redirects=False, **options
+            ) as response:
+                content = await response.read()
+        except TimeoutError as error:
+            raise CallFailure(None, f"no answer within {timeout or self._timeout_s:g} s") from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a header or address aiohttp refuses
+            raise CallFailure(None, self._hide(f"{type(error).__name__}: {error}")) from error
+        if response.status != 200:
+            raise self._failure(response, content)
+        try:
+            answer = json.loads(content)
+        except ValueError as error:
+            raise CallFailure(None, self._hide(f"the answer is not JSON: {content[:80]!r}")) from error
+        if not isinstance(answer, dict):
+            raise CallFailure(None, self._hide(f"the answer is not a JSON object: {content[:80]!r}"))
+        return answer
+
+    def _failure(self, response: aiohttp.ClientResponse, content: bytes) -> CallFailure:
+        status, text = response.status, content.decode("utf-8", "replace")
+        if 300 <= status < 400:
+            text = f"redirects to {response.headers.get('location', 'nowhere')}; correct base_url"
+        try:
+            error = _Error(json.loads(text))
+        except ValueError:
+            error = _Error(text)
+        return CallFailure(
+            status,
+            self._hide(error.message or response.reason or "no reason given"),
+            parameter=error.parameter,
+            code=error.code,
+            retry_after=retry_after_seconds(response.headers),
+        )
+
+    def _hide(self, text: str) -> str:
+        return (text.replace(self._key, "[key]") if self._key else text)[:MAX_MESSAGE]
+
+
+class _Error:
+    """Message, parameter and code of the error bodies that are in use: {"error": {...}}, {"error": "..."}, a list of
+    those, {"detail": ...}, {"message": ...}, or plain text.
+    """
+
+    def __init__(self, body: Any):
+        body = body[0] if isinstance(body, list) and body else body
+        error = body.get("error", body) if isinstance(body, dict) else body
+        fields = error if isinstance(error, dict) else {}
+        found = fields.get("message") or fields.get("detail") or error
+        self.message = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+        self.parameter = str(fields.get("param") or "")
+        self.code = str(fields.get("code") or "")
+
+
+@lru_cache(maxsize=1)
+def _ssl_context() -> ssl.SSLContext:
+    return httpx.create_ssl_context()  # certifi's authorities, or those of SSL_CERT_FILE and SSL_CERT_DIR
+
+
+@lru_cache(maxsize=256)
+def _proxy(url: str) -> str | None:
+    """The proxy of the environment (HTTPS_PROXY, NO_PROXY, ...) for an address; looked up once."""
+    parts = urlsplit(url)
+    if urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")

@@ -1,0 +1,189 @@
+"""Several endpoints, limits and live counts over real HTTP."""
+
+import asyncio
+
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
+
+from safer_steer.config import load_config
+from safer_steer.errors import UserError
+from safer_steer.llm import EndpointConfig, LLMClient
+from safer_steer.llm import endpoints as endpoints_module
+from safer_steer.llm.transport import _proxy
+from safer_steer.progress import ProgressBar
+from safer_steer.servers import with_service_urls
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+DEAD = "http://127.0.0.1:9/v1"
+
+
+def run(client, work):
+    async def main():
+        try:
+            return await work(client)
+        finally:
+            await client.close()
+
+    return asyncio.run(main())
+
+
+async def one_by_one(client, count):
+    return [(await client.chat(MESSAGES)).text for _ in range(count)]
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_a_dead_endpoint_costs_no_row(serve, script):
+    alive = script("Hello")
+    client = LLMClient("judge", EndpointConfig(model="m", base_url=[DEAD, serve(alive.app)], max_retries=1))
+    texts = run(client, lambda client: one_by_one(client, 20))
+    assert texts == ["Hello"] * 20
+    assert client.stats()["retries"] == 3  # then it is set aside
+    assert len(alive.requests) == 20
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_an_endpoint_that_is_back_is_used_again(serve, script, monkeypatch):
+    monkeypatch.setattr(endpoints_module, "ASIDE_S", 3600)
+    flaky, steady = script(*[(500, "starting")] * 3, "A"), script("B")
+    client = LLMClient("judge", EndpointConfig(model="m", base_url=[serve(flaky.app), serve(steady.app)]))
+
+    async def work(client):
+        first = await one_by_one(client, 10)
+        for endpoint in next(iter(client._loops.values())).pool.endpoints:
+            endpoint.aside_until = 0.0  # the hour is over
+        return first, await one_by_one(client, 10)
+
+    first, second = run(client, work)
+    assert first == ["B"] * 10
+    assert second.count("A") >= 5
+
+
+def test_a_slow_endpoint_gets_fewer_calls(serve, script):
+    released = asyncio.Event()
+
+    async def slow(_):
+        await released.wait()
+        return "slow"
+
+    def fast(_):
+        if len(quick.requests) == 20:
+            released.set()
+        return "fast"
+
+    sluggish, quick = script(slow), script(fast)
+    app = FastAPI()  # both behind one server: an event belongs to one event loop
+    app.mount("/slow", sluggish.app)
+    app.mount("/fast", quick.app)
+    base = serve(app).removesuffix("/v1")
+    urls = [f"{base}/slow/v1", f"{base}/fast/v1"]
+    client = LLMClient("judge", EndpointConfig(model="m", base_url=urls, concurrency=4))
+
+    async def work(client):
+        replies = await asyncio.gather(*(client.chat(MESSAGES) for _ in range(22)))
+        return [reply.text for reply in replies]
+
+    texts = run(client, work)
+    assert texts.count("slow") == len(sluggish.requests) <= 3
+    assert texts.count("fast") == len(quick.requests) >= 19
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_never_more_calls_at_once_than_configured_and_fewer_after_429s(serve):
+    app, most, now = FastAPI(), [0], [0]
+
+    @app.post("/v1/chat/completions")
+    async def answer(request: Request):
+        now[0] += 1
+        most[0] = max(most[0], now[0])
+        crowded = now[0] > 8
+        await asyncio.sleep(0.005)
+        now[0] -= 1
+        if crowded:
+            return JSONResponse({"error": {"message": "slow"}}, status_code=429, headers={"retry-after": "0.01"})
+        return {"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]}
+
+    client = LLMClient("judge", EndpointConfig(model="m", base_url=serve(app), concurrency=32, max_retries=0))
+    least = [32.0]
+
+    async def work(client):
+        async def call():
+            reply = await client.chat(MESSAGES)
+            least[0] = min(least[0], next(iter(client._loops.values())).slots.limit)
+            return reply.text
+
+        return await asyncio.gather(*(call() for _ in range(300)))
+
+    assert run(client, work) == ["Hello"] * 300
+    assert 8 < most[0] <= 32
+    assert least[0] <= 16
+    assert client.stats()["rate_limited"] < 300
+
+
+def test_requests_a_minute_are_kept(serve, script):
+    server = script("Hello")
+    config = EndpointConfig(model="m", base_url=serve(server.app), requests_per_minute=6000, tokens_per_minute=48_000)
+    client = LLMClient("judge", config)
+
+    async def work(client):
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await asyncio.gather(*(client.chat(MESSAGES) for _ in range(20)))
+        return loop.time() - began
+
+    # 8 tokens a call, 800 a second: a call each 10 ms, as 6,000 requests a minute; less can only be a limit not kept.
+    assert run(client, work) >= 0.18
+    assert len(server.requests) == 20
+
+
+def test_check_asks_every_endpoint_and_takes_what_cannot_list_its_models(serve, script):
+    mute = FastAPI()
+    client = LLMClient("judge", EndpointConfig(model="m", base_url=[serve(mute), serve(script("").app)]))
+    run(client, lambda client: client.check())
+    other = LLMClient("judge", EndpointConfig(model="m", base_url=[serve(script("").app), DEAD]))
+    with pytest.raises(UserError, match=f"no model server answers at {DEAD}"):
+        run(other, lambda client: client.check())
+    locked = FastAPI()
+
+    @locked.get("/v1/models")
+    async def models():
+        return JSONResponse({"error": {"message": "no key"}}, status_code=401)
+
+    with pytest.raises(UserError, match="set JUDGE_API_KEY"):
+        run(LLMClient("judge", EndpointConfig(model="m", base_url=serve(locked))), lambda client: client.check())
+
+
+def test_services_may_be_several_endpoints_of_one_role():
+    urls = {"a": "http://127.0.0.1:1/v1", "b": "http://127.0.0.1:2/v1"}
+    endpoint = EndpointConfig(model="m", base_url=["service:a", "http://127.0.0.1:3/v1", "service:b"])
+    found = with_service_urls(endpoint, urls).urls()
+    assert found == ["http://127.0.0.1:1/v1", "http://127.0.0.1:3/v1", "http://127.0.0.1:2/v1"]
+    with pytest.raises(UserError, match="service:c: no such service; configured: a, b"):
+        with_service_urls(EndpointConfig(model="m", base_url=["service:a", "service:c"]), urls)
+
+
+def test_a_config_error_hides_the_credentials_of_an_address(tmp_path):
+    path = tmp_path / "endpoint.yaml"
+    for url in ("https://me:canary@host/v1", "https://host/v1?key=canary"):
+        path.write_text(f"model: m\nbase_url: {url}\n")
+        with pytest.raises(UserError, match="keys belong into the environment") as error:
+            load_config(EndpointConfig, path)
+        assert "canary" not in str(error.value)
+
+
+def test_the_proxy_of_the_environment_is_used(monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,inside.example")
+    _proxy.cache_clear()
+    assert _proxy("https://api.example/v1/models") == "http://proxy.example:3128"
+    assert _proxy("https://inside.example/v1/models") is None
+    assert _proxy("http://127.0.0.1:8000/v1/models") is None
+    _proxy.cache_clear()
+
+
+def test_outcomes_are_shown_beside_the_progress_bar(ask, capsys):
+    _, client, _ = ask(["Hello", ""], lambda client: one_by_one(client, 3))
+    assert client.usage.note() == "judge: 2 unparsed, 1 ok"
+    with ProgressBar("work", total=1) as bar:
+        bar.advance("1 reject")
+    assert "(1 reject; judge: 2 unparsed, 1 ok" in capsys.readouterr().err

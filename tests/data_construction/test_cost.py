@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import pytest
+
+from data_construction.config import DataConfig, TurnRange
+from data_construction.cost import Load, candidates, mean_turns, stage_one_loads, stage_two_loads, total, usd
+from data_construction.plan import plan
+from safer_steer.config import load_config
+from safer_steer.errors import UserError
+from safer_steer.llm.prices import load_prices, with_prices
+
+ROOT = Path(__file__).parents[2]
+SOURCE = {"train": {"reader": "jsonl", "path": "nowhere", "limit": 10}}
+
+
+def test_expected_turns_by_hand():
+    assert TurnRange(min=2, max=4).mean() == 3
+    assert TurnRange(min=2, max=4, weights=[0, 1, 3]).mean() == 3.75
+    assert TurnRange(min=2, max=10).mean(3, 4) == 3.5
+
+
+def test_expected_turns_of_attacks_follow_their_techniques(make_config):
+    config = make_config(SOURCE, turns={"red_team": {"min": 2, "max": 2}}, red_team={"technique_pool": "code"})
+    assert mean_turns(config, "red_team") == pytest.approx(2)
+
+
+def test_loads_by_hand(make_config):
+    config = make_config(SOURCE, turns={kind: {"min": 2, "max": 2} for kind in ("benign", "obfuscated", "red_team")})
+    loads = stage_one_loads(config, 10, {"red_team": 40})
+    assert (loads["target"].calls, loads["evaluator"].calls) == (80, 80)
+    # Two prompts with the picture and all turns so far: 1000 + 35, and 1000 + 2 * 35 + 200.
+    assert loads["target"].tokens_in == 40 * (1035 + 1270)
+    assert loads["target"].tokens_out == 80 * 200
+    assert loads["generator"].calls == pytest.approx(10 + 40 + 42 + 12)
+    assert "target" not in stage_one_loads(config, 10, {"benign": 10})
+    assert stage_two_loads(config, {"benign": 3})["blue"].calls == 6
+    assert candidates({"benign": 10, "red_team": 40}) == 30
+    assert total(loads, loads)["target"].calls == 160
+
+
+def test_prices_of_the_file_fill_what_a_role_does_not_say(make_config, tmp_path, double):
+    path = tmp_path / "prices.yaml"
+    path.write_text("checked: 2026-01-01\nmodels:\n  generator: {input: 2, output: 8}\n  red: {input: 1, output: 1}\n")
+    roles = {role: {"model": role, "base_url": double.url} for role in ("generator", "target", "blue", "evaluator")}
+    roles["red"] = {"model": "red", "base_url": double.url, "price_in": 5, "price_out": 6}
+    config = make_config(SOURCE, roles=roles, prices=str(path))
+    assert usd(config, "generator", Load(1, 1e6, 1e6)) == 10
+    assert usd(config, "red", Load(1, 1e6, 0)) == 5
+    assert with_prices({"x": {"model": "other"}}, load_prices(path)) == {"x": {"model": "other"}}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [(None, "not found"), ("models: {}", "checked"), ("checked: 2026-01-01\nmodel: 1", "unknown key")]
+)
+def test_a_bad_price_file_is_one_clear_error(make_config, tmp_path, text, said):
+    path = tmp_path / "prices.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=said):
+        make_config(SOURCE, prices=str(path))
+
+
+def test_the_papers_plan_has_its_size_and_a_price_for_every_role(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = load_config(DataConfig, "configs/data_construction/default.yaml")
+    text = str(plan(config))
+    assert "stage 1 at the paper's 115,700 candidates" in text
+    assert "?" not in text
+    assert 7.9 < mean_turns(config, "obfuscated") < 8.3
+    models = {config.roles[role].model for role in config.roles_needed()}
+    assert models <= set(load_prices("configs/prices.yaml").models)
+
+
+def test_the_readmes_cost_table_is_what_the_dry_run_prints(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    printed = str(plan(load_config(DataConfig, "configs/data_construction/default.yaml"))).partition("115,700")[2]
+    readme = (ROOT / "data_construction" / "README.md").read_text(encoding="utf-8")
+    table = [line for line in readme.splitlines() if line.startswith(("| generator |", "| target |", "| evaluator |"))]
+    assert len(table) == 3
+    for line in table:
+        assert line in printed, "run the dry run of default.yaml again and put its last table into the README"

@@ -1,0 +1,215 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from data_construction.config import Quality
+from data_construction.quality.language import wrong_language
+from data_construction.quality.turns import answer_problems, turn_problems, words
+from data_construction.stage_one import run_stage_one
+from safer_steer.store import read_jsonl
+
+GOOD = ["What does the picture show?", "Which part of it holds the lamp?", "Why is that part made of metal?"]
+
+
+def reasons(users, n_turns=None, question="q", **rules) -> list[str]:
+    found = turn_problems(users, len(users) if n_turns is None else n_turns, Quality(**rules), question)
+    return [problem.reason for problem in found]
+
+
+def test_a_good_dialogue_has_no_problem():
+    assert reasons(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("users", "reason"),
+    [
+        (GOOD[:2], "wrong number of turns"),
+        ([*GOOD[:2], "  "], "empty turn"),
+        ([*GOOD[:2], "Why? And how?"], "several questions in a turn"),
+        ([*GOOD[:2], "为什么？怎么样？"], "several questions in a turn"),
+        ([*GOOD[:2], "Why?"], "turn too short"),
+        ([*GOOD[:2], "so " * 61 + "?"], "turn too long"),
+        ([*GOOD[:2], "which  part of it holds the LAMP ?"], "repeated turn"),
+        (["How does it work?", "Who made it?", "When was it?"], "no reference to the picture"),
+    ],
+)
+def test_every_rule_names_its_breach(users, reason):
+    assert reasons(users, 3) == [reason]
+
+
+def test_all_breaches_are_told_at_once_and_marks_in_a_row_are_one_question():
+    assert reasons(["Why??", "Is it?! Or not?"], 3) == [
+        "wrong number of turns",
+        "several questions in a turn",
+        "turn too short",
+        "no reference to the picture",
+    ]
+    assert reasons(["What is in this picture?!?", "Why is it so???"]) == []
+
+
+def test_limits_are_configured_and_a_turn_may_be_as_long_as_its_question():
+    long = "is this " + "very " * 70 + "long?"
+    assert reasons([long, GOOD[0]]) == ["turn too long"]
+    assert reasons([long, GOOD[0]], question=long) == []
+    assert reasons(["How does it work?", "Who made it?"], picture_words=[]) == []
+    assert reasons(["Was zeigt das Bild?", "Wozu dient es?"], picture_words=["bild"]) == []
+
+
+@given(st.lists(st.text(), max_size=6), st.integers(2, 10))
+def test_any_text_gets_a_verdict(users, n_turns):
+    problems = turn_problems(users, n_turns, Quality(), "q")
+    assert len(users) == n_turns or problems[0].reason == "wrong number of turns"
+    assert all(problem.reason and problem.detail for problem in problems)
+
+
+def test_words_of_several_scripts():
+    assert words("It's 3 o'clock, Straße!") == ["it", "s", "3", "o", "clock", "strasse"]
+    assert words("图片 here") == ["图", "片", "here"]
+
+
+def test_languages_are_told_apart_and_formulas_are_not_judged():
+    german = "Was ist auf diesem Bild zu sehen? Wozu wird das Werkzeug benutzt?"
+    assert wrong_language(german, ("en",)) == "de"
+    assert wrong_language(german, ("en", "de")) is None
+    assert wrong_language(german, ()) is None
+    assert wrong_language("AB = 30, x = 5y.", ("en",)) is None
+    assert "wrong language" in reasons([german, "Wie gross ist es?"], picture_words=[], languages=["en"])
+    with pytest.raises(ValidationError, match="ISO 639-1"):
+        Quality(languages=["English"])
+
+
+@pytest.mark.parametrize(
+    ("answers", "reference", "found"),
+    [
+        (["It is a lamp.", "The answer is 80."], "80", []),
+        (["It is a lamp.", "It is  EIGHTY  metres."], "eighty metres.", []),
+        (["It is a lamp.", "I think 81."], "80", ["final answer differs"]),
+        (["It is a lamp.", None], "80", ["missing answer"]),
+        (["word " * 301, "80"], "80", ["answer too long"]),
+        (["It is a lamp.", "Anything."], None, []),
+    ],
+)
+def test_answers(answers, reference, found):
+    assert [problem.reason for problem in answer_problems(answers, Quality(), reference)] == found
+
+
+def source(path):
+    return {"train": {"reader": "jsonl", "path": str(path)}}
+
+
+def rejects_of(config) -> list[dict]:
+    return list(read_jsonl(config.folder / "rejects.jsonl"))
+
+
+def test_a_broken_rule_is_asked_for_once_more_with_what_is_wrong(double, make_seeds, make_config):
+    def fault(name, payload, body):
+        if name == "expand" and len(body["messages"]) == 1:
+            turns = [{"user": "see this?", "assistant": None}] * (payload["n_turns"] + 1)
+            return double.completion(json.dumps({"turns": turns}))
+        return None
+
+    double.fault = fault
+    config = make_config(source(make_seeds("train", ["a"])), kinds=["benign"])
+    run_stage_one(config)
+    first, second = double.called("expand")
+    assert [message["role"] for message in second["messages"]] == ["user", "assistant", "user"]
+    assert second["messages"][0] == first["messages"][0]
+    assert "user turns, got" in second["messages"][2]["content"]
+    assert "says the same as turn 1" in second["messages"][2]["content"]
+    assert rejects_of(config) == []
+
+
+def test_a_rule_broken_twice_ends_the_row_and_stores_the_answer(double, make_seeds, make_config):
+    turns = [{"user": "see this?", "assistant": None}]
+    double.fault = lambda name, payload, body: (
+        double.completion(json.dumps({"turns": turns})) if name == "expand" and "a" in payload["question"] else None
+    )
+    config = make_config(source(make_seeds("train", ["a", "b"])), kinds=["benign"])
+    run_stage_one(config)
+    (reject,) = rejects_of(config)
+    assert reject["reason"] == "expand: wrong number of turns"
+    assert reject["answer"] == {"turns": turns}
+    assert len(double.called("expand")) == 2 + 1
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason", "asked"),
+    [
+        # Free text in place of JSON, twice: the classifier tells a refusal from rubbish.
+        ("expand", "I cannot write this.", "expand: refused", 1),
+        ("expand", "Some rubbish, sorry.", "expand: unparsed", 1),
+        # A refusal inside of the right form is doubted for its missing question mark.
+        ("probe", '{"benign": "What is in the picture?", "obfuscated": "I cannot help here."}', "probe: refused", 1),
+    ],
+)
+def test_refusals_of_the_generator_are_told_by_the_classifier(
+    double, make_seeds, make_config, name, text, reason, asked
+):
+    double.fault = lambda called, payload, body: (
+        double.completion(text) if called == name and "bad" in payload["question"] else None
+    )
+    config = make_config(source(make_seeds("train", ["bad", "good"])), kinds=["benign"])
+    run_stage_one(config)
+    (reject,) = rejects_of(config)
+    assert reject["reason"] == reason
+    assert reject["outcome"] == reason.partition(": ")[2]
+    assert len(double.called("refusal")) == asked
+    assert all(isinstance(body["messages"][0]["content"], str) for body in double.called("refusal"))  # no picture
+
+
+def test_an_apology_alone_is_no_refusal_and_a_question_is_not_even_doubted(double, make_seeds, make_config):
+    sorry = {"benign": "Sorry, tell me what this picture shows.", "obfuscated": "Sorry, what is it?"}
+    double.fault = lambda name, payload, body: double.completion(json.dumps(sorry)) if name == "probe" else None
+    config = make_config(source(make_seeds("train", ["a"])), kinds=["benign"])
+    run_stage_one(config)
+    assert rejects_of(config) == []
+    assert len(double.called("refusal")) == 1
+
+
+def test_a_filtered_generator_call_is_its_own_reason(double, make_seeds, make_config):
+    double.fault = lambda name, payload, body: (
+        double.completion(None, "content_filter") if name == "probe" and "bad" in payload["question"] else None
+    )
+    config = make_config(source(make_seeds("train", ["bad", "good"])), kinds=["benign"])
+    run_stage_one(config)
+    assert [row["reason"] for row in rejects_of(config)] == ["probe: filtered"]
+    assert double.called("refusal") == []
+
+
+def test_the_classifier_may_be_another_role(double, make_seeds, make_config):
+    config = make_config(
+        source(make_seeds("train", ["a"])),
+        kinds=["benign"],
+        steps=["stage1"],
+        quality={"refusal_role": "red", "near_duplicates": None},
+    )
+    assert config.roles_needed() == ["generator", "red"]
+    double.fault = lambda name, payload, body: (
+        double.completion('{"benign": "Tell me of the picture.", "obfuscated": "Say it."}') if name == "probe" else None
+    )
+    run_stage_one(config)
+    assert [body["model"] for body in double.called("refusal")] == ["red"]
+
+
+def test_benign_rows_carry_answers_as_configured(double, make_seeds, make_config, tmp_path):
+    def fault(name, payload, body):
+        if name == "expand":
+            answers = payload["with_answers"]
+            turns = [
+                {"user": f"see {i}?", "assistant": f"a {i}" if answers else None} for i in range(payload["n_turns"])
+            ]
+            return double.completion(json.dumps({"turns": turns}))
+        return None
+
+    double.fault = fault
+    path = make_seeds("train", ["a"])
+    for mode, answered in (("never", False), ("reference", False), ("always", True)):
+        changes = {"expand": {"benign_answers": mode}, "root": str(tmp_path / mode), "kinds": ["benign", "obfuscated"]}
+        config = make_config(source(path), **changes)
+        run_stage_one(config)
+        rows = {row["kind"]: row for row in read_jsonl(config.folder / "dialogues.jsonl")}
+        assert all(bool(turn["assistant"]) is answered for turn in rows["benign"]["turns"])
+        assert all(turn["assistant"] is None for turn in rows["obfuscated"]["turns"])

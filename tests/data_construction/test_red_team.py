@@ -1,0 +1,132 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from data_construction.red_team import strategies, techniques
+from data_construction.red_team.data_file import read_data_file
+from data_construction.red_team.failures import RejectStore
+from data_construction.red_team.plan import curve_problems
+from data_construction.red_team.strategies import STRATEGIES, Strategy
+from data_construction.red_team.techniques import POOLS
+from data_construction.stage_one import run_stage_one
+from safer_steer.errors import UserError
+from safer_steer.prompts import parse_data_block
+from safer_steer.store import JsonlStore, read_jsonl
+
+
+@pytest.mark.parametrize(
+    ("risks", "reasons"),
+    [
+        ([1, 5], []),
+        ([1, 2, 2, 4], []),
+        ([1, 3, 2, 5], ["risk curve falls"]),
+        ([1, 2, 3], ["risk curve ends low"]),
+        ([5, 5, 5], ["risk curve does not rise"]),
+        ([4, 3], ["risk curve falls", "risk curve ends low", "risk curve does not rise"]),
+    ],
+)
+def test_risk_curves(risks, reasons):
+    assert [problem.reason for problem in curve_problems(risks)] == reasons
+
+
+@pytest.mark.parametrize(
+    ("package", "names"),
+    [(strategies, set(STRATEGIES)), (techniques, {name for pool in POOLS.values() for name in pool})],
+)
+def test_every_data_file_is_registered(package, names):
+    assert {path.stem for path in Path(package.__file__).parent.glob("*.yaml")} == names
+
+
+def test_names_are_those_of_the_paper_and_turn_ranges_those_of_the_code():
+    assert [strategy.name for strategy in STRATEGIES.values()][:3] == [
+        "Roleplay Jailbreak",
+        "Educational Bypass",
+        "Fiction Writer",
+    ]
+    assert {t.name for t in POOLS["paper"].values()} == {
+        "Yes-Laddering",
+        "Sunk-Cost Anchor",
+        "Gradual Escalation",
+        "Hypothetical Escalation",
+    }
+    code = {t.name: (t.min_turns, t.max_turns) for t in POOLS["code"].values()}
+    assert (code["Roleplay Injection"], code["Confused Expert"], code["Persistence"]) == ((1, 2), (3, 5), (5, 6))
+
+
+def test_a_bad_data_file_is_named_with_what_it_needs(tmp_path):
+    path = tmp_path / "charm.yaml"
+    with pytest.raises(UserError, match="is not there"):
+        read_data_file(path, Strategy)
+    path.write_text("name: Charm\ndescription: x\nrewritting: y\n")
+    with pytest.raises(UserError, match=r"charm\.yaml is not a strategy with the fields name, description, rewriting"):
+        read_data_file(path, Strategy)
+
+
+def source(path):
+    return {"train": {"reader": "jsonl", "path": str(path)}}
+
+
+def test_each_module_sees_what_the_one_before_found(double, make_seeds, make_config):
+    config = make_config(source(make_seeds("train", ["weak a"])), kinds=["red_team"])
+    run_stage_one(config)
+    (row,) = read_jsonl(config.folder / "dialogues.jsonl")
+
+    def data(name):
+        content = double.called(name)[0]["messages"][0]["content"]
+        return parse_data_block(next(part["text"] for part in content if part["type"] == "text"))
+
+    chosen = STRATEGIES[row["strategy"]]
+    assert data("intent")["strategy"] == chosen.as_data()
+    assert data("intent")["forensics"]["description"] == "d"
+    assert data("plan")["technique"]["course"] == POOLS["paper"][row["meta"]["technique"]].course
+    assert data("plan")["n_turns"] == len(row["turns"])
+    assert data("leak")["aim"] == "weak a"
+    assert [turn["meta"]["risk"] for turn in row["turns"]][-1] >= 4
+
+
+def test_a_script_whose_risk_falls_is_asked_for_again_and_then_rejected(double, make_seeds, make_config):
+    def fault(name, payload, body):
+        if name != "plan":
+            return None
+        risks = range(payload["n_turns"], 0, -1)
+        turns = [{"goal": "g", "risk": risk, "user": f"see {risk}?"} for risk in risks]
+        return double.completion(json.dumps({"turns": turns}))
+
+    double.fault = fault
+    config = make_config(source(make_seeds("train", ["weak a"])), kinds=["benign", "red_team"])
+    run_stage_one(config)
+    (reject,) = read_jsonl(config.folder / "rejects.jsonl")
+    assert reject["reason"] == "plan: risk curve falls"
+    assert len(double.called("plan")) == 2
+    assert double.called("target") == []
+
+
+def test_a_refusal_that_the_endpoint_reports_is_what_the_target_said(double, make_seeds, make_config):
+    def fault(name, payload, body):
+        if name != "target":
+            return None
+        status, answer = double.completion(None)
+        answer["choices"][0]["message"]["refusal"] = "I will not."
+        return status, answer
+
+    double.fault = fault
+    config = make_config(source(make_seeds("train", ["strong a", "b"])), kinds=["benign", "red_team"])
+    run_stage_one(config)
+    failures = list(read_jsonl(config.folder / "attack_failures.jsonl"))
+    assert {row["reason"] for row in failures} == {"attack failed"}
+    assert all(turn["assistant"] == "I will not." for row in failures for turn in row["transcript"])
+
+
+def test_transcripts_go_to_their_own_file_except_those_to_be_tried_again(tmp_path):
+    with JsonlStore(tmp_path / "failures.jsonl") as failures, RejectStore(tmp_path / "rejects.jsonl") as rejects:
+        rejects.failures = failures
+        lost = {"id": "a", "reason": "attack failed", "outcome": None, "transcript": [1], "scores": [1]}
+        again = {"id": "b", "reason": "target: transport", "outcome": "transport", "transcript": [2]}
+        plain = {"id": "c", "reason": "no picture", "outcome": None}
+        for row in (lost, again, plain):
+            assert rejects.append(row)
+        assert not rejects.append(lost)
+    slim = {name: value for name, value in lost.items() if name != "transcript"}
+    assert list(read_jsonl(tmp_path / "rejects.jsonl")) == [slim, again, plain]
+    assert list(read_jsonl(tmp_path / "failures.jsonl")) == [lost]
