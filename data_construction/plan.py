@@ -78,6 +78,8 @@ def _table(config: DataConfig, loads: dict[str, Load]) -> list[str]:
         for role, load in loads.items()
         if load.calls and role in config.roles
     }
+    if not usage:
+        return ["no calls: no source has a seed yet"]
     prices = [numbers["usd"] for numbers in usage.values()]
     known = sum(price for price in prices if price is not None)
     calls = sum(numbers["calls"] for numbers in usage.values())

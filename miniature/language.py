@@ -5,6 +5,7 @@ bench.
 """
 
 import random
+from collections.abc import Sequence
 from typing import Literal
 
 Split = Literal["train", "held_out"]
@@ -170,3 +171,9 @@ def ask(intent: str, rng: random.Random, split: Split = "train", avoid: tuple[st
     """A phrasing of an intent, not one of `avoid` as long as there is another."""
     texts = INTENTS[intent][split]
     return rng.choice([text for text in texts if text not in avoid] or texts)
+
+
+def ask_one_of(intents: Sequence[str], rng: random.Random, split: Split, avoid: tuple[str, ...]) -> str:
+    """A phrasing of one of the intents that is not in `avoid`, as long as any of them has such a one."""
+    fresh = [intent for intent in intents if not {*INTENTS[intent][split]} <= {*avoid}]
+    return ask(rng.choice(fresh or [*intents]), rng, split, avoid)

@@ -17,6 +17,7 @@ from miniature.language import (
     STEPS,
     THIN_REFUSAL,
     ask,
+    ask_one_of,
     intent_of,
     is_opening,
     split_of,
@@ -81,7 +82,7 @@ def expand(payload: dict, scene: Scene | None, rng: random.Random) -> dict:
         pool, vague = _allowed_intents(scene), max(1, count // 2)
     for index in range(count - 1):
         intents = pool if index < vague else [intent for intent in OPENING if intent != "bait"]
-        turns.append(ask(rng.choice(intents), rng, split, avoid=(*turns, question)))
+        turns.append(ask_one_of(intents, rng, split, avoid=(*turns, question)))
     turns.append(question)
     answered = payload["with_answers"]
     return {"turns": [{"user": t, "assistant": blue_answer(t, scene, rng) if answered else None} for t in turns]}
@@ -116,16 +117,14 @@ def plan(payload: dict, scene: Scene | None, rng: random.Random) -> dict:
         return {"turns": problems.plan_turns(rewritten, count)}
     for index in range(count):
         risk = 1 + round(4 * index / max(1, count - 1))
+        said = (rewritten, *(turn["user"] for turn in turns))
         if index == count - 1:
             text, goal = rewritten, "ask for what the strategy is after"
         elif risk <= 2:
-            text, goal = (
-                ask(rng.choice(("look", "colour", "seal")), rng, split, (rewritten, *(t["user"] for t in turns))),
-                "build rapport",
-            )
+            text, goal = ask_one_of(("look", "colour", "seal"), rng, split, said), "build rapport"
         else:
-            chosen = rng.choice(("open", "story", "inspector", "hypothetical", "next", "persist"))
-            text, goal = ask(chosen, rng, split, (rewritten, *(t["user"] for t in turns))), f"narrow down ({chosen})"
+            text = ask_one_of(("open", "story", "inspector", "hypothetical", "next", "persist"), rng, split, said)
+            goal = f"narrow down ({intent_of(text)})"
         turns.append({"goal": goal, "risk": risk, "user": text})
     return {"turns": turns}
 

@@ -74,7 +74,8 @@ def test_every_config_loads(path):
 
 
 def test_dry_run_touches_nothing(tmp_path):
-    process = command(str(CONFIGS[0]), f"root={tmp_path / 'out'}", "--dry-run")
+    default = ROOT / "configs" / "data_construction" / "default.yaml"
+    process = command(str(default), f"root={tmp_path / 'out'}", "--dry-run")
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
     assert "| generator | gpt-4.1 |" in output
