@@ -46,6 +46,15 @@ def test_a_dead_endpoint_costs_no_row(serve, script):
 
 
 @pytest.mark.usefixtures("quick_retries")
+def test_an_endpoint_that_refuses_everybody_costs_no_row(serve, script):
+    locked, alive = script((403, "not yours")), script("Hello")
+    urls = [serve(locked.app), serve(alive.app)]
+    client = LLMClient("judge", EndpointConfig(model="m", base_url=urls))
+    assert run(client, lambda client: one_by_one(client, 20)) == ["Hello"] * 20
+    assert len(locked.requests) == 3
+
+
+@pytest.mark.usefixtures("quick_retries")
 def test_an_endpoint_that_is_back_is_used_again(serve, script, monkeypatch):
     monkeypatch.setattr(endpoints_module, "ASIDE_S", 3600)
     flaky, steady = script(*[(500, "starting")] * 3, "A"), script("B")
@@ -142,10 +151,17 @@ def test_requests_and_tokens_a_minute_are_kept(serve, script, clock, monkeypatch
     assert seconds(2, tokens_per_minute=480, max_tokens=4000) == pytest.approx(1)
 
 
-def test_check_asks_every_endpoint_and_takes_what_cannot_list_its_models(serve, script):
-    mute = FastAPI()
-    client = LLMClient("judge", EndpointConfig(model="m", base_url=[serve(mute), serve(script("").app)]))
+def test_check_asks_every_endpoint_and_takes_one_that_cannot_list_its_models(serve, script):
+    lists_nothing, empty = FastAPI(), FastAPI()
+
+    @lists_nothing.post("/v1/chat/completions")
+    async def answer(request: Request):
+        return JSONResponse({"error": {"message": "messages is empty"}}, status_code=400)
+
+    client = LLMClient("judge", EndpointConfig(model="m", base_url=[serve(lists_nothing), serve(script("").app)]))
     run(client, lambda client: client.check())
+    with pytest.raises(UserError, match=r"404 Not Found.*correct base_url"):
+        run(LLMClient("judge", EndpointConfig(model="m", base_url=serve(empty))), lambda client: client.check())
     other = LLMClient("judge", EndpointConfig(model="m", base_url=[serve(script("").app), DEAD]))
     with pytest.raises(UserError, match=f"no model server answers at {DEAD}"):
         run(other, lambda client: client.check())
