@@ -29,6 +29,9 @@ def test_every_way_of_calling_makes_its_calls(serve):
         assert len(served) == 48 + (name == "stalled"), name  # 8 to open the connections
         assert rate.per_second > 0
         assert rate.cpu_ms > 0
+    served.clear()
+    rate = asyncio.run(benchmark.ours_steady(url, 8, 0.01, 0.1))
+    assert 0 < rate.per_second * 0.1 < len(served)
 
 
 @pytest.mark.parametrize(("ours", "met"), [(90.0, "0.80 met"), (70.0, "0.80 MISSED")])
