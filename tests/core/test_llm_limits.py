@@ -62,9 +62,10 @@ def test_all_workers_wait_as_long_as_a_429_asks_up_to_the_cap(ask, clock, monkey
     assert client.stats()["retries"] == 1
     # One call met the limit; neither it nor the seven others came before the time was over.
     assert times[0] == 1000
-    early = 3 if header == "a date" else 0  # dates are whole seconds, and a slow machine's server may answer late
-    assert all(moment >= 1000 + waited - early for moment in times[1:])
-    assert clock.now <= 1000 + waited
+    # Dates are whole seconds, and the server's own Date is as old as its last look at the clock.
+    slack = 10 if header == "a date" else 0
+    assert all(moment >= 1000 + waited - slack for moment in times[1:])
+    assert clock.now <= 1000 + waited + slack
 
 
 def test_calls_at_once_halve_once_for_calls_under_way_together_and_grow_back(clock):
