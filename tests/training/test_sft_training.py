@@ -18,8 +18,8 @@ from training.sft.collator import DialogueCollator
 from training.sft.config import FreezeConfig, SftConfig
 from training.sft.data import prepare
 from training.sft.encode import IGNORED
+from training.sft.model import freeze, load_processor
 from training.sft.run import main
-from training.sft.trainer import freeze, load_processor
 
 pytestmark = pytest.mark.integration
 ROWS, STEPS = 16, 8
@@ -160,7 +160,7 @@ def batch_parts(world):
     processor = load_processor(config)
     torch.manual_seed(1)
     model = build_model(processor.tokenizer, hidden_size=64, layers=2)
-    return processor, model, prepare(config.data, processor, config.max_length).rows
+    return processor, model, prepare(config, processor).rows
 
 
 def test_batch_equals_the_processors_own(batch_parts):
