@@ -5,15 +5,20 @@ from pathlib import Path
 
 from trl import SFTConfig as TrlConfig
 
+from safer_steer.servers import free_port
 from training.sft.config import SftConfig
 
 
 def trl_config(config: SftConfig) -> TrlConfig:
     """TRL's arguments; under DeepSpeed they must be made before the model is loaded, so that ZeRO-3 can split it."""
     training = config.training
+    if training.deepspeed and training.processes == 1:
+        alone = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+        for name, value in alone.items():  # what a launcher would have set
+            os.environ.setdefault(name, str(value))
     if "tensorboard" in training.trackers:
         os.environ["TENSORBOARD_LOGGING_DIR"] = str(Path(config.output) / "tensorboard")
-    return TrlConfig(
+    arguments = TrlConfig(
         output_dir=str(Path(config.output) / "trainer"),
         run_name=config.output,
         num_train_epochs=training.epochs,
@@ -43,6 +48,21 @@ def trl_config(config: SftConfig) -> TrlConfig:
         **_period("save", training.save_every),
         **(_period("eval", training.eval_every) if config.eval_share else {}),
     )
+    if training.deepspeed:
+        _start_deepspeed(config.device)
+    return arguments
+
+
+def _start_deepspeed(device: str) -> None:
+    """Lets DeepSpeed know the ranks before ZeRO-3 loads the model: on a CPU the trainer does not.
+
+    Its shared-memory kernel for CPUs is for inference and would be compiled for minutes; gloo alone does.
+    """
+    import deepspeed.ops
+
+    if device == "cpu":
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(dist_backend="gloo" if device == "cpu" else None, verbose=False)
 
 
 def _period(name: str, every: str | int) -> dict[str, str | int]:

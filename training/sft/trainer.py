@@ -3,6 +3,7 @@
 Input: an `SftConfig` and prepared rows. Output: `trainer/checkpoint-N`, the log, `checkpoint/`.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ class DialogueTrainer(SFTTrainer):
     def __init__(self, *args: Any, sampler: LengthGroupedSampler | None, held_out: list[dict[str, Any]], **kwargs: Any):
         self.sampler, self.held_out = sampler, held_out
         super().__init__(*args, **kwargs)
+        # Transformers says no for Qwen2.5-VL, and would let every forward pass weigh the same, however few label tokens
+        # it has. TRL's loss divides by the label tokens of the whole batch, over accumulation and ranks, when told.
+        self.model_accepts_loss_kwargs = True
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler:
         return self.sampler or super()._get_train_sampler(train_dataset)
@@ -79,17 +83,23 @@ class EpochCallback(TrainerCallback):
         self.sampler.epoch = int(state.epoch or 0)
 
 
-def train(config: SftConfig, processor: Any, prepared: Prepared) -> dict[str, float]:
-    """Trains from the last whole checkpoint, or from the start, and writes `output/checkpoint`.
+@dataclass(frozen=True)
+class Built:
+    """A trainer with the two callbacks that are asked for afterwards."""
 
-    Returns:
-        `steps` done in all, `loss` of the last logged step and `tokens` seen, over all interruptions.
+    trainer: DialogueTrainer
+    log: LogCallback
+    export: ExportCallback
+
+
+def build_trainer(
+    config: SftConfig, arguments: Any, processor: Any, prepared: Prepared, resume: Path | None = None
+) -> Built:
+    """The trainer, with the weights of `resume` (a trainer checkpoint) or of `config.model`.
+
+    `arguments` are those of `trl_config`, made before the model is loaded: ZeRO-3 splits it while loading.
     """
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
     output, training = Path(config.output), config.training
-    arguments = trl_config(config)  # before the model: ZeRO-3 splits it while loading
-    resume = _same_on_all_ranks(last_checkpoint(output / "trainer") if arguments.process_index == 0 else None)
     log = LogCallback(output)
     export = ExportCallback(training.export_epoch or training.epochs, config.model, processor, output / "checkpoint")
     sampler, callbacks = None, [log, export]
@@ -114,16 +124,31 @@ def train(config: SftConfig, processor: Any, prepared: Prepared) -> dict[str, fl
     )
     trainer.remove_callback(transformers.PrinterCallback)
     export.trainer = trainer
-    if trainer.is_world_process_zero():
-        log.rewind(int(resume.name.rpartition("-")[2]) if resume else 0)
+    return Built(trainer, log, export)
+
+
+def train(config: SftConfig, processor: Any, prepared: Prepared) -> dict[str, float]:
+    """Trains from the last whole checkpoint, or from the start, and writes `output/checkpoint`.
+
+    Returns:
+        `steps` done in all, `loss` of the last logged step and `tokens` seen, over all interruptions.
+    """
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+    arguments = trl_config(config)
+    first = arguments.process_index == 0
+    resume = _same_on_all_ranks(last_checkpoint(Path(config.output) / "trainer") if first else None)
+    built = build_trainer(config, arguments, processor, prepared, resume)
+    if first:
+        built.log.rewind(int(resume.name.rpartition("-")[2]) if resume else 0)
     try:
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        _require_export(trainer, export)
+        built.trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        _require_export(built.trainer, built.export)
     except BaseException as error:
-        log.close(error)
+        built.log.close(error)
         raise
-    log.close()
-    return {"steps": trainer.state.global_step, **log.totals()}
+    built.log.close()
+    return {"steps": built.trainer.state.global_step, **built.log.totals()}
 
 
 def _same_on_all_ranks(path: Path | None) -> Path | None:
