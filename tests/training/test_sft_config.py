@@ -1,6 +1,7 @@
 """SFT config and command line: batch arithmetic, paper values, one-line errors, plan, damaged checkpoints."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from safer_steer.config import load_config
 from safer_steer.errors import UserError
-from safer_steer.store import read_jsonl
+from safer_steer.store import read_jsonl, write_jsonl
 from training.sft.checkpoints import last_checkpoint, replace_folder, rewind_log
 from training.sft.checks import launch_problem, problems_before_start
 from training.sft.config import SftConfig
@@ -134,6 +135,22 @@ def test_missing_checkpoint_and_data(tmp_path):
         main(config)
 
 
+@pytest.mark.parametrize(("status", "works"), [("finished", False), ("running", True)])
+def test_other_ranks_do_not_wait_for_a_finished_run(status, works, tmp_path, monkeypatch):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}", encoding="utf-8")
+    write_jsonl(tmp_path / "data" / "steer_sft.jsonl", [])
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "sft" / "run.json").write_text(json.dumps({"status": status}), encoding="utf-8")
+    overrides = ["training.processes=2", "training.per_device_batch_size=8", f"root={tmp_path}"]
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    worked = []
+    monkeypatch.setattr("training.sft.run._work", worked.append)
+    assert main(load_config(SftConfig, MINIATURE, overrides)) == 0
+    assert bool(worked) is works
+
+
 def test_plan_counts_steps_and_tolerates_missing_data(tmp_path):
     config = load_config(SftConfig, MINIATURE, [f"root={tmp_path}"])
     assert "not there yet" in str(plan(config))
@@ -153,6 +170,13 @@ def test_command_line_imports_no_engine():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.splitlines()[-1] == "[]"
+
+
+def test_unknown_launcher_is_refused():
+    environment = os.environ | {"GPUS": "2", "LAUNCHER": "slurm"}
+    shown = subprocess.run(["bash", "scripts/run_sft.sh"], capture_output=True, text=True, env=environment)
+    assert (shown.returncode, shown.stderr.count("\n")) == (2, 1)
+    assert "allowed: torchrun, accelerate, deepspeed" in shown.stderr
 
 
 def write_state(folder: Path, text: str | None) -> None:

@@ -8,6 +8,7 @@ resuming), `log.jsonl`, `eval.jsonl`, `loss.png`, `rejects.jsonl`, `run.json`.
     python -m training.sft.run configs/sft/miniature.yaml training.epochs=1
 """
 
+import json
 import math
 import os
 from pathlib import Path
@@ -65,7 +66,8 @@ def main(config: SftConfig) -> int:
     if problems:
         raise UserError("; ".join(problems))
     if int(os.environ.get("RANK", "0")) > 0:
-        _work(config)
+        if not _is_finished(config):  # else this rank would wait for the first one, which has nothing to do
+            _work(config)
         return 0
     with Run.open(config.output, config, stage="sft", inputs=inputs(config)) as run:
         if run.finished:
@@ -74,6 +76,12 @@ def main(config: SftConfig) -> int:
         counts = _work(config)
         run.finish(counts)
     return 0
+
+
+def _is_finished(config: SftConfig) -> bool:
+    """What the first rank's record says; it cannot become finished before this rank has done its part."""
+    record = Path(config.output) / "run.json"
+    return record.is_file() and json.loads(record.read_text(encoding="utf-8"))["status"] == "finished"
 
 
 def _work(config: SftConfig) -> dict[str, float]:
