@@ -3,7 +3,7 @@
 # usage: bash scripts/run_sft.sh [CONFIG] [key=value ...] [--dry-run] [--help]
 # Several GPUs: one process a GPU is launched; GPUS=N limits them (on a CPU it is the number of processes).
 # Several nodes: the same command on each, with NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT.
-# LAUNCHER=torchrun (default), accelerate or deepspeed; the ZeRO stage is training.deepspeed of the config with each.
+# LAUNCHER=torchrun (default), accelerate or deepspeed (several nodes: HOSTFILE too); each takes training.deepspeed of the config.
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 gpus=${GPUS:-$(nvidia-smi -L 2>/dev/null | grep -c GPU || true)}
@@ -20,8 +20,9 @@ case ${LAUNCHER:-torchrun} in
     exec accelerate launch --num_processes "$((gpus * nodes))" --num_machines "$nodes" --machine_rank "$rank" \
       --main_process_ip "$address" --main_process_port "$port" --multi_gpu --mixed_precision no --dynamo_backend no -m training.sft.run "$@" ;;
   deepspeed)
-    exec deepspeed --no_local_rank --no_ssh --num_nodes "$nodes" --num_gpus "$gpus" --node_rank "$rank" \
-      --master_addr "$address" --master_port "$port" --module training.sft.run "$@" ;;
+    place=(--master_port "$port")
+    ((nodes > 1)) && place+=(--hostfile "${HOSTFILE:?names the nodes for DeepSpeed}" --no_ssh --node_rank "$rank" --master_addr "$address")
+    exec deepspeed --no_local_rank --num_gpus "$gpus" "${place[@]}" --module training.sft.run "$@" ;;
   *)
     echo "error: LAUNCHER '$LAUNCHER' is unknown; allowed: torchrun, accelerate, deepspeed" >&2
     exit 2 ;;
