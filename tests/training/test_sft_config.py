@@ -1,6 +1,7 @@
 """SFT config and command line: batch arithmetic, paper values, one-line errors, plan, damaged checkpoints."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 
 from safer_steer.config import load_config
 from safer_steer.errors import UserError
-from safer_steer.store import read_jsonl
+from safer_steer.store import read_jsonl, write_jsonl
 from training.sft.checkpoints import last_checkpoint, replace_folder, rewind_log
+from training.sft.checks import launch_problem, problems_before_start
 from training.sft.config import SftConfig
 from training.sft.run import main, plan
 
@@ -29,6 +31,17 @@ def test_paper_configs_hold_table_6(size):
     assert config.freeze.vision_tower
     assert config.freeze.projector
     assert config.images.max_pixels == 262144
+    assert training.zero_stage == 3
+    assert training.export_epoch == 2, "what Stage III takes"
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl_3b_single_turn", "qwen2_5_vl_3b_no_bootstrapping"])
+def test_baselines_differ_from_the_main_config_in_one_thing(name):
+    main_config, baseline = (
+        load_config(SftConfig, f"configs/sft/{path}.yaml").model_dump() for path in ("qwen2_5_vl_3b", name)
+    )
+    changed = {key for key in baseline if baseline[key] != main_config[key]} - {"output"}
+    assert changed == ({"turns"} if "single_turn" in name else {"data", "answer_tags"}), "Stage I answers are plain"
 
 
 def test_batch_arithmetic_must_come_out():
@@ -38,11 +51,9 @@ def test_batch_arithmetic_must_come_out():
 
 def test_world_size_must_be_the_configured_one():
     training = load_config(SftConfig, "configs/sft/qwen2_5_vl_7b.yaml").training
-    training.check_world_size(8)
-    with pytest.raises(UserError, match=r"training\.processes=4 training\.gradient_accumulation=4"):
-        training.check_world_size(4)
-    with pytest.raises(UserError, match=r"change training\.per_device_batch_size"):
-        training.check_world_size(3)
+    assert launch_problem(training, 8) is None
+    assert "training.processes=4 training.gradient_accumulation=4" in launch_problem(training, 4)
+    assert "change training.per_device_batch_size" in launch_problem(training, 3)
 
 
 def test_all_problems_at_once():
@@ -50,14 +61,68 @@ def test_all_problems_at_once():
     with pytest.raises(UserError) as caught:
         load_config(SftConfig, MINIATURE, overrides)
     text = str(caught.value)
-    assert "4 problem(s)" in text
     for word in ("freeze.language_model", "projector", "training.learning_rate", "max_length", "device"):
         assert word in text
 
 
-def test_zero_on_a_cpu_is_refused():
-    with pytest.raises(UserError, match="zero_stage"):
-        load_config(SftConfig, MINIATURE, ["training.zero_stage=3"])
+def test_batch_arithmetic_missing_files_and_unknown_flag_are_told_together(tmp_path):
+    overrides = [f"root={tmp_path}", "freeze.encoder=true", "training.batch_size=32", "training.weight_decay=-1"]
+    with pytest.raises(UserError) as caught:
+        load_config(SftConfig, MINIATURE, overrides)
+    text = str(caught.value)
+    assert text.count("batch_size 32 is not") == 1, "told once, also where the section did not validate"
+    for word in ("5 problem(s)", "freeze.encoder", "no checkpoint at", "steer_sft.jsonl", "training.weight_decay"):
+        assert word in text
+    with pytest.raises(UserError, match=r"batch_size 32 is not .* = 16.*no checkpoint at"):
+        load_config(SftConfig, MINIATURE, overrides[:1] + overrides[2:3])
+
+
+def test_export_epoch_and_picture_limits_must_fit():
+    with pytest.raises(UserError, match="export_epoch 6 is above epochs 5"):
+        load_config(SftConfig, MINIATURE, ["training.export_epoch=6"])
+    with pytest.raises(UserError, match="min_pixels 2000 is above max_pixels 1000"):
+        load_config(SftConfig, MINIATURE, ["images.min_pixels=2000", "images.max_pixels=1000"])
+    with pytest.raises(UserError, match=r"answer_tags.*without <>"):
+        load_config(SftConfig, MINIATURE, ["answer_tags=['<answer>']"])
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_files_leave_the_batch_to_the_sft_config(stage):
+    path = f"configs/deepspeed/zero{stage}.yaml"
+    training = load_config(SftConfig, MINIATURE, [f"training.deepspeed={path}"]).training
+    assert training.zero_stage == stage
+    assert training.deepspeed_settings()["train_batch_size"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("zero_optimization: {stage: 1}", "allowed: 2, 3"),
+        ("train_batch_size: 4", "zero_optimization.stage"),
+        ("zero_optimization: {stage: 2}\ntrain_batch_size: 4", "train_batch_size.*must be `auto`"),
+        ("{", "not YAML"),
+    ],
+)
+def test_unsound_deepspeed_files_are_refused(text, said, tmp_path):
+    path = tmp_path / "ds.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=said):
+        load_config(SftConfig, MINIATURE, [f"training.deepspeed={path}"])
+    with pytest.raises(UserError, match="no DeepSpeed file"):
+        load_config(SftConfig, MINIATURE, [f"training.deepspeed={tmp_path / 'absent.yaml'}"])
+
+
+def test_missing_tracker_files_and_processes_stop_the_run_together(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    config = load_config(SftConfig, MINIATURE, [f"root={tmp_path}", "training.trackers=[swanlab]"])
+    problems = problems_before_start(config, launched=2)
+    assert [any(word in p for p in problems) for word in ("2 process", "no checkpoint", "steer_sft", "swanlab")] == [
+        True
+    ] * 4
+    with pytest.raises(
+        UserError, match=r"no checkpoint at.*file not found: .*steer_sft\.jsonl.*swanlab is not installed"
+    ):
+        main(config)
 
 
 def test_missing_checkpoint_and_data(tmp_path):
@@ -68,6 +133,22 @@ def test_missing_checkpoint_and_data(tmp_path):
     (tmp_path / "base" / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match=r"file not found: .*steer_sft\.jsonl"):
         main(config)
+
+
+@pytest.mark.parametrize(("status", "works"), [("finished", False), ("running", True)])
+def test_other_ranks_do_not_wait_for_a_finished_run(status, works, tmp_path, monkeypatch):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}", encoding="utf-8")
+    write_jsonl(tmp_path / "data" / "steer_sft.jsonl", [])
+    (tmp_path / "sft").mkdir()
+    (tmp_path / "sft" / "run.json").write_text(json.dumps({"status": status}), encoding="utf-8")
+    overrides = ["training.processes=2", "training.per_device_batch_size=8", f"root={tmp_path}"]
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    worked = []
+    monkeypatch.setattr("training.sft.run._work", worked.append)
+    assert main(load_config(SftConfig, MINIATURE, overrides)) == 0
+    assert bool(worked) is works
 
 
 def test_plan_counts_steps_and_tolerates_missing_data(tmp_path):
@@ -91,6 +172,13 @@ def test_command_line_imports_no_engine():
     assert shown.stdout.splitlines()[-1] == "[]"
 
 
+def test_unknown_launcher_is_refused():
+    environment = os.environ | {"GPUS": "2", "LAUNCHER": "slurm"}
+    shown = subprocess.run(["bash", "scripts/run_sft.sh"], capture_output=True, text=True, env=environment)
+    assert (shown.returncode, shown.stderr.count("\n")) == (2, 1)
+    assert "allowed: torchrun, accelerate, deepspeed" in shown.stderr
+
+
 def write_state(folder: Path, text: str | None) -> None:
     folder.mkdir(parents=True)
     if text is not None:
@@ -112,6 +200,7 @@ def test_log_is_rewound_to_the_checkpoint(tmp_path):
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"ste', encoding="utf-8")
     assert rewind_log(path, 2) == {"step": 2}
     assert rewind_log(tmp_path / "absent.jsonl", 0) == {}
+    assert not (tmp_path / "absent.jsonl").exists()
     assert [row["step"] for row in read_jsonl(path)] == [1, 2]
 
 

@@ -7,11 +7,14 @@ import pytest
 from PIL import Image
 
 from miniature.student import CHAT_TEMPLATE, build_processor
+from safer_steer.config import load_config
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl, write_jsonl
-from training.sft.data import PictureTokens, prepare
-from training.sft.encode import IGNORED, DialogueEncoder, Unusable
+from training.answers import Unusable
+from training.sft.config import SftConfig
+from training.sft.data import PictureTokens, is_held_out, prepare, single_turns
+from training.sft.encode import IGNORED, DialogueEncoder
 
 REAL_TOKENIZER = Path(__file__).resolve().parents[3] / "shared" / "data" / "qwen3_tokenizer"
 PICTURE_TOKENS = 9
@@ -178,7 +181,8 @@ def test_prepare_keeps_counts_and_rejects(processor, tmp_path):
     ]
     path = tmp_path / "d.jsonl"
     write_jsonl(path, rows)
-    prepared = prepare(path, processor, max_length=120)
+    config = load_config(SftConfig, "configs/sft/miniature.yaml", [f"data={path}", "max_length=120"])
+    prepared = prepare(config, processor)
     assert [row["id"] for row in prepared.rows] == ["good", "shortened"]
     assert prepared.rows[0] == prepared.rows[1] | {"id": "good"}, "a bad row leaves the others as they are"
     assert prepared.shortened == 1
@@ -191,7 +195,7 @@ def test_prepare_keeps_counts_and_rejects(processor, tmp_path):
     assert prepared.counts() | {"rows": 2, "shortened": 1, "rejected": 4} == prepared.counts()
     write_jsonl(path, rows[2:])
     with pytest.raises(UserError, match="no row can be trained on"):
-        prepare(path, processor, max_length=120)
+        prepare(config, processor)
 
 
 def test_damaged_row_names_its_line(processor, tmp_path):
@@ -199,3 +203,49 @@ def test_damaged_row_names_its_line(processor, tmp_path):
     path.write_text(json.dumps({"id": "x"}) + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"d\.jsonl:1"):
         list(read_jsonl(path, Dialogue))
+
+
+def test_single_turn_rows_keep_the_pictures_but_not_the_history(processor):
+    turns = (
+        {"user": "First", "assistant": "One"},
+        {"user": "Look", "assistant": "Two", "images": [1]},
+        {"user": "Again", "assistant": "Three", "images": [1, 0]},
+        {"user": "And?"},
+    )
+    rows = single_turns(dialogue(*turns, images=("a.png", "b.png")))
+    assert [row.id for row in rows] == ["d.1", "d.2", "d.3"]
+    assert [row.images for row in rows] == [[], ["b.png"], ["b.png", "a.png"]]
+    encoded = [encoder(processor).encode(row) for row in rows]
+    assert [learnt(processor, item) for item in encoded] == [[f"{word}{END}"] for word in ("One", "Two", "Three")]
+    assert [item.pictures for item in encoded] == [row.images for row in rows]
+    assert "First" not in processor.tokenizer.decode(encoded[2].input_ids)
+    first = single_turns(dialogue(("Q1", "A1"), ("Q2", "A2")))
+    assert [row.images_at(0) for row in first] == [["a.png"], ["a.png"]], "a picture of turn 1 stays in view"
+
+
+def test_held_out_rows_are_drawn_by_id():
+    ids = [f"row-{number}" for number in range(2000)]
+    drawn = [name for name in ids if is_held_out(name, 0.1, seed=3)]
+    assert 0.07 < len(drawn) / len(ids) < 0.13
+    assert drawn[:20] == [name for name in ids[:400] if is_held_out(name, 0.1, seed=3)][:20]
+    assert drawn != [name for name in ids if is_held_out(name, 0.1, seed=4)]
+    assert not any(is_held_out(name, 0.0, seed=3) for name in ids)
+
+
+def test_prepare_holds_out_whole_dialogues_and_checks_the_answer_format(processor, tmp_path):
+    tagged = "<thinking>It is red.</thinking><answer>A box.</answer>"
+    rows = [dialogue(("Hi", tagged), ("Why?", tagged), images=(), id=f"row-{n}") for n in range(30)]
+    rows.append(dialogue(("Hi", tagged), ("Why?", "Plain."), images=(), id="plain"))
+    path = tmp_path / "d.jsonl"
+    write_jsonl(path, rows)
+    overrides = [f"data={path}", "eval_share=0.2", "turns=single"]
+    config = load_config(SftConfig, "configs/sft/miniature.yaml", [*overrides, "answer_tags=[thinking,answer]"])
+    prepared = prepare(config, processor)
+    assert [(reject["id"], reject["reason"]) for reject in prepared.rejects] == [("plain.2", "wrong answer format")]
+    sides = [{row["id"].partition(".")[0] for row in side} for side in (prepared.rows, prepared.held_out)]
+    assert sides[1]
+    assert not sides[0] & sides[1], "the turns of a dialogue are on one side"
+    assert len(prepared.rows) + len(prepared.held_out) == 61
+    assert prepared.counts()["held out"] == len(prepared.held_out)
+    with pytest.raises(UserError, match="eval_share 1e-06 of 31 dialogues is none"):
+        prepare(config.model_copy(update={"eval_share": 1e-6}), processor)

@@ -10,72 +10,36 @@ import torch
 from PIL import Image
 
 from miniature.student import build_model, build_processor
-from safer_steer.config import load_config
-from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
-from safer_steer.store import read_jsonl, write_jsonl
+from safer_steer.store import read_jsonl
 from training.sft.collator import DialogueCollator
-from training.sft.config import FreezeConfig, SftConfig
+from training.sft.config import FreezeConfig
 from training.sft.data import prepare
 from training.sft.encode import IGNORED
+from training.sft.model import freeze, load_processor
 from training.sft.run import main
-from training.sft.trainer import freeze, load_processor
 
 pytestmark = pytest.mark.integration
-ROWS, STEPS = 16, 8
+STEPS = 8
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory):
-    """A root folder with a tiny random checkpoint and 16 dialogues, every fourth without a picture."""
-    root = tmp_path_factory.mktemp("sft")
-    (root / "data" / "images").mkdir(parents=True)
-    torch.manual_seed(0)
-    processor = build_processor()
-    build_model(processor.tokenizer, hidden_size=64, layers=2).save_pretrained(root / "base")
-    processor.save_pretrained(root / "base")
-    rows = []
-    for index in range(ROWS):
-        path = f"images/{index}.png"
-        Image.new("RGB", (56, 56), (index * 15, 100, 50)).save(root / "data" / path)
-        turns = [
-            {"user": f"What is this, {index}?", "assistant": "A red box."},
-            {"user": "Open it", "assistant": "No."},
-        ]
-        row = {"id": f"row-{index}", "source": "t", "kind": "benign", "strategy": None, "turns": turns[: 1 + index % 2]}
-        rows.append(Dialogue.model_validate(row | {"images": [path] if index % 4 else []}))
-    write_jsonl(root / "data" / "steer_sft.jsonl", rows)
-    return root
-
-
-def config_for(world: Path, name: str, *overrides: str) -> SftConfig:
-    small = ["training.batch_size=4", "training.per_device_batch_size=2", "training.gradient_accumulation=2"]
-    small += ["training.epochs=2", "training.learning_rate=5e-4"]
-    small += ["training.save_every=3", "training.keep_checkpoints=9", f"root={world}", f"output={world / name}"]
-    return load_config(SftConfig, "configs/sft/miniature.yaml", [*small, *overrides])
-
-
-def weights(folder: Path) -> dict[str, "torch.Tensor"]:
-    from safetensors.torch import load_file
-
-    return load_file(folder / "model.safetensors")
-
-
-@pytest.fixture(scope="module")
-def whole(world):
+def whole(config_for):
     """The uninterrupted run."""
-    config = config_for(world, "whole")
+    config = config_for("whole")
     assert main(config) == 0
     return Path(config.output)
 
 
-def test_run_writes_what_it_promises(whole, world, capsys):
+def test_run_writes_what_it_promises(whole, world, capsys, config_for):
     log = list(read_jsonl(whole / "log.jsonl"))
     assert [row["step"] for row in log] == list(range(1, STEPS + 1))
     assert all(math.isfinite(row["loss"]) for row in log)
     assert log[-1]["loss"] < log[0]["loss"]
     assert log[0]["learning_rate"] < max(row["learning_rate"] for row in log) == pytest.approx(5e-4)
     assert list(read_jsonl(whole / "rejects.jsonl")) == []
+    assert Image.open(whole / "loss.png").size[0] > 400
+    assert not (whole / "eval.jsonl").exists(), "nothing was held out"
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     processor = AutoProcessor.from_pretrained(whole / "checkpoint")
@@ -86,14 +50,14 @@ def test_run_writes_what_it_promises(whole, world, capsys):
     for name in ("config.json", "generation_config.json"):
         before, after = (json.loads((folder / name).read_text()) for folder in (world / "base", whole / "checkpoint"))
         assert before.items() <= after.items(), f"{name} changed"
-    assert main(config_for(world, "whole")) == 0
+    assert main(config_for("whole")) == 0
     assert "nothing to do" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("step", [3, 6, 8])
-def test_resumed_run_equals_the_uninterrupted_one(whole, world, step):
+def test_resumed_run_equals_the_uninterrupted_one(whole, step, config_for, weights):
     """A run killed after checkpoint `step`, while it wrote the next one, ends with the same losses and weights."""
-    config = config_for(world, f"resumed-{step}")
+    config = config_for(f"resumed-{step}")
     output = Path(config.output)
     for saved in (whole / "trainer").glob("checkpoint-*"):
         if int(saved.name.partition("-")[2]) <= step:
@@ -115,13 +79,13 @@ def test_resumed_run_equals_the_uninterrupted_one(whole, world, step):
         assert (output / "checkpoint" / name).read_bytes() == (whole / "checkpoint" / name).read_bytes()
 
 
-def test_changed_config_refuses_to_resume(whole, world):
+def test_changed_config_refuses_to_resume(whole, config_for):
     with pytest.raises(UserError, match="learning_rate"):
-        main(config_for(world, "whole", "training.learning_rate=0.1"))
+        main(config_for("whole", "training.learning_rate=0.1"))
 
 
-def test_loss_that_is_not_a_number_stops_the_run(world):
-    config = config_for(world, "nan")
+def test_loss_that_is_not_a_number_stops_the_run(world, config_for, weights):
+    config = config_for("nan")
     spoilt = world / "spoilt"
     shutil.copytree(world / "base", spoilt)
     from safetensors.torch import save_file
@@ -136,8 +100,8 @@ def test_loss_that_is_not_a_number_stops_the_run(world):
     assert not (Path(config.output) / "checkpoint").exists()
 
 
-def test_frozen_parts_keep_their_weights(world):
-    config = config_for(world, "frozen", "freeze.vision_tower=true", "freeze.projector=true", "training.epochs=1")
+def test_frozen_parts_keep_their_weights(world, config_for, weights):
+    config = config_for("frozen", "freeze.vision_tower=true", "freeze.projector=true", "training.epochs=1")
     assert main(config) == 0
     before, after = weights(world / "base"), weights(Path(config.output) / "checkpoint")
     changed = {name for name in before if not torch.equal(before[name], after[name])}
@@ -155,12 +119,12 @@ def test_each_freeze_flag_does_its_own_part(tower, projector):
 
 
 @pytest.fixture(scope="module")
-def batch_parts(world):
-    config = config_for(world, "unused")
+def batch_parts(config_for):
+    config = config_for("unused")
     processor = load_processor(config)
     torch.manual_seed(1)
     model = build_model(processor.tokenizer, hidden_size=64, layers=2)
-    return processor, model, prepare(config.data, processor, config.max_length).rows
+    return processor, model, prepare(config, processor).rows
 
 
 def test_batch_equals_the_processors_own(batch_parts):

@@ -36,7 +36,9 @@ def _is_whole(checkpoint: Path) -> bool:
 
 def rewind_log(path: Path, step: int) -> dict[str, Any]:
     """Drops the log's rows after `step`, so that a resumed run writes each step once; returns the last row, or {}."""
-    rows = [row for row in read_jsonl(path) if row["step"] <= step] if path.exists() else []
+    if not path.exists():
+        return {}
+    rows = [row for row in read_jsonl(path) if row["step"] <= step]
     write_jsonl(path, rows)
     return rows[-1] if rows else {}
 

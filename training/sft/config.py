@@ -1,15 +1,19 @@
 """Configuration of SFT: what is trained on what, for how long, and the batch arithmetic that must come out."""
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+import yaml
+from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from safer_steer.answer_tags import check_tags
 from safer_steer.config import Section
-from safer_steer.errors import UserError
+from training.sft.checks import batch_problem, deepspeed_problem, file_problems
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Period = Literal["epoch"] | PositiveInt  # at the end of every epoch, or every so many steps
 
 
 class ImageConfig(Section):
@@ -18,22 +22,41 @@ class ImageConfig(Section):
     min_pixels: Annotated[int, Field(ge=28 * 28)] | None = None
     max_pixels: Annotated[int, Field(ge=28 * 28)] | None = None
 
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
+        return self
+
 
 class FreezeConfig(Section):
-    """Parts that keep their weights."""
+    """Parts that keep their weights; LoRA leaves out the same parts."""
 
     vision_tower: bool = False
     projector: bool = False
+
+
+class LoraSettings(Section):
+    """Low-rank adapters on every linear layer of the parts that are not frozen, the output head left out.
+
+    The update of a layer is `alpha / rank` times the product of two matrices of that rank.
+    """
+
+    rank: PositiveInt
+    alpha: Annotated[float, Field(gt=0)]
+    dropout: Fraction = 0.0
 
 
 class TrainingConfig(Section):
     """Optimisation; `batch_size` must equal per_device_batch_size x gradient_accumulation x processes."""
 
     epochs: PositiveInt
+    export_epoch: PositiveInt | None = None  # the epoch whose weights become `checkpoint/`; null: the last
     batch_size: PositiveInt
     per_device_batch_size: PositiveInt
     gradient_accumulation: PositiveInt = 1
     processes: PositiveInt = 1
+    length_grouped: bool = False  # batches of rows of like length: less padding
     learning_rate: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_ratio: Fraction
@@ -41,39 +64,32 @@ class TrainingConfig(Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     precision: Literal["bf16", "fp32"]
     gradient_checkpointing: bool = False
-    zero_stage: Literal[0, 2, 3] = 0
-    save_every: Literal["epoch"] | PositiveInt = "epoch"
+    # A YAML file of DeepSpeed settings (configs/deepspeed/); null: plain data parallelism.
+    deepspeed: Annotated[str, AfterValidator(deepspeed_problem)] | None = None
+    save_every: Period = "epoch"
     keep_checkpoints: PositiveInt = 2
+    eval_every: Period = "epoch"
     log_every: PositiveInt = 1
     data_workers: Annotated[int, Field(ge=0)] = 0
-    trackers: list[Literal["tensorboard", "wandb"]] = []
+    trackers: list[Literal["tensorboard", "wandb", "swanlab"]] = []
 
     @model_validator(mode="after")
-    def _batch_arithmetic(self) -> Self:
-        product = self.per_device_batch_size * self.gradient_accumulation * self.processes
-        if product != self.batch_size:
-            raise ValueError(
-                f"batch_size {self.batch_size} is not per_device_batch_size {self.per_device_batch_size} x "
-                f"gradient_accumulation {self.gradient_accumulation} x processes {self.processes} = {product}"
-            )
+    def _arithmetic(self) -> Self:
+        problem = batch_problem(self.batch_size, self.per_device_batch_size, self.gradient_accumulation, self.processes)
+        if problem:
+            raise ValueError(problem)
+        if self.export_epoch and self.export_epoch > self.epochs:
+            raise ValueError(f"export_epoch {self.export_epoch} is above epochs {self.epochs}")
         return self
 
-    def check_world_size(self, world_size: int) -> None:
-        """Compares `processes` with what was launched.
+    @property
+    def zero_stage(self) -> int:
+        """DeepSpeed's ZeRO stage; 0 without DeepSpeed."""
+        return self.deepspeed_settings()["zero_optimization"]["stage"] if self.deepspeed else 0
 
-        Raises:
-            UserError: they differ; the message names a setting that keeps the batch size, where there is one.
-        """
-        if world_size == self.processes:
-            return
-        accumulation, rest = divmod(self.batch_size, self.per_device_batch_size * world_size)
-        advice = "or change training.per_device_batch_size"
-        if not rest:
-            advice = f"or set training.processes={world_size} training.gradient_accumulation={accumulation}"
-        raise UserError(
-            f"{world_size} process(es) were launched, but training.processes is {self.processes}: the batch would not "
-            f"be {self.batch_size}; launch {self.processes} (GPUS={self.processes} bash scripts/run_sft.sh) {advice}"
-        )
+    def deepspeed_settings(self) -> dict[str, Any]:
+        """The DeepSpeed file as a dict."""
+        return yaml.safe_load(Path(self.deepspeed).read_text(encoding="utf-8"))
 
 
 class SftConfig(Section):
@@ -86,26 +102,46 @@ class SftConfig(Section):
     device: Literal["cpu", "cuda"]
     seed: int = 0
     max_length: PositiveInt
+    # "multi": a dialogue is a row, every answer is learnt. "single": every turn is a row of its own, without its
+    # history but with the pictures shown so far (the single-turn baseline of Tables 4 and 9).
+    turns: Literal["multi", "single"] = "multi"
+    # Tags every answer must be made of, such as [thinking, answer]; rows with another answer are rejected.
+    answer_tags: Annotated[list[str], AfterValidator(check_tags)] = []
+    eval_share: Fraction = 0.0  # share of the dialogues held out for the evaluation loss
     system_prompt: str | None = None
     images: ImageConfig = ImageConfig()
     freeze: FreezeConfig = FreezeConfig()
+    lora: LoraSettings | None = None  # null: all weights that are not frozen are trained
     training: TrainingConfig
 
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        if self.training.zero_stage and self.device == "cpu":
-            raise ValueError("training.zero_stage needs device=cuda; set training.zero_stage=0 on a CPU")
-        if self.images.min_pixels and self.images.max_pixels and self.images.min_pixels > self.images.max_pixels:
-            raise ValueError("images.min_pixels is above images.max_pixels")
-        return self
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_problems_at_once(cls, data: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Adds what pydantic does not look at once a section is wrong: batch arithmetic and missing files."""
+        try:
+            return handler(data)
+        except ValidationError as error:
+            found = [
+                InitErrorDetails(type=item["type"], loc=item["loc"], input=item["input"], ctx=item.get("ctx", {}))
+                for item in error.errors()
+            ]
+            found += [problem for problem in _unseen_problems(data) if str(problem["type"]) not in str(error)]
+            raise ValidationError.from_exception_data(cls.__name__, found) from error
 
-    def check_model(self) -> None:
-        """Stops on a checkpoint folder that is not there; a name such as `Qwen/Qwen2.5-VL-3B-Instruct` is the hub's.
 
-        Raises:
-            UserError: `model` is a path and holds no config.json.
-        """
-        path = Path(self.model)
-        local = path.is_dir() or path.is_absolute() or len(path.parts) != 2 or Path(path.parts[0]).is_dir()
-        if local and not (path / "config.json").is_file():
-            raise UserError(f"no checkpoint at {path}: no config.json; run the stage that writes it, or set model=")
+def _unseen_problems(data: Any) -> list[InitErrorDetails]:
+    """Problems of data that did not validate which no single field shows."""
+    if not isinstance(data, dict):
+        return []
+    training = data.get("training") if isinstance(data.get("training"), dict) else {}
+    names = ("batch_size", "per_device_batch_size", "gradient_accumulation", "processes")
+    numbers = [training.get(name, 1) for name in names]
+    arithmetic = batch_problem(*numbers) if all(type(number) is int for number in numbers) else None
+    found = [(("training", "batch_size"), numbers[0], arithmetic)] if arithmetic else []
+    for name in ("model", "data"):
+        if isinstance(data.get(name), str):
+            found += [((name,), data[name], text) for text in file_problems(**{name: data[name]})]
+    return [
+        InitErrorDetails(type=PydanticCustomError("run", "{text}", {"text": text}), loc=loc, input=value)
+        for loc, value, text in found
+    ]

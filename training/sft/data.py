@@ -1,30 +1,34 @@
-"""`steer_sft.jsonl` -> encoded rows and `rejects.jsonl`: each row kept, shortened or rejected with a reason."""
+"""`steer_sft.jsonl` -> encoded rows, held-out rows and rejects: each row kept, shortened or rejected with a reason."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safer_steer.dialogue import Dialogue
+from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.errors import UserError
 from safer_steer.images import ImageError, load_image
 from safer_steer.progress import ProgressBar
 from safer_steer.store import read_jsonl
-from training.sft.encode import DialogueEncoder, Unusable
+from training.answers import Unusable, answered_turns, tagged_parts
+from training.sft.config import SftConfig
+from training.sft.encode import DialogueEncoder
 
 
 @dataclass
 class Prepared:
-    """The rows to train on, the rejects, and how many rows lost their last turns to `max_length`."""
+    """The rows to train on, those held out, the rejects, and how many rows lost their last turns to `max_length`."""
 
     rows: list[dict[str, Any]] = field(default_factory=list)
+    held_out: list[dict[str, Any]] = field(default_factory=list)
     rejects: list[dict[str, str]] = field(default_factory=list)
     shortened: int = 0
 
     def counts(self) -> dict[str, int]:
         """For `run.json` and the closing line."""
         reasons = Counter(reject["reason"] for reject in self.rejects)
-        found = {"rows": len(self.rows), "shortened": self.shortened, "rejected": len(self.rejects)}
+        found = {"rows": len(self.rows)} | ({"held out": len(self.held_out)} if self.held_out else {})
+        found |= {"shortened": self.shortened, "rejected": len(self.rejects)}
         return found | {f"({reason})": count for reason, count in reasons.most_common()}
 
 
@@ -44,39 +48,65 @@ class PictureTokens:
         return self._known[path]
 
 
-def prepare(path: str | Path, processor: Any, max_length: int, system_prompt: str | None = None) -> Prepared:
-    """Encodes every dialogue of a JSONL file.
-
-    Args:
-        path: JSONL of `Dialogue` rows; pictures are relative to its folder.
-        processor: the checkpoint's processor.
-        max_length: tokens a row may have.
-        system_prompt: replaces the template's default system turn.
+def prepare(config: SftConfig, processor: Any) -> Prepared:
+    """Encodes every dialogue of `config.data`, a JSONL file whose pictures are relative to its folder.
 
     Raises:
-        UserError: the file is missing or damaged, or no row is left.
+        UserError: the file is missing or damaged, or no row is left to train on or to hold out.
     """
-    folder = Path(path).resolve().parent
-    encoder = DialogueEncoder(processor, max_length, PictureTokens(processor.image_processor, folder), system_prompt)
+    path = Path(config.data)
+    folder = path.resolve().parent
+    tokens = PictureTokens(processor.image_processor, folder)
+    encoder = DialogueEncoder(processor, config.max_length, tokens, config.system_prompt)
     prepared = Prepared()
     dialogues = list(read_jsonl(path, Dialogue))
     with ProgressBar("sft: encode", len(dialogues)) as bar:
         for dialogue in dialogues:
-            try:
-                encoded = encoder.encode(dialogue)
-            except Unusable as error:
-                prepared.rejects.append({"id": dialogue.id, "reason": error.reason, "detail": error.detail})
-            except ImageError as error:
-                prepared.rejects.append({"id": dialogue.id, "reason": "unusable picture", "detail": str(error)})
-            else:
-                prepared.shortened += encoded.turns < len(dialogue.turns)
-                pictures = [str(folder / picture) for picture in encoded.pictures]
-                row = {"id": dialogue.id, "input_ids": encoded.input_ids, "labels": encoded.labels}
-                prepared.rows.append(row | {"pictures": pictures})
+            held_out = is_held_out(dialogue.id, config.eval_share, config.seed)
+            for row in single_turns(dialogue) if config.turns == "single" else [dialogue]:
+                _add(prepared, row, held_out, encoder, config.answer_tags, folder)
             bar.advance(f"{len(prepared.rejects)} rejected")
+    reasons = ", ".join(f"{v} {k}" for k, v in prepared.counts().items() if k.startswith("("))
     if not prepared.rows:
-        reasons = ", ".join(f"{v} {k}" for k, v in prepared.counts().items() if k.startswith("("))
         raise UserError(
             f"{path}: no row can be trained on: {reasons or 'the file is empty'}; mend the rows or max_length"
         )
+    if config.eval_share and not prepared.held_out:
+        raise UserError(
+            f"{path}: eval_share {config.eval_share} of {len(dialogues)} dialogues is none; raise it, or set it to 0"
+        )
     return prepared
+
+
+def _add(
+    prepared: Prepared, dialogue: Dialogue, held_out: bool, encoder: DialogueEncoder, tags: list[str], folder: Path
+) -> None:
+    try:
+        tagged_parts(answered_turns(dialogue.turns) if tags else [], tags)
+        encoded = encoder.encode(dialogue)
+    except Unusable as error:
+        prepared.rejects.append({"id": dialogue.id, "reason": error.reason, "detail": error.detail})
+    except ImageError as error:
+        prepared.rejects.append({"id": dialogue.id, "reason": "unusable picture", "detail": str(error)})
+    else:
+        prepared.shortened += encoded.turns < len(dialogue.turns)
+        pictures = [str(folder / picture) for picture in encoded.pictures]
+        row = {"id": dialogue.id, "input_ids": encoded.input_ids, "labels": encoded.labels, "pictures": pictures}
+        (prepared.held_out if held_out else prepared.rows).append(row)
+
+
+def is_held_out(dialogue_id: str, share: float, seed: int) -> bool:
+    """Draws by the dialogue's id, so that more rows in the file do not move a dialogue to the other side."""
+    return int(stable_hash("held out", seed, dialogue_id), 16) < share * 2**64
+
+
+def single_turns(dialogue: Dialogue) -> list[Dialogue]:
+    """Each answered turn as a dialogue of its own: without history, with the pictures shown up to it."""
+    rows, shown = [], []
+    for index, turn in enumerate(dialogue.turns):
+        shown += [path for path in dialogue.images_at(index) if path not in shown]
+        alone = turn.model_copy(update={"images": list(range(len(shown)))})
+        if turn.assistant is not None:
+            row = {"id": f"{dialogue.id}.{index + 1}", "images": list(shown), "turns": [alone]}
+            rows.append(dialogue.model_copy(update=row))
+    return rows

@@ -11,17 +11,10 @@ from typing import Any
 
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import UserError
+from training.answers import Unusable, answered_turns
 
 IGNORED = -100
 _MARK = re.compile("\ue000(\\d+)\ue001")
-
-
-class Unusable(Exception):
-    """A dialogue that cannot be trained on: a short reason for counting, and the detail."""
-
-    def __init__(self, reason: str, detail: str):
-        super().__init__(f"{reason}: {detail}")
-        self.reason, self.detail = reason, detail
 
 
 @dataclass(frozen=True)
@@ -75,7 +68,7 @@ class DialogueEncoder:
         Raises:
             Unusable: no turn fits, or an answer is missing or empty; ImageError for a picture that cannot be read.
         """
-        turns = _answered(dialogue.turns)
+        turns = answered_turns(dialogue.turns)
         tokens = 0
         for count in range(len(turns), 0, -1):
             encoded = self._encode_turns(dialogue, turns[:count])
@@ -153,15 +146,3 @@ class DialogueEncoder:
 
 def _mark(index: int) -> str:
     return f"\ue000{index}\ue001"
-
-
-def _answered(turns: list[Turn]) -> list[Turn]:
-    """The turns up to the last answered one; a turn without an answer before that makes the dialogue unusable."""
-    while turns and turns[-1].assistant is None:
-        turns = turns[:-1]
-    if not turns:
-        raise Unusable("no label tokens", "no turn has an answer")
-    for number, turn in enumerate(turns, start=1):
-        if not (turn.assistant or "").strip():
-            raise Unusable("missing answer", f"turn {number} of {len(turns)} has no answer")
-    return turns

@@ -1,12 +1,14 @@
 """SFT (Sec. 4.3, Eq. 16): fine-tunes a Qwen2.5-VL checkpoint on bootstrapped dialogues, loss on answers only.
 
 Input: a checkpoint and `steer_sft.jsonl` (Dialogue rows). Output in `output/`: `checkpoint/` (loads with
-from_pretrained), `trainer/checkpoint-N` (for resuming), `log.jsonl`, `rejects.jsonl`, `run.json`.
+from_pretrained and serves in vLLM; LoRA's adapter is in `adapter/` and merged here), `trainer/checkpoint-N` (for
+resuming), `log.jsonl`, `eval.jsonl`, `loss.png`, `rejects.jsonl`, `run.json`.
 
     bash scripts/run_sft.sh [CONFIG] [key=value ...] [--dry-run]
     python -m training.sft.run configs/sft/miniature.yaml training.epochs=1
 """
 
+import json
 import math
 import os
 from pathlib import Path
@@ -15,6 +17,7 @@ from safer_steer.cli import Plan, run_cli
 from safer_steer.errors import UserError
 from safer_steer.runs import Run
 from safer_steer.store import write_jsonl
+from training.sft.checks import problems_before_start
 from training.sft.config import SftConfig
 
 DEFAULT_CONFIG = "configs/sft/miniature.yaml"
@@ -26,7 +29,10 @@ def plan(config: SftConfig) -> Plan:
     """What a run would do."""
     training = config.training
     lines = [
-        f"model {config.model}, {config.device}, {training.precision}; frozen: "
+        f"model {config.model}, {config.device}, {training.precision}; "
+        + (f"LoRA of rank {config.lora.rank}" if config.lora else "all weights")
+        + (f", ZeRO-{training.zero_stage}" if training.deepspeed else "")
+        + "; frozen: "
         + (", ".join(name for name, frozen in config.freeze if frozen) or "nothing"),
         f"batch {training.batch_size} = {training.per_device_batch_size} a device x {training.gradient_accumulation} "
         f"accumulated x {training.processes} process(es)",
@@ -56,10 +62,12 @@ def inputs(config: SftConfig) -> dict[str, Path]:
 
 def main(config: SftConfig) -> int:
     """Runs, resumes or does nothing; returns the exit code."""
-    config.training.check_world_size(int(os.environ.get("WORLD_SIZE", "1")))
-    config.check_model()
+    problems = problems_before_start(config, int(os.environ.get("WORLD_SIZE", "1")))
+    if problems:
+        raise UserError("; ".join(problems))
     if int(os.environ.get("RANK", "0")) > 0:
-        _work(config)
+        if not _is_finished(config):  # else this rank would wait for the first one, which has nothing to do
+            _work(config)
         return 0
     with Run.open(config.output, config, stage="sft", inputs=inputs(config)) as run:
         if run.finished:
@@ -70,6 +78,12 @@ def main(config: SftConfig) -> int:
     return 0
 
 
+def _is_finished(config: SftConfig) -> bool:
+    """What the first rank's record says; it cannot become finished before this rank has done its part."""
+    record = Path(config.output) / "run.json"
+    return record.is_file() and json.loads(record.read_text(encoding="utf-8"))["status"] == "finished"
+
+
 def _work(config: SftConfig) -> dict[str, float]:
     """Prepares and trains; engines are imported here, so that --help, --dry-run and a finished run stay quick."""
     if config.device == "cpu":
@@ -77,17 +91,18 @@ def _work(config: SftConfig) -> dict[str, float]:
     import torch
 
     from training.sft.data import prepare
-    from training.sft.trainer import load_processor, train
+    from training.sft.model import load_processor
+    from training.sft.trainer import train
 
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "device is cuda, but no GPU is visible; check nvidia-smi, or set device=cpu training.precision=fp32"
         )
     processor = load_processor(config)
-    prepared = prepare(config.data, processor, config.max_length, config.system_prompt)
+    prepared = prepare(config, processor)
     if int(os.environ.get("RANK", "0")) == 0:
         write_jsonl(Path(config.output) / "rejects.jsonl", prepared.rejects)
-    return prepared.counts() | train(config, processor, prepared.rows)
+    return prepared.counts() | train(config, processor, prepared)
 
 
 if __name__ == "__main__":

@@ -1,200 +1,133 @@
-"""TRL's `SFTTrainer` on encoded dialogues: loading, frozen parts, NaN guard, log, progress, final checkpoint.
+"""TRL's `SFTTrainer` on encoded dialogues: NaN guard, row order, held-out loss, exact resume.
 
-Input: an `SftConfig` and prepared rows. Output: `trainer/checkpoint-N`, `log.jsonl`, `checkpoint/`.
+Input: an `SftConfig` and prepared rows. Output: `trainer/checkpoint-N`, the log, `checkpoint/`.
 """
 
-import math
-import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from datasets import Dataset
-from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig, TrainerCallback
-from trl import SFTConfig as TrlConfig
+from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from safer_steer.errors import UserError
-from safer_steer.progress import ProgressBar
-from safer_steer.store import dump_row
-from training.sft.checkpoints import last_checkpoint, replace_folder, rewind_log
+from training.sft.arguments import trl_config
+from training.sft.checkpoints import last_checkpoint
 from training.sft.collator import DialogueCollator
-from training.sft.config import FreezeConfig, SftConfig
+from training.sft.config import SftConfig
+from training.sft.data import Prepared
+from training.sft.encode import IGNORED
+from training.sft.log import LogCallback, require_finite
+from training.sft.model import load_model, lora_config
+from training.sft.sampler import LengthGroupedSampler
+from training.sft.save import ExportCallback
 
-LOGGED = ("loss", "learning_rate", "grad_norm", "mean_token_accuracy", "num_tokens", "epoch")
 
+class DialogueTrainer(SFTTrainer):
+    """`SFTTrainer` with our row order and held-out loss; it stops on the first loss that is not a number."""
 
-class GuardedTrainer(SFTTrainer):
-    """`SFTTrainer` that stops on the first loss that is not a number, before it reaches the weights."""
+    def __init__(self, *args: Any, sampler: LengthGroupedSampler | None, held_out: list[dict[str, Any]], **kwargs: Any):
+        self.sampler, self.held_out = sampler, held_out
+        super().__init__(*args, **kwargs)
+        # Transformers says no for Qwen2.5-VL, and would let every forward pass weigh the same, however few label tokens
+        # it has. TRL's loss divides by the label tokens of the whole batch, over accumulation and ranks, when told.
+        self.model_accepts_loss_kwargs = True
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """One forward and backward pass.
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler:
+        return self.sampler or super()._get_train_sampler(train_dataset)
+
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """One forward pass.
 
         Raises:
-            UserError: the loss is NaN or infinite.
+            UserError: the loss is NaN or infinite; nothing has reached the weights yet.
         """
-        loss = super().training_step(*args, **kwargs)
-        require_finite("loss", loss.item(), self.state.global_step + 1, Path(self.args.output_dir))
+        loss = super().compute_loss(*args, **kwargs)
+        if self.model.training:
+            require_finite("loss", loss.item(), self.state.global_step + 1, Path(self.args.output_dir))
         return loss
 
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The mean loss a label token over the held-out rows, whatever the batch size and the number of processes.
 
-def require_finite(name: str, value: float, step: int, folder: Path) -> None:
-    """Stops the run on NaN or infinity.
-
-    Raises:
-        UserError: `value` is not finite.
-    """
-    if not math.isfinite(value):
-        raise UserError(
-            f"{name} is {value} at step {step}: training stopped before it could spoil a checkpoint; those in {folder} "
-            "are sound; lower training.learning_rate or training.max_grad_norm, or look for odd rows in the data"
-        )
-
-
-class LogCallback(TrainerCallback):
-    """Writes `log.jsonl` (a row for each logged step), moves the progress bar and checks the gradient norm."""
-
-    def __init__(self, path: Path):
-        self.path, self.bar, self.last = path, None, {}
-        self._tokens_before, self._started = 0, time.monotonic()
-
-    def rewind(self, step: int) -> None:
-        """Goes back to `step`, the one that training resumes from; the trainer counts tokens anew from there."""
-        self.last = rewind_log(self.path, step)
-        self._tokens_before = self.last.get("num_tokens", 0)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Opens the progress bar at the step that training goes on from."""
-        if state.is_world_process_zero:
-            self.bar = ProgressBar("sft: train", state.max_steps, done=state.global_step)
-            self.bar.__enter__()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Counts the step."""
-        if self.bar:
-            self.bar.advance(f"loss {self.last.get('loss', math.nan):.4f}")
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Appends one row.
-
-        Raises:
-            UserError: the gradient norm is NaN or infinite.
+        A rank that has run out of rows computes a blank picture: under ZeRO-3 all ranks must take every step.
         """
-        values = {name: float(logs[name]) for name in LOGGED if name in (logs or {})}
-        if "loss" not in values:
-            return
-        values["num_tokens"] = int(values.get("num_tokens", 0)) + self._tokens_before
-        require_finite("gradient norm", values.get("grad_norm", 0.0), state.global_step, Path(args.output_dir))
-        self.last = {"step": state.global_step, **values, "seconds": round(time.monotonic() - self._started, 1)}
-        if state.is_world_process_zero:
-            with self.path.open("a", encoding="utf-8", newline="\n") as file:
-                file.write(dump_row(self.last) + "\n")
-
-    def totals(self) -> dict[str, float]:
-        """Last loss and tokens seen, for the closing line; empty on ranks that have logged nothing."""
-        return {"loss": round(self.last["loss"], 4), "tokens": self.last["num_tokens"]} if self.last else {}
-
-    def close(self, error: BaseException | None = None) -> None:
-        """Ends the progress bar."""
-        if self.bar:
-            self.bar.__exit__(type(error) if error else None, error, None)
+        model, size = self.model_wrapped, self.args.per_device_eval_batch_size
+        model.eval()
+        first, stride = self.args.process_index * size, self.args.world_size * size
+        sums = torch.zeros(2, dtype=torch.float64)
+        for start in range(first, first + len(self.held_out), stride):
+            batch = self._prepare_inputs(self.data_collator(self.held_out[start : start + size]))
+            count = int((batch["labels"][:, 1:] != IGNORED).sum())
+            with torch.no_grad(), self.compute_loss_context_manager():
+                sums += torch.tensor([self.compute_loss(model, batch).item() * count, count], dtype=torch.float64)
+        total, count = self.accelerator.reduce(sums.to(self.args.device), "sum").tolist()
+        metrics = {"eval_loss": total / count}
+        self.log(metrics)
+        model.train()
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
 
-def load_processor(config: SftConfig) -> Any:
-    """The checkpoint's processor with the configured picture limits.
+class EpochCallback(TrainerCallback):
+    """Tells the sampler which epoch it is, also after resuming."""
 
-    Raises:
-        UserError: it cannot be loaded, or has no chat template.
+    def __init__(self, sampler: LengthGroupedSampler):
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Sets the epoch before its first row is drawn."""
+        self.sampler.epoch = int(state.epoch or 0)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A trainer with the two callbacks that are asked for afterwards."""
+
+    trainer: DialogueTrainer
+    log: LogCallback
+    export: ExportCallback
+
+
+def build_trainer(
+    config: SftConfig, arguments: Any, processor: Any, prepared: Prepared, resume: Path | None = None
+) -> Built:
+    """The trainer, with the weights of `resume` (a trainer checkpoint) or of `config.model`.
+
+    `arguments` are those of `trl_config`, made before the model is loaded: ZeRO-3 splits it while loading.
     """
-    try:
-        processor = AutoProcessor.from_pretrained(config.model)
-    except (OSError, ValueError) as error:
-        raise UserError(f"no processor in {config.model}: {error}; it needs tokenizer and processor files") from error
-    if not hasattr(processor, "image_processor") or not processor.chat_template:
-        raise UserError(f"{config.model} has no image processor or no chat template; use a Qwen2.5-VL checkpoint")
-    size = dict(processor.image_processor.size)
-    limits = {"shortest_edge": config.images.min_pixels, "longest_edge": config.images.max_pixels}
-    processor.image_processor.size = size | {name: value for name, value in limits.items() if value}
-    return processor
-
-
-def load_model(config: SftConfig, folder: str) -> Any:
-    """The model of a folder or hub name in the precision to train in, with the frozen parts frozen.
-
-    Raises:
-        UserError: it cannot be loaded, or lacks a part that is to be frozen.
-    """
-    # Mixed precision keeps the weights in fp32; DeepSpeed keeps its own fp32 copy of bf16 weights.
-    half = config.training.precision == "bf16" and config.training.zero_stage > 0
-    try:
-        dtype = torch.bfloat16 if half else torch.float32
-        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model {folder} cannot be loaded: {error}; check the folder or the name") from error
-    freeze(model, config.freeze)
-    return model
-
-
-def freeze(model: Any, parts: FreezeConfig) -> None:
-    """Switches off gradients of the vision tower and of the projector (its merger), each by its own flag."""
-    tower = getattr(model.model, "visual", None)
-    projector = getattr(tower, "merger", None)
-    if (parts.vision_tower or parts.projector) and projector is None:
-        raise UserError(
-            f"{type(model).__name__} has no visual.merger to freeze beside its tower; set freeze.* to false"
-        )
-    if tower is not None and projector is not None:
-        projector_parameters = {id(parameter) for parameter in projector.parameters()}
-        for parameter in tower.parameters():
-            frozen = parts.projector if id(parameter) in projector_parameters else parts.vision_tower
-            parameter.requires_grad_(not frozen)
-
-
-def trl_config(config: SftConfig) -> TrlConfig:
-    """Our config in TRL's terms."""
-    training = config.training
-    steps = {} if training.save_every == "epoch" else {"save_steps": training.save_every}
-    return TrlConfig(
-        output_dir=str(Path(config.output) / "trainer"),
-        num_train_epochs=training.epochs,
-        per_device_train_batch_size=training.per_device_batch_size,
-        gradient_accumulation_steps=training.gradient_accumulation,
-        learning_rate=training.learning_rate,
-        weight_decay=training.weight_decay,
-        lr_scheduler_type=training.scheduler,
-        warmup_steps=training.warmup_ratio,  # below 1: a share of all steps
-        max_grad_norm=training.max_grad_norm,
-        bf16=training.precision == "bf16",
-        use_cpu=config.device == "cpu",
-        gradient_checkpointing=training.gradient_checkpointing,
-        deepspeed=deepspeed_config(training.zero_stage) if training.zero_stage else None,
-        save_strategy="epoch" if training.save_every == "epoch" else "steps",
-        save_total_limit=training.keep_checkpoints,
-        logging_steps=training.log_every,
-        logging_nan_inf_filter=False,
-        dataloader_num_workers=training.data_workers,
-        report_to=list(training.trackers) or "none",
-        seed=config.seed,
-        max_length=None,  # rows are cut by whole turns before they come here
-        dataset_kwargs={"skip_prepare_dataset": True},
-        remove_unused_columns=False,
-        disable_tqdm=True,
-        ddp_find_unused_parameters=False,  # the collator lets every part run in every step
-        **steps,
+    output, training = Path(config.output), config.training
+    log = LogCallback(output)
+    export = ExportCallback(training.export_epoch or training.epochs, config.model, processor, output / "checkpoint")
+    sampler, callbacks = None, [log, export]
+    if training.length_grouped:
+        lengths = [len(row["input_ids"]) for row in prepared.rows]
+        sampler = LengthGroupedSampler(lengths, training.per_device_batch_size * training.processes, config.seed)
+        callbacks.append(EpochCallback(sampler))
+    # Transformers 5.9 saves this model under its hub names but resumes by its module names, not strictly: it would go
+    # on from the first weights without a word. So the weights come from the checkpoint here; an adapter it does resume.
+    model = load_model(config, config.model if config.lora or not resume else str(resume))
+    trainer = DialogueTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(prepared.rows),
+        eval_dataset=Dataset.from_list(prepared.held_out) if prepared.held_out else None,
+        data_collator=DialogueCollator(processor),
+        processing_class=processor,
+        peft_config=lora_config(config, model),
+        callbacks=callbacks,
+        sampler=sampler,
+        held_out=prepared.held_out,
     )
+    trainer.remove_callback(transformers.PrinterCallback)
+    export.trainer = trainer
+    return Built(trainer, log, export)
 
 
-def deepspeed_config(stage: int) -> dict[str, Any]:
-    """ZeRO with everything else taken from the trainer's own settings."""
-    zero = {"stage": stage, "overlap_comm": True, "contiguous_gradients": True}
-    if stage == 3:
-        zero["stage3_gather_16bit_weights_on_model_save"] = True
-    batch = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
-    return {"zero_optimization": zero, "bf16": {"enabled": "auto"}, **dict.fromkeys(batch, "auto")}
-
-
-def train(config: SftConfig, processor: Any, rows: list[dict[str, Any]]) -> dict[str, float]:
+def train(config: SftConfig, processor: Any, prepared: Prepared) -> dict[str, float]:
     """Trains from the last whole checkpoint, or from the start, and writes `output/checkpoint`.
 
     Returns:
@@ -202,31 +135,20 @@ def train(config: SftConfig, processor: Any, rows: list[dict[str, Any]]) -> dict
     """
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    output = Path(config.output)
-    arguments = trl_config(config)  # before the model: ZeRO-3 shards it while loading
-    resume = _same_on_all_ranks(last_checkpoint(output / "trainer") if arguments.process_index == 0 else None)
-    log = LogCallback(output / "log.jsonl")
-    trainer = GuardedTrainer(
-        # Transformers 5.9 saves this model under its hub names but resumes by its module names, not strictly: it would
-        # go on from the first weights without a word. So the weights come from the checkpoint here.
-        model=load_model(config, str(resume or config.model)),
-        args=arguments,
-        train_dataset=Dataset.from_list(rows),
-        data_collator=DialogueCollator(processor),
-        processing_class=processor,
-        callbacks=[log],
-    )
-    trainer.remove_callback(transformers.PrinterCallback)
-    if trainer.is_world_process_zero():
-        log.rewind(int(resume.name.rpartition("-")[2]) if resume else 0)
+    arguments = trl_config(config)
+    first = arguments.process_index == 0
+    resume = _same_on_all_ranks(last_checkpoint(Path(config.output) / "trainer") if first else None)
+    built = build_trainer(config, arguments, processor, prepared, resume)
+    if first:
+        built.log.rewind(int(resume.name.rpartition("-")[2]) if resume else 0)
     try:
-        trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        built.trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        _require_export(built.trainer, built.export)
     except BaseException as error:
-        log.close(error)
+        built.log.close(error)
         raise
-    log.close()
-    save(trainer, processor, config.model, output / "checkpoint")
-    return {"steps": trainer.state.global_step, **log.totals()}
+    built.log.close()
+    return {"steps": built.trainer.state.global_step, **built.log.totals()}
 
 
 def _same_on_all_ranks(path: Path | None) -> Path | None:
@@ -237,21 +159,17 @@ def _same_on_all_ranks(path: Path | None) -> Path | None:
     return shared[0]
 
 
-def save(trainer: SFTTrainer, processor: Any, source: str, folder: Path) -> None:
-    """Writes a folder that loads with `from_pretrained`: weights, tokenizer, processor, chat template.
+def _require_export(trainer: SFTTrainer, export: ExportCallback) -> None:
+    """Makes up for an exported folder that was taken away since its epoch ended.
 
-    The trainer changes the model's configs for its own ends (no cache, other end tokens); those of `source` are kept.
+    Raises:
+        UserError: the weights of that epoch are gone.
     """
-    new = folder.with_name(folder.name + ".new")
-    trainer.save_model(str(new))
-    if trainer.is_world_process_zero():
-        processor.save_pretrained(new)
-        model_config = AutoConfig.from_pretrained(source)
-        model_config.dtype = trainer.model.dtype
-        model_config.save_pretrained(new)
-        try:
-            GenerationConfig.from_pretrained(source).save_pretrained(new)
-        except OSError:  # a checkpoint may come without one
-            (new / "generation_config.json").unlink(missing_ok=True)
-        (new / "training_args.bin").unlink(missing_ok=True)
-        replace_folder(new, folder)
+    there = _same_on_all_ranks(export.folder if (export.folder / "config.json").is_file() else None)
+    if there:
+        return
+    if trainer.state.global_step != export.step(trainer.state):
+        raise UserError(
+            f"{export.folder} is missing and epoch {export.epoch} is over; remove the run folder, start anew"
+        )
+    export.export()

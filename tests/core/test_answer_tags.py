@@ -1,0 +1,41 @@
+"""Tagged answers: exactly the tags, each once, in order."""
+
+import pytest
+
+from safer_steer.answer_tags import check_tags, join_parts, split_parts
+
+TAGS = ["thinking", "answer"]
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (
+            "<thinking> It is red.\n</thinking>\n<answer>A red <b>box</b>.</answer>\n",
+            ["It is red.", "A red <b>box</b>."],
+        ),
+        ("<thinking>a</thinking> so <answer>b</answer>", None),
+        ("<answer>b</answer><thinking>a</thinking>", None),
+        ("<thinking>a</thinking><answer> </answer>", None),
+        ("<thinking>a</thinking><answer>b</answer><answer>c</answer>", None),
+        ("<thinking>a<answer>b</answer></thinking>", None),
+        ("plain", None),
+    ],
+)
+def test_parts_of_a_tagged_answer(text, parts):
+    assert split_parts(text, TAGS) == parts
+
+
+def test_plain_answers_have_one_part_and_other_tags_can_be_written():
+    assert split_parts(" So. ", []) == ["So."]
+    assert split_parts("  ", []) is None
+    parts = split_parts("<thinking>a</thinking><answer>b</answer>", TAGS)
+    assert join_parts(parts, ["think", "answer"]) == "<think>a</think><answer>b</answer>"
+    assert join_parts(parts, []) == "b"
+
+
+@pytest.mark.parametrize("tags", [["<answer>"], ["a b"], [""], ["answer", "answer"]])
+def test_tag_names_are_checked(tags):
+    with pytest.raises(ValueError, match="tag"):
+        check_tags(tags)
+    assert check_tags(TAGS) == TAGS

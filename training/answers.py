@@ -1,0 +1,45 @@
+"""Which turns of a dialogue can be learnt from: the answered ones, in the answer format that is asked for."""
+
+from collections.abc import Sequence
+
+from safer_steer.answer_tags import split_parts
+from safer_steer.dialogue import Turn
+
+
+class Unusable(Exception):
+    """A dialogue that cannot be trained on: a short reason for counting, and the detail."""
+
+    def __init__(self, reason: str, detail: str):
+        super().__init__(f"{reason}: {detail}")
+        self.reason, self.detail = reason, detail
+
+
+def answered_turns(turns: Sequence[Turn]) -> list[Turn]:
+    """The turns up to the last answered one.
+
+    Raises:
+        Unusable: there is none, or one before it lacks its answer.
+    """
+    turns = list(turns)
+    while turns and turns[-1].assistant is None:
+        turns.pop()
+    if not turns:
+        raise Unusable("no label tokens", "no turn has an answer")
+    for number, turn in enumerate(turns, start=1):
+        if not (turn.assistant or "").strip():
+            raise Unusable("missing answer", f"turn {number} of {len(turns)} has no answer")
+    return turns
+
+
+def tagged_parts(turns: Sequence[Turn], tags: Sequence[str]) -> list[list[str]]:
+    """The parts of every turn's answer, one for each tag; plain answers have one part.
+
+    Raises:
+        Unusable: an answer is not made of the tags.
+    """
+    found = [split_parts(turn.assistant or "", tags) for turn in turns]
+    for number, parts in enumerate(found, start=1):
+        if parts is None:
+            wanted = "".join(f"<{tag}>...</{tag}>" for tag in tags)
+            raise Unusable("wrong answer format", f"turn {number} of {len(turns)} is not {wanted}")
+    return found

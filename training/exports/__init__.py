@@ -1,0 +1,1 @@
+"""Finished dialogue rows in other trainers' formats: TRL `messages`, LLaMA-Factory ShareGPT, verl parquet."""

@@ -1,0 +1,47 @@
+"""Configuration of an export: which rows, which formats, which answer tags."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from safer_steer.answer_tags import check_tags
+from safer_steer.config import Section
+
+Format = Literal["messages", "llama_factory", "verl"]
+
+
+class VerlExport(Section):
+    """What verl's prompts depend on besides the rows."""
+
+    model: str  # folder or hub name: its tokenizer counts the prompt's tokens and names the special ones
+    max_prompt_length: Annotated[int, Field(ge=16)]  # tokens of the first prompt, pictures included
+
+
+class ExportConfig(Section):
+    """Everything `python -m training.exports.run` needs."""
+
+    root: str = "outputs"
+    data: str
+    output: str
+    formats: Annotated[list[Format], Field(min_length=1)]
+    # Tags every answer must be made of, such as [thinking, answer]; rows with another answer are rejected.
+    answer_tags: Annotated[list[str], AfterValidator(check_tags)] = []
+    # What to write instead: as many tags, in the same order, or [] for the last part alone; null: the same tags.
+    write_tags: Annotated[list[str], AfterValidator(check_tags)] | None = None
+    system_prompt: str | None = None
+    min_pixels: Annotated[int, Field(ge=28 * 28)] = 28 * 28
+    max_pixels: Annotated[int, Field(ge=28 * 28)] = 1280 * 28 * 28
+    verl: VerlExport | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.write_tags and len(self.write_tags) != len(self.answer_tags):
+            raise ValueError(f"write_tags {self.write_tags} must be as many as answer_tags {self.answer_tags}, or []")
+        if "verl" in self.formats and self.verl is None:
+            raise ValueError("format verl needs verl.model and verl.max_prompt_length")
+        return self
+
+    @property
+    def tags_written(self) -> list[str]:
+        """The tags of the answers in the export."""
+        return self.answer_tags if self.write_tags is None else self.write_tags

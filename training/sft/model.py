@@ -1,0 +1,80 @@
+"""Checkpoint -> processor and model to train: precision, frozen parts, LoRA adapters."""
+
+from typing import Any
+
+import torch
+from peft import LoraConfig
+from transformers import AutoModelForImageTextToText, AutoProcessor
+
+from safer_steer.errors import UserError
+from training.sft.config import FreezeConfig, SftConfig
+
+
+def load_processor(config: SftConfig) -> Any:
+    """The checkpoint's processor with the configured picture limits.
+
+    Raises:
+        UserError: it cannot be loaded, or has no chat template.
+    """
+    try:
+        processor = AutoProcessor.from_pretrained(config.model)
+    except (OSError, ValueError) as error:
+        raise UserError(f"no processor in {config.model}: {error}; it needs tokenizer and processor files") from error
+    if not hasattr(processor, "image_processor") or not processor.chat_template:
+        raise UserError(f"{config.model} has no image processor or no chat template; use a Qwen2.5-VL checkpoint")
+    size = dict(processor.image_processor.size)
+    limits = {"shortest_edge": config.images.min_pixels, "longest_edge": config.images.max_pixels}
+    processor.image_processor.size = size | {name: value for name, value in limits.items() if value}
+    return processor
+
+
+def load_model(config: SftConfig, folder: str) -> Any:
+    """The model of a folder or hub name in the precision to train in, with the frozen parts frozen.
+
+    Raises:
+        UserError: it cannot be loaded, or lacks a part that is to be frozen.
+    """
+    # Mixed precision keeps trained weights in fp32. DeepSpeed keeps its own fp32 copy of bf16 weights, and under LoRA
+    # the model's weights are not trained: both need half the memory.
+    half = config.training.precision == "bf16" and (config.training.deepspeed or config.lora)
+    try:
+        dtype = torch.bfloat16 if half else torch.float32
+        model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype)
+    except (OSError, ValueError) as error:
+        raise UserError(f"model {folder} cannot be loaded: {error}; check the folder or the name") from error
+    freeze(model, config.freeze)
+    return model
+
+
+def freeze(model: Any, parts: FreezeConfig) -> None:
+    """Switches off gradients of the vision tower and of the projector (its merger), each by its own flag."""
+    tower = getattr(model.model, "visual", None)
+    projector = getattr(tower, "merger", None)
+    if (parts.vision_tower or parts.projector) and projector is None:
+        raise UserError(
+            f"{type(model).__name__} has no visual.merger to freeze beside its tower; set freeze.* to false"
+        )
+    if tower is not None and projector is not None:
+        projector_parameters = {id(parameter) for parameter in projector.parameters()}
+        for parameter in tower.parameters():
+            frozen = parts.projector if id(parameter) in projector_parameters else parts.vision_tower
+            parameter.requires_grad_(not frozen)
+
+
+def lora_config(config: SftConfig, model: Any) -> LoraConfig | None:
+    """PEFT's config: every linear layer whose weights are not frozen, without the output head; None without LoRA."""
+    if config.lora is None:
+        return None
+    head = model.get_output_embeddings()
+    targets = [
+        name
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and layer is not head and layer.weight.requires_grad
+    ]
+    return LoraConfig(
+        r=config.lora.rank,
+        lora_alpha=config.lora.alpha,
+        lora_dropout=config.lora.dropout,
+        target_modules=targets,
+        task_type="CAUSAL_LM",
+    )
