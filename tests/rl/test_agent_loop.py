@@ -2,7 +2,12 @@
 
 import asyncio
 import io
+import json
 import math
+import random
+import sys
+import threading
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -12,6 +17,7 @@ from PIL import Image
 from miniature.student import build_processor
 from safer_steer.verdict import TurnScores, Unscored
 
+sys.path.append(str(Path(__file__).parent))  # fake_tutor.py
 pytestmark = pytest.mark.integration
 
 
@@ -62,57 +68,64 @@ def processor():
     return build_processor()
 
 
-def play(processor, answers, *, turns=3, tutor=None, response_length=200, max_tokens=16, later=(), calculate=True):
-    """Plays one trajectory; returns (output, engine, tutor)."""
+def make_config(*, response_length=200, max_tokens=16, calculate=True, **ours):
+    rollout = {"response_length": response_length, "prompt_length": 64, "max_model_len": 64 + response_length}
+    rollout |= {"calculate_log_probs": calculate, "agent": {"num_workers": 1}}
+    section = {
+        "tutor": {"model": "t", "base_url": "http://127.0.0.1:1/v1"},
+        "turns": {"max_tokens": max_tokens, "min_tokens": 4},
+        "data": {"source": "none"},
+    }
+    return OmegaConf.create(
+        {"actor_rollout_ref": {"rollout": rollout}, "data": {}, "safer_steer": section | ours}
+    )
+
+
+async def play_one(processor, config, engine, *, turns=3, later=(), first_picture=True, name="static"):
+    """One trajectory in the running event loop, with the tutor that `share_tutor` set or the config's own."""
     from verl.experimental.agent_loop.agent_loop import DictConfigWrap
     from verl.utils.dataset.rl_dataset import RLHFDataset
 
+    from safer_steer_verl.agent_loop import SafetyTutorLoop
+
+    loop = SafetyTutorLoop(
+        trainer_config=DictConfigWrap(config),
+        server_manager=engine,
+        tokenizer=processor.tokenizer,
+        processor=processor,
+        dataset_cls=RLHFDataset,
+        data_config=DictConfigWrap(config.data),
+        hf_model_type="qwen2_5_vl",
+    )
+    picture = {"type": "image", "image": Image.open(io.BytesIO(png()))}
+    statics = [f"{name} {turn} ?" for turn in range(1, turns + 1)]
+    info = {"dialogue": "d", "source": "s", "kind": "red_team", "strategy": "", "images": ["a.png"], "image_turns": []}
+    text = {"type": "text", "text": statics[0]}
+    return await loop.run(
+        {"temperature": 1.0},
+        raw_prompt=[{"role": "user", "content": [picture, text] if first_picture else statics[0]}],
+        extra_info=info | {"turns": statics},
+        later_images=list(later),
+        uid="group",
+        session_id=0,
+    )
+
+
+def share_tutor(config, tutor):
     from safer_steer_verl import agent_loop
 
-    rollout = {"response_length": response_length, "prompt_length": 64, "max_model_len": 64 + response_length}
-    config = OmegaConf.create(
-        {
-            "actor_rollout_ref": {"rollout": rollout | {"calculate_log_probs": calculate}},
-            "data": {},
-            "safer_steer": {
-                "tutor": {"model": "t", "base_url": "http://127.0.0.1:1/v1"},
-                "turns": {"max_tokens": max_tokens, "min_tokens": 4},
-                "data": {"source": "none"},
-            },
-        }
-    )
+    shared = agent_loop.shared_for(config)
+    agent_loop._shared[asyncio.get_running_loop()] = agent_loop.Shared(shared.settings, tutor)
+
+
+def play(processor, answers, *, turns=3, tutor=None, later=(), first_picture=True, **settings):
+    """Plays one trajectory; returns (output, engine, tutor)."""
+    config = make_config(**settings)
     tutor, engine = tutor or Tutor(), Engine(processor.tokenizer, answers)
 
     async def run():
-        shared = agent_loop.shared_for(config)
-        agent_loop._shared[asyncio.get_running_loop()] = agent_loop.Shared(shared.settings, tutor)
-        loop = agent_loop.SafetyTutorLoop(
-            trainer_config=DictConfigWrap(config),
-            server_manager=engine,
-            tokenizer=processor.tokenizer,
-            processor=processor,
-            dataset_cls=RLHFDataset,
-            data_config=DictConfigWrap(config.data),
-            hf_model_type="qwen2_5_vl",
-        )
-        picture = {"type": "image", "image": Image.open(io.BytesIO(png()))}
-        statics = [f"static {turn} ?" for turn in range(1, turns + 1)]
-        info = {
-            "dialogue": "d",
-            "source": "s",
-            "kind": "red_team",
-            "strategy": "",
-            "images": ["a.png"],
-            "image_turns": [],
-        }
-        return await loop.run(
-            {"temperature": 1.0},
-            raw_prompt=[{"role": "user", "content": [picture, {"type": "text", "text": statics[0]}]}],
-            extra_info=info | {"turns": statics},
-            later_images=list(later),
-            uid="group",
-            session_id=0,
-        )
+        share_tutor(config, tutor)
+        return await play_one(processor, config, engine, turns=turns, later=later, first_picture=first_picture)
 
     return asyncio.run(run()), engine, tutor
 
@@ -236,11 +249,161 @@ def test_a_picture_of_a_later_turn_is_shown_from_that_turn_on(processor):
     assert len(output.multi_modal_data["images"]) == 2
 
 
-def test_trajectories_share_no_state(processor):
-    first, *_ = play(processor, ["a .<|im_end|>"] * 3)
-    second, *_ = play(processor, ["a .<|im_end|>"] * 3)
-    assert first.response_ids == second.response_ids
-    assert record_of(first).scores == record_of(second).scores
+def test_the_first_picture_may_come_in_a_later_turn(processor):
+    later = [{"turn": 1, "bytes": png((56, 56))}]
+    output, engine, tutor = play(processor, ["a .<|im_end|>"] * 2, turns=2, later=later, first_picture=False)
+    assert [call.images for call in engine.calls] == [0, 1]
+    assert [images for _, images, *_ in tutor.seen] == [0, 1]
+    assert output.prompt_ids.count(processor.image_token_id) == 0
+    assert output.response_ids.count(processor.image_token_id) == 4
+    assert len(output.multi_modal_data["images"]) == 1
+
+
+def test_turn_credit_puts_each_turns_value_on_its_last_token(processor):
+    output, *_ = play(processor, ["it is red .<|im_end|>", "<|endoftext|>", "yes .<|im_end|>"], credit="turn")
+    record, fields = record_of(output), output.as_dict()
+    rewards = fields["rm_scores"].tolist()
+    first, second, third = (position for position, _ in output.turn_rewards)
+    assert output.response_mask[first] == output.response_mask[third] == 1
+    assert output.response_mask[second] == 0  # an answer without a token: its end token stands for it
+    assert [rewards[position] for position in (first, second, third)] == pytest.approx(record.tcsr)
+    assert sum(rewards) == pytest.approx(record.ret)
+    assert record.turn_ends == [first, None, third]
+    assert "turn_rewards" not in fields
+    from safer_steer_verl.utils.advantage import turn_spans
+
+    assert [reward for *_, reward in turn_spans(output.response_mask, rewards)] == pytest.approx(record.tcsr)
+
+
+def test_trajectory_credit_puts_the_return_on_the_last_token(processor):
+    output, *_ = play(processor, ["a .<|im_end|>"] * 2, turns=2)
+    rewards = output.as_dict()["rm_scores"].tolist()
+    assert rewards[-1] == pytest.approx(record_of(output).ret)
+    assert not any(rewards[:-1])
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"tcsr": {"rule": "raw"}}, 0.68 + 0.76),
+        ({"tcsr": {"return": "mean", "rule": "raw"}}, (0.68 + 0.76) / 2),
+        ({"tcsr": {"rule": "last", "over": "safety"}}, 0.7),
+        ({"tcsr": {"rule": "raw", "over": "safety"}}, 0.6 + 0.7),
+        ({"tcsr": {"rule": "raw"}, "reward": {"safety": 1.0, "usefulness": 0.0, "faithfulness": 0.0}}, 0.6 + 0.7),
+        ({"tcsr": {"rule": "raw"}, "reward": {"format": {"bonus": 0.5, "tags": ["t"]}}}, 0.68 + 0.76 + 0.5),
+    ],
+)
+def test_the_reward_settings_reach_the_return(processor, section, expected):
+    output, *_ = play(processor, ["a .<|im_end|>", "<t>b</t><|im_end|>"], turns=2, **section)
+    assert output.reward_score == pytest.approx(expected)
+
+
+class Echo:
+    """A rollout engine whose answer depends on the prompt alone, after a wait of its own: temperature 0."""
+
+    def __init__(self, tokenizer, seed):
+        self.tokenizer, self.random = tokenizer, random.Random(seed)
+
+    async def generate(self, *, prompt_ids, sampling_params, **_):
+        await asyncio.sleep(self.random.uniform(0, 0.02))
+        word = ("red", "blue", "cannot", "box")[sum(prompt_ids) % 4]
+        ids = self.tokenizer(f"{word} .<|im_end|>", add_special_tokens=False)["input_ids"]
+        return SimpleNamespace(token_ids=ids, log_probs=[-0.5] * len(ids), extra_fields={})
+
+
+def test_concurrent_trajectories_are_what_they_are_one_by_one(processor, serve):
+    """Over a real HTTP tutor whose answers come in any order."""
+    from fake_tutor import app
+
+    config = make_config(tutor={"model": "fake-tutor", "base_url": serve(app), "concurrency": 4})
+
+    async def run(together):
+        from safer_steer_verl import agent_loop
+
+        engine = Echo(processor.tokenizer, seed=int(together))
+        plays = [play_one(processor, config, engine, name=f"red {number}") for number in range(6)]
+        outputs = await asyncio.gather(*plays) if together else [await one for one in plays]
+        await agent_loop.shared_for(config).tutor.client.close()
+        return outputs
+
+    for one, other in zip(asyncio.run(run(False)), asyncio.run(run(True)), strict=True):
+        left, right = one.as_dict(), other.as_dict()
+        for name in ("prompts", "responses", "response_mask", "rm_scores", "rollout_log_probs"):
+            assert left[name].tolist() == right[name].tolist()
+        varying = {"tutor_seconds", "tutor_usage"}
+        assert record_of(one).model_dump(exclude=varying) == record_of(other).model_dump(exclude=varying)
+
+
+class Stuck:
+    """A tutor that never answers the trajectories named "stuck"."""
+
+    def __init__(self):
+        self.inner, self.waiting, self.cancelled = Tutor(), asyncio.Event(), 0
+        self.client = self.inner.client
+
+    async def step(self, history, images, user, answer, static_next):
+        if "stuck" not in user:
+            self.inner.seen = list(history)  # its turn number is the trajectory's own
+            return await self.inner.step(history, images, user, answer, static_next)
+        self.waiting.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+
+def test_a_cancelled_trajectory_leaves_the_others_alone(processor):
+    config = make_config()
+
+    async def run():
+        tutor = Stuck()
+        share_tutor(config, tutor)
+        engine = Echo(processor.tokenizer, seed=0)
+        stuck = asyncio.ensure_future(play_one(processor, config, engine, name="stuck"))
+        other = asyncio.ensure_future(play_one(processor, config, engine, turns=1))
+        await tutor.waiting.wait()
+        stuck.cancel()
+        results = await asyncio.gather(stuck, other, return_exceptions=True)
+        again = await play_one(processor, config, engine, turns=1)
+        return results, again, tutor.cancelled
+
+    (stuck, other), again, cancelled = asyncio.run(run())
+    assert isinstance(stuck, asyncio.CancelledError)
+    assert cancelled == 1
+    assert other.response_ids == again.response_ids
+    assert not record_of(other).masked
+
+
+def test_a_cancelled_call_gives_its_slot_at_the_tutor_back(serve):
+    """With one call at a time, the call after a cancelled one is answered."""
+    from fastapi import FastAPI
+
+    from safer_steer.llm import EndpointConfig, LLMClient
+    from safer_steer_verl.interactions.safety_tutor import SafetyTutor
+
+    app, started = FastAPI(), threading.Event()
+
+    @app.post("/v1/chat/completions")
+    async def completions() -> dict:
+        if not started.is_set():
+            started.set()
+            await asyncio.sleep(60)
+        scores = {"safety": 8, "usefulness": 8, "faithfulness": 8}
+        content = json.dumps({"diagnosis": "", "scores": scores, "attack_strategy": "none", "new_question": None})
+        return {"choices": [{"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]}
+
+    async def run():
+        client = LLMClient("tutor", EndpointConfig(model="t", base_url=serve(app), concurrency=1))
+        tutor = SafetyTutor(client, True)
+        first = asyncio.ensure_future(tutor.step([], [], "a", "b", None))
+        await asyncio.to_thread(started.wait)
+        first.cancel()
+        second = await tutor.step([], [], "a", "b", None)
+        await client.close()
+        return first.cancelled(), second.scores.safety
+
+    assert asyncio.run(run()) == (True, 8)
 
 
 def test_without_log_probs_none_are_passed_on(processor):
@@ -254,3 +417,13 @@ def test_wrong_accounting_stops_the_trajectory(processor, monkeypatch):
     monkeypatch.setattr(agent_loop.TokenAccount, "problem", lambda *_: "forged")
     with pytest.raises(agent_loop.TokenAccountingError, match="forged"):
         play(processor, ["a .<|im_end|>"], turns=1)
+
+
+@pytest.mark.parametrize(("check", "warnings"), [("warn", 1), ("off", 0)])
+def test_wrong_accounting_can_be_a_warning_or_not_looked_at(processor, monkeypatch, caplog, check, warnings):
+    from safer_steer_verl import agent_loop
+
+    monkeypatch.setattr(agent_loop.TokenAccount, "problem", lambda *_: "forged")
+    output, *_ = play(processor, ["a .<|im_end|>"], turns=1, token_check=check)
+    assert sum("forged" in record.message for record in caplog.records) == warnings
+    assert not record_of(output).masked

@@ -42,6 +42,12 @@ def test_special_tokens_in_text_stay_text(processor):
     assert not special_token_ids(tokenizer) & set(tokenizer(text)["input_ids"])
 
 
+def test_half_a_surrogate_pair_can_be_tokenized(processor):
+    text = as_plain_text("a \ud800 b", processor.tokenizer)
+    assert text == "a ? b"
+    assert processor.tokenizer(text)["input_ids"]
+
+
 def test_runs_of_placeholders_collapse():
     assert collapse_runs([1, 9, 9, 9, 2, 9, 5, 5], frozenset({9})) == [1, 9, 2, 9, 5, 5]
 
