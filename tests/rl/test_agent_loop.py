@@ -76,9 +76,7 @@ def make_config(*, response_length=200, max_tokens=16, calculate=True, **ours):
         "turns": {"max_tokens": max_tokens, "min_tokens": 4},
         "data": {"source": "none"},
     }
-    return OmegaConf.create(
-        {"actor_rollout_ref": {"rollout": rollout}, "data": {}, "safer_steer": section | ours}
-    )
+    return OmegaConf.create({"actor_rollout_ref": {"rollout": rollout}, "data": {}, "safer_steer": section | ours})
 
 
 async def play_one(processor, config, engine, *, turns=3, later=(), first_picture=True, name="static"):

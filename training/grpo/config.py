@@ -207,6 +207,8 @@ def _known(key: str, tree: DictConfig) -> bool:
 
 
 def _is_finished(tree: DictConfig) -> bool:
+    if OmegaConf.is_missing(tree, "root"):
+        return False
     record = Path(str(OmegaConf.select(tree, "output"))) / "run.json"
     return record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("status") == "finished"
 

@@ -67,9 +67,7 @@ class SaferSteerTrainer(PPOTrainerSync):
         metrics.update(step_metrics(list(self.records.values()), expected))
         self._stop_if_unscored(self.records.values(), metrics["rollout/unscored_rate"], expected)
         batch = super()._compute_advantage(batch, metrics)
-        for record, values in zip(
-            self.records.values(), _rows(real, batch.partition_id, "advantages"), strict=True
-        ):
+        for record, values in zip(self.records.values(), _rows(real, batch.partition_id, "advantages"), strict=True):
             record.advantages = [None if end is None else round(float(values[end]), 6) for end in record.turn_ends]
         return batch
 

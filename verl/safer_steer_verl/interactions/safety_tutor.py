@@ -118,7 +118,9 @@ class SafetyTutor:
                 result = await self.client.structured([user_message(prompt, images)], TutorReply, name="tutor")
         except TimeoutError:
             return Unscored(reason=f"{Outcome.TRANSPORT}: no verdict within turns.tutor_budget_s={self.budget_s:g} s")
-        except RunAborted as error:  # many calls in a row failed; the trainer's stop rule ends the run, with this reason
+        except (
+            RunAborted
+        ) as error:  # many calls in a row failed; the trainer's stop rule ends the run, with this reason
             return Unscored(reason=f"{Outcome.TRANSPORT}: {error}")
         if result.outcome != Outcome.OK or result.value is None:
             return Unscored(reason=f"{result.outcome}: {result.detail}")
