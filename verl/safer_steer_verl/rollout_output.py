@@ -32,7 +32,7 @@ class TrajectoryOutput(AgentLoopOutput):
     """(response position, reward) of every turn; empty: the whole `reward_score` stands on the last token."""
 
     def as_dict(self) -> dict[str, Any]:
-        """verl's fields; `rm_scores` holds the turn rewards where there are any."""
+        """Verl's fields; `rm_scores` holds the turn rewards where there are any."""
         output = super().as_dict()
         output.pop("turn_rewards", None)
         if self.turn_rewards:

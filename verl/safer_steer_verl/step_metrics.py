@@ -1,4 +1,4 @@
-"""The metrics of one step's trajectories: rewards, scores by turn, attacks, refusals, what is missing, the tutor's time.
+"""The metrics of one step's trajectories: rewards, scores by turn, attacks, refusals, losses, the tutor's time.
 
 Input: `TrajectoryRecord`s. Output: name -> number, for the console, `metrics.jsonl`, TensorBoard and W&B. No engine.
 """

@@ -1,8 +1,8 @@
 """verl's synchronous v1 trainer with SaFeR-Steer's step: stop rule, metrics, trajectory rows, best checkpoint.
 
-Input: verl's config with our `safer_steer:` section. Output: besides verl's checkpoints, in their parent folder:
-`metrics.jsonl` (one line a step), `trajectories.jsonl` and `validation.jsonl` (one line a trajectory), `best/`. Chosen by
-`trainer.v1.trainer_mode=safer_steer`.
+Input: verl's config with our `safer_steer:` section, chosen by `trainer.v1.trainer_mode=safer_steer`. Output: besides
+verl's checkpoints, in their parent folder: `metrics.jsonl` (one line a step), `trajectories.jsonl` and
+`validation.jsonl` (one line a trajectory), `best/`.
 """
 
 import math
@@ -72,7 +72,7 @@ class SaferSteerTrainer(PPOTrainerSync):
         return batch
 
     def _validate(self) -> dict[str, float]:
-        """Plays the held-out prompts: the same metrics as a training step's, under `val/`; rows to `validation.jsonl`."""
+        """Plays the held-out prompts: a training step's metrics, under `val/`; rows to `validation.jsonl`."""
         records: list[TrajectoryRecord] = []
         expected = 0
         for rows in self.val_dataloader:

@@ -1,4 +1,4 @@
-"""The reward of one assistant turn (Eq. 4): tutor scores -> a number in [0, 1]; and the released code's two additions."""
+"""The reward of one assistant turn (Eq. 4): tutor scores -> a number in [0, 1]; the released code's two additions."""
 
 import math
 import re
