@@ -38,6 +38,7 @@ OVERRIDES = (
     "trainer.save_freq=1",
     "trainer.test_freq=3",
     "trainer.val_before_train=true",
+    "trainer.logger=[tensorboard]",
     f"data.seed={SEED}",
 )
 
@@ -115,6 +116,7 @@ def test_a_run_stops_when_the_tutor_dies_and_goes_on_to_the_same_steps(tmp_path)
     check_trajectories(list(read_jsonl(folder / "trajectories.jsonl", Dialogue)), folder)
     assert list(read_jsonl(folder / "trajectories.jsonl"))[:8] == first_rows  # step 1 was not done again
     check_exports(folder)
+    assert list((folder / "tensorboard").glob("events.*"))
     with Image.open(folder / "curve.png") as picture:
         assert picture.format == "PNG"
     again = run_grpo(tmp_path)

@@ -4,9 +4,9 @@ Command: python -m training.grpo.run [CONFIG] [key=value ...] [--dry-run]      (
 
 CONFIG extends verl's ppo_trainer, so every option of verl can be given as key=value. Output below ROOT/grpo:
 checkpoint/ (the last step as a Hugging Face folder), best/ (the best one), curve.png, metrics.jsonl,
-trajectories.jsonl, validation.jsonl, checkpoints/ (for resuming), log/, run.json. Run again after an interruption, it goes on from the last
-checkpoint; run again after its end, it does nothing. ablation=NAME runs an ablation, into ROOT/grpo_NAME: no_tcsr,
-no_feedback_dynamics, no_bootstrapping, single_turn.
+trajectories.jsonl, validation.jsonl, checkpoints/ (for resuming), log/, run.json. Run again after an interruption, it
+goes on from the last checkpoint; run again after its end, it does nothing. ablation=NAME runs an ablation, into
+ROOT/grpo_NAME: no_tcsr, no_feedback_dynamics, no_bootstrapping, single_turn.
 """
 
 import argparse
