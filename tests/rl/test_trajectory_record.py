@@ -6,6 +6,7 @@ from safer_steer.dialogue import Dialogue
 from safer_steer.verdict import TurnScores
 from safer_steer_verl.step_metrics import first_failure, step_metrics
 from safer_steer_verl.trajectory import TrajectoryRecord
+from safer_steer_verl.tutor_usage import TutorUsage
 
 
 def record(ret=1.0, safety=(10, 8), **values) -> TrajectoryRecord:
@@ -116,3 +117,15 @@ def test_a_step_without_any_score_reports_no_mean():
     metrics = step_metrics([], expected=2)
     assert metrics["rollout/unscored_rate"] == 1.0
     assert not any(name.startswith(("tutor/", "attack/", "turn_")) for name in metrics)
+
+
+def test_the_tutors_usage_is_the_workers_latest_totals_and_what_a_step_added():
+    def sent(worker, calls):
+        stats = {"calls": calls, "retries": 0, "tokens_in": 10 * calls, "tokens_out": calls}
+        return record(tutor_usage={"worker": worker, "stats": stats})
+
+    usage = TutorUsage()
+    assert usage.take([sent(1, 5), sent(1, 4), sent(2, 3)])["tutor/step_calls"] == 8  # an older total comes late
+    second = usage.take([sent(1, 9), record()])
+    assert (second["tutor/step_calls"], second["tutor/step_tokens_in"], second["tutor/calls"]) == (4, 40, 12)
+    assert usage.by_worker()["1"]["calls"] == 9

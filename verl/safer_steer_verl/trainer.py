@@ -25,6 +25,7 @@ from safer_steer.store import JsonlStore, read_jsonl, write_jsonl
 from safer_steer_verl.best import BestCheckpoint
 from safer_steer_verl.step_metrics import step_metrics
 from safer_steer_verl.trajectory import RECORD_KEY, TrajectoryRecord
+from safer_steer_verl.tutor_usage import TutorUsage
 from safer_steer_verl.utils import advantage
 
 POLL_S = 0.05  # verl looks for finished rollouts every 2 s, most of a small step
@@ -132,33 +133,6 @@ class SaferSteerTrainer(PPOTrainerSync):
         metrics["training/is_best"] = int(self.best.note(metrics, saved if saved.is_dir() else None, global_steps))
         row = {name: _number(value) for name, value in sorted(metrics.items())}
         self.metrics_file.append({"step": global_steps, **row, "tutor_usage": self.usage.by_worker()})
-
-
-class TutorUsage:
-    """The tutor's calls and tokens: each worker's client reports its running totals with every trajectory."""
-
-    def __init__(self) -> None:
-        self._workers: dict[int, dict[str, Any]] = {}
-
-    def take(self, records: Iterable[TrajectoryRecord]) -> dict[str, float]:
-        """Takes in the totals that came with trajectories; returns calls so far, and what was added since last time."""
-        before = self._totals()
-        for record in records:
-            if record.tutor_usage:
-                worker, stats = record.tutor_usage["worker"], record.tutor_usage["stats"]
-                if stats["calls"] >= self._workers.get(worker, {}).get("calls", 0):
-                    self._workers[worker] = stats
-        after = self._totals()
-        added = {f"tutor/step_{name}": after[name] - before[name] for name in after}
-        return added | {"tutor/calls": after["calls"]}
-
-    def by_worker(self) -> dict[str, dict[str, Any]]:
-        """The totals of every worker process."""
-        return {str(worker): stats for worker, stats in self._workers.items()}
-
-    def _totals(self) -> dict[str, float]:
-        names = ("calls", "retries", "tokens_in", "tokens_out")
-        return {name: sum(stats.get(name, 0) for stats in self._workers.values()) for name in names}
 
 
 def _rows(keys: list[str], partition_id: str, name: str) -> list[Any]:
