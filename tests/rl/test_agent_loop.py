@@ -1,137 +1,23 @@
 """The agent loop on verl's real base class, tokenizer and processor, with a scripted rollout engine and tutor."""
 
-import asyncio
-import io
-import json
 import math
-import random
 import sys
-import threading
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from omegaconf import OmegaConf
 from PIL import Image
 
 from miniature.student import build_processor
-from safer_steer.verdict import TurnScores, Unscored
 
-sys.path.append(str(Path(__file__).parent))  # fake_tutor.py
+sys.path.append(str(Path(__file__).parent))
+from rollout_doubles import Tutor, play, png, record_of
+
 pytestmark = pytest.mark.integration
-
-
-def png(size=(84, 84), colour=(9, 9, 9)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-class Engine:
-    """Stands in for the rollout server: gives out the scripted answers, checks what it is sent."""
-
-    def __init__(self, tokenizer, answers):
-        self.tokenizer, self.answers, self.calls = tokenizer, list(answers), []
-
-    async def generate(self, *, prompt_ids, sampling_params, image_data=None, **_):
-        answer = self.answers[len(self.calls)]
-        self.calls.append(SimpleNamespace(ids=list(prompt_ids), images=len(image_data or []), sampling=sampling_params))
-        ids = self.tokenizer(answer, add_special_tokens=False)["input_ids"] if isinstance(answer, str) else answer
-        ids = ids[: sampling_params["max_tokens"]]
-        extra = {"min_global_steps": len(self.calls), "max_global_steps": len(self.calls)}
-        return SimpleNamespace(token_ids=ids, log_probs=[-0.5] * len(ids), extra_fields=extra)
-
-
-class Tutor:
-    """Scores turn t with t + 5 and adapts every question; `unscored_at` (1-based) loses that turn's score."""
-
-    def __init__(self, unscored_at=0, question="turn {turn} ?"):
-        self.unscored_at, self.question, self.seen = unscored_at, question, []
-        self.client = SimpleNamespace(stats=lambda: {"calls": len(self.seen)})
-
-    async def step(self, history, images, user, answer, static_next):
-        from safer_steer_verl.interactions.safety_tutor import TutorTurn
-
-        self.seen.append((list(history), len(images), user, answer))
-        turn = len(self.seen)
-        if turn == self.unscored_at:
-            return Unscored(reason="transport: 503")
-        following = None if static_next is None else self.question.format(turn=turn + 1)
-        scores = TurnScores(safety=turn + 5, usefulness=turn + 5, faithfulness=10)
-        return TutorTurn(
-            scores=scores, diagnosis="", attack_strategy="none", next_user=following, adapted=following is not None
-        )
 
 
 @pytest.fixture(scope="module")
 def processor():
     return build_processor()
-
-
-def make_config(*, response_length=200, max_tokens=16, calculate=True, **ours):
-    rollout = {"response_length": response_length, "prompt_length": 64, "max_model_len": 64 + response_length}
-    rollout |= {"calculate_log_probs": calculate, "agent": {"num_workers": 1}}
-    section = {
-        "tutor": {"model": "t", "base_url": "http://127.0.0.1:1/v1"},
-        "turns": {"max_tokens": max_tokens, "min_tokens": 4},
-        "data": {"source": "none"},
-    }
-    return OmegaConf.create({"actor_rollout_ref": {"rollout": rollout}, "data": {}, "safer_steer": section | ours})
-
-
-async def play_one(processor, config, engine, *, turns=3, later=(), first_picture=True, name="static"):
-    """One trajectory in the running event loop, with the tutor that `share_tutor` set or the config's own."""
-    from verl.experimental.agent_loop.agent_loop import DictConfigWrap
-    from verl.utils.dataset.rl_dataset import RLHFDataset
-
-    from safer_steer_verl.agent_loop import SafetyTutorLoop
-
-    loop = SafetyTutorLoop(
-        trainer_config=DictConfigWrap(config),
-        server_manager=engine,
-        tokenizer=processor.tokenizer,
-        processor=processor,
-        dataset_cls=RLHFDataset,
-        data_config=DictConfigWrap(config.data),
-        hf_model_type="qwen2_5_vl",
-    )
-    picture = {"type": "image", "image": Image.open(io.BytesIO(png()))}
-    statics = [f"{name} {turn} ?" for turn in range(1, turns + 1)]
-    info = {"dialogue": "d", "source": "s", "kind": "red_team", "strategy": "", "images": ["a.png"], "image_turns": []}
-    text = {"type": "text", "text": statics[0]}
-    return await loop.run(
-        {"temperature": 1.0},
-        raw_prompt=[{"role": "user", "content": [picture, text] if first_picture else statics[0]}],
-        extra_info=info | {"turns": statics},
-        later_images=list(later),
-        uid="group",
-        session_id=0,
-    )
-
-
-def share_tutor(config, tutor):
-    from safer_steer_verl import agent_loop
-
-    shared = agent_loop.shared_for(config)
-    agent_loop._shared[asyncio.get_running_loop()] = agent_loop.Shared(shared.settings, tutor)
-
-
-def play(processor, answers, *, turns=3, tutor=None, later=(), first_picture=True, **settings):
-    """Plays one trajectory; returns (output, engine, tutor)."""
-    config = make_config(**settings)
-    tutor, engine = tutor or Tutor(), Engine(processor.tokenizer, answers)
-
-    async def run():
-        share_tutor(config, tutor)
-        return await play_one(processor, config, engine, turns=turns, later=later, first_picture=first_picture)
-
-    return asyncio.run(run()), engine, tutor
-
-
-def record_of(output):
-    from safer_steer_verl.trajectory import RECORD_KEY, TrajectoryRecord
-
-    return TrajectoryRecord.model_validate(output.extra_fields[RECORD_KEY])
 
 
 def decode(processor, output, value):
@@ -294,114 +180,6 @@ def test_trajectory_credit_puts_the_return_on_the_last_token(processor):
 def test_the_reward_settings_reach_the_return(processor, section, expected):
     output, *_ = play(processor, ["a .<|im_end|>", "<t>b</t><|im_end|>"], turns=2, **section)
     assert output.reward_score == pytest.approx(expected)
-
-
-class Echo:
-    """A rollout engine whose answer depends on the prompt alone, after a wait of its own: temperature 0."""
-
-    def __init__(self, tokenizer, seed):
-        self.tokenizer, self.random = tokenizer, random.Random(seed)
-
-    async def generate(self, *, prompt_ids, sampling_params, **_):
-        await asyncio.sleep(self.random.uniform(0, 0.02))
-        word = ("red", "blue", "cannot", "box")[sum(prompt_ids) % 4]
-        ids = self.tokenizer(f"{word} .<|im_end|>", add_special_tokens=False)["input_ids"]
-        return SimpleNamespace(token_ids=ids, log_probs=[-0.5] * len(ids), extra_fields={})
-
-
-def test_concurrent_trajectories_are_what_they_are_one_by_one(processor, serve):
-    """Over a real HTTP tutor whose answers come in any order."""
-    from fake_tutor import app
-
-    config = make_config(tutor={"model": "fake-tutor", "base_url": serve(app), "concurrency": 4})
-
-    async def run(together):
-        from safer_steer_verl import agent_loop
-
-        engine = Echo(processor.tokenizer, seed=int(together))
-        plays = [play_one(processor, config, engine, name=f"red {number}") for number in range(6)]
-        outputs = await asyncio.gather(*plays) if together else [await one for one in plays]
-        await agent_loop.shared_for(config).tutor.client.close()
-        return outputs
-
-    for one, other in zip(asyncio.run(run(False)), asyncio.run(run(True)), strict=True):
-        left, right = one.as_dict(), other.as_dict()
-        for name in ("prompts", "responses", "response_mask", "rm_scores", "rollout_log_probs"):
-            assert left[name].tolist() == right[name].tolist()
-        varying = {"tutor_seconds", "tutor_usage"}
-        assert record_of(one).model_dump(exclude=varying) == record_of(other).model_dump(exclude=varying)
-
-
-class Stuck:
-    """A tutor that never answers the trajectories named "stuck"."""
-
-    def __init__(self):
-        self.inner, self.waiting, self.cancelled = Tutor(), asyncio.Event(), 0
-        self.client = self.inner.client
-
-    async def step(self, history, images, user, answer, static_next):
-        if "stuck" not in user:
-            self.inner.seen = list(history)  # its turn number is the trajectory's own
-            return await self.inner.step(history, images, user, answer, static_next)
-        self.waiting.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-
-
-def test_a_cancelled_trajectory_leaves_the_others_alone(processor):
-    config = make_config()
-
-    async def run():
-        tutor = Stuck()
-        share_tutor(config, tutor)
-        engine = Echo(processor.tokenizer, seed=0)
-        stuck = asyncio.ensure_future(play_one(processor, config, engine, name="stuck"))
-        other = asyncio.ensure_future(play_one(processor, config, engine, turns=1))
-        await tutor.waiting.wait()
-        stuck.cancel()
-        results = await asyncio.gather(stuck, other, return_exceptions=True)
-        again = await play_one(processor, config, engine, turns=1)
-        return results, again, tutor.cancelled
-
-    (stuck, other), again, cancelled = asyncio.run(run())
-    assert isinstance(stuck, asyncio.CancelledError)
-    assert cancelled == 1
-    assert other.response_ids == again.response_ids
-    assert not record_of(other).masked
-
-
-def test_a_cancelled_call_gives_its_slot_at_the_tutor_back(serve):
-    """With one call at a time, the call after a cancelled one is answered."""
-    from fastapi import FastAPI
-
-    from safer_steer.llm import EndpointConfig, LLMClient
-    from safer_steer_verl.interactions.safety_tutor import SafetyTutor
-
-    app, started = FastAPI(), threading.Event()
-
-    @app.post("/v1/chat/completions")
-    async def completions() -> dict:
-        if not started.is_set():
-            started.set()
-            await asyncio.sleep(60)
-        scores = {"safety": 8, "usefulness": 8, "faithfulness": 8}
-        content = json.dumps({"diagnosis": "", "scores": scores, "attack_strategy": "none", "new_question": None})
-        return {"choices": [{"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]}
-
-    async def run():
-        client = LLMClient("tutor", EndpointConfig(model="t", base_url=serve(app), concurrency=1))
-        tutor = SafetyTutor(client, True)
-        first = asyncio.ensure_future(tutor.step([], [], "a", "b", None))
-        await asyncio.to_thread(started.wait)
-        first.cancel()
-        second = await tutor.step([], [], "a", "b", None)
-        await client.close()
-        return first.cancelled(), second.scores.safety
-
-    assert asyncio.run(run()) == (True, 8)
 
 
 def test_without_log_probs_none_are_passed_on(processor):
