@@ -9,11 +9,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from omegaconf import OmegaConf
 from PIL import Image
 
 from safer_steer.errors import UserError
 from training.grpo import checkpoints, curve, launch, processes
 from training.grpo.config import load_config
+from training.grpo.run import _set_steps
 
 
 def checkpoint(folder: Path, step: int, whole: bool = True) -> None:
@@ -112,6 +114,28 @@ def test_the_engines_config_has_absolute_paths_and_no_interpolation(tmp_path):
     assert env["VERL_PLATFORM"] == "cpu"
     assert env["HF_HUB_OFFLINE"] == "1"
     assert env[processes.MARK] == processes.mark_of(tmp_path / "run" / "grpo")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "asked", "epochs", "wanted"),
+    [
+        (4, None, 2, (4, 2)),  # case 18: 4 rows, batch 2, 2 epochs
+        (5, None, 1, (2, 1)),
+        (4, 5, 1, (5, 3)),  # verl would end after one epoch, and say nothing
+        (2, 1, 7, (1, 1)),
+    ],
+)
+def test_the_run_has_epochs_enough_for_its_steps(prompts, asked, epochs, wanted):
+    trainer = {"total_training_steps": asked, "total_epochs": epochs, "save_freq": 1}
+    config = OmegaConf.create({"data": {"train_batch_size": 2}, "trainer": trainer})
+    assert (_set_steps(config, prompts), config.trainer.total_epochs) == wanted
+    assert config.trainer.total_training_steps == wanted[0]
+
+
+def test_fewer_prompts_than_a_batch_are_refused():
+    config = OmegaConf.create({"data": {"train_batch_size": 8}})
+    with pytest.raises(UserError, match=r"3 usable prompts are fewer than data.train_batch_size 8"):
+        _set_steps(config, 3)
 
 
 def test_the_console_line_of_a_step_names_what_there_is():
