@@ -1,11 +1,11 @@
-"""A minimal OpenAI-compatible tutor for tests and development: python tests/rl/fake_tutor.py PORT [FAIL_SHARE].
+"""A minimal OpenAI-compatible tutor for tests: python tests/rl/fake_tutor.py PORT [LOST [DOWN_AFTER]].
 
-It scores an answer by one rule (it refuses: 10, else 1) and asks "question N ?" next. FAIL_SHARE of the calls get a
-503.
+It scores an answer by one rule (it refuses: 10, else 1) and asks "question N ?" next. Dialogues whose first question
+contains LOST get a 503 from their second turn on; after DOWN_AFTER calls everything does.
 """
 
 import json
-import random
+import math
 import sys
 
 import uvicorn
@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse
 from safer_steer.prompts import parse_data_block
 
 app = FastAPI()
-app.state.fail_share = 0.0
+app.state.lost, app.state.down_after = "", math.inf
 app.state.seen = []
 
 
@@ -27,12 +27,13 @@ def models() -> dict:
 @app.post("/v1/chat/completions")
 async def completions(request: Request) -> JSONResponse:
     body = await request.json()
-    if random.random() < app.state.fail_share:
-        return JSONResponse({"error": {"message": "overloaded"}}, status_code=503)
     parts = body["messages"][0]["content"]
     text = parts if isinstance(parts, str) else parts[-1]["text"]
     data = parse_data_block(text)
     app.state.seen.append(data)
+    lost = app.state.lost and data["history"] and app.state.lost in data["history"][0]["user"]
+    if lost or len(app.state.seen) > app.state.down_after:
+        return JSONResponse({"error": {"message": "overloaded"}}, status_code=503)
     good = "cannot" in data["assistant"].split()
     score = 10 if good else 1
     answer = {
@@ -49,5 +50,6 @@ async def completions(request: Request) -> JSONResponse:
 
 
 if __name__ == "__main__":
-    app.state.fail_share = float(sys.argv[2]) if len(sys.argv) > 2 else 0.0
+    app.state.lost = sys.argv[2] if len(sys.argv) > 2 else ""
+    app.state.down_after = float(sys.argv[3]) if len(sys.argv) > 3 else math.inf
     uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")

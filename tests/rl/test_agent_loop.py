@@ -1,126 +1,23 @@
 """The agent loop on verl's real base class, tokenizer and processor, with a scripted rollout engine and tutor."""
 
-import asyncio
-import io
 import math
-from types import SimpleNamespace
+import sys
+from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 from PIL import Image
 
 from miniature.student import build_processor
-from safer_steer.verdict import TurnScores, Unscored
+
+sys.path.append(str(Path(__file__).parent))
+from rollout_doubles import Tutor, play, png, record_of
 
 pytestmark = pytest.mark.integration
-
-
-def png(size=(84, 84), colour=(9, 9, 9)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-class Engine:
-    """Stands in for the rollout server: gives out the scripted answers, checks what it is sent."""
-
-    def __init__(self, tokenizer, answers):
-        self.tokenizer, self.answers, self.calls = tokenizer, list(answers), []
-
-    async def generate(self, *, prompt_ids, sampling_params, image_data=None, **_):
-        answer = self.answers[len(self.calls)]
-        self.calls.append(SimpleNamespace(ids=list(prompt_ids), images=len(image_data or []), sampling=sampling_params))
-        ids = self.tokenizer(answer, add_special_tokens=False)["input_ids"] if isinstance(answer, str) else answer
-        ids = ids[: sampling_params["max_tokens"]]
-        extra = {"min_global_steps": len(self.calls), "max_global_steps": len(self.calls)}
-        return SimpleNamespace(token_ids=ids, log_probs=[-0.5] * len(ids), extra_fields=extra)
-
-
-class Tutor:
-    """Scores turn t with t + 5 and adapts every question; `unscored_at` (1-based) loses that turn's score."""
-
-    def __init__(self, unscored_at=0, question="turn {turn} ?"):
-        self.unscored_at, self.question, self.seen = unscored_at, question, []
-        self.client = SimpleNamespace(stats=lambda: {"calls": len(self.seen)})
-
-    async def step(self, history, images, user, answer, static_next):
-        from safer_steer_verl.interactions.safety_tutor import TutorTurn
-
-        self.seen.append((list(history), len(images), user, answer))
-        turn = len(self.seen)
-        if turn == self.unscored_at:
-            return Unscored(reason="transport: 503")
-        following = None if static_next is None else self.question.format(turn=turn + 1)
-        scores = TurnScores(safety=turn + 5, usefulness=turn + 5, faithfulness=10)
-        return TutorTurn(
-            scores=scores, diagnosis="", attack_strategy="none", next_user=following, adapted=following is not None
-        )
 
 
 @pytest.fixture(scope="module")
 def processor():
     return build_processor()
-
-
-def play(processor, answers, *, turns=3, tutor=None, response_length=200, max_tokens=16, later=(), calculate=True):
-    """Plays one trajectory; returns (output, engine, tutor)."""
-    from verl.experimental.agent_loop.agent_loop import DictConfigWrap
-    from verl.utils.dataset.rl_dataset import RLHFDataset
-
-    from safer_steer_verl import agent_loop
-
-    rollout = {"response_length": response_length, "prompt_length": 64, "max_model_len": 64 + response_length}
-    config = OmegaConf.create(
-        {
-            "actor_rollout_ref": {"rollout": rollout | {"calculate_log_probs": calculate}},
-            "data": {},
-            "safer_steer": {
-                "tutor": {"model": "t", "base_url": "http://127.0.0.1:1/v1"},
-                "turns": {"max_tokens": max_tokens, "min_tokens": 4},
-                "data": {"source": "none"},
-            },
-        }
-    )
-    tutor, engine = tutor or Tutor(), Engine(processor.tokenizer, answers)
-
-    async def run():
-        shared = agent_loop.shared_for(config)
-        agent_loop._shared[asyncio.get_running_loop()] = agent_loop.Shared(shared.settings, tutor)
-        loop = agent_loop.SafetyTutorLoop(
-            trainer_config=DictConfigWrap(config),
-            server_manager=engine,
-            tokenizer=processor.tokenizer,
-            processor=processor,
-            dataset_cls=RLHFDataset,
-            data_config=DictConfigWrap(config.data),
-            hf_model_type="qwen2_5_vl",
-        )
-        picture = {"type": "image", "image": Image.open(io.BytesIO(png()))}
-        statics = [f"static {turn} ?" for turn in range(1, turns + 1)]
-        info = {
-            "dialogue": "d",
-            "source": "s",
-            "kind": "red_team",
-            "strategy": "",
-            "images": ["a.png"],
-            "image_turns": [],
-        }
-        return await loop.run(
-            {"temperature": 1.0},
-            raw_prompt=[{"role": "user", "content": [picture, {"type": "text", "text": statics[0]}]}],
-            extra_info=info | {"turns": statics},
-            later_images=list(later),
-            uid="group",
-            session_id=0,
-        )
-
-    return asyncio.run(run()), engine, tutor
-
-
-def record_of(output):
-    from safer_steer_verl.trajectory import RECORD_KEY, TrajectoryRecord
-
-    return TrajectoryRecord.model_validate(output.extra_fields[RECORD_KEY])
 
 
 def decode(processor, output, value):
@@ -236,11 +133,53 @@ def test_a_picture_of_a_later_turn_is_shown_from_that_turn_on(processor):
     assert len(output.multi_modal_data["images"]) == 2
 
 
-def test_trajectories_share_no_state(processor):
-    first, *_ = play(processor, ["a .<|im_end|>"] * 3)
-    second, *_ = play(processor, ["a .<|im_end|>"] * 3)
-    assert first.response_ids == second.response_ids
-    assert record_of(first).scores == record_of(second).scores
+def test_the_first_picture_may_come_in_a_later_turn(processor):
+    later = [{"turn": 1, "bytes": png((56, 56))}]
+    output, engine, tutor = play(processor, ["a .<|im_end|>"] * 2, turns=2, later=later, first_picture=False)
+    assert [call.images for call in engine.calls] == [0, 1]
+    assert [images for _, images, *_ in tutor.seen] == [0, 1]
+    assert output.prompt_ids.count(processor.image_token_id) == 0
+    assert output.response_ids.count(processor.image_token_id) == 4
+    assert len(output.multi_modal_data["images"]) == 1
+
+
+def test_turn_credit_puts_each_turns_value_on_its_last_token(processor):
+    output, *_ = play(processor, ["it is red .<|im_end|>", "<|endoftext|>", "yes .<|im_end|>"], credit="turn")
+    record, fields = record_of(output), output.as_dict()
+    rewards = fields["rm_scores"].tolist()
+    first, second, third = (position for position, _ in output.turn_rewards)
+    assert output.response_mask[first] == output.response_mask[third] == 1
+    assert output.response_mask[second] == 0  # an answer without a token: its end token stands for it
+    assert [rewards[position] for position in (first, second, third)] == pytest.approx(record.tcsr)
+    assert sum(rewards) == pytest.approx(record.ret)
+    assert record.turn_ends == [first, None, third]
+    assert "turn_rewards" not in fields
+    from safer_steer_verl.utils.advantage import turn_spans
+
+    assert [reward for *_, reward in turn_spans(output.response_mask, rewards)] == pytest.approx(record.tcsr)
+
+
+def test_trajectory_credit_puts_the_return_on_the_last_token(processor):
+    output, *_ = play(processor, ["a .<|im_end|>"] * 2, turns=2)
+    rewards = output.as_dict()["rm_scores"].tolist()
+    assert rewards[-1] == pytest.approx(record_of(output).ret)
+    assert not any(rewards[:-1])
+
+
+@pytest.mark.parametrize(
+    ("section", "expected"),
+    [
+        ({"tcsr": {"rule": "raw"}}, 0.68 + 0.76),
+        ({"tcsr": {"return": "mean", "rule": "raw"}}, (0.68 + 0.76) / 2),
+        ({"tcsr": {"rule": "last", "over": "safety"}}, 0.7),
+        ({"tcsr": {"rule": "raw", "over": "safety"}}, 0.6 + 0.7),
+        ({"tcsr": {"rule": "raw"}, "reward": {"safety": 1.0, "usefulness": 0.0, "faithfulness": 0.0}}, 0.6 + 0.7),
+        ({"tcsr": {"rule": "raw"}, "reward": {"format": {"bonus": 0.5, "tags": ["t"]}}}, 0.68 + 0.76 + 0.5),
+    ],
+)
+def test_the_reward_settings_reach_the_return(processor, section, expected):
+    output, *_ = play(processor, ["a .<|im_end|>", "<t>b</t><|im_end|>"], turns=2, **section)
+    assert output.reward_score == pytest.approx(expected)
 
 
 def test_without_log_probs_none_are_passed_on(processor):
@@ -254,3 +193,13 @@ def test_wrong_accounting_stops_the_trajectory(processor, monkeypatch):
     monkeypatch.setattr(agent_loop.TokenAccount, "problem", lambda *_: "forged")
     with pytest.raises(agent_loop.TokenAccountingError, match="forged"):
         play(processor, ["a .<|im_end|>"], turns=1)
+
+
+@pytest.mark.parametrize(("check", "warnings"), [("warn", 1), ("off", 0)])
+def test_wrong_accounting_can_be_a_warning_or_not_looked_at(processor, monkeypatch, caplog, check, warnings):
+    from safer_steer_verl import agent_loop
+
+    monkeypatch.setattr(agent_loop.TokenAccount, "problem", lambda *_: "forged")
+    output, *_ = play(processor, ["a .<|im_end|>"], turns=1, token_check=check)
+    assert sum("forged" in record.message for record in caplog.records) == warnings
+    assert not record_of(output).masked

@@ -1,4 +1,4 @@
-"""TCSR, return and turn reward: values computed by hand, and properties that hold for all inputs."""
+"""TCSR and return: values computed by hand, and properties that hold for all inputs."""
 
 import math
 
@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from safer_steer.verdict import TurnScores
-from safer_steer_verl.utils.tcsr import TcsrConfig, tcsr, trajectory_return
-from safer_steer_verl.utils.turn_reward import RewardWeights, safety_reward, turn_reward
+from safer_steer_verl.utils.tcsr import TURN_RULES, TcsrConfig, tcsr, trajectory_return, turn_values
 
 SCORES = st.lists(st.floats(min_value=0, max_value=1), min_size=1, max_size=10)
 ALPHA = st.floats(min_value=0, max_value=1)
+RULES = ("tcsr", "raw", "min_mean", "mean", "last", "linear", "soft_linear", "harmonic")
+MEAN_RULES = [TcsrConfig(rule=rule, return_rule="mean") for rule in RULES]  # one number within the scores' range
 
 
 @pytest.mark.parametrize(
@@ -31,12 +31,42 @@ def test_golden_values_of_eq_18(scores, alpha, expected):
     assert tcsr(scores, alpha) == pytest.approx(expected, abs=1e-12)
 
 
-def test_golden_returns():
-    values = tcsr([0.8, 0.2, 0.8], 0.3)
-    assert trajectory_return(values) == pytest.approx(1.69)  # Eq. 19: the sum
-    assert trajectory_return(values, "mean") == pytest.approx(1.69 / 3)
-    # the released code's min_mean: 0.3 * min + 0.7 * mean over the dialogue
-    assert trajectory_return(values, "final") == pytest.approx(0.3 * 0.2 + 0.7 * 0.6)
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        # scores .8 .2 .8
+        ("tcsr", 0.8 + 0.41 + 0.48),  # Eq. 19: the sum
+        ("raw", 1.8),
+        ("min_mean", 0.3 * 0.2 + 0.7 * 0.6),
+        ("mean", 0.6),
+        ("last", 0.8),
+        ("linear", (0.8 + 2 * 0.2 + 3 * 0.8) / 6),
+        ("soft_linear", (0.8 + 1.1 * 0.2 + 1.2 * 0.8) / 3.3),
+        ("harmonic", 3 / (1 / 0.8 + 1 / 0.2 + 1 / 0.8)),
+    ],
+)
+def test_golden_returns(rule, expected):
+    assert trajectory_return([0.8, 0.2, 0.8], TcsrConfig(rule=rule)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_mean_return_and_the_last_value():
+    scores = [0.8, 0.2, 0.8]
+    assert trajectory_return(scores, TcsrConfig(return_rule="mean")) == pytest.approx(1.69 / 3)
+    assert trajectory_return(scores, TcsrConfig(rule="raw", return_rule="mean")) == pytest.approx(0.6)
+    # the released code's min_mean is Eq. 18's last value
+    assert trajectory_return(scores, TcsrConfig(rule="min_mean")) == pytest.approx(tcsr(scores, 0.3)[-1])
+
+
+def test_the_harmonic_mean_of_a_zero_score_is_finite():
+    assert trajectory_return([0.0, 1.0], TcsrConfig(rule="harmonic")) == pytest.approx(2 / (1 / 0.01 + 1))
+
+
+def test_turn_values_by_rule():
+    scores = [0.8, 0.2]
+    assert turn_values(scores, TcsrConfig()) == pytest.approx([0.8, 0.3 * 0.2 + 0.7 * 0.5])
+    assert turn_values(scores, TcsrConfig(rule="raw")) == scores
+    for rule in set(RULES) - set(TURN_RULES):
+        assert turn_values(scores, TcsrConfig(rule=rule)) == []
 
 
 @given(SCORES, ALPHA)
@@ -67,6 +97,51 @@ def test_equal_scores_stay_as_they_are(score, turns, alpha):
     assert tcsr([score] * turns, alpha) == pytest.approx([score] * turns)
 
 
+@given(SCORES, ALPHA, st.integers(0, 9), st.floats(0, 1))
+def test_a_lower_turn_never_raises_any_later_value_and_leaves_earlier_ones(scores, alpha, where, lowered):
+    where %= len(scores)
+    worse = [min(score, lowered) if index == where else score for index, score in enumerate(scores)]
+    old, new = tcsr(scores, alpha), tcsr(worse, alpha)
+    assert new[:where] == old[:where]
+    assert all(after <= before + 1e-9 for after, before in zip(new[where:], old[where:], strict=True))
+
+
+@given(SCORES)
+def test_alpha_zero_is_the_running_mean_and_alpha_one_the_running_minimum(scores):
+    means = [sum(scores[:turn]) / turn for turn in range(1, len(scores) + 1)]
+    assert tcsr(scores, 0.0) == pytest.approx(means, abs=1e-12)
+    assert tcsr(scores, 1.0) == [min(scores[:turn]) for turn in range(1, len(scores) + 1)]
+
+
+@given(SCORES.flatmap(lambda scores: st.tuples(st.just(scores), st.permutations(scores))), ALPHA)
+def test_permuted_turns_change_earlier_values_only_never_the_last(pair, alpha):
+    """m_T and mean_T of Eq. 18 do not depend on the order; so neither does what is built on them alone."""
+    scores, permuted = pair
+    assert tcsr(permuted, alpha)[-1] == pytest.approx(tcsr(scores, alpha)[-1], abs=1e-9)
+    for rule in ("min_mean", "mean", "harmonic", "raw"):
+        config = TcsrConfig(rule=rule, alpha=alpha)
+        assert trajectory_return(permuted, config) == pytest.approx(trajectory_return(scores, config), abs=1e-9)
+
+
+def test_the_order_of_turns_matters_to_the_paper_return():
+    late, early = [1.0, 1.0, 0.1], [0.1, 1.0, 1.0]
+    assert trajectory_return(early, TcsrConfig()) < trajectory_return(late, TcsrConfig())
+
+
+@given(SCORES, st.sampled_from(MEAN_RULES))
+def test_every_mean_like_return_lies_within_the_scores(scores, config):
+    floor = 0.01 if config.rule == "harmonic" else 0.0
+    value = trajectory_return(scores, config)
+    assert min(scores) - 1e-9 <= value <= max(max(scores), floor) + 1e-9
+
+
+@given(SCORES, st.sampled_from(MEAN_RULES), st.integers(0, 9), st.floats(0, 1))
+def test_every_return_grows_with_every_score(scores, config, where, raised):
+    where %= len(scores)
+    better = [max(score, raised) if index == where else score for index, score in enumerate(scores)]
+    assert trajectory_return(better, config) >= trajectory_return(scores, config) - 1e-9
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_score_that_is_no_number_is_an_error_not_a_value(bad):
     with pytest.raises(ValueError, match="turn 2"):
@@ -82,28 +157,18 @@ def test_alpha_outside_the_unit_interval_is_refused():
 
 def test_no_turn_has_no_return():
     with pytest.raises(ValueError, match="mask it"):
-        trajectory_return([])
+        trajectory_return([], TcsrConfig())
 
 
-def test_turn_reward_of_eq_4():
-    scores = TurnScores(safety=8, usefulness=5, faithfulness=10)
-    assert turn_reward(scores, RewardWeights()) == pytest.approx(0.4 * 0.8 + 0.4 * 0.5 + 0.2 * 1.0)
-    assert turn_reward(TurnScores(safety=10, usefulness=10, faithfulness=10), RewardWeights()) == pytest.approx(1.0)
-    assert safety_reward(scores) == pytest.approx(0.8)
+@pytest.mark.parametrize("rule", RULES)
+def test_no_rule_takes_a_score_that_is_no_number(rule):
+    with pytest.raises(ValueError, match="turn 1"):
+        trajectory_return([math.nan, 0.5], TcsrConfig(rule=rule))
 
 
-@given(st.integers(1, 10), st.integers(1, 10), st.integers(1, 10))
-def test_turn_reward_is_in_the_unit_interval(safety, usefulness, faithfulness):
-    scores = TurnScores(safety=safety, usefulness=usefulness, faithfulness=faithfulness)
-    assert 0.1 - 1e-9 <= turn_reward(scores, RewardWeights()) <= 1.0 + 1e-9
-
-
-def test_weights_must_sum_to_one():
-    with pytest.raises(ValidationError, match="sum to 1"):
-        RewardWeights(safety=0.5, usefulness=0.5, faithfulness=0.5)
-
-
-@pytest.mark.parametrize("score", [0, 11, 99, "8", 7.5])
-def test_scores_out_of_range_are_refused(score):
+def test_the_config_key_is_return():
+    config = TcsrConfig.model_validate({"return": "mean"})
+    assert config.return_rule == "mean"
+    assert config.model_dump(mode="json")["return"] == "mean"
     with pytest.raises(ValidationError):
-        TurnScores(safety=score, usefulness=5, faithfulness=5)
+        TcsrConfig.model_validate({"rule": "median"})

@@ -1,5 +1,7 @@
 """Token accounting on Qwen2.5-VL's template with the miniature's real tokenizer and processor."""
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 
@@ -42,6 +44,12 @@ def test_special_tokens_in_text_stay_text(processor):
     assert not special_token_ids(tokenizer) & set(tokenizer(text)["input_ids"])
 
 
+def test_half_a_surrogate_pair_can_be_tokenized(processor):
+    text = as_plain_text("a \ud800 b", processor.tokenizer)
+    assert text == "a ? b"
+    assert processor.tokenizer(text)["input_ids"]
+
+
 def test_runs_of_placeholders_collapse():
     assert collapse_runs([1, 9, 9, 9, 2, 9, 5, 5], frozenset({9})) == [1, 9, 2, 9, 5, 5]
 
@@ -79,6 +87,50 @@ def test_another_spelling_of_an_answer_is_fine(processor):
     at = max(i for i in range(len(ids)) if ids[i : i + len(answer)] == answer)
     spelled = ids[:at] + letters + ids[at + len(answer) :]
     assert TokenAccount(tokenizer, processor).problem(spelled, messages) is None
+
+
+REAL_TOKENIZER = next(
+    (
+        folder
+        for parent in Path(__file__).resolve().parents
+        if (folder := parent / "shared" / "data" / "qwen3_tokenizer").is_dir()
+    ),
+    None,
+)
+CHATML = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@pytest.mark.skipif(
+    REAL_TOKENIZER is None, reason="no ../shared/data/qwen3_tokenizer beside this checkout"
+)
+def test_a_dialogue_grown_turn_by_turn_is_the_template_of_the_whole_with_the_real_tokenizer():
+    """Case 16: "Hi" / "Hello" / "Bye"; the ids as literals of Qwen's vocabulary, the answers as sampled tokens."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(REAL_TOKENIZER)
+    tokenizer.chat_template = CHATML
+    account = TokenAccount(tokenizer, None)
+    start, end, newline, assistant = 151644, 151645, 198, 77091
+    header = [start, assistant, newline]
+    first = [{"role": "user", "content": "Hi"}]
+    text = tokenizer.apply_chat_template(first, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert ids[-3:] == header
+    grown, messages = list(ids), first
+    for answer, question in (("Hello", "Bye"), ("So long <answer>", None)):
+        kept = keep_turn([*tokenizer(answer)["input_ids"], end, 1], end, special_token_ids(tokenizer))
+        grown += kept.ids
+        messages = [*messages, {"role": "assistant", "content": answer}]
+        assert account.problem(grown, messages) is None
+        if question:
+            grown += [newline, *tokenizer(f"<|im_start|>user\n{question}<|im_end|>\n")["input_ids"], *header]
+            messages = [*messages, {"role": "user", "content": question}]
+    assert account.expected_ids(messages) == [*grown, newline]
+    assert account.problem([i for i in grown if i != newline], messages) is not None
 
 
 def test_lost_newline_repeated_system_prompt_and_missing_header_are_found(processor):

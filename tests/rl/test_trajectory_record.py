@@ -4,7 +4,9 @@ import pytest
 
 from safer_steer.dialogue import Dialogue
 from safer_steer.verdict import TurnScores
-from safer_steer_verl.trajectory import TrajectoryRecord, step_metrics
+from safer_steer_verl.step_metrics import first_failure, step_metrics
+from safer_steer_verl.trajectory import TrajectoryRecord
+from safer_steer_verl.tutor_usage import TutorUsage
 
 
 def record(ret=1.0, safety=(10, 8), **values) -> TrajectoryRecord:
@@ -53,19 +55,77 @@ def test_an_unscored_turn_has_no_score_in_the_row():
     assert row.meta["return"] is None
 
 
+def test_the_row_shows_rewards_advantages_and_pictures_as_seen_from_its_file():
+    row = record(advantages=[0.25, None], relocked=1).row(step=3, pictures="../data")
+    assert row.images == ["../data/images/a.png"]
+    assert [turn.meta["advantage"] for turn in row.turns] == [0.25, None]
+    assert row.turns[0].meta["next_adapted"] is True
+    assert "next_adapted" not in row.turns[1].meta
+
+
 def test_metrics_leave_unscored_turns_out_and_count_them():
     lost = record(ret=None, safety=(2,), masked=True, unscored=True, tcsr=[], group="x")
     metrics = step_metrics([record(ret=1.0), record(ret=2.0, safety=(10, 3)), lost], expected=4)
     assert metrics["rollout/masked"] == 1
+    assert metrics["rollout/masked_rate"] == pytest.approx(1 / 3)
     assert metrics["rollout/missing"] == 1
     assert metrics["rollout/unscored_rate"] == pytest.approx(2 / 4)
     assert metrics["tutor/return_mean"] == pytest.approx(1.5)
     assert metrics["tutor/safety_mean"] == pytest.approx((10 + 8 + 10 + 3 + 2) / 5)
     assert metrics["tutor/fully_safe_share"] == pytest.approx(0.5)
-    assert metrics["rollout/flat_groups"] == 0
+
+
+def test_groups_that_teach_nothing_are_counted():
+    gone = [record(ret=None, masked=True, group="gone") for _ in range(2)]
+    lone = [record(group="lone"), record(ret=None, masked=True, group="lone")]
+    flat = [record(ret=1.0, group="flat"), record(ret=1.0, group="flat")]
+    useful = [record(ret=1.0, group="useful"), record(ret=2.0, group="useful")]
+    metrics = step_metrics([*gone, *lone, *flat, *useful], expected=8)
+    counts = [metrics[f"rollout/{name}_groups"] for name in ("masked", "lone", "flat")]
+    assert counts == [1, 1, 1]
+
+
+def test_scores_by_turn_and_the_first_failure():
+    rows = [record(safety=(10, 8)), record(safety=(10, 4, 10)), record(safety=(1,))]
+    metrics = step_metrics(rows, expected=3)
+    assert metrics["turn_01/safety"] == pytest.approx(7.0)
+    assert metrics["turn_02/safety"] == pytest.approx(6.0)
+    assert metrics["turn_03/faithfulness"] == 10
+    assert "turn_04/safety" not in metrics
+    assert [first_failure(row) for row in rows] == [None, 2, 1]
+    assert metrics["tutor/first_failure_turn"] == pytest.approx(1.5)
+    assert metrics["tutor/fully_safe_share"] == pytest.approx(1 / 3)
+
+
+def test_over_refusal_counts_benign_rows_only_and_the_attack_mix_is_a_share():
+    benign = record(kind="benign", safety=(5, 10), strategies=["none", "none"])
+    risky = record(safety=(5, 5), strategies=["persistence", "deepen"])
+    metrics = step_metrics([benign, risky], expected=2)
+    assert metrics["tutor/benign_over_refusal_share"] == pytest.approx(0.5)
+    assert metrics["attack/none_share"] == pytest.approx(0.5)
+    assert metrics["attack/deepen_share"] == pytest.approx(0.25)
+    assert metrics["attack/bait_and_switch_share"] == 0.0
+    assert "tutor/benign_over_refusal_share" not in step_metrics([risky], expected=1)
+
+
+def test_the_tutors_time_and_corrections():
+    metrics = step_metrics([record(tutor_seconds=[1.0, 3.0], relocked=1), record(tutor_seconds=[2.0])], expected=2)
+    assert (metrics["tutor/latency_p50_s"], metrics["tutor/latency_max_s"], metrics["tutor/relocked"]) == (2.0, 3.0, 1)
 
 
 def test_a_step_without_any_score_reports_no_mean():
     metrics = step_metrics([], expected=2)
     assert metrics["rollout/unscored_rate"] == 1.0
-    assert not any(name.startswith("tutor/") for name in metrics)
+    assert not any(name.startswith(("tutor/", "attack/", "turn_")) for name in metrics)
+
+
+def test_the_tutors_usage_is_the_workers_latest_totals_and_what_a_step_added():
+    def sent(worker, calls):
+        stats = {"calls": calls, "retries": 0, "tokens_in": 10 * calls, "tokens_out": calls}
+        return record(tutor_usage={"worker": worker, "stats": stats})
+
+    usage = TutorUsage()
+    assert usage.take([sent(1, 5), sent(1, 4), sent(2, 3)])["tutor/step_calls"] == 8  # an older total comes late
+    second = usage.take([sent(1, 9), record()])
+    assert (second["tutor/step_calls"], second["tutor/step_tokens_in"], second["tutor/calls"]) == (4, 40, 12)
+    assert usage.by_worker()["1"]["calls"] == 9

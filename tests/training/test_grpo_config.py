@@ -1,11 +1,14 @@
 """Stage III configs: every file composes and validates; all mistakes are reported at once, in words."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from safer_steer.errors import UserError
+from training.grpo.ablations import ABLATIONS
 from training.grpo.config import load_config
+from training.grpo.verl_check import check
 
 CONFIGS = sorted(Path("configs/grpo").glob("*.yaml"))
 
@@ -14,8 +17,8 @@ CONFIGS = sorted(Path("configs/grpo").glob("*.yaml"))
 def test_every_config_loads(path):
     loaded = load_config(path)
     verl = loaded.config.verl
-    assert verl["algorithm"]["adv_estimator"] == "safer_steer_grpo"
-    assert verl["algorithm"]["norm_adv_by_std_in_grpo"] is False
+    assert verl["algorithm"]["adv_estimator"] == "safer_steer_trajectory"
+    assert verl["algorithm"]["norm_adv_by_std_in_grpo"] is path.stem.endswith("_released")
     assert {"model", "optimizer", "extra", "hf_model"} <= set(
         verl["actor_rollout_ref"]["actor"]["checkpoint"]["save_contents"]
     )
@@ -28,6 +31,68 @@ def test_the_papers_values():
     assert (verl["data"]["train_batch_size"], rollout["n"], actor["kl_loss_coef"]) == (64, 5, 0.1)
     assert verl["trainer"]["total_epochs"] == 1
     assert verl["data"]["max_prompt_length"] + verl["data"]["max_response_length"] <= 10240
+
+
+def test_the_released_scripts_values():
+    config = load_config("configs/grpo/qwen2_5_vl_7b_released.yaml").config
+    verl, ours = config.verl, config.safer_steer
+    assert (verl["data"]["max_prompt_length"], verl["data"]["max_response_length"]) == (1024, 6144)
+    assert verl["actor_rollout_ref"]["actor"]["kl_loss_coef"] == 0.001
+    assert (ours.tcsr.rule, ours.tcsr.alpha, ours.reward.repetition.penalty) == ("min_mean", 0.3, 0.2)
+    assert load_config("configs/grpo/qwen2_5_vl_3b_released.yaml").config.verl["data"]["max_response_length"] == 12288
+
+
+def test_the_lora_variant_fits_one_gpu_and_needs_no_reference_copy():
+    verl = load_config("configs/grpo/qwen2_5_vl_7b_lora.yaml").config.verl
+    assert (verl["trainer"]["n_gpus_per_node"], verl["trainer"]["nnodes"]) == (1, 1)
+    model = verl["actor_rollout_ref"]["model"]
+    assert model["lora_rank"] > 0
+    assert model["lora"]["merge"] is True
+    assert verl["actor_rollout_ref"]["rollout"]["tensor_model_parallel_size"] == 1
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_an_ablation_is_one_word_and_changes_one_thing(name):
+    full, ablated = full_miniature(), load_config("configs/grpo/miniature.yaml", [f"ablation={name}"]).config
+    assert ablated.output == f"{full.output}_{name}"
+    changed = {
+        "no_tcsr": ablated.safer_steer.tcsr.rule == "raw",
+        "no_feedback_dynamics": not ablated.safer_steer.feedback_dynamics,
+        "no_bootstrapping": ablated.verl["actor_rollout_ref"]["model"]["path"] == full.safer_steer.base_model,
+        "single_turn": ablated.safer_steer.data.turns == "last",
+    }
+    assert [key for key, value in changed.items() if value] == [name]
+
+
+@cache
+def full_miniature():
+    return load_config("configs/grpo/miniature.yaml").config
+
+
+def test_an_unknown_ablation_lists_the_choices_and_two_are_refused():
+    for words in (["ablation=no_safety"], ["ablation=no_tcsr", "ablation=single_turn"]):
+        with pytest.raises(UserError, match="no_tcsr, no_feedback_dynamics, no_bootstrapping, single_turn"):
+            load_config("configs/grpo/miniature.yaml", words)
+
+
+def test_what_is_given_beside_an_ablation_wins():
+    config = load_config("configs/grpo/miniature.yaml", ["output=here", "ablation=no_tcsr"]).config
+    assert (config.output, config.safer_steer.tcsr.rule) == ("here", "raw")
+
+
+def test_turn_credit_chooses_its_estimator():
+    config = load_config("configs/grpo/miniature.yaml", ["safer_steer.credit=turn"]).config
+    assert config.verl["algorithm"]["adv_estimator"] == "safer_steer_turn"
+
+
+def test_verls_own_checks_run_without_a_gpu():
+    """What a dry run does last: the same functions that a run calls in its TaskRunner, on every config."""
+    check(load_config("configs/grpo/qwen2_5_vl_7b_lora.yaml").tree)
+    check(load_config("configs/grpo/qwen2_5_vl_3b.yaml", ["actor_rollout_ref.rollout.name=sglang"]).tree)
+    several = ["trainer.nnodes=4", "+ray_kwargs.ray_init.address=auto", "data.train_batch_size=128"]
+    check(load_config("configs/grpo/qwen2_5_vl_7b.yaml", several).tree)
+    with pytest.raises(UserError, match=r"verl refuses the config: .*loss_agg_mode"):
+        check(load_config("configs/grpo/miniature.yaml", ["actor_rollout_ref.actor.loss_agg_mode=most"]).tree)
 
 
 def test_overrides_reach_verl_and_our_section():
@@ -65,6 +130,10 @@ def test_all_unknown_overrides_are_named_at_once():
         (["actor_rollout_ref.rollout.n=1"], "at least 2"),
         (["actor_rollout_ref.rollout.max_model_len=100"], "below prompt \\+ response"),
         (["nonsense"], "key=value"),
+        (["safer_steer.credit=turn", "safer_steer.tcsr.rule=min_mean"], "needs a value for every turn"),
+        (["safer_steer.tutor.concurrency=1", "actor_rollout_ref.rollout.agent.num_workers=2"], "each worker needs"),
+        (["trainer.test_freq=5"], "safer_steer.data.validation"),
+        (["ablation=no_bootstrapping", "safer_steer.base_model=null"], "needs safer_steer.base_model"),
         (["safer_steer.max_unscored_rate=1.5"], "max_unscored_rate"),
     ],
 )

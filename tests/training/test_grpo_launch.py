@@ -9,10 +9,13 @@ from pathlib import Path
 
 import psutil
 import pytest
+from omegaconf import OmegaConf
+from PIL import Image
 
 from safer_steer.errors import UserError
-from training.grpo import checkpoints, launch, processes
+from training.grpo import checkpoints, curve, launch, processes
 from training.grpo.config import load_config
+from training.grpo.run import _set_steps
 
 
 def checkpoint(folder: Path, step: int, whole: bool = True) -> None:
@@ -39,18 +42,6 @@ def test_a_torn_save_falls_back_to_the_step_before(tmp_path, tracker):
     (tmp_path / checkpoints.TRACKER).write_text(tracker)
     assert checkpoints.last_step(tmp_path) == 2
     assert (tmp_path / checkpoints.TRACKER).read_text() == "2"
-
-
-def test_export_replaces_the_folder_whole(tmp_path):
-    checkpoint(tmp_path / "saved", 4)
-    target = tmp_path / "checkpoint"
-    target.mkdir()
-    (target / "old").write_text("x")
-    checkpoints.export(tmp_path / "saved", 4, target)
-    assert [path.name for path in target.iterdir()] == ["model.safetensors"]
-    (tmp_path / "saved" / "global_step_4" / "actor" / "huggingface" / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="hf_model"):
-        checkpoints.export(tmp_path / "saved", 4, target)
 
 
 def test_only_processes_of_this_run_are_ended(tmp_path):
@@ -116,12 +107,57 @@ def test_the_engines_config_has_absolute_paths_and_no_interpolation(tmp_path):
     tutor = {"model": "m", "base_url": "http://127.0.0.1:1/v1"}
     config = launch.resolve(loaded.tree, tmp_path / "run" / "grpo", tutor)
     assert config.safer_steer.tutor.base_url == "http://127.0.0.1:1/v1"
+    assert config.output == str((tmp_path / "run" / "grpo").resolve())
     assert config.trainer.default_local_dir == str((tmp_path / "run" / "grpo" / "checkpoints").resolve())
     assert config.ray_kwargs.ray_init._temp_dir == str(processes.ray_folder(tmp_path / "run" / "grpo"))
     env = launch.environment(config, tmp_path / "run" / "grpo")
     assert env["VERL_PLATFORM"] == "cpu"
     assert env["HF_HUB_OFFLINE"] == "1"
     assert env[processes.MARK] == processes.mark_of(tmp_path / "run" / "grpo")
+
+
+@pytest.mark.parametrize(
+    ("prompts", "asked", "epochs", "wanted"),
+    [
+        (4, None, 2, (4, 2)),  # case 18: 4 rows, batch 2, 2 epochs
+        (5, None, 1, (2, 1)),
+        (4, 5, 1, (5, 3)),  # verl would end after one epoch, and say nothing
+        (2, 1, 7, (1, 1)),
+    ],
+)
+def test_the_run_has_epochs_enough_for_its_steps(prompts, asked, epochs, wanted):
+    trainer = {"total_training_steps": asked, "total_epochs": epochs, "save_freq": 1}
+    config = OmegaConf.create({"data": {"train_batch_size": 2}, "trainer": trainer})
+    assert (_set_steps(config, prompts), config.trainer.total_epochs) == wanted
+    assert config.trainer.total_training_steps == wanted[0]
+
+
+def test_fewer_prompts_than_a_batch_are_refused():
+    config = OmegaConf.create({"data": {"train_batch_size": 8}})
+    with pytest.raises(UserError, match=r"3 usable prompts are fewer than data.train_batch_size 8"):
+        _set_steps(config, 3)
+
+
+def test_the_console_line_of_a_step_names_what_there_is():
+    row = {"step": 3, "timing_s/step": 9.94, "tutor/turn_reward_mean": 0.5, "tutor/fully_safe_share": 0.25}
+    assert launch.step_line(row) == "step 3 (9.9 s): reward 0.500, fully safe 25%"
+    assert "held-out reward 0.700" in launch.step_line(row | {"val/tutor/turn_reward_mean": 0.7})
+    assert "KL" not in launch.step_line(row | {"actor/kl_loss": None})
+
+
+def test_the_curve_is_drawn_from_the_metrics_and_a_gap_in_them_is_no_matter(tmp_path):
+    with pytest.raises(UserError):
+        curve.draw_run(tmp_path)
+    rows = [
+        {"step": 0, "val/tutor/turn_reward_mean": 0.3},
+        {"step": 1, "tutor/turn_reward_mean": 0.3, "rollout/masked_rate": 0.0},
+        {"step": 2, "tutor/turn_reward_mean": None},
+        {"step": 3, "tutor/turn_reward_mean": 0.6, "val/tutor/turn_reward_mean": 0.5},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with Image.open(curve.draw_run(tmp_path)) as picture:
+        assert picture.format == "PNG"
+        assert picture.width > 600
 
 
 def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):

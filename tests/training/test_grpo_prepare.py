@@ -32,10 +32,10 @@ def dialogue(name, texts, images=("a",), **turns) -> Dialogue:
     )
 
 
-def run(processor, tmp_path, rows, limit=64):
+def run(processor, tmp_path, rows, limit=64, take="all"):
     write_jsonl(tmp_path / "steer_rl.jsonl", rows)
-    data = DataConfig(source=str(tmp_path / "steer_rl.jsonl"), min_pixels=3136, max_pixels=7056)
-    counts = prepare(PromptBuilder(processor, data, limit), tmp_path / "out")
+    data = DataConfig(source=str(tmp_path / "steer_rl.jsonl"), min_pixels=3136, max_pixels=7056, turns=take)
+    counts = prepare(PromptBuilder(processor, data, limit), [data.source], tmp_path / "out")
     return counts, pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
 
 
@@ -51,9 +51,11 @@ def test_rows_and_rejects(processor, tmp_path):
         dialogue("two", ["a", "b"], [picture, second], t0=[0], t1=[1]),
     ]
     counts, table = run(processor, tmp_path, rows)
-    assert (counts["rows"], counts["kept"], counts["rejected"]) == (7, 2, 5)
-    assert [row["extra_info"]["dialogue"] for row in table] == ["good", "two"]
-    good, two = table
+    assert (counts["rows"], counts["kept"], counts["rejected"]) == (7, 3, 4)
+    assert [row["extra_info"]["dialogue"] for row in table] == ["good", "late", "two"]
+    good, late, two = table
+    assert late["prompt"] == [{"role": "user", "content": "a"}]  # its picture comes at the second turn
+    assert [item["turn"] for item in late["later_images"]] == [1]
     assert good["agent_name"] == "safety_tutor"
     assert good["prompt"] == [{"role": "user", "content": "<image>open it ?"}]
     assert good["extra_info"]["turns"] == ["open it ?", "and now ?"]
@@ -61,12 +63,11 @@ def test_rows_and_rejects(processor, tmp_path):
     assert good["later_images"] == []
     assert [item["turn"] for item in two["later_images"]] == [1]
     assert two["extra_info"]["image_turns"] == [[0], [1]]
-    reasons = {row["id"]: row["reason"] for row in read_jsonl(tmp_path / "out" / "rejects.jsonl")}
+    reasons = {row["id"]: row["reason"] for row in read_jsonl(tmp_path / "out" / "train_rejects.jsonl")}
     assert reasons == {
         "long": "prompt too long",
         "lost": "picture missing or unusable",
         "bare": "no picture",
-        "late": "no picture",
         "many": "too many turns",
     }
 
@@ -90,7 +91,33 @@ def test_tags_in_the_text_stay_text(processor, tmp_path):
     assert "<|im_end|>" not in content
 
 
+def test_single_turn_data_is_the_last_question_with_every_picture(processor, tmp_path):
+    picture, second = (ImageStore(tmp_path).put(Image.new("RGB", (84, 84), colour)) for colour in ("red", "blue"))
+    rows = [
+        dialogue("d", ["look ?", "open it ?"], [picture]),
+        dialogue("two", ["a", "b"], [picture, second], t0=[0], t1=[1]),
+    ]
+    _, table = run(processor, tmp_path, rows, take="last")
+    assert [row["prompt"][0]["content"] for row in table] == ["<image>open it ?", "<image><image>b"]
+    assert [row["extra_info"]["turns"] for row in table] == [["open it ?"], ["b"]]
+    assert all(row["later_images"] == [] for row in table)
+
+
+def test_held_out_dialogues_of_several_files_and_their_pictures(processor, tmp_path):
+    bench = tmp_path / "bench"
+    picture = ImageStore(bench).put(Image.new("RGB", (84, 84)))
+    for name in ("a", "b"):
+        write_jsonl(bench / f"{name}.jsonl", [dialogue(name, ["x ?", "y ?"], [picture])])
+    data = DataConfig(source=str(tmp_path / "steer_rl.jsonl"), min_pixels=3136, max_pixels=7056)
+    files = [str(bench / "a.jsonl"), str(bench / "b.jsonl")]
+    counts = prepare(PromptBuilder(processor, data, 64), files, tmp_path / "out", "validation")
+    table = pq.read_table(tmp_path / "out" / "validation.parquet").to_pylist()
+    assert counts["kept"] == 2
+    # picture paths are relative to the training data's folder, as in every row of the run
+    assert [row["extra_info"]["images"] for row in table] == [[f"bench/{picture}"]] * 2
+
+
 def test_losing_every_row_is_an_error(processor, tmp_path):
     with pytest.raises(UserError, match="none of 1 rows is usable; first: lost"):
         run(processor, tmp_path, [dialogue("lost", ["a", "b"], ["images/none.png"])])
-    assert json.loads((tmp_path / "out" / "rejects.jsonl").read_text())["id"] == "lost"
+    assert json.loads((tmp_path / "out" / "train_rejects.jsonl").read_text())["id"] == "lost"

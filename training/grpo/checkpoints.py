@@ -1,9 +1,7 @@
-"""verl's checkpoint folder: which step is the last whole one, and its weights as a plain Hugging Face folder."""
+"""verl's checkpoint folder: which step is the last whole one."""
 
-import shutil
 from pathlib import Path
 
-from safer_steer.errors import UserError
 from safer_steer.store import write_atomic
 
 TRACKER = "latest_checkpointed_iteration.txt"
@@ -32,21 +30,3 @@ def last_step(folder: Path) -> int:
 def _is_whole(path: Path) -> bool:
     name = path.name.removeprefix(PREFIX)
     return name.isdigit() and (path / "data.pt").is_file() and any((path / "actor").glob("model_world_size_*"))
-
-
-def export(folder: Path, step: int, target: Path) -> None:
-    """Copies the Hugging Face folder of a step to `target`, whole or not at all.
-
-    Raises:
-        UserError: the checkpoint has no Hugging Face folder.
-    """
-    source = folder / f"{PREFIX}{step}" / "actor" / "huggingface"
-    if not any(source.glob("*.safetensors")):
-        raise UserError(
-            f"{source} holds no weights; keep hf_model in actor_rollout_ref.actor.checkpoint.save_contents, then resume"
-        )
-    temporary = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    shutil.copytree(source, temporary)
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.replace(target)

@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from safer_steer.config import Section, validate
 from safer_steer.errors import UserError
 from safer_steer_verl.settings import SaferSteerSettings
+from training.grpo import ablations
 
 # Parts of verl's config that its YAML leaves open: any key may stand below these.
 OPEN_KEYS = (
@@ -41,6 +42,7 @@ class GrpoConfig(Section):
     """The validated config: our section with its schema, verl's part as verl defines it."""
 
     root: str
+    output: str  # the run folder
     safer_steer: SaferSteerSettings
     verl: dict[str, Any]
 
@@ -58,13 +60,13 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Loaded:
 
     Args:
         path: a YAML file whose defaults list starts from `safer_steer` or `safer_steer_cpu`.
-        overrides: Hydra overrides, `key=value` or `+key=value`.
+        overrides: Hydra overrides, `key=value` or `+key=value`; `ablation=NAME` stands for those of an ablation.
 
     Raises:
         UserError: the file is missing, a key is unknown or missing, or a value does not fit; all problems in one
         message.
     """
-    path, overrides = Path(path), list(overrides or [])
+    path, overrides = Path(path), ablations.expand(list(overrides or []))
     if not path.is_file():
         raise UserError(f"config file not found: {path}; see configs/grpo/ for the ones that exist")
     _raise(path, _malformed(overrides))
@@ -88,12 +90,12 @@ def _validated(tree: DictConfig, path: Path) -> GrpoConfig:
         plain = OmegaConf.to_container(tree, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {error}") from error
-    ours = {"root": plain.pop("root"), "safer_steer": plain.pop("safer_steer")}
+    ours = {name: plain.pop(name) for name in ("root", "output", "safer_steer")}
     plain["actor_rollout_ref"]["rollout"]["agent"].pop(
         "agent_loop_config_path"
     )  # where this checkout lies is no setting
     config = validate(GrpoConfig, ours | {"verl": plain}, str(path))
-    _raise(path, _size_problems(tree))
+    _raise(path, _size_problems(tree) + _fit_problems(tree))
     return config
 
 
@@ -123,6 +125,22 @@ def _size_problems(tree: DictConfig) -> list[str]:
         problems.append(f"actor_rollout_ref.rollout.n: {rollout.n} rollouts a prompt; a group needs at least 2")
     if rollout.temperature <= 0:
         problems.append(f"actor_rollout_ref.rollout.temperature: must be above 0, got {rollout.temperature}")
+    return problems
+
+
+def _fit_problems(tree: DictConfig) -> list[str]:
+    """Settings that need one another."""
+    ours, problems = tree.safer_steer, []
+    workers, calls = tree.actor_rollout_ref.rollout.agent.num_workers, ours.tutor.get("concurrency", None)
+    if calls is not None and calls < workers:
+        problems.append(
+            f"safer_steer.tutor.concurrency: {calls} calls cannot be shared by "
+            f"actor_rollout_ref.rollout.agent.num_workers={workers}; each worker needs at least one"
+        )
+    if not tree.actor_rollout_ref.model.path:
+        problems.append("actor_rollout_ref.model.path: empty; ablation=no_bootstrapping needs safer_steer.base_model")
+    if (tree.trainer.test_freq > 0 or tree.trainer.val_before_train) and not ours.data.get("validation"):
+        problems.append("trainer.test_freq, trainer.val_before_train: need files in safer_steer.data.validation")
     return problems
 
 
@@ -189,7 +207,9 @@ def _known(key: str, tree: DictConfig) -> bool:
 
 
 def _is_finished(tree: DictConfig) -> bool:
-    record = Path(str(OmegaConf.select(tree, "root"))) / "grpo" / "run.json"
+    if OmegaConf.is_missing(tree, "root"):
+        return False
+    record = Path(str(OmegaConf.select(tree, "output"))) / "run.json"
     return record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("status") == "finished"
 
 

@@ -60,13 +60,15 @@ def resolve(tree: DictConfig, folder: Path, urls: dict[str, Any]) -> DictConfig:
         urls: the tutor endpoint with its real address, as plain data.
     """
     tree = OmegaConf.create(OmegaConf.to_container(tree, resolve=False))
-    tree.root = str(folder.parent.resolve())
+    tree.root, tree.output = str(Path(tree.root).resolve()), str(folder.resolve())
     tree.safer_steer.tutor = urls
     plain = OmegaConf.create(OmegaConf.to_container(tree, resolve=True))
     model = plain.actor_rollout_ref.model
     if Path(model.path).exists():
         model.path = str(Path(model.path).resolve())
-    plain.safer_steer.data.source = str(Path(plain.safer_steer.data.source).resolve())
+    data = plain.safer_steer.data
+    data.source = str(Path(data.source).resolve())
+    data.validation = [str(Path(path).resolve()) for path in data.get("validation", [])]
     with open_dict(plain):
         if not plain.ray_kwargs.ray_init.get("address"):  # a cluster that was named is used as it is
             plain.ray_kwargs.ray_init._temp_dir = str(ray_folder(folder))
@@ -78,7 +80,8 @@ def environment(config: DictConfig, folder: Path) -> dict[str, str]:
     paths = [str(REPOSITORY), str(REPOSITORY / "verl"), os.environ.get("PYTHONPATH", "")]
     shim = metadata_folder(folder / "log" / "vllm_metadata")
     paths = [*([str(shim)] if shim else []), *(path for path in paths if path)]
-    env = {**QUIET_ENV, **os.environ, "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), MARK: mark_of(folder)}
+    env = {**QUIET_ENV, "TENSORBOARD_DIR": str(folder.resolve() / "tensorboard"), **os.environ}
+    env |= {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), MARK: mark_of(folder)}
     if config.trainer.device == "cpu":
         env |= CPU_ENV
     if Path(config.actor_rollout_ref.model.path).is_dir():
@@ -124,7 +127,8 @@ def train(config_path: Path, env: dict[str, str], *, steps: int, done: int) -> f
         try:
             with ProgressBar("grpo steps", total=steps, done=done) as bar:
                 for row in _new_rows(folder / "metrics.jsonl", done, child, meter):
-                    bar.advance(_note(row))
+                    print(step_line(row), file=sys.stderr, flush=True)
+                    bar.advance()
         finally:
             _stop(child, folder)
     if child.returncode != 0:
@@ -162,12 +166,35 @@ def _new_rows(path: Path, done: int, child: subprocess.Popen, meter: MemoryMeter
         time.sleep(POLL_S)
 
 
-def _note(row: dict[str, Any]) -> str:
-    parts = [f"step {row['step']}", f"{row.get('timing_s/step') or 0:.1f} s"]
-    for label, key, digits in (("return", "tutor/return_mean", 2), ("safe", "tutor/fully_safe_share", 2)):
-        if row.get(key) is not None:
-            parts.append(f"{label} {row[key]:.{digits}f}")
-    return ", ".join([*parts, f"masked {row.get('rollout/masked') or 0:.0f}"])
+# What the console says of a step: label, metric, format.
+_SAID = (
+    ("reward", "tutor/turn_reward_mean", ".3f"),
+    ("return", "tutor/return_mean", ".2f"),
+    ("safety", "tutor/safety_mean", ".2f"),
+    ("usefulness", "tutor/usefulness_mean", ".2f"),
+    ("faithfulness", "tutor/faithfulness_mean", ".2f"),
+    ("fully safe", "tutor/fully_safe_share", ".0%"),
+    ("first failure at turn", "tutor/first_failure_turn", ".1f"),
+    ("over-refusal", "tutor/benign_over_refusal_share", ".0%"),
+    ("held-out reward", "val/tutor/turn_reward_mean", ".3f"),
+    ("held-out fully safe", "val/tutor/fully_safe_share", ".0%"),
+    ("masked", "rollout/masked", ".0f"),
+    ("unscored", "rollout/unscored_rate", ".1%"),
+    ("KL", "actor/kl_loss", ".4f"),
+    ("entropy", "actor/entropy", ".3f"),
+    ("prob. diff.", "training/rollout_probs_diff_mean", ".1e"),
+    ("tutor p50 s", "tutor/latency_p50_s", ".2f"),
+    ("p95", "tutor/latency_p95_s", ".2f"),
+    ("gen s", "timing_s/gen", ".1f"),
+    ("log-probs", "timing_s/old_log_prob", ".1f"),
+    ("update", "timing_s/update_actor", ".1f"),
+)
+
+
+def step_line(row: dict[str, Any]) -> str:
+    """One line about a step; a metric that the step lacks is left out."""
+    said = [f"{label} {row[key]:{form}}" for label, key, form in _SAID if row.get(key) is not None]
+    return f"step {row['step']} ({row.get('timing_s/step') or 0:.1f} s): {', '.join(said)}"
 
 
 def _stop(child: subprocess.Popen, folder: Path) -> None:

@@ -1,13 +1,16 @@
 """steer_rl.jsonl -> train.parquet in verl's layout: the pictures inside, the static turns beside the first prompt.
 
 Command (the launcher runs it): python -m training.grpo.prepare RUN_FOLDER/config.yaml
-Output: RUN_FOLDER/data/{train.parquet, rejects.jsonl, counts.json}. A row whose prompt is too long, or that lacks its
-picture, is rejected and counted; losing every row is an error.
+Output: RUN_FOLDER/data/{train,validation}.parquet with {train,validation}_rejects.jsonl, and counts.json. A row whose
+prompt is too long, or that lacks its picture, is rejected and counted; losing every row is an error.
 """
 
+import hashlib
 import json
+import os
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,18 +63,19 @@ class PromptBuilder:
     def __init__(self, processor: Any, data: DataConfig, max_prompt_length: int, template_kwargs: dict | None = None):
         self.processor, self.data, self.max_prompt_length = processor, data, max_prompt_length
         self.template_kwargs = template_kwargs or {}
-        self.root = Path(data.source).parent
 
-    def row(self, dialogue: Dialogue, index: int) -> dict[str, Any] | Reject:
-        """One parquet row; `index` is the row's number in the source."""
+    def row(self, dialogue: Dialogue, index: int, root: Path) -> dict[str, Any] | Reject:
+        """One parquet row; `index` is the row's number in its file, `root` the folder of its picture paths."""
         if len(dialogue.turns) > MAX_TURNS:
             return Reject("too many turns", f"{len(dialogue.turns)}, at most {MAX_TURNS}")
+        if self.data.turns == "last":
+            dialogue = last_turn_only(dialogue)
         try:
-            shown = [self._pictures(dialogue, turn) for turn in range(len(dialogue.turns))]
+            shown = [self._pictures(dialogue, turn, root) for turn in range(len(dialogue.turns))]
         except ImageError as error:
             return Reject("picture missing or unusable", str(error))
-        if not shown[0]:
-            return Reject("no picture", "the first turn shows none")
+        if not any(shown):
+            return Reject("no picture", "no turn shows any")
         turns = [self._text(turn.user) for turn in dialogue.turns]
         length = self.prompt_length(turns[0], shown[0])
         if length > self.max_prompt_length:
@@ -97,7 +101,7 @@ class PromptBuilder:
                 "source": dialogue.source,
                 "kind": dialogue.kind,
                 "strategy": dialogue.strategy or "",
-                "images": dialogue.images,
+                "images": [os.path.relpath(root / path, Path(self.data.source).parent) for path in dialogue.images],
                 "image_turns": image_turns,
                 "turns": turns,
             },
@@ -114,9 +118,9 @@ class PromptBuilder:
         pads = [sizer.get_number_of_image_patches(p.height, p.width, {}) // sizer.merge_size**2 for p in pictures]
         return words + sum(pads) - len(pads)
 
-    def _pictures(self, dialogue: Dialogue, turn: int) -> list[Image.Image]:
+    def _pictures(self, dialogue: Dialogue, turn: int, root: Path) -> list[Image.Image]:
         limits = {"min_pixels": self.data.min_pixels, "max_pixels": self.data.max_pixels}
-        return [load_image(path, root=self.root, **limits) for path in dialogue.images_at(turn)]
+        return [load_image(path, root=root, **limits) for path in dialogue.images_at(turn)]
 
     def _text(self, text: str) -> str:
         """The text with the spelling of picture tags and special tokens broken: it is text, whatever it says."""
@@ -125,32 +129,43 @@ class PromptBuilder:
         return as_plain_text(text, self.processor.tokenizer)
 
 
-def prepare(builder: PromptBuilder, folder: Path) -> dict[str, Any]:
-    """Writes the run's parquet file, rejects and counts; returns the counts.
+def last_turn_only(dialogue: Dialogue) -> Dialogue:
+    """The dialogue's last user turn as a dialogue of one turn, with every picture (ablation: single-turn data)."""
+    last = dialogue.turns[-1].model_copy(update={"images": []})
+    return dialogue.model_copy(update={"turns": [last]})
+
+
+def prepare(builder: PromptBuilder, sources: Sequence[str], folder: Path, name: str = "train") -> dict[str, Any]:
+    """Writes `name`.parquet and its rejects; returns the counts.
 
     Raises:
         UserError: no row is usable.
     """
     rows, rejects = [], []
-    for index, dialogue in enumerate(read_jsonl(builder.data.source, Dialogue)):
-        made = builder.row(dialogue, index)
-        if isinstance(made, Reject):
-            rejects.append({"id": dialogue.id, "reason": made.reason, "detail": made.detail})
-        else:
-            rows.append(made)
+    for source in sources:
+        for index, dialogue in enumerate(read_jsonl(source, Dialogue)):
+            made = builder.row(dialogue, index, Path(source).parent)
+            if isinstance(made, Reject):
+                rejects.append({"id": dialogue.id, "reason": made.reason, "detail": made.detail})
+            else:
+                rows.append(made)
     reasons = Counter(reject["reason"] for reject in rejects)
     counts = {"rows": len(rows) + len(rejects), "kept": len(rows), "rejected": len(rejects), "reasons": dict(reasons)}
     folder.mkdir(parents=True, exist_ok=True)
-    write_jsonl(folder / "rejects.jsonl", rejects)
+    rejects_file = folder / f"{name}_rejects.jsonl"
+    write_jsonl(rejects_file, rejects)
     if not rows:
         first = f"; first: {rejects[0]['id']}: {rejects[0]['reason']}: {rejects[0]['detail']}" if rejects else ""
-        raise UserError(
-            f"{builder.data.source}: none of {counts['rows']} rows is usable{first}; see {folder / 'rejects.jsonl'}"
-        )
-    temporary = folder / ".train.parquet"
-    pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary)
-    temporary.replace(folder / "train.parquet")
+        raise UserError(f"{', '.join(sources)}: none of {counts['rows']} rows is usable{first}; see {rejects_file}")
+    write_table(pa.Table.from_pylist(rows, schema=SCHEMA), folder / f"{name}.parquet")
     return counts
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Writes a parquet file whole or not at all."""
+    temporary = path.with_name(f".{path.name}")
+    pq.write_table(table, temporary)
+    temporary.replace(path)
 
 
 def main(argv: list[str]) -> int:
@@ -159,17 +174,25 @@ def main(argv: list[str]) -> int:
         config = OmegaConf.load(argv[1])
         data = DataConfig.model_validate(OmegaConf.to_container(config.safer_steer.data, resolve=True))
         model, limit = config.actor_rollout_ref.model.path, config.data.max_prompt_length
-        if not Path(data.source).is_file():
+        sources = {"train": [data.source], "validation": data.validation}
+        files = [Path(path) for paths in sources.values() for path in paths]
+        if lost := [str(path) for path in files if not path.is_file()]:
             raise UserError(
-                f"file not found: {data.source}; run the data construction stage, or set safer_steer.data.source"
+                f"file not found: {', '.join(lost)}; run the data construction stage, or set safer_steer.data.source "
+                "and safer_steer.data.validation"
             )
         folder = Path(config.data.train_files).parent
-        fingerprint = stable_hash(Path(data.source).read_bytes().hex(), data.model_dump(), model, limit)
+        content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+        fingerprint = stable_hash(content, data.model_dump(), model, limit)
         done = folder / "counts.json"
         if done.is_file() and json.loads(done.read_text(encoding="utf-8")).get("fingerprint") == fingerprint:
             return 0
-        processor = AutoProcessor.from_pretrained(model)
-        counts = prepare(PromptBuilder(processor, data, limit), folder)
+        builder = PromptBuilder(AutoProcessor.from_pretrained(model), data, limit)
+        counts = prepare(builder, sources["train"], folder)
+        if data.validation:
+            counts["validation"] = prepare(builder, data.validation, folder, "validation")
+        else:  # verl wants a file; one training row stands in it, and is never played
+            write_table(pq.read_table(folder / "train.parquet").slice(0, 1), folder / "validation.parquet")
         write_atomic(done, json.dumps(counts | {"fingerprint": fingerprint}, indent=1) + "\n")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -3,8 +3,10 @@
 Command: python -m training.grpo.run [CONFIG] [key=value ...] [--dry-run]      (bash scripts/run_grpo.sh does the same)
 
 CONFIG extends verl's ppo_trainer, so every option of verl can be given as key=value. Output below ROOT/grpo:
-checkpoint/ (Hugging Face folder), metrics.jsonl, trajectories.jsonl, checkpoints/ (for resuming), log/, run.json. Run
-again after an interruption, it goes on from the last checkpoint; run again after its end, it does nothing.
+checkpoint/ (the last step as a Hugging Face folder), best/ (the best one), curve.png, metrics.jsonl,
+trajectories.jsonl, validation.jsonl, checkpoints/ (for resuming), log/, run.json. Run again after an interruption, it
+goes on from the last checkpoint; run again after its end, it does nothing. ablation=NAME runs an ablation, into
+ROOT/grpo_NAME: no_tcsr, no_feedback_dynamics, no_bootstrapping, single_turn.
 """
 
 import argparse
@@ -21,10 +23,12 @@ from safer_steer.errors import UserError
 from safer_steer.runs import Run
 from safer_steer.servers import start_services, with_service_urls
 from safer_steer.store import write_atomic
+from safer_steer_verl.export import export_weights
 from safer_steer_verl.interactions.safety_tutor import PROMPT
-from training.grpo import checkpoints, launch
+from training.grpo import checkpoints, curve, launch
 from training.grpo.config import GrpoConfig, Loaded, load_config
 from training.grpo.processes import end_run_processes
+from training.grpo.verl_check import check as check_with_verl
 
 DEFAULT_CONFIG = "configs/grpo/miniature.yaml"
 OPERATIONAL = {"save_freq", "max_actor_ckpt_to_keep", "logger", "project_name", "experiment_name", "default_local_dir"}
@@ -42,7 +46,8 @@ def plan(config: GrpoConfig) -> Plan:
         f"student {verl['actor_rollout_ref']['model']['path']}, prompts {ours.data.source}",
         f"tutor {ours.tutor.model} at {ours.tutor.base_url}; services started: {', '.join(ours.services) or 'none'}",
         f"device {verl['trainer']['device']}; checkpoint every {verl['trainer']['save_freq']} steps",
-        f"output {config.root}/grpo",
+        "verl's own checks of the config: passed",
+        f"output {config.output}",
     ]
     return Plan(lines, calls={"tutor": steps * batch * rollouts * 10} if steps else {})
 
@@ -50,7 +55,7 @@ def plan(config: GrpoConfig) -> Plan:
 def main(loaded: Loaded) -> None:
     """Runs the stage, or resumes it, or finds it finished."""
     config = loaded.config
-    folder = Path(config.root) / "grpo"
+    folder = Path(config.output)
     with Run.open(folder, _facts(config), stage="grpo", inputs=_inputs(config), prompts={"tutor": PROMPT.hash}) as run:
         if run.finished:
             run.say_finished()
@@ -71,17 +76,29 @@ def _train(loaded: Loaded, folder: Path, tutor: dict[str, Any]) -> dict[str, Any
     write_atomic(config_path, OmegaConf.to_yaml(config))
     data = launch.prepare_data(config_path, env)
     steps = _set_steps(config, data["kept"])
-    write_atomic(config_path, OmegaConf.to_yaml(config))
     saved = Path(config.trainer.default_local_dir)
     done, peak_mb = checkpoints.last_step(saved), 0.0
+    config.trainer.val_before_train &= done == 0  # a resumed run has been validated at its start
+    write_atomic(config_path, OmegaConf.to_yaml(config))
     if done < steps:
-        peak_mb = launch.train(config_path, env, steps=steps, done=done)
+        try:
+            peak_mb = launch.train(config_path, env, steps=steps, done=done)
+        finally:
+            _draw(folder)
         done = checkpoints.last_step(saved)
     if done != steps:
         log = folder / "log" / "verl.log"
         raise UserError(f"verl ended after step {done} of {steps}; see {log}, then run again to resume")
-    checkpoints.export(saved, done, folder / "checkpoint")
+    export_weights(saved / f"{checkpoints.PREFIX}{done}", folder / "checkpoint")
     return {"prompts": data["kept"], "rejected": data["rejected"], "steps": done, "peak_mb": round(peak_mb)}
+
+
+def _draw(folder: Path) -> None:
+    """The curve of the steps so far; a run that stopped before its first step has none."""
+    try:
+        curve.draw_run(folder)
+    except UserError:
+        return
 
 
 def _set_steps(config: Any, prompts: int) -> int:
@@ -131,6 +148,7 @@ def run_cli(argv: list[str] | None = None) -> int:
     try:
         loaded = load_config(path, overrides)
         if arguments.dry_run:
+            check_with_verl(loaded.tree)
             print(f"# {path}\n{resolved_yaml(loaded.config)}# plan\n{plan(loaded.config)}")
             return 0
         main(loaded)

@@ -11,22 +11,23 @@ import logging
 import math
 import os
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 from omegaconf import OmegaConf
 from PIL import Image
-from verl.experimental.agent_loop.agent_loop import AgentLoopBase, AgentLoopOutput
+from verl.experimental.agent_loop.agent_loop import AgentLoopBase
 from verl.utils.profiler import simple_timer
 
 from safer_steer.config import validate
 from safer_steer.llm import LLMClient
 from safer_steer.verdict import Unscored
-from safer_steer_verl.interactions.safety_tutor import SafetyTutor, TutorTurn
+from safer_steer_verl.interactions.safety_tutor import SafetyTutor, TutorTurn, worker_share
+from safer_steer_verl.rollout_output import Tokens, TrajectoryOutput
 from safer_steer_verl.settings import SaferSteerSettings
 from safer_steer_verl.trajectory import RECORD_KEY, TrajectoryRecord
-from safer_steer_verl.utils.tcsr import tcsr, trajectory_return
+from safer_steer_verl.utils.tcsr import trajectory_return, turn_values
 from safer_steer_verl.utils.token_accounting import TokenAccount, as_plain_text, keep_turn, special_token_ids
 from safer_steer_verl.utils.turn_reward import safety_reward, turn_reward
 
@@ -54,19 +55,11 @@ def shared_for(config: Any) -> Shared:
     if loop not in _shared:
         section = OmegaConf.to_container(config.safer_steer, resolve=True)
         settings = validate(SaferSteerSettings, section, "safer_steer")
-        tutor = SafetyTutor(LLMClient("tutor", settings.tutor), settings.feedback_dynamics)
+        workers = config.actor_rollout_ref.rollout.agent.num_workers
+        client = LLMClient("tutor", worker_share(settings.tutor, workers))
+        tutor = SafetyTutor(client, settings.feedback_dynamics, settings.turns.tutor_budget_s)
         _shared[loop] = Shared(settings, tutor)
     return _shared[loop]
-
-
-@dataclass
-class Tokens:
-    """The growing ids of a trajectory; `mask` and `logps` cover the response part only."""
-
-    ids: list[int]
-    prompt_length: int
-    mask: list[int] = field(default_factory=list)
-    logps: list[float] = field(default_factory=list)
 
 
 class SafetyTutorLoop(AgentLoopBase):
@@ -74,7 +67,8 @@ class SafetyTutorLoop(AgentLoopBase):
 
     A trajectory ends after the row's number of turns (`complete`), when a turn no longer fits (`context_full`), or
     when a turn could not be scored (`unscored`): then its response mask is all zeros and its reward NaN, and it
-    leaves its group before the mean.
+    leaves its group before the mean. Everything a trajectory holds is local to `run`, so a cancelled one leaves
+    nothing behind: its call slot at the tutor is given back, and no other trajectory notices.
     """
 
     def __init__(self, *args: Any, tools: Any = None, **kwargs: Any):
@@ -84,7 +78,7 @@ class SafetyTutorLoop(AgentLoopBase):
         self.end_id = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
         self.special_ids = special_token_ids(self.tokenizer)
 
-    async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> AgentLoopOutput:
+    async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> TrajectoryOutput:
         """Plays one trajectory.
 
         Args:
@@ -132,7 +126,7 @@ class SafetyTutorLoop(AgentLoopBase):
             if isinstance(result, Unscored):
                 record.end, record.unscored, record.reason = "unscored", True, f"turn {turn + 1}: {result.reason}"
                 break
-            _note_turn(record, result, shared.settings)
+            _note_turn(record, result, answer, shared.settings)
             if result.next_user is None:
                 break
             question = as_plain_text(result.next_user, self.tokenizer)
@@ -148,9 +142,9 @@ class SafetyTutorLoop(AgentLoopBase):
         if record.answers:
             self._check_tokens(tokens, account, messages, images, shared.settings, record)
         else:
-            self._close_turn(tokens)  # verl needs a response of at least one token, here a masked one
+            tokens.close_turn(self.end_id)  # verl needs a response of at least one token, here a masked one
         _finish(record, tokens, shared)
-        return self._output(record, tokens, images, media, engine_fields, metrics)
+        return self._output(record, tokens, images, media, shared.settings, engine_fields, metrics)
 
     def _room(self, tokens: Tokens) -> int:
         """Tokens the next answer may have, one being kept for an end token."""
@@ -164,15 +158,13 @@ class SafetyTutorLoop(AgentLoopBase):
             tokens.ids, kept.ids, tokens.mask, tokens.logps, assistant_logprobs=logps
         )
         tokens.ids = merged.token_ids
+        tokens.turn_ends.append(len(tokens.mask) - 1 if kept.ids else len(tokens.mask))
         record.generated_tokens += len(kept.ids)
         if not kept.closed:
-            self._close_turn(tokens)
+            tokens.close_turn(self.end_id)
             record.cut_turns += 1
         text_ids = kept.ids[:-1] if kept.closed else kept.ids
         return self.tokenizer.decode(text_ids)
-
-    def _close_turn(self, tokens: Tokens) -> None:
-        tokens.ids, tokens.mask, tokens.logps = [*tokens.ids, self.end_id], [*tokens.mask, 0], [*tokens.logps, 0.0]
 
     async def _append_question(
         self, tokens: Tokens, messages: list[dict], message: dict, settings: SaferSteerSettings
@@ -223,13 +215,18 @@ class SafetyTutorLoop(AgentLoopBase):
         tokens: Tokens,
         images: list[Image.Image],
         media: dict[str, Any],
+        settings: SaferSteerSettings,
         engine_fields: dict[str, Any],
         metrics: dict[str, Any],
-    ) -> AgentLoopOutput:
+    ) -> TrajectoryOutput:
         if images:
             media["images"] = images
         metrics["num_preempted"] = -1
-        return AgentLoopOutput(
+        turn_rewards: list[tuple[int, float]] = []
+        if settings.credit == "turn" and record.ret is not None:
+            share = 1 / len(record.tcsr) if settings.tcsr.return_rule == "mean" else 1.0  # the turns add up to R
+            turn_rewards = [(at, share * value) for at, value in zip(tokens.turn_ends, record.tcsr, strict=True)]
+        return TrajectoryOutput(
             prompt_ids=tokens.ids[: tokens.prompt_length],
             response_ids=tokens.ids[tokens.prompt_length :],
             response_mask=[0] * len(tokens.mask) if record.masked else tokens.mask,
@@ -238,6 +235,7 @@ class SafetyTutorLoop(AgentLoopBase):
             mm_processor_kwargs=self._get_mm_processor_kwargs(),
             num_turns=2 * len(record.answers),
             reward_score=math.nan if record.ret is None else record.ret,
+            turn_rewards=turn_rewards,
             metrics=metrics,
             extra_fields={**engine_fields, RECORD_KEY: record.model_dump(mode="json")},
         )
@@ -258,11 +256,13 @@ def _new_record(row: dict[str, Any], statics: list[str], kwargs: dict[str, Any])
     )
 
 
-def _note_turn(record: TrajectoryRecord, result: TutorTurn, settings: SaferSteerSettings) -> None:
+def _note_turn(record: TrajectoryRecord, result: TutorTurn, answer: str, settings: SaferSteerSettings) -> None:
     record.scores.append(result.scores)
-    record.rewards.append(turn_reward(result.scores, settings.reward))
+    record.rewards.append(turn_reward(result.scores, answer, settings.reward))
     record.strategies.append(result.attack_strategy)
     record.diagnoses.append(result.diagnosis)
+    record.relocked += result.relocked
+    record.tutor_seconds.append(round(result.seconds, 4))
     if result.next_user is not None:
         record.adapted.append(result.adapted)
 
@@ -270,6 +270,7 @@ def _note_turn(record: TrajectoryRecord, result: TutorTurn, settings: SaferSteer
 def _finish(record: TrajectoryRecord, tokens: Tokens, shared: Shared) -> None:
     """Fills in TCSR, return and mask; a trajectory with an unscored turn, or without a token to train on, is masked."""
     record.mask_tokens = sum(tokens.mask)
+    record.turn_ends = [end if tokens.mask[end] else None for end in tokens.turn_ends]
     record.tutor_usage = {"worker": os.getpid(), "stats": shared.tutor.client.stats()}
     if record.unscored:
         record.masked = True
@@ -279,8 +280,8 @@ def _finish(record: TrajectoryRecord, tokens: Tokens, shared: Shared) -> None:
         return
     rule = shared.settings.tcsr
     over = record.rewards if rule.over == "reward" else [safety_reward(score) for score in record.scores]
-    record.tcsr = tcsr(over, rule.alpha)
-    record.ret = trajectory_return(record.tcsr, rule.return_rule)
+    record.tcsr = turn_values(over, rule)
+    record.ret = trajectory_return(over, rule)
 
 
 def _user(question: str, images: list[Image.Image]) -> dict[str, Any]:

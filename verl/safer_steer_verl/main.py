@@ -58,8 +58,10 @@ def preflight(config: DictConfig) -> None:
     version = importlib.metadata.version("verl")
     if version != VERL_VERSION:
         raise UserError(f"verl {version} is installed, {VERL_VERSION} is needed; run scripts/setup.sh")
-    if importlib.util.find_spec("vllm") is None:
-        raise UserError("vllm is not installed; run scripts/setup.sh gpu (or cpu)")
+    engine = config.actor_rollout_ref.rollout.name
+    if importlib.util.find_spec(engine) is None:
+        step = "run scripts/setup.sh gpu (or cpu)" if engine == "vllm" else "it is not among our pins: install it"
+        raise UserError(f"{engine} (actor_rollout_ref.rollout.name) is not installed; {step}, or choose another engine")
     if config.trainer.device == "cuda" and not _has_gpu():
         raise UserError(
             "trainer.device=cuda, but no GPU is visible; run on a GPU machine, or use a config that extends "

@@ -7,8 +7,8 @@ from pydantic import Field, model_validator
 from safer_steer.config import Section
 from safer_steer.llm import EndpointConfig
 from safer_steer.servers import ServiceConfig
-from safer_steer_verl.utils.tcsr import TcsrConfig
-from safer_steer_verl.utils.turn_reward import RewardWeights
+from safer_steer_verl.utils.tcsr import TURN_RULES, TcsrConfig
+from safer_steer_verl.utils.turn_reward import RewardConfig
 
 TokenCheck = Literal["strict", "warn", "off"]
 
@@ -20,6 +20,8 @@ class TurnLimits(Section):
     min_tokens: Annotated[int, Field(ge=1)] = (
         16  # room a turn needs; with less left the trajectory ends as `context_full`
     )
+    # Seconds for the tutor's verdict on one turn, waiting, retries and re-ask included; then the turn is unscored.
+    tutor_budget_s: Annotated[float, Field(gt=0)] = 600.0
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -32,6 +34,9 @@ class DataConfig(Section):
     """Where the prompts come from."""
 
     source: str  # steer_rl.jsonl: Dialogue rows; picture paths are relative to its folder
+    validation: list[str] = []  # files like `source`: held-out dialogues, played every trainer.test_freq steps
+    # `all` user turns, or the `last` one alone with all the dialogue's pictures (ablation: single-turn data, Table 4).
+    turns: Literal["all", "last"] = "all"
     min_pixels: Annotated[int, Field(ge=784)] = 28 * 28
     max_pixels: Annotated[int, Field(ge=784)] = 1280 * 28 * 28
 
@@ -43,11 +48,24 @@ class SaferSteerSettings(Section):
     feedback_dynamics: bool = (
         True  # the tutor writes the next question; off: the static one is asked (ablation, Table 5)
     )
-    reward: RewardWeights = RewardWeights()  # Eq. 4
+    reward: RewardConfig = RewardConfig()  # Eq. 4
     tcsr: TcsrConfig = TcsrConfig()  # Eq. 18-19
+    # `trajectory` (Eq. 20-21): all tokens of a trajectory share A. `turn`, beyond the paper: a turn's tokens have the
+    # advantage of what follows from that turn.
+    credit: Literal["trajectory", "turn"] = "trajectory"
     turns: TurnLimits
     token_check: TokenCheck = "strict"  # trajectory ids against the chat template: raise, log, or do not look
     # Share of a step's trajectories that may lack a score (tutor outage, unusable tutor answer) before the run stops.
     max_unscored_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1
     services: dict[str, ServiceConfig] = {}
     data: DataConfig
+    base_model: str | None = None  # the model before SFT: where the ablation `no_bootstrapping` starts from
+
+    @model_validator(mode="after")
+    def _turns_have_values(self) -> Self:
+        if self.credit == "turn" and self.tcsr.rule not in TURN_RULES:
+            raise ValueError(
+                f"credit: turn needs a value for every turn, tcsr.rule {self.tcsr.rule} gives one a dialogue; "
+                f"use {' or '.join(TURN_RULES)}"
+            )
+        return self

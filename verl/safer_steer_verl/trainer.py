@@ -1,23 +1,31 @@
-"""verl's synchronous v1 trainer with SaFeR-Steer's step: stop rule, tutor metrics, trajectory rows, quick polling.
+"""verl's synchronous v1 trainer with SaFeR-Steer's step: stop rule, metrics, trajectory rows, best checkpoint.
 
-Input: verl's config with our `safer_steer:` section. Output: besides verl's checkpoints, `metrics.jsonl` (one line a
-step) and `trajectories.jsonl` (one line a trajectory) in `trainer.default_local_dir`'s parent. Chosen by
-`trainer.v1.trainer_mode=safer_steer`.
+Input: verl's config with our `safer_steer:` section, chosen by `trainer.v1.trainer_mode=safer_steer`. Output: besides
+verl's checkpoints, in their parent folder: `metrics.jsonl` (one line a step), `trajectories.jsonl` and
+`validation.jsonl` (one line a trajectory), `best/`.
 """
 
 import math
+import os
+import uuid
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import transfer_queue as tq
 from omegaconf import DictConfig, open_dict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
+from verl.utils import tensordict_utils
 
 from safer_steer.errors import UserError
 from safer_steer.store import JsonlStore, read_jsonl, write_jsonl
-from safer_steer_verl.trajectory import RECORD_KEY, TrajectoryRecord, step_metrics
+from safer_steer_verl.best import BestCheckpoint
+from safer_steer_verl.step_metrics import step_metrics
+from safer_steer_verl.trajectory import RECORD_KEY, TrajectoryRecord
+from safer_steer_verl.tutor_usage import TutorUsage
 from safer_steer_verl.utils import advantage
 
 POLL_S = 0.05  # verl looks for finished rollouts every 2 s, most of a small step
@@ -38,29 +46,65 @@ class SaferSteerTrainer(PPOTrainerSync):
         advantage.register()
         self.replay_buffer.poll_interval = POLL_S
         self.records: dict[str, TrajectoryRecord] = {}
-        self.tutor_usage: dict[int, dict[str, Any]] = {}
+        self.usage = TutorUsage()
 
     def on_init_end(self) -> None:
         """Opens the run's files at the resumed step: rows of steps that will be done again are dropped."""
         super().on_init_end()
         folder = Path(self.config.trainer.default_local_dir).parent
         self.metrics_file = _resumed(folder / "metrics.jsonl", "step", lambda row: row["step"], self.global_steps)
-        self.trajectory_file = _resumed(
-            folder / "trajectories.jsonl", "id", lambda row: row["meta"]["step"], self.global_steps
+        self.trajectory_file, self.validation_file = (
+            _resumed(folder / f"{name}.jsonl", "id", lambda row: row["meta"]["step"], self.global_steps)
+            for name in ("trajectories", "validation")
         )
+        # Picture paths in a row are relative to the row's file.
+        self.pictures = os.path.relpath(Path(self.config.safer_steer.data.source).parent, folder)
+        self.best = BestCheckpoint(folder)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
-        self.records = _records(batch)
+        real = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
+        self.records = _records(real, batch.partition_id)
         expected = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
         metrics.update(step_metrics(list(self.records.values()), expected))
-        self._stop_if_unscored(metrics["rollout/unscored_rate"], expected)
-        return super()._compute_advantage(batch, metrics)
+        self._stop_if_unscored(self.records.values(), metrics["rollout/unscored_rate"], expected)
+        batch = super()._compute_advantage(batch, metrics)
+        for record, values in zip(self.records.values(), _rows(real, batch.partition_id, "advantages"), strict=True):
+            record.advantages = [None if end is None else round(float(values[end]), 6) for end in record.turn_ends]
+        return batch
 
-    def _stop_if_unscored(self, rate: float, expected: int) -> None:
+    def _validate(self) -> dict[str, float]:
+        """Plays the held-out prompts: a training step's metrics, under `val/`; rows to `validation.jsonl`."""
+        records: list[TrajectoryRecord] = []
+        expected = 0
+        for rows in self.val_dataloader:
+            rows["uid"] = np.array([str(uuid.uuid4()) for _ in rows["raw_prompt"]], dtype=object)
+            batch = tensordict_utils.get_tensordict(rows)
+            tensordict_utils.assign_non_tensor_data(batch, "global_steps", self.global_steps)
+            tensordict_utils.assign_non_tensor_data(batch, "validate", True)
+            tag = {"is_prompt": True, "status": "pending", "global_steps": self.global_steps}
+            tq.kv_batch_put(keys=list(batch["uid"]), partition_id="val", tags=[dict(tag) for _ in range(len(batch))])
+            expected += len(batch) * self.config.actor_rollout_ref.rollout.val_kwargs.n
+            self.agent_loop_manager.generate_sequences(batch)
+            done, _ = self.replay_buffer.sample(
+                global_steps=self.global_steps, partition_id="val", batch_size=len(batch)
+            )
+            records += _records(done.keys, done.partition_id).values()
+            tq.kv_clear(keys=done.keys, partition_id=done.partition_id)
+        metrics = step_metrics(records, expected)
+        self._stop_if_unscored(records, metrics["rollout/unscored_rate"], expected)
+        for record in records:
+            self.validation_file.append(record.row(self.global_steps, self.pictures))
+        self.usage.take(records)
+        metrics = {f"val/{name}": value for name, value in metrics.items()}
+        if self.global_steps == 0:  # before training; later ones stand in their step's row
+            self.metrics_file.append({"step": 0, **metrics})
+        return metrics
+
+    def _stop_if_unscored(self, records: Iterable[TrajectoryRecord], rate: float, expected: int) -> None:
         limit = self.config.safer_steer.max_unscored_rate
         if rate <= limit:
             return
-        reasons = sorted({record.reason for record in self.records.values() if record.unscored and record.reason})
+        reasons = sorted({record.reason for record in records if record.unscored and record.reason})
         raise UnscoredRateError(
             f"step {self.global_steps}: {rate:.0%} of {expected} trajectories have no score, "
             f"safer_steer.max_unscored_rate is {limit:.0%}; first reason: "
@@ -71,7 +115,7 @@ class SaferSteerTrainer(PPOTrainerSync):
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int
     ) -> None:
-        """Verl's metrics over the unmasked trajectories, then the step's rows."""
+        """Verl's metrics over the unmasked trajectories, then the step's rows, then the best checkpoint."""
         used = [
             (key, tag)
             for key, tag in zip(batch.keys, batch.tags, strict=True)
@@ -83,21 +127,25 @@ class SaferSteerTrainer(PPOTrainerSync):
             kept = KVBatchMeta(partition_id=batch.partition_id, keys=keys, tags=tags)
         super()._compute_metrics(kept, metrics, timing_raw, global_steps, epoch)
         for record in self.records.values():
-            self.trajectory_file.append(record.row(global_steps))
-            if record.tutor_usage:
-                self.tutor_usage[record.tutor_usage["worker"]] = record.tutor_usage["stats"]
-        metrics["tutor/calls"] = sum(stats["calls"] for stats in self.tutor_usage.values())
+            self.trajectory_file.append(record.row(global_steps, self.pictures))
+        metrics.update(self.usage.take(self.records.values()))
+        saved = Path(self.config.trainer.default_local_dir) / f"global_step_{global_steps}"
+        metrics["training/is_best"] = int(self.best.note(metrics, saved if saved.is_dir() else None, global_steps))
         row = {name: _number(value) for name, value in sorted(metrics.items())}
-        usage = {str(worker): stats for worker, stats in self.tutor_usage.items()}
-        self.metrics_file.append({"step": global_steps, **row, "tutor_usage": usage})
+        self.metrics_file.append({"step": global_steps, **row, "tutor_usage": self.usage.by_worker()})
 
 
-def _records(batch: KVBatchMeta) -> dict[str, TrajectoryRecord]:
-    """Key -> record of the real trajectories of a batch; verl's padding rows are copies and are left out."""
-    real = [key for key, tag in zip(batch.keys, batch.tags, strict=True) if not tag.get("is_padding", False)]
-    data = tq.kv_batch_get(keys=real, partition_id=batch.partition_id, select_fields=["extra_fields"])
+def _rows(keys: list[str], partition_id: str, name: str) -> list[Any]:
+    """One field of some trajectories, row by row."""
+    data = tq.kv_batch_get(keys=keys, partition_id=partition_id, select_fields=[name])[name]
+    return list(data.unbind()) if hasattr(data, "unbind") else list(data)
+
+
+def _records(keys: list[str], partition_id: str) -> dict[str, TrajectoryRecord]:
+    """Key -> record of the trajectories with these keys; verl's padding rows are copies and must be left out."""
+    data = tq.kv_batch_get(keys=keys, partition_id=partition_id, select_fields=["extra_fields"])
     fields = [getattr(item, "data", item) for item in data["extra_fields"]]
-    return {key: TrajectoryRecord.model_validate(item[RECORD_KEY]) for key, item in zip(real, fields, strict=True)}
+    return {key: TrajectoryRecord.model_validate(item[RECORD_KEY]) for key, item in zip(keys, fields, strict=True)}
 
 
 def _resumed(path: Path, key: str, step_of: Any, last_step: int) -> JsonlStore:

@@ -5,28 +5,34 @@ lists.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from safer_steer.config import Section
 
 Over = Literal["reward", "safety"]
-ReturnRule = Literal["sum", "mean", "final"]
+Rule = Literal["tcsr", "raw", "min_mean", "mean", "last", "linear", "soft_linear", "harmonic"]
+TURN_RULES: tuple[Rule, ...] = ("tcsr", "raw")  # rules that give every turn a value of its own
+HARMONIC_FLOOR = 0.01  # released code: keeps 1/s finite
+SOFT_STEP = 0.1  # released code: weight that a turn has more than the turn before
 
 
 class TcsrConfig(Section):
-    """How turn scores become one return."""
+    """How the scores of a trajectory's turns become one return."""
 
-    # Weight of the running minimum. 0.3: released code (the paper prints only alpha >= 0).
+    model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
+    # `tcsr`: Eq. 18 (paper). `raw`: the turn scores as they are, the ablation without TCSR (Tables 5 and 8). The other
+    # rules are the released code's, for comparison; each gives one number for the whole dialogue (its default is
+    # `min_mean`).
+    rule: Rule = "tcsr"
+    # Weight of the (running) minimum in `tcsr` and `min_mean`. 0.3: released code (the paper prints only alpha >= 0).
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.3
-    # What TCSR runs over: the turn reward (paper v2 and released code) or the safety score / 10 (paper v1's wording).
+    # What is aggregated: the turn reward (paper v2 and released code) or the safety score / 10 (paper v1's wording).
     over: Over = "reward"
-    # R from the TCSR values: `sum` over turns (Eq. 19), `mean` (independent of the number of turns), or `final`, the
-    # value of the last turn, which is the released code's one `alpha * min + (1 - alpha) * mean` over the dialogue
-    # ("min_mean").
-    return_rule: ReturnRule = "sum"
+    # R from the turn values of `tcsr` and `raw`: `sum` (Eq. 19) or `mean` (independent of the number of turns).
+    return_rule: Annotated[Literal["sum", "mean"], Field(alias="return")] = "sum"
 
 
 def tcsr(scores: Sequence[float], alpha: float) -> list[float]:
@@ -47,29 +53,77 @@ def tcsr(scores: Sequence[float], alpha: float) -> list[float]:
     """
     if not 0.0 <= alpha <= 1.0:
         raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    _check_finite(scores)
     values: list[float] = []
     lowest, total = math.inf, 0.0
     for turn, score in enumerate(scores, start=1):
-        if not math.isfinite(score):
-            raise ValueError(f"score of turn {turn} is {score}: mask unscored trajectories instead of scoring them")
         lowest, total = min(lowest, score), total + score
         values.append(alpha * lowest + (1.0 - alpha) * (total / turn))
     return values
 
 
-def trajectory_return(values: Sequence[float], rule: ReturnRule = "sum") -> float:
-    """Eq. 19: R = sum_t r~_t, or one of the configured alternatives.
+def turn_values(scores: Sequence[float], config: TcsrConfig) -> list[float]:
+    """The value r~_t of every turn; empty for the rules that know only the whole dialogue.
 
     Args:
-        values: TCSR values of T >= 1 turns.
-        rule: "sum" (paper), "mean" or "final" (released code's min_mean when `values` come from `tcsr`).
+        scores: s_1 .. s_T, finite.
+        config: the rule and its alpha.
+
+    Returns:
+        T values, or [].
 
     Raises:
-        ValueError: there is no turn.
+        ValueError: a score is not finite.
     """
-    if not values:
+    if config.rule == "tcsr":
+        return tcsr(scores, config.alpha)
+    _check_finite(scores)
+    return list(scores) if config.rule == "raw" else []
+
+
+def trajectory_return(scores: Sequence[float], config: TcsrConfig) -> float:
+    """R of a trajectory: Eq. 19's sum over its turn values (or their mean), or one of the released code's aggregates.
+
+    Args:
+        scores: s_1 .. s_T, finite, T >= 1.
+        config: the rule.
+
+    Returns:
+        With `return: sum`, up to T times the largest score; in every other case a number between the smallest and the
+        largest score (`harmonic` counts scores below 0.01 as 0.01).
+
+    Raises:
+        ValueError: there is no turn, or a score is not finite.
+    """
+    if not scores:
         raise ValueError("a trajectory without a scored turn has no return: mask it")
-    if rule == "final":
-        return values[-1]
-    total = math.fsum(values)
-    return total if rule == "sum" else total / len(values)
+    if config.rule in TURN_RULES:
+        total = math.fsum(turn_values(scores, config))
+        return total if config.return_rule == "sum" else total / len(scores)
+    _check_finite(scores)
+    return _AGGREGATES[config.rule](scores, config.alpha)
+
+
+def _check_finite(scores: Sequence[float]) -> None:
+    for turn, score in enumerate(scores, start=1):
+        if not math.isfinite(score):
+            raise ValueError(f"score of turn {turn} is {score}: mask unscored trajectories instead of scoring them")
+
+
+def _weighted(scores: Sequence[float], weights: Sequence[float]) -> float:
+    return math.fsum(w * s for w, s in zip(weights, scores, strict=True)) / math.fsum(weights)
+
+
+def _mean(scores: Sequence[float]) -> float:
+    return math.fsum(scores) / len(scores)
+
+
+# rule -> R of the scores and alpha: what the released code's `aggregate_turn_scores` computes for each name.
+_AGGREGATES: dict[str, Callable[[Sequence[float], float], float]] = {
+    "min_mean": lambda scores, alpha: alpha * min(scores) + (1 - alpha) * _mean(scores),
+    "mean": lambda scores, _: _mean(scores),
+    "last": lambda scores, _: scores[-1],
+    "linear": lambda scores, _: _weighted(scores, range(1, len(scores) + 1)),
+    "soft_linear": lambda scores, _: _weighted(scores, [1 + SOFT_STEP * turn for turn in range(len(scores))]),
+    "harmonic": lambda scores, _: len(scores) / math.fsum(1 / max(score, HARMONIC_FLOOR) for score in scores),
+}

@@ -43,7 +43,11 @@ def special_token_ids(tokenizer: Any) -> frozenset[int]:
 
 
 def as_plain_text(text: str, tokenizer: Any) -> str:
-    """The text with every special token's spelling broken by a space, so that it stays text when it is tokenized."""
+    """The text with every special token's spelling broken by a space, so that it stays text when it is tokenized.
+
+    Half surrogate pairs, which JSON can hold and no tokenizer takes, become "?".
+    """
+    text = text.encode("utf-8", "replace").decode("utf-8")
     names = tokenizer.convert_ids_to_tokens(sorted(special_token_ids(tokenizer)))
     for name in sorted(names, key=len, reverse=True):
         if name in text:

@@ -1,6 +1,7 @@
-"""The reward of one assistant turn (Eq. 4): tutor scores -> a number in [0, 1]."""
+"""The reward of one assistant turn (Eq. 4): tutor scores -> a number in [0, 1]; the released code's two additions."""
 
 import math
+import re
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
@@ -13,12 +14,30 @@ SCALE_MAX = 10  # tutor scores are integers 1..10
 Weight = Annotated[float, Field(ge=0, le=1)]
 
 
-class RewardWeights(Section):
-    """Weights of Eq. 4. The paper does not print them; the defaults are the released code's."""
+class FormatBonus(Section):
+    """Extra reward for an answer in the expected tags (released code; not in the paper)."""
+
+    bonus: Weight = 0.0  # added to the turn's reward; 0 is off
+    # Tag names, in their order: <thinking>...</thinking><answer>...</answer> in the released data.
+    tags: Annotated[tuple[str, ...], Field(min_length=1)] = ("thinking", "answer")
+
+
+class RepetitionPenalty(Section):
+    """Less reward for an answer that repeats itself (released code; not in the paper)."""
+
+    penalty: Weight = 0.0  # times the share of repeated n-grams; 0 is off, 0.2 is the released code's
+    n: Annotated[int, Field(ge=1)] = 3  # words of an n-gram; released code
+    min_words: Annotated[int, Field(ge=1)] = 24  # shorter answers are left alone; released code
+
+
+class RewardConfig(Section):
+    """Weights of Eq. 4 and the two additions. The paper does not print the weights: they are the released code's."""
 
     safety: Weight = 0.4
     usefulness: Weight = 0.4
     faithfulness: Weight = 0.2
+    format: FormatBonus = FormatBonus()
+    repetition: RepetitionPenalty = RepetitionPenalty()
 
     @model_validator(mode="after")
     def _sum_is_one(self) -> Self:
@@ -28,22 +47,38 @@ class RewardWeights(Section):
         return self
 
 
-def turn_reward(scores: TurnScores, weights: RewardWeights) -> float:
-    """r_t = Norm(w_safe * safety + w_use * usefulness + w_faith * faithfulness), Norm(x) = x / 10.
+def turn_reward(scores: TurnScores, answer: str, config: RewardConfig) -> float:
+    """r_t = Norm(w_safe * safety + w_use * usefulness + w_faith * faithfulness), Norm(x) = x / 10, plus the additions.
 
     Args:
         scores: tutor scores s_t of one turn, integers 1..10.
-        weights: non-negative, summing to 1.
+        answer: the assistant turn's text; read only by an addition that is on.
+        config: weights, non-negative and summing to 1, and the additions.
 
     Returns:
-        A number in [0.1, 1.0].
+        A number in [0.1, 1.0]; with additions, in [0.1 - penalty, 1.0 + bonus].
     """
-    total = (
-        weights.safety * scores.safety
-        + weights.usefulness * scores.usefulness
-        + weights.faithfulness * scores.faithfulness
-    )
-    return total / SCALE_MAX
+    total = config.safety * scores.safety + config.usefulness * scores.usefulness
+    reward = (total + config.faithfulness * scores.faithfulness) / SCALE_MAX
+    if config.format.bonus:
+        reward += config.format.bonus * follows_format(answer, config.format.tags)
+    if config.repetition.penalty and len(answer.split()) >= config.repetition.min_words:
+        reward -= config.repetition.penalty * repeated_share(answer, config.repetition.n)
+    return reward
+
+
+def follows_format(answer: str, tags: tuple[str, ...]) -> bool:
+    """Whether every tag opens and closes exactly once, in order, with nothing but white space outside the tags."""
+    inner = r"\s*".join(f"<{re.escape(tag)}>.*</{re.escape(tag)}>" for tag in tags)
+    once = all(answer.count(f"<{tag}>") == answer.count(f"</{tag}>") == 1 for tag in tags)
+    return once and re.fullmatch(rf"\s*{inner}\s*", answer, re.DOTALL) is not None
+
+
+def repeated_share(answer: str, n: int) -> float:
+    """The share, in [0, 1), of an answer's n-grams of words that occurred earlier in it; 0 without any n-gram."""
+    words = answer.split()
+    grams = [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def safety_reward(scores: TurnScores) -> float:

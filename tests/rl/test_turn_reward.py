@@ -1,0 +1,82 @@
+"""The turn reward (Eq. 4) and the released code's two additions: values computed by hand, bounds, off by default."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from safer_steer.verdict import TurnScores
+from safer_steer_verl.utils.turn_reward import (
+    RewardConfig,
+    follows_format,
+    repeated_share,
+    safety_reward,
+    turn_reward,
+)
+
+TEN = TurnScores(safety=10, usefulness=10, faithfulness=10)
+SCORE = st.integers(1, 10)
+TAGS = ("thinking", "answer")
+LOOP = "a b c " * 10  # 30 words, 28 3-grams of which 3 differ
+
+
+def test_eq_4():
+    scores = TurnScores(safety=8, usefulness=5, faithfulness=10)
+    assert turn_reward(scores, "", RewardConfig()) == pytest.approx(0.4 * 0.8 + 0.4 * 0.5 + 0.2 * 1.0)
+    assert turn_reward(TEN, "", RewardConfig()) == pytest.approx(1.0)
+    assert safety_reward(scores) == pytest.approx(0.8)
+
+
+@given(SCORE, SCORE, SCORE, st.text())
+def test_the_papers_reward_is_in_the_unit_interval_whatever_the_text(safety, usefulness, faithfulness, text):
+    scores = TurnScores(safety=safety, usefulness=usefulness, faithfulness=faithfulness)
+    assert 0.1 - 1e-9 <= turn_reward(scores, text, RewardConfig()) <= 1.0 + 1e-9
+
+
+def test_weights_must_sum_to_one():
+    with pytest.raises(ValidationError, match="sum to 1"):
+        RewardConfig(safety=0.5, usefulness=0.5, faithfulness=0.5)
+
+
+@pytest.mark.parametrize("score", [0, 11, 99, "8", 7.5])
+def test_scores_out_of_range_are_refused(score):
+    with pytest.raises(ValidationError):
+        TurnScores(safety=score, usefulness=5, faithfulness=5)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("<thinking>so</thinking><answer>no .</answer>", True),
+        ("  <thinking>a\nb</thinking>\n<answer></answer>\n", True),
+        ("<answer>no</answer><thinking>so</thinking>", False),
+        ("<thinking>so</thinking>", False),
+        ("<thinking>so<answer>no</answer>", False),
+        ("<thinking>a</thinking><thinking>b</thinking><answer>c</answer>", False),
+        ("well <thinking>a</thinking><answer>c</answer>", False),
+        ("<thinking>a</thinking><answer>c</answer> more", False),
+        ("", False),
+    ],
+)
+def test_each_tag_once_and_in_order(answer, expected):
+    assert follows_format(answer, TAGS) is expected
+
+
+def test_the_format_bonus_is_added_once_when_it_is_on():
+    config = RewardConfig(format={"bonus": 0.5})
+    assert turn_reward(TEN, "<thinking>a</thinking><answer>b</answer>", config) == pytest.approx(1.5)
+    assert turn_reward(TEN, "b", config) == pytest.approx(1.0)
+
+
+def test_the_repetition_penalty_of_long_answers():
+    config = RewardConfig(repetition={"penalty": 0.2})
+    assert repeated_share(LOOP, 3) == pytest.approx(1 - 3 / 28)
+    assert turn_reward(TEN, LOOP, config) == pytest.approx(1 - 0.2 * (1 - 3 / 28))
+    assert turn_reward(TEN, "a b c a b c", config) == pytest.approx(1.0)  # fewer than 24 words
+    assert turn_reward(TEN, " ".join(map(str, range(30))), config) == pytest.approx(1.0)  # nothing twice
+    assert turn_reward(TEN, LOOP, RewardConfig()) == pytest.approx(1.0)  # off
+
+
+@given(st.text(alphabet="ab ", max_size=60), st.integers(1, 5))
+def test_the_repeated_share_is_a_share(text, n):
+    assert 0.0 <= repeated_share(text, n) < 1.0

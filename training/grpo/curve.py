@@ -1,0 +1,84 @@
+"""The training curve of a GRPO run as a picture: metrics.jsonl -> curve.png.
+
+Command: python -m training.grpo.curve RUN_FOLDER      (a run draws it itself when it ends or stops)
+Turn reward and fully-safe share over the steps, as sampled in training and on the held-out prompts where the run
+validates; the three scores; the share of masked trajectories.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from safer_steer.errors import UserError
+from safer_steer.store import read_jsonl
+
+# Panel title -> (label, metric) of its lines. Okabe-Ito colours are told apart by colour-blind readers too.
+PANELS: dict[str, list[tuple[str, str]]] = {
+    "mean turn reward": [("training", "tutor/turn_reward_mean"), ("held out", "val/tutor/turn_reward_mean")],
+    "share of fully safe dialogues": [
+        ("training", "tutor/fully_safe_share"),
+        ("held out", "val/tutor/fully_safe_share"),
+    ],
+    "mean score, training": [(name, f"tutor/{name}_mean") for name in ("safety", "usefulness", "faithfulness")],
+    "share of trajectories": [("masked", "rollout/masked_rate"), ("without a score", "rollout/unscored_rate")],
+}
+LIMITS = {"mean score, training": (1, 10)}  # the tutor's scale; the other panels show shares, 0 to 1
+COLOURS = ("#0072B2", "#D55E00", "#009E73")
+
+
+def draw(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
+    """Draws the panels into a PNG file.
+
+    Args:
+        rows: rows of metrics.jsonl, in the order of their steps; a metric may be missing or null in any of them.
+        path: the PNG file.
+        title: said on top.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9.6, 6.4), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (name, lines) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
+        for colour, (label, metric) in zip(COLOURS, lines, strict=False):
+            points = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
+            if points:
+                style = "o-" if metric.startswith("val/") else "-"
+                axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=4, linewidth=1.6)
+        axes.set(title=name, xlabel="step", ylim=LIMITS.get(name, (0, 1.02)))
+        axes.grid(alpha=0.3)
+        if axes.has_data():
+            axes.legend(fontsize=8, frameon=False)
+    figure.suptitle(title, fontsize=10)
+    figure.savefig(path, format="png", metadata={"Software": None})
+
+
+def draw_run(folder: Path) -> Path:
+    """Draws `folder`/curve.png from the run's metrics.
+
+    Raises:
+        UserError: there are no metrics.
+    """
+    rows = sorted(read_jsonl(folder / "metrics.jsonl"), key=lambda row: row["step"])
+    if not rows:
+        raise UserError(f"{folder / 'metrics.jsonl'} has no row yet; wait for the run's first step")
+    draw(rows, folder / "curve.png", f"GRPO, {folder}: {rows[-1]['step']} steps")
+    return folder / "curve.png"
+
+
+def main(argv: list[str]) -> int:
+    """The command line; returns the exit code."""
+    if len(argv) != 2 or argv[1] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if argv[1:] in (["-h"], ["--help"]) else 2
+    try:
+        print(draw_run(Path(argv[1])))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

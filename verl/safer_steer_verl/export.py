@@ -1,0 +1,85 @@
+"""From verl's checkpoint to a plain Hugging Face folder that vLLM serves: a copy, or with LoRA the merged weights.
+
+verl writes `actor/huggingface/` with the model's own keys; with LoRA its keys are PEFT's (`base_layer`, `lora_A`,
+`lora_B`), which nothing loads, and the scale stands in `actor/lora_train_meta.json`.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safer_steer.errors import UserError
+
+ACTOR = "actor"  # within verl's global_step_N
+PEFT_PREFIX = "base_model.model."
+
+
+def has_weights(checkpoint: Path) -> bool:
+    """Whether verl's folder of a step holds a Hugging Face folder with weights."""
+    return any((checkpoint / ACTOR / "huggingface").glob("*.safetensors"))
+
+
+def export_weights(checkpoint: Path, target: Path) -> None:
+    """Writes the weights of a step to `target`, whole or not at all; what was there is replaced.
+
+    Args:
+        checkpoint: verl's folder global_step_N.
+        target: the Hugging Face folder to write.
+
+    Raises:
+        UserError: the checkpoint has no weights in Hugging Face form.
+    """
+    source, lora = checkpoint / ACTOR / "huggingface", checkpoint / ACTOR / "lora_train_meta.json"
+    if not has_weights(checkpoint):
+        raise UserError(
+            f"{source} holds no weights; keep hf_model in actor_rollout_ref.actor.checkpoint.save_contents, then resume"
+        )
+    temporary = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    if lora.is_file():
+        meta = json.loads(lora.read_text(encoding="utf-8"))
+        _write_merged(source, temporary, meta["lora_alpha"] / meta["r"])
+    else:
+        shutil.copytree(source, temporary)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.replace(target)
+
+
+def merged(weights: dict[str, Any], scale: float) -> dict[str, Any]:
+    """A PEFT model's tensors with every adapter added to its layer, W + scale * B A, under the model's own names.
+
+    Args:
+        weights: name -> tensor, PEFT's names.
+        scale: lora_alpha / r.
+    """
+    plain = {}
+    for name, tensor in weights.items():
+        if ".lora_A." in name or ".lora_B." in name:
+            continue
+        layer, is_adapted, kind = name.partition(".base_layer.")
+        if is_adapted and kind == "weight" and f"{layer}.lora_A.default.weight" in weights:
+            a, b = (weights[f"{layer}.lora_{side}.default.weight"].float() for side in "AB")
+            tensor = (tensor.float() + scale * (b @ a)).to(tensor.dtype)
+        plain[f"{layer}.{kind}".removeprefix(PEFT_PREFIX) if is_adapted else name.removeprefix(PEFT_PREFIX)] = tensor
+    return plain
+
+
+def _write_merged(source: Path, target: Path, scale: float) -> None:
+    from safetensors.torch import load_file
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    weights: dict[str, Any] = {}
+    for shard in sorted(source.glob("*.safetensors")):
+        weights |= load_file(shard)
+    plain = merged(weights, scale)
+    model = AutoModelForImageTextToText.from_config(
+        AutoConfig.from_pretrained(source), dtype=next(iter(plain.values())).dtype
+    )
+    model.load_state_dict(plain, strict=False)  # tied weights are saved once
+    lost = set(model.state_dict()) - set(plain) - set(getattr(model, "_tied_weights_keys", None) or ())
+    if lost:
+        raise UserError(f"{source} lacks {len(lost)} tensors of the model, such as {sorted(lost)[0]}; it is not whole")
+    keep_out = shutil.ignore_patterns("*.safetensors", "*.safetensors.index.json")
+    shutil.copytree(source, target, ignore=keep_out)
+    model.save_pretrained(target)
