@@ -52,6 +52,13 @@ def benchmark(name: str) -> Benchmark:
     return BENCHMARKS.get(key, Benchmark(name))
 
 
+def paper_order(name: str) -> tuple[int, str]:
+    """Sort key of benchmark names: the registered ones in the paper's order, then the others by name."""
+    known = list(dict.fromkeys(BENCHMARKS.values()))
+    found = benchmark(name)
+    return (known.index(found) if found in known else len(known)), name
+
+
 @dataclass(frozen=True)
 class BenchmarkDialogue:
     """A dialogue to play, where it comes from, and the folder its picture paths are relative to."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.benchmarks import benchmark
+from evaluation.benchmarks import benchmark, paper_order
 from evaluation.multi_turn.bootstrap import Interval, mean_interval, percentiles, ratio_interval, share_draws
 from evaluation.multi_turn.bootstrap import share_interval as interval_of_share
 from evaluation.multi_turn.records import DialogueRecord, collect
@@ -256,4 +256,5 @@ def _grouped(records: Iterable[DialogueRecord], key: str) -> dict[Any, list[Dial
     for record in records:
         if (value := getattr(record, key)) is not None:
             groups[value].append(record)
-    return dict(sorted(groups.items()))
+    order = paper_order if key == "benchmark" else None
+    return {name: groups[name] for name in sorted(groups, key=order)}

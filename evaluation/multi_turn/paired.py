@@ -9,8 +9,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from scipy.stats import binomtest
-
 from evaluation.multi_turn.aggregate import METRICS, PassRule
 from evaluation.multi_turn.bootstrap import Interval, mean_interval
 from evaluation.multi_turn.records import DialogueRecord
@@ -81,6 +79,8 @@ def _mean(record: DialogueRecord, index: int) -> float:
 
 
 def _rate(pairs: list[tuple[bool, bool]], rule: PassRule) -> PairedRate:
+    from scipy.stats import binomtest  # a second of imports that only the report needs
+
     only_a = sum(x and not y for x, y in pairs)
     only_b = sum(y and not x for x, y in pairs)
     differences = [100.0 * (y - x) for x, y in pairs]

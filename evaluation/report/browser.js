@@ -118,11 +118,12 @@ function status(entry) {
 
 function listEntry(row, position) {
   const [word, tone] = status(row.models[state.model]);
-  const facts = element("span", "facts", element("span", tone, word), ` · ${row.benchmark} · ${row.kind} · ${row.turns} turns`);
+  const facts = element("span", "facts", element("span", tone, word));
   if (state.beside >= 0) {
     const [other, otherTone] = status(row.models[state.beside]);
-    facts.append(" · beside: ", element("span", otherTone, other));
+    facts.append(" | ", element("span", otherTone, other));
   }
+  facts.append(` · ${row.benchmark} · ${row.kind} · ${row.turns} turns`);
   const node = element("div", "entry", element("span", "first", row.title || "(empty)"), facts);
   node.id = `entry-${position}`;
   node.setAttribute("role", "option");

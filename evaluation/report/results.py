@@ -6,7 +6,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from evaluation.benchmarks import benchmark
+from evaluation.benchmarks import benchmark, paper_order
 from evaluation.config import PassConfig
 from evaluation.multi_turn.aggregate import Aggregate, aggregate_records
 from evaluation.multi_turn.inference import ANSWERS, REJECTS, count_ends
@@ -98,7 +98,10 @@ def load_result(folder: Path, name: str, title: str, passing: PassConfig, judge:
         observations,
         aggregate_records(records.values(), passing.rule()),
         kaplan_meier(observations.values()),
-        {benchmark_name: kaplan_meier(group) for benchmark_name, group in sorted(groups.items())},
+        {
+            benchmark_name: kaplan_meier(group)
+            for benchmark_name, group in sorted(groups.items(), key=lambda item: paper_order(item[0]))
+        },
         count_ends(folder / ANSWERS),
         _not_played(folder),
         sorted(judges, key=lambda item: (item.model, item.prompt_hash, item.version or "")),
