@@ -8,6 +8,7 @@ own column.
 import glob
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from safer_steer.dialogue import Dialogue
@@ -46,6 +47,7 @@ BENCHMARKS: dict[str, Benchmark] = {
 }
 
 
+@cache
 def benchmark(name: str) -> Benchmark:
     """What is known of a benchmark by its file name; an unregistered one is multi-turn, under its own name."""
     key = "".join(char for char in name.lower() if char.isalnum()).removeprefix("steer")

@@ -23,7 +23,7 @@ from evaluation.report.browser_data import ModelFiles, by_id, write_browser_data
 from evaluation.report.curves import METRICS, curves_png, read_curves
 from evaluation.report.figure import survival_png
 from evaluation.report.formats import ResultTable, csv_text, latex, markdown
-from evaluation.report.pages import heat_rows, write_pages
+from evaluation.report.pages import heat_rows, write_browser_page, write_first_page
 from evaluation.report.paper_form import paper_form_tables
 from evaluation.report.results import ModelPair, ModelResult, load_result, pairs, summary, survival_panels
 from safer_steer.dialogue import Dialogue, stable_hash
@@ -106,7 +106,8 @@ class Report:
         content = {"note": report.note, "judge": judge, "models": results, "tables": ours, "paper": paper}
         turns, rows = heat_rows(results)
         content |= {"heat": {"turns": turns, "rows": rows}, "survival": self._survival(results)}
-        write_pages(self.folder, **content, training=self._training())
+        write_first_page(self.folder, **content, training=self._training())
+        write_browser_page(self.folder)
         models = [self._files(result) for result in results]
         write_browser_data(
             self.folder,

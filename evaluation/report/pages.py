@@ -19,24 +19,23 @@ ASSETS = ("style.css", "browser.js")
 POLICY = "default-src 'none'; {script}style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'"
 
 
-def write_pages(folder: Path, **content: Any) -> None:
-    """Renders both pages and copies style and script.
+def write_first_page(folder: Path, **content: Any) -> None:
+    """Renders `index.html` below `folder`; `content` are the variables of its template."""
+    _render(folder, "index.html", content | {"policy": POLICY.format(script="")})
 
-    Args:
-        folder: the report folder.
-        content: the variables of `index.html.jinja`.
-    """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    pages = {
-        "index.html": content | {"policy": POLICY.format(script="")},
-        "transcripts.html": {"policy": POLICY.format(script="script-src 'self'; ")},
-    }
-    for name, variables in pages.items():
-        template = environment.from_string((HERE / f"{name}.jinja").read_text(encoding="utf-8"))
-        write_atomic(folder / name, template.render(**variables))
+
+def write_browser_page(folder: Path) -> None:
+    """Writes `transcripts.html`, which is the same for every report, and copies style and script."""
+    _render(folder, "transcripts.html", {"policy": POLICY.format(script="script-src 'self'; ")})
     (folder / "assets").mkdir(parents=True, exist_ok=True)
     for name in ASSETS:
         shutil.copyfile(HERE / name, folder / "assets" / name)
+
+
+def _render(folder: Path, name: str, variables: dict[str, Any]) -> None:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string((HERE / f"{name}.jinja").read_text(encoding="utf-8"))
+    write_atomic(folder / name, template.render(**variables))
 
 
 def heat_rows(results: list[ModelResult]) -> tuple[int, list[dict[str, Any]]]:
