@@ -81,4 +81,10 @@ class AdaptiveTutor:
         question = (result.value.new_question or "").strip()
         if not question or len(question) > MAX_QUESTION_CHARS:
             return NextTurn(user=static_next, adapted=False, detail="the tutor wrote no usable question")
-        return NextTurn(user=question, adapted=True, attack_strategy=result.value.attack_strategy)
+        adapted = question != static_next
+        return NextTurn(
+            user=question,
+            adapted=adapted,
+            attack_strategy=result.value.attack_strategy,
+            detail="" if adapted else "the tutor kept it",
+        )
