@@ -57,8 +57,18 @@ def compare(runs: list[Path], output: Path | None, judge: str, console: Console)
         for folder, name in zip(folders, short_names(folders), strict=True)
     ]
     compared = pairs(results, passing)
-    ours = [tables.headline(results, passing), tables.pairs_table(compared), *tables.group_tables(results)]
-    ours += [tables.turn_table(results), tables.survival_table(results), tables.losses_table(results)]
+    ours = [
+        tables.headline(results, passing),
+        tables.pairs_table(compared),
+        tables.log_rank_table(compared),
+        *tables.group_tables(results),
+    ]
+    ours += [
+        tables.turn_table(results),
+        tables.survival_table(results),
+        tables.losses_table(results),
+        tables.origin_table(results),
+    ]
     judged = tables.judges_line({item for result in results for item in result.judges})
     console.print(tables.terminal_table(results, passing, "Comparison"))
     for pair in compared:

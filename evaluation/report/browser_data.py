@@ -8,6 +8,8 @@ and it becomes nothing but text in the page. Pictures are decoded and encoded ag
 """
 
 import json
+import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +61,10 @@ class Pictures:
         if path not in self._names:
             self._names[path] = self._write(path)
         return self._names[path]
+
+    def names(self) -> set[str]:
+        """The files in use."""
+        return {name for name in self._names.values() if name}
 
     def _write(self, path: Path) -> str | None:
         try:
@@ -137,9 +143,18 @@ def write_browser_data(
         chunk = {key: _dialogue(first[key], models, pictures) for key in keys[start : start + CHUNK]}
         write_atomic(folder / "data" / f"{number}.js", call_script("steerChunk", number, chunk))
         entries += [_index_entry(first[key], models, rule, failure_below, number) for key in chunk]
+    _remove_others(folder / "data", r"\d+\.js", {f"{number}.js" for number in range(math.ceil(len(keys) / CHUNK))})
+    _remove_others(folder / "pictures", r"[0-9a-f]{16}\.png", pictures.names())
     index = {"note": note, "models": [model.title for model in models], "total": total, "dialogues": entries}
     write_atomic(folder / "data" / "index.js", call_script("steerIndex", index))
     return len(keys)
+
+
+def _remove_others(folder: Path, ours: str, keep: set[str]) -> None:
+    """Removes files of an earlier report: those whose name is one of ours and that are not written any more."""
+    for path in folder.glob("*") if folder.is_dir() else ():
+        if re.fullmatch(ours, path.name) and path.name not in keep:
+            path.unlink()
 
 
 def _failed(model: ModelFiles, key: str, rule: PassRule) -> bool:

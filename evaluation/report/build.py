@@ -103,7 +103,7 @@ class Report:
         paper = paper_form_tables(results, report.paper_rows, self._splits())
         judge = tables.judges_line({judge for result in results for judge in result.judges})
         write_tables(self.folder, ours, paper, note=report.note, judge=judge)
-        content = {"note": report.note, "judge": judge, "models": results, "tables": ours, "paper": paper}
+        content = {"note": report.note, "judge": judge, "tables": ours, "paper": paper}
         turns, rows = heat_rows(results)
         content |= {"heat": {"turns": turns, "rows": rows}, "survival": self._survival(results)}
         write_first_page(self.folder, **content, training=self._training())
@@ -125,9 +125,10 @@ class Report:
     def _our_tables(self, results: list[ModelResult], compared: list[ModelPair]) -> list[ResultTable]:
         found = [tables.headline(results, self.config.passing), *tables.group_tables(results)]
         found += [tables.turn_table(results), tables.survival_table(results), tables.losses_table(results)]
-        found += [tables.pairs_table(compared)] if compared else []
+        found += [tables.pairs_table(compared), tables.log_rank_table(compared)] if compared else []
         agreed = self._agreement()
-        return found + ([tables.agreement_table(agreed)] if agreed else [])
+        found += [tables.agreement_table(agreed)] if agreed else []
+        return [*found, tables.origin_table(results)]
 
     def _agreement(self) -> dict[str, list[Any]]:
         """Title -> agreement of all judges on the model's answers; empty with one judge."""
@@ -172,7 +173,8 @@ def write_tables(
 ) -> None:
     """`tables.md` with everything, and each table as CSV and LaTeX below `tables/`."""
     parts = [f"**{note}**"] if note else []
-    parts += ["# Evaluation", *(markdown(table) for table in ours), judge]
+    first, *others = ours
+    parts += ["# Evaluation", markdown(first), judge, *(markdown(table) for table in others)]
     if paper:
         parts += ["# Beside the paper", "arXiv 2604.16358 as printed; † marks numbers that do not add up as printed."]
         parts += [markdown(table) for table in paper]

@@ -45,9 +45,9 @@ class ModelResult:
     judges: list[JudgeIdentity]
     origin: dict[str, Any]
 
-    def observations_of(self, name: str | None) -> list[Observation]:
-        """The observations of one benchmark, or of all for None."""
-        return [item for key, item in self.observations.items() if name in (None, self.records[key].benchmark)]
+    def observations_of(self, name: str) -> list[Observation]:
+        """The observations of one benchmark."""
+        return [item for key, item in self.observations.items() if self.records[key].benchmark == name]
 
     def to_dict(self) -> dict[str, Any]:
         """The model's entry in `summary.json`: the headline numbers on top, the details below them."""
@@ -65,14 +65,19 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class ModelPair:
-    """Two models on shared dialogues: paired tests, and the log-rank test of their survival."""
+    """Two models: paired tests on shared dialogues, and log-rank tests of their survival, of all multi-turn dialogues
+    and by benchmark; None where there is nothing to test.
+    """
 
     paired: PairedResult
     log_rank: LogRank | None
+    log_rank_by_benchmark: dict[str, LogRank | None]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
-        return self.paired.to_dict() | {"log_rank": asdict(self.log_rank) if self.log_rank else None}
+        by_benchmark = {name: test and asdict(test) for name, test in self.log_rank_by_benchmark.items()}
+        tests = {"log_rank": self.log_rank and asdict(self.log_rank), "log_rank_by_benchmark": by_benchmark}
+        return self.paired.to_dict() | tests
 
 
 def load_result(folder: Path, name: str, title: str, passing: PassConfig, judge: str = MAIN_JUDGE) -> ModelResult:
@@ -150,6 +155,11 @@ def pairs(results: list[ModelResult], passing: PassConfig) -> list[ModelPair]:
         ModelPair(
             paired(a.records, b.records, passing.rule(), names=(a.title, b.title)),
             log_rank(a.observations.values(), b.observations.values()),
+            {
+                name: log_rank(a.observations_of(name), b.observations_of(name))
+                for name in a.survival_by_benchmark
+                if name in b.survival_by_benchmark
+            },
         )
         for a, b in combinations(results, 2)
     ]

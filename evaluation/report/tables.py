@@ -230,6 +230,16 @@ def pairs_table(pairs: list[ModelPair]) -> ResultTable:
     return ResultTable("pairs", "Paired comparison of models", columns, rows, notes)
 
 
+def log_rank_table(pairs: list[ModelPair]) -> ResultTable:
+    """Log-rank tests of every two models by benchmark."""
+    rows: list[list[Cell]] = []
+    for pair in pairs:
+        for name, test in {"all": pair.log_rank, **pair.log_rank_by_benchmark}.items():
+            numbers = [f"{test.statistic:.2f}", p_text(test.p_value)] if test else [None, None]
+            rows.append([f"{pair.paired.b}, {pair.paired.a}", name, *numbers])
+    return ResultTable("log_rank", "Survival: log-rank tests", ["models", "benchmark", "chi-squared", "p"], rows)
+
+
 def p_text(p: float) -> str:
     """A p-value: three decimals, or below what that can show."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
@@ -246,6 +256,20 @@ def agreement_table(by_model: dict[str, list[Agreement]]) -> ResultTable:
                 rows.append([title, scale.scale, f"{pair.a}, {pair.b}", str(pair.n), _mean(pair.alpha), *shares])
     columns = ["model", "scale", "judges", "turns", "Krippendorff's alpha", "equal %", "at most 1 apart %"]
     return ResultTable("agreement", "Agreement of judges (ordinal alpha)", columns, rows)
+
+
+def origin_table(results: list[ModelResult]) -> ResultTable:
+    """What made the answers: model, sampling, command, commit, when."""
+    rows: list[list[Cell]] = []
+    for result in results:
+        origin = result.origin
+        sampling = ", ".join(
+            f"{name} {value}" for name, value in origin.get("sampling", {}).items() if value is not None
+        )
+        facts = [origin.get(name) for name in ("model", "weights", "command", "git_commit", "started_at")]
+        rows.append([result.title, facts[0], sampling or None, *facts[1:]])
+    columns = ["model", "answers of", "sampling", "weights", "command", "commit", "started"]
+    return ResultTable("origin", "Origin", columns, rows)
 
 
 def judges_line(judges: set[JudgeIdentity]) -> str:

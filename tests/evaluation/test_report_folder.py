@@ -99,7 +99,14 @@ def test_pages_hold_no_model_markup_and_forbid_everything_else(report_config, ho
 
 def test_only_failed_dialogues_are_kept_when_there_are_too_many(report_config):
     config = report_config.model_copy(update={"report": report_config.report.model_copy(update={"max_dialogues": 3})})
+    folder = Path(config.report.folder)
+    for name in ("data/7.js", "data/mine.js", "pictures/0123456789abcdef.png"):  # of an earlier report; a user's own
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("old")
     Report(config).build()
+    left = {str(path.relative_to(folder)) for path in folder.glob("data/*")}
+    assert left == {"data/0.js", "data/index.js", "data/mine.js"}
+    assert not (folder / "pictures/0123456789abcdef.png").exists()
     (index,) = script_data(Path(config.report.folder, "data/index.js"))
     assert (len(index["dialogues"]), index["total"]) == (3, 4)
 
