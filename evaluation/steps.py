@@ -69,7 +69,7 @@ def infer_model(config: EvaluationConfig, name: str) -> None:
         services, endpoint = _served(config, model, name, tasks)
         services |= _referenced(config, tutor) if tutor else {}
         with start_services(services, folder / "logs") as urls:
-            client = LLMClient(f"evaluated_{name}", with_service_urls(endpoint, urls))
+            client = LLMClient(role_of("evaluated", name), with_service_urls(endpoint, urls))
             writer = AdaptiveTutor(LLMClient("tutor", with_service_urls(tutor, urls)), prompt) if tutor else None
             player = Player(client, config.sampling.seed, config.sampling.system, folder, writer)
             counts = asyncio.run(_infer(player, tasks, config, f"infer {name}"))
@@ -105,7 +105,7 @@ def judge_models(config: EvaluationConfig) -> None:
     A judge's service, if any, is started once, and only when there is something to judge.
     """
     for judge, endpoint in config.all_judges().items():
-        role = judge_role(judge)
+        role = MAIN_JUDGE if judge == MAIN_JUDGE else role_of(MAIN_JUDGE, judge)
         endpoint = endpoint.from_environment(role)
         urls: dict[str, str] | None = None
         with ExitStack() as services:
@@ -123,9 +123,9 @@ def judge_models(config: EvaluationConfig) -> None:
                     run.finish(asyncio.run(_judge(judging, config, label)), client.stats())
 
 
-def judge_role(judge: str) -> str:
-    """The client's role, from which the names of environment variables come: JUDGE_API_KEY, JUDGE_<NAME>_API_KEY."""
-    return MAIN_JUDGE if judge == MAIN_JUDGE else f"{MAIN_JUDGE}_{re.sub('[^A-Za-z0-9]', '_', judge)}"
+def role_of(kind: str, name: str) -> str:
+    """The client's role, from which names of environment variables come: EVALUATED_<NAME>_API_KEY and the like."""
+    return f"{kind}_{re.sub('[^A-Za-z0-9]', '_', name)}"
 
 
 def _judge_run(config: EvaluationConfig, endpoint: EndpointConfig, name: str, judge: str, label: str) -> Run:
