@@ -161,7 +161,9 @@ def test_dry_run_counts_calls_and_touches_nothing(yaml, tmp_path):
     assert answer.returncode == 0
     assert "calls of model under test: at most 36" in answer.stdout
     assert "calls of judge: at most 36" in answer.stdout
-    adaptive = evaluate(yaml(1), "mode=adaptive", "tutor={model: t, base_url: x, prompt: none.jinja}", "--dry-run")
+    adaptive = evaluate(
+        yaml(1), "mode=adaptive", "tutor={model: t, base_url: http://127.0.0.1:1/v1, prompt: none.jinja}", "--dry-run"
+    )
     assert "calls of tutor: at most 24" in adaptive.stdout
     assert not (tmp_path / "run").exists()
 
