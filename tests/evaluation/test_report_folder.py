@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -121,8 +120,6 @@ def test_training_curves_leave_out_what_is_no_number(tmp_path):
     assert curves_png([curve, curve])[:4] == b"\x89PNG"
 
 
-def test_the_script_is_valid_javascript_without_html_sinks():
+def test_the_script_never_parses_html():
     source = Path("evaluation/report/browser.js").read_text(encoding="utf-8")
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|srcdoc", source)
-    names = subprocess.run(["git", "check-ignore", "evaluation/report/browser.js"], capture_output=True, check=False)
-    assert names.returncode == 1
