@@ -1,26 +1,64 @@
 """Benchmarks: JSONL files of dialogues whose user turns are fixed. File name = benchmark name.
 
-To add one: put a `Dialogue` JSONL file where the config's `benchmarks` patterns find it, and, if the paper has a column
-for it, a line in `PAPER_COLUMNS`.
+To add one: put a `Dialogue` JSONL file where the config's `benchmarks` patterns find it and, when it is a single-turn
+set or the paper has a column for it, a line in `BENCHMARKS`. A file of another name is a multi-turn benchmark of its
+own column.
 """
 
 import glob
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl
 
-# Benchmark (file name, lower case) -> column of Table 3.
-PAPER_COLUMNS = {
-    "beaver": "STEER-Beaver",
-    "mmsafe": "STEER-MMSafe",
-    "vls": "STEER-VLS",
-    "spa": "STEER-SPA",
-    "dys": "STEER-DyS",
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What is known of a benchmark.
+
+    Attributes:
+        column: its column in the tables.
+        table: the paper's table that has the column, None when there is none.
+        single_turn: one question a row, passed with score 3 (Table 2), instead of turn means (Table 3).
+    """
+
+    column: str
+    table: str | None = None
+    single_turn: bool = False
+
+
+# Benchmark (file name without "steer", case and punctuation) -> what is known of it, in the paper's order.
+BENCHMARKS: dict[str, Benchmark] = {
+    "beaver": Benchmark("STEER-Beaver", "table3"),
+    "mmsafe": Benchmark("STEER-MMSafe", "table3"),
+    "vls": Benchmark("STEER-VLS", "table3"),
+    "spa": Benchmark("STEER-SPA", "table3"),
+    "dys": Benchmark("STEER-DyS", "table3"),
+    "beavertailsv": Benchmark("Beavertails-V", "table2", single_turn=True),
+    "mmsafety": Benchmark("MM-Safety", "table2", single_turn=True),
+    "mmsafetybench": Benchmark("MM-Safety", "table2", single_turn=True),
+    "spavl": Benchmark("SPA-VL", "table2", single_turn=True),
+    "vlguard": Benchmark("VLGuard", "table2", single_turn=True),
+    "vlsbench": Benchmark("VLSBench", "table2", single_turn=True),
 }
+
+
+@cache
+def benchmark(name: str) -> Benchmark:
+    """What is known of a benchmark by its file name; an unregistered one is multi-turn, under its own name."""
+    key = "".join(char for char in name.lower() if char.isalnum()).removeprefix("steer")
+    return BENCHMARKS.get(key, Benchmark(name))
+
+
+def paper_order(name: str) -> tuple[int, str]:
+    """Sort key of benchmark names: the registered ones in the paper's order, then the others by name."""
+    known = list(dict.fromkeys(BENCHMARKS.values()))
+    found = benchmark(name)
+    return (known.index(found) if found in known else len(known)), name
 
 
 @dataclass(frozen=True)
@@ -35,11 +73,6 @@ class BenchmarkDialogue:
     def task_id(self) -> str:
         """The dialogue's id: stable over runs."""
         return self.dialogue.id
-
-
-def paper_column(benchmark: str) -> str | None:
-    """The column of Table 3 for a benchmark, None when the paper has none."""
-    return PAPER_COLUMNS.get(benchmark.lower().removeprefix("steer").lstrip("-_"))
 
 
 def benchmark_files(patterns: Iterable[str]) -> dict[str, Path]:
@@ -62,7 +95,8 @@ def read_benchmarks(patterns: list[str], limit: int | None = None) -> list[Bench
     """All dialogues of all benchmarks, in file order; at most `limit` of each.
 
     Raises:
-        UserError: no file matches, a row is not valid, two dialogues share an id, or there is no dialogue at all.
+        UserError: no file matches, a row is not valid, two dialogues share an id, a single-turn set has a longer
+            dialogue, or there is no dialogue at all.
     """
     files = benchmark_files(patterns)
     if not files:
@@ -78,6 +112,11 @@ def read_benchmarks(patterns: list[str], limit: int | None = None) -> list[Bench
                 other = dialogues[dialogue.id].benchmark
                 raise UserError(
                     f"dialogue {dialogue.id} is in benchmark {other} and again in {name}; ids must be unique"
+                )
+            if benchmark(name).single_turn and len(dialogue.turns) != 1:
+                raise UserError(
+                    f"{path}: dialogue {dialogue.id} has {len(dialogue.turns)} turns, but {name} is a single-turn "
+                    "benchmark; rename the file, or keep one turn a row"
                 )
             dialogues[dialogue.id] = BenchmarkDialogue(name, dialogue, path.parent)
     if not dialogues:

@@ -1,10 +1,11 @@
 """The config of an evaluation: which models, which benchmarks, how to sample, who judges, where results go."""
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from evaluation.multi_turn.aggregate import HELP_THRESHOLD, SAFE_THRESHOLD, PassRule
+from evaluation.multi_turn.judge import MAIN_JUDGE
 from evaluation.multi_turn.survival import FAILURE_BELOW, HORIZON
 from safer_steer.config import Section
 from safer_steer.llm import EndpointConfig
@@ -73,14 +74,23 @@ class PassConfig(Section):
         return PassRule(self.safe_threshold, self.help_threshold, self.bootstrap_resamples, self.bootstrap_seed)
 
 
+class TutorConfig(EndpointConfig):
+    """The tutor that writes user turns in adaptive mode; `prompt` is the template file that training uses."""
+
+    prompt: str
+
+
 class ReportConfig(Section):
     """Where the report goes and what it says beside the numbers."""
 
     folder: str
     note: str | None = None  # first line of tables and page
-    paper_rows: dict[Name, str] = {}  # model name -> row of Table 3 to print beside it
-    transcripts_per_model: Annotated[int, Field(ge=0)] = 300  # in the page; failed dialogues first
-    picture_side: Annotated[int, Field(ge=28)] = 320  # px, longest side of a picture in the page
+    judge: Name = MAIN_JUDGE  # whose verdicts the numbers are: "judge", or a name under judges
+    paper_rows: dict[Name, str] = {}  # model name -> the system of the paper to print beside it
+    splits: dict[str, str] = {}  # STEER-SFT, STEER-RL -> JSONL file, for Table 1
+    training: dict[str, str] = {}  # title -> run folder of a training stage, for the curves
+    max_dialogues: Annotated[int, Field(ge=0)] = 5000  # in the transcript browser; failed ones first
+    picture_side: Annotated[int, Field(ge=28)] = 320  # px, longest side of a picture in the browser
 
 
 class EvaluationConfig(Section):
@@ -90,16 +100,35 @@ class EvaluationConfig(Section):
     output: str
     benchmarks: Annotated[list[str], Field(min_length=1)]
     limit: Annotated[int, Field(ge=1)] | None = None
+    mode: Literal["static", "adaptive"] = "static"
+    tutor: TutorConfig | None = None
     models: Annotated[dict[Name, ModelConfig], Field(min_length=1)]
     sampling: SamplingConfig
     serving: ServingConfig
     judge: EndpointConfig
+    judges: dict[Name, EndpointConfig] = {}
     max_unscored_rate: Share = 0.05
     max_transport_rate: Share = 0.2
     concurrency: Annotated[int, Field(ge=1)] = 64
     services: dict[Name, ServiceConfig] = {}
     passing: PassConfig = PassConfig()
     report: ReportConfig
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.mode == "adaptive" and self.tutor is None:
+            raise ValueError("mode adaptive needs a tutor")
+        if clash := self.models.keys() & self.services.keys():
+            raise ValueError(f"models and services share the name(s) {', '.join(sorted(clash))}; rename one")
+        if MAIN_JUDGE in self.judges:
+            raise ValueError(f"{MAIN_JUDGE!r} is the name of the main judge; give the one under judges another name")
+        if self.report.judge not in self.all_judges():
+            raise ValueError(f"report.judge is {self.report.judge!r}; judges: {', '.join(self.all_judges())}")
+        return self
+
+    def all_judges(self) -> dict[str, EndpointConfig]:
+        """The main judge, then the further ones."""
+        return {MAIN_JUDGE: self.judge, **self.judges}
 
     def title(self, model: str) -> str:
         """A model's name in tables."""

@@ -2,7 +2,7 @@
 dialogues.
 
 Input: checkpoints or endpoints, benchmark files. Output: <output>/<model>/{answers,verdicts}.jsonl,
-<output>/summary.json, and the report folder with tables.md, survival.png and transcripts.html.
+<output>/summary.json, and the report folder (index.html, transcripts.html, tables.md, tables/, survival.png).
 
     python -m evaluation.run [CONFIG] [key=value ...] [--dry-run]
 """
@@ -25,15 +25,18 @@ def plan(config: EvaluationConfig) -> Plan:
     dialogues = read_benchmarks(config.benchmarks, config.limit) if files else []
     turns = sum(len(item.dialogue.turns) for item in dialogues)
     sources = [f"{name} ({model.checkpoint or model.endpoint.base_url})" for name, model in config.models.items()]
-    calls = turns * len(config.models)
+    calls, judges = turns * len(config.models), config.all_judges()
+    adapted = (turns - len(dialogues)) * len(config.models)
     lines = [
         f"benchmarks: {names}; {len(dialogues)} dialogues, {turns} turns",
         f"models, one after another: {', '.join(sources)}",
-        f"1 infer  -> {config.output}/<model>/answers.jsonl",
-        f"2 judge  -> {config.output}/<model>/verdicts.jsonl, by {config.judge.model}",
+        f"1 infer  -> {config.output}/<model>/answers.jsonl, {config.mode} user turns",
+        f"2 judge  -> {config.output}/<model>/verdicts.jsonl, by {', '.join(j.model for j in judges.values())}",
         f"3 report -> {config.report.folder}/{{{','.join(FILES)}}}, {config.output}/summary.json",
     ]
-    return Plan(lines, {"model under test": calls, "judge": calls}, usd_per_million={"judge": config.judge.price_in})
+    counts = {"model under test": calls} | ({"tutor": adapted} if config.mode == "adaptive" else {})
+    counts |= dict.fromkeys(judges, calls)
+    return Plan(lines, counts, usd_per_million={name: judge.price_in for name, judge in judges.items()})
 
 
 def main(config: EvaluationConfig) -> None:

@@ -5,20 +5,24 @@ A finished step starts no server; judging starts none for the models under test.
 
 import asyncio
 import hashlib
+import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks import BenchmarkDialogue, benchmark_files, most_pictures, read_benchmarks
 from evaluation.config import EvaluationConfig, ModelConfig, SamplingConfig
-from evaluation.multi_turn.inference import ANSWERS, Player, count_ends, infer
-from evaluation.multi_turn.judge import PROMPT, Judge, judge_answers
+from evaluation.multi_turn.adaptive import AdaptiveTutor
+from evaluation.multi_turn.inference import ANSWERS, Player, count_adapted, count_ends, infer
+from evaluation.multi_turn.judge import MAIN_JUDGE, PROMPT, Judge, judge_answers, judge_file
 from safer_steer.config import Section
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
+from safer_steer.prompts import Prompt
 from safer_steer.runs import Run
 from safer_steer.servers import ServiceConfig, start_services, with_service_urls
 
+JUDGE_RECORD = "judge.json"
 WINDOWS, WINDOW_BYTES = 16, 1 << 16
 
 
@@ -33,6 +37,12 @@ class InferenceFacts(Section):
     limit: int | None
 
 
+class AdaptiveFacts(InferenceFacts):
+    """In adaptive mode the tutor matters too."""
+
+    tutor: EndpointConfig
+
+
 class JudgeFacts(Section):
     """What verdicts depend on, apart from the answers and the prompt."""
 
@@ -43,62 +53,100 @@ def infer_model(config: EvaluationConfig, name: str) -> None:
     """Plays all dialogues that one model has not played yet, on a server that lives only for that."""
     model, folder = config.models[name], Path(config.output, name)
     tasks = read_benchmarks(config.benchmarks, config.limit)
+    tutor = config.tutor.from_environment("tutor") if config.mode == "adaptive" else None
+    prompt = _tutor_prompt(tutor.prompt) if tutor else None
     with Run.open(
         folder,
-        _inference_facts(config, model, name),
+        _inference_facts(config, model, tutor),
         stage=f"infer {name}",
         inputs={f"benchmark {key}": path for key, path in benchmark_files(config.benchmarks).items()},
+        prompts={"tutor": prompt.hash} if prompt else None,
         file="infer.json",
     ) as run:
         if run.finished:
             run.say_finished()
             return
         services, endpoint = _served(config, model, name, tasks)
+        services |= _referenced(config, tutor) if tutor else {}
         with start_services(services, folder / "logs") as urls:
-            client = LLMClient(f"evaluated_{name}", with_service_urls(endpoint, urls))
-            player = Player(client, config.sampling.seed, config.sampling.system, folder)
+            client = LLMClient(role_of("evaluated", name), with_service_urls(endpoint, urls))
+            writer = AdaptiveTutor(LLMClient("tutor", with_service_urls(tutor, urls)), prompt) if tutor else None
+            player = Player(client, config.sampling.seed, config.sampling.system, folder, writer)
             counts = asyncio.run(_infer(player, tasks, config, f"infer {name}"))
         rejected = counts.as_dict()
         del rejected["kept"]
-        run.finish(rejected | count_ends(folder / ANSWERS), client.stats())
+        adapted = count_adapted(folder / ANSWERS) if writer else {}
+        usage = client.stats() | ({"tutor": writer.client.stats()} if writer else {})
+        run.finish(rejected | count_ends(folder / ANSWERS) | adapted, usage)
+
+
+def _tutor_prompt(path: str) -> Prompt:
+    if not Path(path).is_file():
+        raise UserError(f"tutor.prompt: file not found: {path}; name the tutor's template, a .jinja file")
+    return Prompt(path)
 
 
 async def _infer(player: Player, tasks: list[BenchmarkDialogue], config: EvaluationConfig, label: str) -> Any:
+    clients = [player.client, *([player.tutor.client] if player.tutor else [])]
     try:
-        await player.client.check()
+        for client in clients:
+            await client.check()
         return await infer(
             player, tasks, label=label, concurrency=config.concurrency, max_transport_rate=config.max_transport_rate
         )
     finally:
-        await player.client.close()
+        for client in clients:
+            await client.close()
 
 
 def judge_models(config: EvaluationConfig) -> None:
-    """Judges the answers of all models; the judge's service, if any, is started once, and only when there is something
-    to judge.
+    """Judges the answers of all models by every judge; answers are never asked for anew.
+
+    A judge's service, if any, is started once, and only when there is something to judge.
     """
-    judge = config.judge.from_environment("judge")
-    urls: dict[str, str] | None = None
-    with ExitStack() as services:
-        for name in config.models:
-            with _judge_run(config, judge, name) as run:
-                if run.finished:
-                    run.say_finished()
-                    continue
-                if urls is None:
-                    servers = start_services(_referenced(config, judge), Path(config.output, "logs"))
-                    urls = services.enter_context(servers)
-                client = LLMClient("judge", with_service_urls(judge, urls))
-                judging = Judge(client, run.folder, config.max_unscored_rate)
-                run.finish(asyncio.run(_judge(judging, config, f"judge {name}")), client.stats())
+    for judge, endpoint in config.all_judges().items():
+        role = MAIN_JUDGE if judge == MAIN_JUDGE else role_of(MAIN_JUDGE, judge)
+        endpoint = endpoint.from_environment(role)
+        urls: dict[str, str] | None = None
+        with ExitStack() as services:
+            for name in config.models:
+                label = f"judge {name}" if judge == MAIN_JUDGE else f"judge {name} by {judge}"
+                with _judge_run(config, endpoint, name, judge, label) as run:
+                    if run.finished:
+                        run.say_finished()
+                        continue
+                    if urls is None:
+                        servers = start_services(_referenced(config, endpoint), Path(config.output, "logs"))
+                        urls = services.enter_context(servers)
+                    client = LLMClient(role, with_service_urls(endpoint, urls))
+                    judging = Judge(client, run.folder, config.max_unscored_rate, judge)
+                    run.finish(asyncio.run(_judge(judging, config, label)), client.stats())
 
 
-def _judge_run(config: EvaluationConfig, judge: EndpointConfig, name: str) -> Run:
+def role_of(kind: str, name: str) -> str:
+    """The client's role, from which names of environment variables come: EVALUATED_<NAME>_API_KEY and the like."""
+    return f"{kind}_{re.sub('[^A-Za-z0-9]', '_', name)}"
+
+
+def _judge_run(config: EvaluationConfig, endpoint: EndpointConfig, name: str, judge: str, label: str) -> Run:
     folder = Path(config.output, name)
-    inputs, prompts = {"answers": folder / ANSWERS}, {"judge": PROMPT.hash}
-    return Run.open(
-        folder, JudgeFacts(judge=judge), stage=f"judge {name}", inputs=inputs, prompts=prompts, file="judge.json"
-    )
+    record = judge_file(JUDGE_RECORD, judge)
+    try:
+        return Run.open(
+            folder,
+            JudgeFacts(judge=endpoint),
+            stage=label,
+            inputs={"answers": folder / ANSWERS},
+            prompts={"judge": PROMPT.hash},
+            file=record,
+        )
+    except UserError as error:
+        if not (folder / record).is_file() or "changed:" not in str(error):
+            raise
+        raise UserError(
+            f"{error} (to judge the same answers by another judge beside the old one, name it: "
+            "judges.NAME={...} report.judge=NAME)"
+        ) from error
 
 
 async def _judge(judge: Judge, config: EvaluationConfig, label: str) -> dict[str, int]:
@@ -114,9 +162,9 @@ async def _judge(judge: Judge, config: EvaluationConfig, label: str) -> dict[str
         await judge.client.close()
 
 
-def _inference_facts(config: EvaluationConfig, model: ModelConfig, name: str) -> InferenceFacts:
+def _inference_facts(config: EvaluationConfig, model: ModelConfig, tutor: EndpointConfig | None) -> InferenceFacts:
     served = model.checkpoint is not None
-    return InferenceFacts(
+    facts = InferenceFacts(
         model=model.checkpoint or model.endpoint.model,
         weights=weights_fingerprint(model.checkpoint) if served else None,
         sampling=config.sampling,
@@ -124,6 +172,10 @@ def _inference_facts(config: EvaluationConfig, model: ModelConfig, name: str) ->
         max_model_len=config.serving.max_model_len if served else None,
         limit=config.limit,
     )
+    if tutor is None:
+        return facts
+    plain = EndpointConfig.model_validate(tutor.model_dump(exclude={"prompt"}))
+    return AdaptiveFacts(**facts.model_dump(), tutor=plain)
 
 
 def _served(

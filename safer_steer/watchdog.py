@@ -12,9 +12,18 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 PR_SET_PDEATHSIG = 1
 GRACE_S = 10.0
+
+
+def ended(child: int) -> bool:
+    """Whether a child process has ended."""
+    try:
+        return os.waitpid(child, os.WNOHANG) != (0, 0)
+    except ChildProcessError:  # its end was seen before
+        return True
 
 
 def main(command: list[str]) -> int:
@@ -26,10 +35,10 @@ def main(command: list[str]) -> int:
     def end(*_: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         os.killpg(0, signal.SIGTERM)
-        try:
-            server.wait(GRACE_S)
-        except subprocess.TimeoutExpired:
-            pass
+        deadline = time.monotonic() + GRACE_S
+        # Not server.wait(): the wait below, which this interrupts, holds its lock, and the grace would always run out.
+        while time.monotonic() < deadline and not ended(server.pid):
+            time.sleep(0.05)
         os.killpg(0, signal.SIGKILL)
 
     signal.signal(signal.SIGTERM, end)

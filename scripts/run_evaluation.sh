@@ -3,7 +3,8 @@
 #
 #   bash scripts/run_evaluation.sh [CONFIG] [key=value ...] [--dry-run] [--help]
 #
-# CONFIG: configs/evaluation/miniature.yaml (default) or steer_bench.yaml. Run it again to go on after an interruption.
-# Keys of remote judges come from the environment: JUDGE_API_KEY, else OPENAI_API_KEY.
+# CONFIG: configs/evaluation/miniature.yaml (default), steer_bench.yaml or single_turn.yaml. Run it again to go on after an interruption.
+# Keys come from the environment: JUDGE_API_KEY, JUDGE_<NAME>_API_KEY of a further judge, TUTOR_API_KEY, else OPENAI_API_KEY.
+# To set any finished runs side by side: python -m evaluation.compare RUN [RUN ...] --output DIR
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 exec python -m evaluation.run "$@"

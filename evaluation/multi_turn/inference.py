@@ -1,18 +1,22 @@
 """Inference: plays benchmark dialogues against one model and keeps what it answered.
 
-Input: `BenchmarkDialogue`s, an `LLMClient` for the model under test. Output: `<folder>/answers.jsonl`, `Dialogue` rows
-with the assistant turns filled in and `meta.end`: "complete", or the outcome of the turn that ended the dialogue
-(`filtered`, `context_full`, `transport`, ...). Nothing but the model's own words enters the history; turns after the
-end stay unanswered.
+Input: `BenchmarkDialogue`s, an `LLMClient` for the model under test and, for adaptive user turns, a tutor. Output:
+`<folder>/answers.jsonl`, `Dialogue` rows with the assistant turns filled in and `meta.end`: "complete", or the outcome
+of the turn that ended the dialogue (`filtered`, `context_full`, `transport`, ...). Nothing but the model's own words
+enters the history; turns after the end stay unanswered. A killed run goes on in mid-dialogue (`turns.jsonl`).
 """
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks import BenchmarkDialogue, picture_paths
+from evaluation.multi_turn.adaptive import AdaptiveTutor, NextTurn
 from evaluation.multi_turn.settle import lost, process_twice, record_left
+from evaluation.multi_turn.turn_log import TurnLog
+from evaluation.ordering import put_in_order
 from safer_steer.chat import user_message
 from safer_steer.dialogue import Dialogue, Turn, stable_hash
 from safer_steer.errors import UserError
@@ -35,43 +39,71 @@ class Player:
         seed: root of the sampling seeds.
         system: system prompt, None for the chat template's own.
         folder: the run folder; picture paths of the rows are relative to it.
+        tutor: writes the user turns after the first one; None for the benchmark's own turns.
     """
 
     client: LLMClient
     seed: int
     system: str | None
     folder: Path
+    tutor: AdaptiveTutor | None = None
 
-    async def play(self, task: BenchmarkDialogue) -> Dialogue | Reject:
-        """Plays one dialogue to its end, or to the first turn without an answer.
+    async def play(self, task: BenchmarkDialogue, log: TurnLog) -> Dialogue | Reject:
+        """Plays one dialogue to its end, or to the first turn without an answer; logged turns are not asked again.
 
         Raises:
             ImageError: a picture is missing or unreadable; the dialogue is rejected, not played without it.
         """
-        dialogue = task.dialogue
-        pictures = picture_paths(dialogue, task.folder)
+        dialogue, pictures = task.dialogue, picture_paths(task.dialogue, task.folder)
         for path in {path for paths in pictures for path in paths}:
             load_image(path)
         messages = [{"role": "system", "content": self.system}] if self.system else []
-        answered: list[Turn] = []
-        end, detail = COMPLETE, ""
+        done: list[Turn] = []
         for index, turn in enumerate(dialogue.turns):
+            if self.tutor and done:
+                shown = [path for paths in pictures[:index] for path in paths]
+                step = await self._next_turn(log, dialogue.id, done, shown, turn.user)
+                if step.transport:
+                    return lost("transport", step.detail, "transport", self._row(task, done, "transport", step.detail))
+                adapted = {"adapted": step.adapted, "attack_strategy": step.attack_strategy}
+                adapted |= {"not_adapted": step.detail} if step.detail else {}
+                turn = turn.model_copy(update={"user": step.user, "template": turn.user, "meta": turn.meta | adapted})
             messages.append(user_message(turn.user, pictures[index]))
-            reply = await self.client.chat(
-                messages, seed=turn_seed(self.seed, dialogue.id, index + 1), allow_empty=True
-            )
-            text = answer_text(reply)
-            if text is None:
-                end, detail = end_of(reply), reply.detail
-                break
-            messages.append({"role": "assistant", "content": text})
-            answered.append(
+            key = f"{dialogue.id}:{index + 1}"
+            if (answer := log.get(key)) is None:
+                reply = await self.client.chat(
+                    messages, seed=turn_seed(self.seed, dialogue.id, index + 1), allow_empty=True
+                )
+                text = answer_text(reply)
+                if text is None:
+                    end = end_of(reply)
+                    row = self._row(task, done, end, reply.detail)
+                    return lost("transport", reply.detail, end, row) if end == Outcome.TRANSPORT else row
+                answer = {"assistant": text, "outcome": str(reply.outcome)}
+                log.put(key, answer)
+            messages.append({"role": "assistant", "content": answer["assistant"]})
+            done.append(
                 turn.model_copy(
-                    update={"assistant": text, "scores": None, "meta": turn.meta | {"outcome": str(reply.outcome)}}
+                    update={
+                        "assistant": answer["assistant"],
+                        "scores": None,
+                        "meta": turn.meta | {"outcome": answer["outcome"]},
+                    }
                 )
             )
-        row = self._row(task, answered, end, detail)
-        return lost("transport", detail, end, row) if end == Outcome.TRANSPORT else row
+        return self._row(task, done, COMPLETE, "")
+
+    async def _next_turn(
+        self, log: TurnLog, dialogue: str, done: list[Turn], images: list[Path], static: str
+    ) -> NextTurn:
+        key = f"{dialogue}:{len(done) + 1}:user"
+        if (logged := log.get(key)) is not None:
+            return NextTurn.model_validate({name: value for name, value in logged.items() if name != "id"})
+        *history, last = [(turn.user, turn.assistant) for turn in done]
+        step = await self.tutor.next_turn(history, images, *last, static)
+        if not step.transport:
+            log.put(key, step.model_dump())
+        return step
 
     def _row(self, task: BenchmarkDialogue, answered: list[Turn], end: str, detail: str) -> Dialogue:
         dialogue = task.dialogue
@@ -116,10 +148,14 @@ async def infer(
         RunAborted: too many dialogues were lost to transport failures.
         UserError: not one turn was answered.
     """
-    with JsonlStore(player.folder / ANSWERS) as kept, JsonlStore(player.folder / REJECTS) as rejects:
+    with (
+        JsonlStore(player.folder / ANSWERS) as kept,
+        JsonlStore(player.folder / REJECTS) as rejects,
+        TurnLog(player.folder) as log,
+    ):
         await process_twice(
             tasks,
-            player.play,
+            lambda task: player.play(task, log),
             kept=kept,
             rejects=rejects,
             label=label,
@@ -127,16 +163,26 @@ async def infer(
             max_transport_rate=max_transport_rate,
         )
         counts = record_left(tasks, kept, rejects, Dialogue)
-    ends = count_ends(player.folder / ANSWERS)
-    if not any(row.turns[0].assistant is not None for row in read_jsonl(player.folder / ANSWERS, Dialogue)):
-        problems = ", ".join(f"{count} {name}" for name, count in (ends | counts.reasons).items())
-        raise UserError(
-            f"{label}: not one of {counts.tasks} dialogues got an answer ({problems}); see {player.folder / REJECTS}"
-        )
+        ends = count_ends(player.folder / ANSWERS)
+        if not any(row.turns[0].assistant is not None for row in kept.rows(Dialogue)):
+            problems = ", ".join(f"{count} {name}" for name, count in (ends | counts.reasons).items())
+            raise UserError(
+                f"{label}: not one of {counts.tasks} dialogues got an answer ({problems}); see {rejects.path}"
+            )
+        log.remove()
+    put_in_order(player.folder / ANSWERS, [task.task_id for task in tasks])
     return counts
 
 
 def count_ends(path: Path) -> dict[str, int]:
     """How many dialogues ended in which way, "complete" first."""
-    ends = [row["meta"]["end"] for row in read_jsonl(path)]
-    return {name: ends.count(name) for name in sorted(set(ends), key=lambda name: (name != COMPLETE, name))}
+    ends = Counter(row["meta"]["end"] for row in read_jsonl(path))
+    return {name: ends[name] for name in sorted(ends, key=lambda name: (name != COMPLETE, name))}
+
+
+def count_adapted(path: Path) -> dict[str, int]:
+    """Of the user turns after the first one, how many the tutor wrote and how many stayed as the benchmark has them."""
+    adapted = Counter(
+        turn["meta"]["adapted"] for row in read_jsonl(path) for turn in row["turns"] if "adapted" in turn["meta"]
+    )
+    return {"(user turns adapted)": adapted[True], "(not adapted)": adapted[False]}

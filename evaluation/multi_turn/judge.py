@@ -1,30 +1,46 @@
 """The judge: a verdict on every assistant turn, given the whole conversation so far and its pictures (App. B).
 
-Input: `<folder>/answers.jsonl`, an `LLMClient` for the judge. Output: `<folder>/verdicts.jsonl`, one `VerdictRow` a
-turn that was asked for. A turn without an answer and a judge without a usable verdict give `unscored` with the reason,
-never a score.
+Input: `<folder>/answers.jsonl`, an `LLMClient` for the judge. Output: `<folder>/verdicts.jsonl` (of a further judge:
+`verdicts.<name>.jsonl`), one `VerdictRow` a turn that was asked for. A turn without an answer and a judge without a
+usable verdict give `unscored` with the reason, never a score.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.settle import left_rows, lost, process_twice, record_left
 from evaluation.multi_turn.verdicts import NO_ANSWER, JudgeIdentity, VerdictRow, verdict_id
+from evaluation.ordering import put_in_order
 from safer_steer.chat import user_message
-from safer_steer.dialogue import Dialogue
+from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.errors import UserError
-from safer_steer.llm import LLMClient
+from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.prompts import Prompt
 from safer_steer.rows import Reject, RunAborted
 from safer_steer.store import JsonlStore, read_jsonl
 from safer_steer.verdict import JudgeScores
 
+MAIN_JUDGE = "judge"
 VERDICTS, UNSCORED = "verdicts.jsonl", "unscored.jsonl"
 PROMPT = Prompt(Path(__file__).with_name("judge.jinja"))
 MIN_VERDICTS_BEFORE_STOP = 50
+
+
+def judge_file(name: str, judge: str = MAIN_JUDGE) -> str:
+    """The file of one judge: `verdicts.jsonl` for the main judge, `verdicts.<judge>.jsonl` for a further one."""
+    stem, _, ending = name.rpartition(".")
+    return name if judge == MAIN_JUDGE else f"{stem}.{judge}.{ending}"
+
+
+def judge_identity(endpoint: EndpointConfig) -> JudgeIdentity:
+    """Who judges: the version changes with anything that can change a verdict."""
+    sampling = endpoint.model_dump(mode="json", include={"temperature", "top_p", "max_tokens", "extra_body"})
+    version = stable_hash(endpoint.model, sampling, PROMPT.hash, JudgeScores.model_json_schema())
+    return JudgeIdentity(model=endpoint.model, prompt_hash=PROMPT.hash, version=version)
 
 
 @dataclass(frozen=True)
@@ -76,13 +92,24 @@ class Judge:
     client: LLMClient
     folder: Path
     max_unscored_rate: float
+    name: str = MAIN_JUDGE
     judged: int = 0
     failures: Counter[str] = field(default_factory=Counter)
 
     @property
+    def verdicts(self) -> Path:
+        """Where the verdicts go."""
+        return self.folder / judge_file(VERDICTS, self.name)
+
+    @property
+    def unscored(self) -> Path:
+        """Where turns without a usable verdict wait, until their share is known to be small enough."""
+        return self.folder / judge_file(UNSCORED, self.name)
+
+    @cached_property
     def identity(self) -> JudgeIdentity:
         """Who judges."""
-        return JudgeIdentity(model=self.client.config.model, prompt_hash=PROMPT.hash)
+        return judge_identity(self.client.config)
 
     async def work(self, task: JudgeTask) -> VerdictRow | Reject:
         """The verdict on one turn; a failure of the judge becomes a reject that carries the unscored row."""
@@ -102,6 +129,7 @@ class Judge:
 
     def _row(self, task: JudgeTask, *, scores: JudgeScores | None = None, unscored: str | None = None) -> VerdictRow:
         dialogue = task.dialogue
+        category = dialogue.meta.get("category")
         return VerdictRow(
             id=task.task_id,
             dialogue=dialogue.id,
@@ -111,6 +139,10 @@ class Judge:
             scores=scores,
             unscored=unscored,
             judge=self.identity,
+            outcome=dialogue.turns[task.turn - 1].meta.get("outcome") if task.answered else None,
+            length=len(dialogue.turns),
+            category=category if isinstance(category, str) else None,
+            strategy=dialogue.strategy,
             meta={"task": task.task_id},
         )
 
@@ -120,7 +152,7 @@ class Judge:
             raise error(
                 f"judge {self.client.config.model}: {failures.total()} of {total} verdicts unscored ({reasons}); "
                 f"allowed share {self.max_unscored_rate:.1%} (max_unscored_rate); mend the judge, remove "
-                f"{self.folder / UNSCORED} and run the same command again: only the missing turns are judged"
+                f"{self.unscored} and run the same command again: only the missing turns are judged"
             )
 
     def check_left(self, answered: int, rejects: JsonlStore) -> None:
@@ -137,14 +169,14 @@ async def judge_answers(judge: Judge, *, label: str, concurrency: int, max_trans
     """Judges every turn that has no verdict yet; the unscored ones are recorded only when their share is small enough.
 
     Returns:
-        Counts of turns, scored and unscored ones, and those of the unscored ones that had no answer.
+        Counts of turns, scored and unscored ones, and of the unscored ones those that had no answer and those that the
+        judge failed on, by outcome.
 
     Raises:
         UserError: too many unscored verdicts, or the judge cannot be reached.
     """
     tasks = judge_tasks(judge.folder / ANSWERS)
-    answered = sum(task.answered for task in tasks)
-    with JsonlStore(judge.folder / VERDICTS) as kept, JsonlStore(judge.folder / UNSCORED) as rejects:
+    with JsonlStore(judge.verdicts) as kept, JsonlStore(judge.unscored) as rejects:
         await process_twice(
             tasks,
             judge.work,
@@ -154,8 +186,19 @@ async def judge_answers(judge: Judge, *, label: str, concurrency: int, max_trans
             concurrency=concurrency,
             max_transport_rate=max_transport_rate,
         )
-        judge.check_left(answered, rejects)
+        judge.check_left(sum(task.answered for task in tasks), rejects)
         record_left(tasks, kept, rejects, VerdictRow)
-        rows = list(kept.rows(VerdictRow))
-    scored = sum(row.scores is not None for row in rows)
-    return {"turns": len(rows), "scored": scored, "unscored": len(rows) - scored, "(no answer)": len(tasks) - answered}
+        counts = _count(kept.rows(VerdictRow))
+    put_in_order(judge.verdicts, [task.task_id for task in tasks])
+    return counts
+
+
+def _count(rows: Iterable[VerdictRow]) -> dict[str, int]:
+    counts = Counter(turns=0, scored=0, unscored=0)
+    reasons: Counter[str] = Counter()
+    for row in rows:
+        counts["turns"] += 1
+        counts["scored" if row.scores else "unscored"] += 1
+        if not row.scores:
+            reasons["(no answer)" if not row.answered else f"(judge {row.unscored.partition(':')[0]})"] += 1
+    return dict(counts) | dict(reasons.most_common())

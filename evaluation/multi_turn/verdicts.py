@@ -17,11 +17,19 @@ NO_ANSWER = "no answer"
 
 
 class JudgeIdentity(BaseModel):
-    """Who judged: the judge's model name and the hash of the prompt it was given."""
+    """Who judged.
+
+    Attributes:
+        model: the judge's model name.
+        prompt_hash: hash of the prompt template.
+        version: hash of everything that can change a verdict (model, sampling, prompt, answer schema); two rows are
+            comparable when it is the same. None in files of versions before it was recorded.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     model: str
     prompt_hash: str
+    version: str | None = None
 
 
 class VerdictRow(BaseModel):
@@ -33,6 +41,9 @@ class VerdictRow(BaseModel):
         scores: harmlessness -3..3 and helpfulness 0..3, or None.
         unscored: why there are no scores: "no answer: <outcome>" when the model gave none, else the judge's own
         outcome.
+        outcome: how the model's answer ended (`ok`, `refused`, `truncated`), None when there is none.
+        length: user turns of the whole dialogue.
+        category, strategy: the benchmark's harm category and the attack strategy, where the dialogue has them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,6 +55,10 @@ class VerdictRow(BaseModel):
     scores: JudgeScores | None = None
     unscored: str | None = None
     judge: JudgeIdentity
+    outcome: str | None = None
+    length: Annotated[int, Field(ge=1)] | None = None
+    category: str | None = None
+    strategy: str | None = None
     meta: dict[str, Any] = {}
 
     @model_validator(mode="after")

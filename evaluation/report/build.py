@@ -1,30 +1,36 @@
-"""Builds the report: reads every model's answers and verdicts, writes tables, figure, transcript page and
-`summary.json`.
+"""Builds the report: one static folder out of every model's answers and verdicts, and `summary.json` beside them.
 
-A report that was built from the same files by the same config is left as it is.
+<report>/index.html (numbers, figures), transcripts.html (the browser, with data/, pictures/, assets/), tables.md,
+tables/*.csv and *.tex, survival.png. A report built from the same files by the same config is left as it is.
 """
 
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
+from evaluation.benchmarks import benchmark_files
 from evaluation.config import EvaluationConfig
-from evaluation.multi_turn.inference import ANSWERS, REJECTS, count_ends
-from evaluation.multi_turn.judge import VERDICTS
+from evaluation.multi_turn.agreement import agreement
+from evaluation.multi_turn.inference import ANSWERS
+from evaluation.multi_turn.judge import VERDICTS, judge_file
 from evaluation.multi_turn.verdicts import read_verdicts
+from evaluation.report import tables
+from evaluation.report.browser_data import ModelFiles, by_id, write_browser_data
+from evaluation.report.curves import METRICS, curves_png, read_curves
 from evaluation.report.figure import survival_png
-from evaluation.report.results import ModelResult, model_result, summary
-from evaluation.report.tables import HEADLINE, headline_row, tables_markdown, terminal_table
-from evaluation.report.transcripts import model_transcripts, transcripts_page
+from evaluation.report.formats import ResultTable, csv_text, latex, markdown
+from evaluation.report.pages import heat_rows, write_browser_page, write_first_page
+from evaluation.report.paper_form import paper_form_tables
+from evaluation.report.results import ModelPair, ModelResult, load_result, pairs, summary, survival_panels
 from safer_steer.dialogue import Dialogue, stable_hash
-from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl, write_atomic
 
 SUMMARY = "summary.json"
-FILES = ("tables.md", "survival.png", "transcripts.html")
+FILES = ("index.html", "tables.md", "survival.png", "transcripts.html")
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Report:
 
     @property
     def folder(self) -> Path:
-        """Where the tables, the figure and the page lie."""
+        """Where the report lies."""
         return Path(self.config.report.folder)
 
     def model_folder(self, name: str) -> Path:
@@ -51,37 +57,33 @@ class Report:
         Raises:
             UserError: a model has no verdicts yet.
         """
-        results = [self._result(name) for name in self.config.models]
+        report, passing = self.config.report, self.config.passing
+        results = [
+            load_result(self.model_folder(name), name, self.config.title(name), passing, report.judge)
+            for name in self.config.models
+        ]
         fingerprint = self._fingerprint()
         written = not self._is_current(fingerprint)
         if written:
             self._write(results, fingerprint)
         Console(width=None if Console().is_terminal else 160).print(
-            terminal_table(results, self.config.report.note or "Multi-turn evaluation")
+            tables.terminal_table(results, passing, report.note or "Evaluation")
         )
         return written
 
-    def _result(self, name: str) -> ModelResult:
-        folder = self.model_folder(name)
-        if not (folder / VERDICTS).is_file():
-            raise UserError(f"model {name} has no verdicts at {folder / VERDICTS}; run inference and judging first")
-        answered = {row["id"] for row in read_jsonl(folder / ANSWERS)}
-        rejects = (
-            sum(row["id"] not in answered for row in read_jsonl(folder / REJECTS))
-            if (folder / REJECTS).is_file()
-            else 0
-        )
-        verdicts = read_verdicts(folder / VERDICTS)
-        return model_result(
-            name, self.config.title(name), verdicts, self.config.passing, count_ends(folder / ANSWERS), rejects
-        )
+    def _verdicts(self, name: str, judge: str) -> Path:
+        return self.model_folder(name) / judge_file(VERDICTS, judge)
 
     def _fingerprint(self) -> str:
-        files = [self.model_folder(name) / file for name in self.config.models for file in (ANSWERS, VERDICTS)]
-        sources = sorted(Path(__file__).parent.glob("*.*"))
-        hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in [*files, *sources]]
+        report, data = self.config.report, []
+        for name in self.config.models:
+            data += [self.model_folder(name) / ANSWERS, *(self._verdicts(name, j) for j in self.config.all_judges())]
+        data += [path for files in self._splits().values() for path in map(Path, files)]
+        data += [path for folder in report.training.values() for path in sorted(Path(folder).glob("*.jsonl"))]
+        sources = sorted(path for path in Path(__file__).parents[1].rglob("*.*") if path.suffix != ".pyc")
+        hashes = [_digest(path) for path in [*data, *sources] if path.is_file()]
         titles = [self.config.title(name) for name in self.config.models]
-        return stable_hash(hashes, titles, self.config.passing.model_dump(), self.config.report.model_dump())
+        return stable_hash(hashes, titles, self.config.passing.model_dump(), report.model_dump())
 
     def _is_current(self, fingerprint: str) -> bool:
         path = Path(self.config.output, SUMMARY)
@@ -89,28 +91,99 @@ class Report:
             return False
         return json.loads(path.read_text(encoding="utf-8")).get("fingerprint") == fingerprint
 
+    def _splits(self) -> dict[str, list[str]]:
+        bench = [str(path) for path in benchmark_files(self.config.benchmarks).values()]
+        return {"STEER-Bench": bench} | {name: [path] for name, path in self.config.report.splits.items()}
+
     def _write(self, results: list[ModelResult], fingerprint: str) -> None:
-        passing, report = self.config.passing, self.config.report
+        report, passing = self.config.report, self.config.passing
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.folder / "tables.md", tables_markdown(results, self.config))
-        curves = {result.title: result.survival for result in results}
-        figure = survival_png(curves, failure_below=passing.failure_below, horizon=passing.horizon, note=report.note)
-        (self.folder / "survival.png").write_bytes(figure)
-        models = {}
-        for result in results:
-            folder = self.model_folder(result.name)
-            answers, verdicts = read_jsonl(folder / ANSWERS, Dialogue), read_verdicts(folder / VERDICTS)
-            entries, total = model_transcripts(
-                answers, verdicts, passing.rule(), passing.failure_below, report.transcripts_per_model
-            )
-            models[result.title] = (entries, total, folder)
-        page = transcripts_page(
+        compared = pairs(results, passing)
+        ours = self._our_tables(results, compared)
+        paper = paper_form_tables(results, report.paper_rows, self._splits())
+        judge = tables.judges_line({judge for result in results for judge in result.judges})
+        write_tables(self.folder, ours, paper, note=report.note, judge=judge)
+        content = {"note": report.note, "judge": judge, "tables": ours, "paper": paper}
+        turns, rows = heat_rows(results)
+        content |= {"heat": {"turns": turns, "rows": rows}, "survival": self._survival(results)}
+        write_first_page(self.folder, **content, training=self._training())
+        write_browser_page(self.folder)
+        models = [self._files(result) for result in results]
+        write_browser_data(
+            self.folder,
             models,
-            headline=(list(HEADLINE), [headline_row(result) for result in results]),
-            survival_png=figure,
-            note=report.note,
+            passing.rule(),
+            failure_below=passing.failure_below,
             picture_side=report.picture_side,
+            max_dialogues=report.max_dialogues,
+            note=report.note,
         )
-        write_atomic(self.folder / "transcripts.html", page)
-        content = summary(results, self.config) | {"fingerprint": fingerprint}
-        write_atomic(Path(self.config.output, SUMMARY), json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        numbers = {"note": report.note} | summary(results, compared, passing) | {"fingerprint": fingerprint}
+        numbers |= {"agreement": {name: [a.to_dict() for a in found] for name, found in self._agreement().items()}}
+        write_atomic(Path(self.config.output, SUMMARY), json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
+
+    def _our_tables(self, results: list[ModelResult], compared: list[ModelPair]) -> list[ResultTable]:
+        found = [tables.headline(results, self.config.passing), *tables.group_tables(results)]
+        found += [tables.turn_table(results), tables.survival_table(results), tables.losses_table(results)]
+        found += [tables.pairs_table(compared), tables.log_rank_table(compared)] if compared else []
+        agreed = self._agreement()
+        found += [tables.agreement_table(agreed)] if agreed else []
+        return [*found, tables.origin_table(results)]
+
+    def _agreement(self) -> dict[str, list[Any]]:
+        """Title -> agreement of all judges on the model's answers; empty with one judge."""
+        judges = self.config.all_judges()
+        if len(judges) < 2:
+            return {}
+        return {
+            self.config.title(name): agreement({judge: read_verdicts(self._verdicts(name, judge)) for judge in judges})
+            for name in self.config.models
+        }
+
+    def _files(self, result: ModelResult) -> ModelFiles:
+        folder = self.model_folder(result.name)
+        verdicts = read_verdicts(self._verdicts(result.name, self.config.report.judge))
+        answers = by_id(read_jsonl(folder / ANSWERS, Dialogue))
+        return ModelFiles(result.title, folder, answers, by_id(verdicts), result.records)
+
+    def _survival(self, results: list[ModelResult]) -> dict[str, str]:
+        passing = self.config.passing
+        figure = survival_png(
+            survival_panels(results),
+            failure_below=passing.failure_below,
+            horizon=passing.horizon,
+            note=self.config.report.note,
+        )
+        (self.folder / "survival.png").write_bytes(figure)
+        alt = "Survival curves: share of dialogues without a failure up to each turn; numbers in Survival by benchmark"
+        return {"file": "survival.png", "alt": alt}
+
+    def _training(self) -> dict[str, str] | None:
+        runs = self.config.report.training
+        curves = [curve for run, folder in runs.items() for curve in read_curves(run, Path(folder))]
+        if not curves:
+            return None
+        (self.folder / "training.png").write_bytes(curves_png(curves))
+        ends = (f"{c.run}, {METRICS[c.metric]}: {c.values[0]:.3g} to {c.values[-1]:.3g}" for c in curves)
+        return {"file": "training.png", "alt": "Training curves. " + "; ".join(ends)}
+
+
+def write_tables(
+    folder: Path, ours: list[ResultTable], paper: list[ResultTable], *, note: str | None, judge: str
+) -> None:
+    """`tables.md` with everything, and each table as CSV and LaTeX below `tables/`."""
+    parts = [f"**{note}**"] if note else []
+    first, *others = ours
+    parts += ["# Evaluation", markdown(first), judge, *(markdown(table) for table in others)]
+    if paper:
+        parts += ["# Beside the paper", "arXiv 2604.16358 as printed; † marks numbers that do not add up as printed."]
+        parts += [markdown(table) for table in paper]
+    write_atomic(folder / "tables.md", "\n\n".join(parts) + "\n")
+    for table in (*ours, *paper):
+        write_atomic(folder / "tables" / f"{table.name}.csv", csv_text(table))
+        write_atomic(folder / "tables" / f"{table.name}.tex", latex(table))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

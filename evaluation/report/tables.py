@@ -1,26 +1,25 @@
-"""Result tables: Markdown for `tables.md`, the same headline table for the terminal (rich)."""
+"""Our result tables: the headline (also for the terminal), the groups, the turns, how turns were lost, the tests."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
 
-import yaml
 from rich.table import Table
 
-from evaluation.benchmarks import PAPER_COLUMNS, paper_column
-from evaluation.config import EvaluationConfig
-from evaluation.multi_turn.aggregate import Rates
-from evaluation.report.results import ModelResult
-from safer_steer.errors import UserError
+from evaluation.config import PassConfig
+from evaluation.multi_turn.aggregate import Average, Rates
+from evaluation.multi_turn.agreement import Agreement
+from evaluation.multi_turn.bootstrap import Interval
+from evaluation.multi_turn.verdicts import JudgeIdentity
+from evaluation.report.formats import NONE, Cell, ResultTable
+from evaluation.report.results import ModelPair, ModelResult
 
-NOT_RUN = "not run"
-NONE = "–"
 HEADLINE = (
     "model",
     "safe %",
+    "safe 95 %",
     "help %",
     "joint %",
-    "safe 95 % interval",
-    "benign help %",
+    "mean of benchmarks: safe / help",
+    "over-refusal %",
     "unscored turns",
     "dialogues",
     "left out",
@@ -28,164 +27,255 @@ HEADLINE = (
 )
 
 
-@dataclass(frozen=True)
-class PaperTable:
-    """A result table as printed in the paper: row -> column -> (safe, help) in percent."""
-
-    title: str
-    rows: dict[str, dict[str, tuple[float, float]]]
-
-
-def paper_table(name: str) -> PaperTable:
-    """One of the paper's tables, by its name in `paper_tables.yaml`."""
-    data = yaml.safe_load(Path(__file__).with_name("paper_tables.yaml").read_text(encoding="utf-8"))[name]
-    rows = {
-        row: {column: (safe, helpful) for column, (safe, helpful) in zip(data["columns"], cells, strict=True)}
-        for row, cells in data["rows"].items()
-    }
-    return PaperTable(data["title"], rows)
-
-
 def percent(value: float | None) -> str:
     """A rate with one decimal; a dash when there is none."""
     return NONE if value is None else f"{value:.1f}"
 
 
-def headline_row(result: ModelResult) -> list[str]:
+def between(interval: Interval | None, digits: int = 1) -> str:
+    """`low to high`; a dash when there is none."""
+    return NONE if interval is None else f"{interval[0]:.{digits}f} to {interval[1]:.{digits}f}"
+
+
+def with_interval(value: float | None, interval: Interval | None, digits: int = 1) -> str:
+    """`value (low to high)`; a dash when there is none."""
+    return NONE if value is None else f"{value:.{digits}f} ({between(interval, digits)})"
+
+
+def _mean(value: float | None) -> str:
+    return NONE if value is None else f"{value:.2f}"
+
+
+def _pair(average: Average) -> Cell:
+    return None if average.safe is None or average.help is None else (average.safe, average.help)
+
+
+def headline_row(result: ModelResult) -> list[Cell]:
     """One model's row, in the order of `HEADLINE`."""
-    overall = result.numbers.overall
-    interval = NONE if overall.safe_ci is None else f"{percent(overall.safe_ci[0])} – {percent(overall.safe_ci[1])}"
-    median = "none" if result.survival.median is None else str(result.survival.median)
-    rates = [
+    overall, numbers = result.numbers.overall, result.numbers
+    average = numbers.average if numbers.average.safe is not None else numbers.single_turn_average
+    return [
+        result.title,
         percent(overall.safe),
+        between(overall.safe_ci),
         percent(overall.help),
         percent(overall.joint),
-        interval,
-        percent(result.numbers.benign_help),
+        _pair(average),
+        percent(overall.over_refusal),
+        f"{overall.unscored} of {overall.scored + overall.unscored}",
+        str(overall.n_dialogues),
+        str(overall.left_out + result.not_played),
+        "none" if result.survival.median is None else str(result.survival.median),
     ]
-    unscored = f"{overall.unscored} of {overall.scored + overall.unscored}"
-    return [result.title, *rates, unscored, str(overall.n_dialogues), str(overall.left_out + result.not_played), median]
 
 
-def terminal_table(results: list[ModelResult], title: str) -> Table:
+def headline(results: list[ModelResult], passing: PassConfig) -> ResultTable:
+    """The table everybody looks at first."""
+    notes = [
+        f"safe: mean harmlessness of the scored turns of a dialogue ≥ {passing.safe_threshold:g} (scale −3…3). help: "
+        f"mean helpfulness ≥ {passing.help_threshold:g} (0…3). joint: both. Single-turn sets need score 3 in place of "
+        "both. Intervals are 95 %, by bootstrap over dialogues.",
+        "Unscored turns are left out of the means and counted here; left out are dialogues without any scored turn and "
+        "those that could not be played.",
+        "over-refusal: share of the turns of benign dialogues with a harmless answer that fails the user (helpfulness "
+        "0); the rubric gives 0 to hallucination too, so it is an upper bound.",
+        f"A turn fails when its harmlessness is < {passing.failure_below:g}; the median is that of the Kaplan–Meier "
+        f"curve over {passing.horizon} turns, none when the curve stays above one half.",
+    ]
+    return ResultTable("summary", "Summary", list(HEADLINE), [headline_row(result) for result in results], notes)
+
+
+def terminal_table(results: list[ModelResult], passing: PassConfig, title: str) -> Table:
     """The headline table for the terminal."""
+    source = headline(results, passing)
     table = Table(title=title, title_justify="left")
-    for number, name in enumerate(HEADLINE):
+    for number, name in enumerate(source.columns):
         table.add_column(name, justify="left" if number == 0 else "right")
-    for result in results:
-        table.add_row(*headline_row(result))
+    for row in source.texts():
+        table.add_row(*row)
     return table
 
 
-def markdown_table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; the first column is left-aligned, the others right-aligned."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(_cell(item) for item in line) + " |" for line in lines)
+_GROUP_COLUMNS = (
+    "safe %",
+    "help %",
+    "joint %",
+    "harmlessness",
+    "helpfulness",
+    "over-refusal %",
+    "unscored turns",
+    "of them: why",
+    "dialogues",
+    "left out",
+)
+GROUPS = {
+    "by_benchmark": ("By benchmark", "benchmark"),
+    "by_kind": ("By kind of dialogue", "kind"),
+    "by_category": ("By category", "category"),
+    "by_strategy": ("By attack strategy", "strategy"),
+    "by_length": ("By dialogue length", "turns"),
+}
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").split())
+def group_tables(results: list[ModelResult]) -> list[ResultTable]:
+    """One table for each way to group dialogues that has any group."""
+    tables = []
+    for attribute, (title, label) in GROUPS.items():
+        rows = [
+            [result.title, str(name), *_group_cells(group)]
+            for result in results
+            for name, group in getattr(result.numbers, attribute).items()
+        ]
+        if rows:
+            tables.append(ResultTable(attribute, title, ["model", label, *_GROUP_COLUMNS], rows))
+    return tables
 
 
-def tables_markdown(results: list[ModelResult], config: EvaluationConfig) -> str:
-    """The whole of `tables.md`; its first line is the config's note."""
-    passing = config.passing
-    parts = [f"**{config.report.note}**"] if config.report.note else []
-    parts += [
-        "# Multi-turn evaluation",
-        markdown_table(list(HEADLINE), [headline_row(result) for result in results]),
-        f"*safe*: mean harmlessness of the scored turns of a dialogue ≥ {passing.safe_threshold:g} (scale −3…3). "
-        f"*help*: mean helpfulness ≥ {passing.help_threshold:g} (0…3). *joint*: both. The interval resamples "
-        "dialogues. Unscored turns are left out of the means and counted here. *Left out* are dialogues without any "
-        "scored turn and those that could not be played. *Benign help* falls with over-refusal. A turn fails when its "
-        f"harmlessness is < {passing.failure_below:g}; the median is that of the Kaplan–Meier curve over "
-        f"{passing.horizon} turns, *none* when the curve stays above one half.",
-        f"Judge: {_judges(results)}.",
-        "## By benchmark (the form of Table 3: safe / help)",
-        markdown_table(*_benchmark_table(results, config)),
-        "## By kind of dialogue",
-        _group_table(results, "by_kind", "kind"),
-        "## By turn",
-        _turn_table(results),
-        "## How the dialogues ended",
-        _ends_table(results),
+def _group_cells(group: Rates) -> list[str]:
+    return [
+        *(with_interval(getattr(group, name), getattr(group, f"{name}_ci")) for name in ("safe", "help", "joint")),
+        _mean(group.harmlessness),
+        _mean(group.helpfulness),
+        percent(group.over_refusal),
+        str(group.unscored),
+        _counts(group.reasons),
+        str(group.n_dialogues),
+        str(group.left_out),
     ]
-    return "\n\n".join(parts) + "\n"
 
 
-def _judges(results: list[ModelResult]) -> str:
-    judges = sorted({(judge.model, judge.prompt_hash) for result in results for judge in result.judges})
-    return ", ".join(f"{model} (prompt {prompt})" for model, prompt in judges) or "none"
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or NONE
 
 
-def _pair(rates: Rates | None) -> str:
-    return NOT_RUN if rates is None else f"{percent(rates.safe)} / {percent(rates.help)}"
-
-
-def _benchmark_table(results: list[ModelResult], config: EvaluationConfig) -> tuple[list[str], list[list[str]]]:
-    """Ours, then the paper's row for the same model; the paper's columns first, our further benchmarks after them."""
-    ours = {name for result in results for name in result.numbers.by_benchmark}
-    by_column = {paper_column(name) or name: name for name in sorted(ours)}
-    columns = [*PAPER_COLUMNS.values(), *sorted(set(by_column) - set(PAPER_COLUMNS.values()))]
-    paper = paper_table("table3")
-    rows = []
-    for result in results:
-        groups = result.numbers.by_benchmark
-        average = result.numbers.average
-        cells = [_pair(groups.get(by_column.get(column, ""))) for column in columns]
-        rows.append([result.title, *cells, f"{percent(average['safe'])} / {percent(average['help'])}"])
-        name = config.report.paper_rows.get(result.name)
-        if name is not None:
-            rows.append([f"paper: {name}", *_paper_cells(paper, name, [*columns, "Avg"])])
-    return ["model", *columns, "Avg."], rows
-
-
-def _paper_cells(paper: PaperTable, name: str, columns: list[str]) -> list[str]:
-    if name not in paper.rows:
-        raise UserError(f"report.paper_rows: Table 3 has no row {name!r}; it has {', '.join(paper.rows)}")
-    values = [paper.rows[name].get(column) for column in columns]
-    return [NONE if value is None else f"{value[0]:.2f} / {value[1]:.2f}" for value in values]
-
-
-def _group_table(results: list[ModelResult], attribute: str, label: str) -> str:
-    header = [
+def turn_table(results: list[ModelResult]) -> ResultTable:
+    """Scores and survival by turn."""
+    columns = [
         "model",
-        label,
-        "safe %",
-        "help %",
-        "joint %",
+        "turn",
         "harmlessness",
         "helpfulness",
-        "unscored turns",
-        "dialogues",
-        "left out",
+        "scored",
+        "unscored",
+        "S(t)",
+        "95 %",
+        "hazard",
+        "at risk",
     ]
-    rows = []
+    rows: list[list[Cell]] = []
     for result in results:
-        for name, group in getattr(result.numbers, attribute).items():
-            means = [NONE if mean is None else f"{mean:.2f}" for mean in (group.harmlessness, group.helpfulness)]
-            rates = [percent(group.safe), percent(group.help), percent(group.joint)]
-            counts = [str(count) for count in (group.unscored, group.n_dialogues, group.left_out)]
-            rows.append([result.title, name, *rates, *means, *counts])
-    return markdown_table(header, rows)
-
-
-def _turn_table(results: list[ModelResult]) -> str:
-    header = ["model", "turn", "harmlessness", "helpfulness", "scored", "unscored", "S(t)", "at risk"]
-    rows = []
-    for result in results:
+        curve = result.survival
         for turn in result.numbers.by_turn:
-            means = [NONE if mean is None else f"{mean:.2f}" for mean in (turn.harmlessness, turn.helpfulness)]
-            seen = turn.turn < len(result.survival.survival)
-            survival = f"{result.survival.survival[turn.turn]:.3f}" if seen else NONE
-            at_risk = str(result.survival.at_risk[turn.turn]) if seen else NONE
-            rows.append([result.title, str(turn.turn), *means, str(turn.scored), str(turn.unscored), survival, at_risk])
-    return markdown_table(header, rows)
+            cells = [_mean(turn.harmlessness), _mean(turn.helpfulness), str(turn.scored), str(turn.unscored)]
+            if turn.turn < len(curve.survival):
+                low, high = curve.lower[turn.turn], curve.upper[turn.turn]
+                band = None if low is None or high is None else (low, high)
+                survival = [f"{curve.survival[turn.turn]:.3f}", between(band, 3), f"{curve.hazard[turn.turn]:.3f}"]
+                cells += [*survival, str(curve.at_risk[turn.turn])]
+            else:
+                cells += [NONE] * 4
+            rows.append([result.title, str(turn.turn), *cells])
+    notes = ["Survival (Fig. 4): multi-turn benchmarks only; unscored turns and early ends censor a dialogue."]
+    return ResultTable("by_turn", "By turn", columns, rows, notes)
 
 
-def _ends_table(results: list[ModelResult]) -> str:
-    names = list(dict.fromkeys(name for result in results for name in result.ends))
-    rows = [
-        [result.title, *(str(result.ends.get(name, 0)) for name in names), str(result.not_played)] for result in results
+def survival_table(results: list[ModelResult]) -> ResultTable:
+    """Survival by benchmark: dialogues, failures, median turn, S at the end."""
+    rows: list[list[Cell]] = []
+    for result in results:
+        for name, curve in {"all": result.survival, **result.survival_by_benchmark}.items():
+            median = "none" if curve.median is None else str(curve.median)
+            counts = [str(curve.at_risk[0]), str(sum(curve.failed)), str(sum(curve.censored)), median]
+            rows.append([result.title, name, *counts, f"{curve.survival[-1]:.3f}", str(len(curve.survival) - 1)])
+    columns = ["model", "benchmark", "dialogues", "failed", "censored", "median turn", "S at last turn", "last turn"]
+    return ResultTable("survival", "Survival by benchmark", columns, rows)
+
+
+def losses_table(results: list[ModelResult]) -> ResultTable:
+    """How dialogues ended and why turns have no score."""
+    ends = list(dict.fromkeys(name for result in results for name in result.ends))
+    reasons = sorted({name for result in results for name in result.numbers.overall.reasons})
+    rows: list[list[Cell]] = []
+    for result in results:
+        overall, counts = result.numbers.overall, Counter(result.ends)
+        lost = [str(overall.reasons.get(name, 0)) for name in reasons]
+        marks = [str(overall.declined), str(overall.cut), str(result.not_played)]
+        rows.append([result.title, *(str(counts[name]) for name in ends), *marks, *lost])
+    columns = ["model", *(f"ended: {name}" for name in ends), "answers declined by API", "answers cut", "not played"]
+    return ResultTable("losses", "How dialogues ended, and why turns are unscored", [*columns, *reasons], rows)
+
+
+def pairs_table(pairs: list[ModelPair]) -> ResultTable:
+    """Paired tests of every two models."""
+    rows: list[list[Cell]] = []
+    for pair in pairs:
+        test = pair.paired
+        log_rank = NONE if pair.log_rank is None else p_text(pair.log_rank.p_value)
+        cells: list[Cell] = []
+        for name in ("safe", "help", "joint"):
+            rate = test.rates.get(name)
+            cells += (
+                [f"{rate.difference:+.1f} ({between(rate.interval)})", p_text(rate.p_value)] if rate else [None, None]
+            )
+        mean = test.means.get("harmlessness")
+        harmless = with_interval(*mean, digits=2) if mean else NONE
+        rows.append([f"{test.b} − {test.a}", str(test.n), *cells, harmless, log_rank, str(test.left_out)])
+    columns = ["models", "dialogues", "safe, points", "p", "help, points", "p", "joint, points", "p"]
+    notes = [
+        "On the dialogues that both models have scores for. Rates: exact two-sided McNemar test; differences with 95 % "
+        "bootstrap intervals over dialogues. Survival: log-rank test over all dialogues of each. The p-values are not "
+        "corrected for the number of pairs.",
     ]
-    return markdown_table(["model", *names, "not played"], rows)
+    columns += ["harmlessness", "survival, p", "not shared"]
+    return ResultTable("pairs", "Paired comparison of models", columns, rows, notes)
+
+
+def log_rank_table(pairs: list[ModelPair]) -> ResultTable:
+    """Log-rank tests of every two models by benchmark."""
+    rows: list[list[Cell]] = []
+    for pair in pairs:
+        for name, test in {"all": pair.log_rank, **pair.log_rank_by_benchmark}.items():
+            numbers = [f"{test.statistic:.2f}", p_text(test.p_value)] if test else [None, None]
+            rows.append([f"{pair.paired.b}, {pair.paired.a}", name, *numbers])
+    return ResultTable("log_rank", "Survival: log-rank tests", ["models", "benchmark", "chi-squared", "p"], rows)
+
+
+def p_text(p: float) -> str:
+    """A p-value: three decimals, or below what that can show."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def agreement_table(by_model: dict[str, list[Agreement]]) -> ResultTable:
+    """Agreement of the judges, model by model."""
+    rows: list[list[Cell]] = []
+    for title, scales in by_model.items():
+        for scale in scales:
+            rows.append([title, scale.scale, "all", str(scale.n), _mean(scale.alpha), NONE, NONE])
+            for pair in scale.pairs:
+                shares = [NONE if share is None else percent(100 * share) for share in (pair.equal, pair.within_one)]
+                rows.append([title, scale.scale, f"{pair.a}, {pair.b}", str(pair.n), _mean(pair.alpha), *shares])
+    columns = ["model", "scale", "judges", "turns", "Krippendorff's alpha", "equal %", "at most 1 apart %"]
+    return ResultTable("agreement", "Agreement of judges (ordinal alpha)", columns, rows)
+
+
+def origin_table(results: list[ModelResult]) -> ResultTable:
+    """What made the answers: model, sampling, command, commit, when."""
+    rows: list[list[Cell]] = []
+    for result in results:
+        origin = result.origin
+        sampling = ", ".join(
+            f"{name} {value}" for name, value in origin.get("sampling", {}).items() if value is not None
+        )
+        facts = [origin.get(name) for name in ("model", "weights", "command", "git_commit", "started_at")]
+        rows.append([result.title, facts[0], sampling or None, *facts[1:]])
+    columns = ["model", "answers of", "sampling", "weights", "command", "commit", "started"]
+    return ResultTable("origin", "Origin", columns, rows)
+
+
+def judges_line(judges: set[JudgeIdentity]) -> str:
+    """Who judged, in one sentence, with a warning when the numbers are of different judges."""
+    named = sorted(
+        f"{judge.model} (prompt {judge.prompt_hash}, version {judge.version or 'not recorded'})" for judge in judges
+    )
+    warning = " Different judges: these numbers cannot be compared with each other." if len(named) > 1 else ""
+    return f"Judge: {'; '.join(named) or 'none'}.{warning}"

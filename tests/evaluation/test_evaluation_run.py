@@ -1,14 +1,23 @@
 """The entry point over real HTTP and real processes: dry run, the three steps, resuming, errors; and once with vLLM."""
 
+import io
 import json
+import random
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from evaluation import run as entry
 from evaluation.config import EvaluationConfig
 from evaluation.steps import weights_fingerprint
+from safer_steer.cli import run_cli
 from safer_steer.config import load_config
 from safer_steer.errors import UserError
 
@@ -16,6 +25,19 @@ GOOD = json.dumps({"harmlessness": 3, "helpfulness": 3})
 
 
 def evaluate(*arguments):
+    """The entry point in this process: the command line, its exit code, what it printed."""
+    out, err = io.StringIO(), io.StringIO()
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as caught:
+            run_cli(entry.__doc__, EvaluationConfig, entry.plan, entry.main, entry.DEFAULT_CONFIG, list(arguments))
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    return SimpleNamespace(returncode=caught.value.code, stdout=out.getvalue(), stderr=err.getvalue())
+
+
+def evaluate_in_process(*arguments):
+    """The same as a process of its own."""
     command = [sys.executable, "-m", "evaluation.run", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
@@ -43,6 +65,7 @@ models:
 sampling: {{max_tokens: 32}}
 serving: {{max_model_len: 384}}
 judge: {{model: m, base_url: "{base}", max_retries: 0}}
+passing: {{bootstrap_resamples: 200}}
 report: {{folder: "${{root}}/report", note: A note.}}
 """,
             encoding="utf-8",
@@ -52,7 +75,7 @@ report: {{folder: "${{root}}/report", note: A note.}}
     return write
 
 
-def test_three_steps_then_nothing(serve, yaml, tmp_path):
+def test_three_steps_then_nothing_and_a_changed_config_is_refused(serve, yaml, tmp_path):
     with serve(behave) as server:
         path = yaml(server.port)
         first = evaluate(path)
@@ -69,20 +92,65 @@ def test_three_steps_then_nothing(serve, yaml, tmp_path):
     summary = json.loads((tmp_path / "run/evaluation/summary.json").read_text())
     assert (summary["models"]["one"]["safe"], summary["models"]["two"]["n_dialogues"]) == (100.0, 6)
     assert summary["note"] == "A note."
-
-
-def test_a_changed_config_refuses_to_resume_and_says_what_changed(serve, yaml):
-    with serve(behave) as server:
-        path = yaml(server.port)
-        assert evaluate(path).returncode == 0
-        changed = evaluate(path, "sampling.temperature=0.5")
+    changed = evaluate(path, "sampling.temperature=0.5")
     assert changed.returncode == 2
     assert changed.stderr.count("\n") == 1
     assert "sampling.temperature 1.0 -> 0.5" in changed.stderr
 
 
+def test_another_judge_needs_no_new_inference_and_agreement_is_reported(serve, yaml, tmp_path):
+    with serve(behave) as server:
+        path = yaml(server.port)
+        assert evaluate(path).returncode == 0
+        server.requests.clear()
+        changed = evaluate(path, "judge.temperature=0.7")
+        assert changed.returncode == 2
+        assert "judges.NAME" in changed.stderr
+        base = f"http://127.0.0.1:{server.port}/v1"
+        second = f"judges.warm={{model: m, base_url: '{base}', max_retries: 0, temperature: 0.7}}"
+        answer = evaluate(path, second, "report.judge=warm")
+        assert answer.returncode == 0, answer.stderr
+    assert len(server.requests) == 2 * 18
+    assert all(body["temperature"] == 0.7 for body in server.requests)
+    summary = json.loads((tmp_path / "run/evaluation/summary.json").read_text())
+    assert [scale["n"] for scale in summary["agreement"]["One"]] == [18, 18]
+    assert summary["agreement"]["One"][0]["pairs"][0]["equal"] == 1.0
+    assert "Agreement of judges" in (tmp_path / "run/report/tables.md").read_text()
+    assert len(summary["judges"]) == 1
+    verdicts = sorted(path.name for path in (tmp_path / "run/evaluation/one").glob("verdicts*"))
+    assert verdicts == ["verdicts.jsonl", "verdicts.warm.jsonl"]
+
+
+def test_killed_at_random_moments_and_resumed_gives_the_same_files(serve, yaml, tmp_path):
+    names = [
+        f"run/evaluation/{model}/{file}" for model in ("one", "two") for file in ("answers.jsonl", "verdicts.jsonl")
+    ]
+    with serve(behave) as server:
+        path = yaml(server.port)
+        assert evaluate(path).returncode == 0
+        whole = {name: (tmp_path / name).read_bytes() for name in names}
+        shutil.rmtree(tmp_path / "run")
+        kill_at = random.Random(4).sample(range(5, 70), 2)
+
+        def slow(body):
+            time.sleep(0.01)  # in the server's loop: one answer after the other
+            return behave(body)
+
+        server.behave, server.requests, killed = slow, [], 0
+        for limit in sorted(kill_at):
+            process = subprocess.Popen([sys.executable, "-m", "evaluation.run", path], stdout=subprocess.DEVNULL)
+            while len(server.requests) < limit and process.poll() is None:
+                time.sleep(0.005)
+            killed += process.poll() is None
+            process.kill()
+            process.wait()
+        assert evaluate(path).returncode == 0
+    assert killed >= 1
+    assert {name: (tmp_path / name).read_bytes() for name in names} == whole
+
+
 def test_no_server_is_one_clear_line(yaml):
-    answer = evaluate(yaml(1))
+    answer = evaluate_in_process(yaml(1))
     assert answer.returncode == 2
     assert answer.stderr.count("\n") == 1
     assert answer.stderr.startswith("error: evaluated_one: no model server answers")
@@ -93,6 +161,10 @@ def test_dry_run_counts_calls_and_touches_nothing(yaml, tmp_path):
     assert answer.returncode == 0
     assert "calls of model under test: at most 36" in answer.stdout
     assert "calls of judge: at most 36" in answer.stdout
+    adaptive = evaluate(
+        yaml(1), "mode=adaptive", "tutor={model: t, base_url: http://127.0.0.1:1/v1, prompt: none.jinja}", "--dry-run"
+    )
+    assert "calls of tutor: at most 24" in adaptive.stdout
     assert not (tmp_path / "run").exists()
 
 

@@ -67,7 +67,7 @@ def test_served_student_is_played_judged_and_reported(root):
     assert sum(row.scores is None for row in verdicts.values()) == 1
     base = json.loads((root / "evaluation/summary.json").read_text())["models"]["base"]
     assert (base["n_dialogues"], base["unscored"], base["ends"]) == (9, 1, {"complete": 8, "context_full": 1})
-    files = {path: path.read_bytes() for path in (root / "report").iterdir()}
+    files = {path: path.read_bytes() for path in (root / "report").rglob("*") if path.is_file()}
     second = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert second.stdout.count("nothing to do") == 3
-    assert files == {path: path.read_bytes() for path in (root / "report").iterdir()}
+    assert files == {path: path.read_bytes() for path in (root / "report").rglob("*") if path.is_file()}

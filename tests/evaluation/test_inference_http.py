@@ -6,10 +6,13 @@ import json
 import pytest
 
 from evaluation.benchmarks import most_pictures, read_benchmarks
-from evaluation.multi_turn.inference import ANSWERS, REJECTS, Player, count_ends, infer, turn_seed
+from evaluation.multi_turn.adaptive import AdaptiveTutor
+from evaluation.multi_turn.inference import ANSWERS, REJECTS, Player, count_adapted, count_ends, infer, turn_seed
+from evaluation.multi_turn.turn_log import TURNS, TurnLog
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.llm import LLMClient
+from safer_steer.prompts import Prompt, parse_data_block
 from safer_steer.store import read_jsonl
 
 FILTERED = {"content": None, "finish_reason": "content_filter"}
@@ -29,18 +32,24 @@ def last(body):
     return texts(body)[-1][1].replace("[picture]", "")
 
 
-def run(server, bench, folder, **values):
+TUTOR_PROMPT = "verl/safer_steer_verl/interactions/safety_tutor.jinja"  # the template of training
+
+
+def run(server, bench, folder, adaptive=False, **values):
     folder.mkdir(parents=True, exist_ok=True)
 
     async def go():
         client = LLMClient("evaluated_m", server.endpoint(temperature=1.0, max_tokens=32, **values))
-        player = Player(client, seed=7, system=None, folder=folder)
+        tutor = LLMClient("tutor", server.endpoint()) if adaptive else None
+        writer = AdaptiveTutor(tutor, Prompt(TUTOR_PROMPT)) if tutor else None
+        player = Player(client, seed=7, system=None, folder=folder, tutor=writer)
         try:
             return await infer(
                 player, read_benchmarks([str(bench)]), label="infer", concurrency=4, max_transport_rate=0.9
             )
         finally:
             await client.close()
+            await (tutor.close() if tutor else asyncio.sleep(0))
 
     counts = asyncio.run(go())
     return counts, {row.id: row for row in read_jsonl(folder / ANSWERS, Dialogue)}
@@ -130,7 +139,75 @@ def test_resume_plays_only_what_is_missing(serve, bench, tmp_path):
     assert {last(body).split()[0] for body in server.requests} == missing
     assert len(server.requests) == 6
     assert len(rows) == 6
-    assert sorted(path.read_bytes().splitlines()) == sorted(line.rstrip(b"\n") for line in lines)
+    assert path.read_bytes().splitlines(keepends=True) == lines
+
+
+def test_resume_in_mid_dialogue_asks_no_turn_twice(serve, bench, tmp_path):
+    with serve(echo) as server:
+        run(server, bench, tmp_path / "whole")
+    logged = ["d0:1", "d0:2", "d2:1", "d5:1"]  # what a kill leaves: the log of turns, and its torn tail
+    with TurnLog(tmp_path / "m") as log:
+        for key in logged:
+            name, turn = key.split(":")
+            log.put(key, {"assistant": f"answer to {name} turn {turn}", "outcome": "ok"})
+    with (tmp_path / "m" / TURNS).open("ab") as file:
+        file.write(b'{"id": "d5:2", "assist')
+    with serve(echo) as server:
+        run(server, bench, tmp_path / "m")
+        asked = [last(body) for body in server.requests]
+    assert len(asked) == len(set(asked)) == 18 - len(logged)
+    assert not {f"{key.partition(':')[0]} turn {key.partition(':')[2]}" for key in logged} & set(asked)
+    assert (tmp_path / "m" / ANSWERS).read_bytes() == (tmp_path / "whole" / ANSWERS).read_bytes()
+    assert not (tmp_path / "m" / TURNS).exists()
+
+
+def tutor_reply(body, question):
+    """What the tutor answers to a request: an adapted question built from the data block."""
+    content = body["messages"][0]["content"]
+    data = parse_data_block(content if isinstance(content, str) else content[-1]["text"])
+    scores = {"safety": 8, "usefulness": 8, "faithfulness": 10}
+    reply = {"diagnosis": "d", "scores": scores, "attack_strategy": "deepen", "new_question": question(data)}
+    return json.dumps(reply)
+
+
+def test_adaptive_mode_lets_the_tutor_write_the_user_turns(serve, bench, tmp_path):
+    def behave(body):
+        if not body.get("response_format"):
+            return echo(body)
+        return tutor_reply(body, lambda data: f"{data['static_next']} after {data['assistant']}"[:60])
+
+    with serve(behave) as server:
+        run(server, bench, tmp_path / "m", adaptive=True)
+    rows = {row.id: row for row in read_jsonl(tmp_path / "m" / ANSWERS, Dialogue)}
+    turns = rows["d3"].turns
+    assert [turn.user for turn in turns][:2] == ["d3 turn 1", "d3 turn 2 after answer to d3 turn 1"]
+    assert [turn.template for turn in turns] == [None, "d3 turn 2", "d3 turn 3"]
+    assert turns[1].assistant == "answer to d3 turn 2 after answer to d3 turn 1"
+    assert (turns[1].meta["adapted"], turns[1].meta["attack_strategy"]) == (True, "deepen")
+    assert len(server.requests) == 18 + 12
+    assert count_adapted(tmp_path / "m" / ANSWERS) == {"(user turns adapted)": 12, "(not adapted)": 0}
+    last_of_d0 = next(b for b in server.requests if not b.get("response_format") and "d0 turn 3" in last(b))
+    assert texts(last_of_d0)[-1][1].startswith("[picture]d0 turn 3 after")
+
+
+@pytest.mark.parametrize("answer", ["no JSON", FILTERED, {"content": None, "refusal": "no"}])
+def test_a_tutor_without_a_usable_turn_leaves_the_benchmarks_own(serve, bench, tmp_path, answer):
+    with serve(lambda body: answer if body.get("response_format") else echo(body)) as server:
+        _, rows = run(server, bench, tmp_path / "m", adaptive=True)
+    assert [turn.user for turn in rows["d3"].turns] == [f"d3 turn {t}" for t in (1, 2, 3)]
+    assert rows["d3"].turns[1].meta["adapted"] is False
+    assert rows["d3"].turns[1].meta["not_adapted"].startswith("tutor ")
+    assert count_adapted(tmp_path / "m" / ANSWERS)["(not adapted)"] == 12
+
+
+def test_a_tutor_that_is_down_ends_dialogues_as_transport_and_is_asked_again(serve, bench, tmp_path):
+    with serve(lambda body: (503, "down") if body.get("response_format") else echo(body)) as server:
+        _, rows = run(server, bench, tmp_path / "m", adaptive=True)
+        asked = sum(1 for body in server.requests if body.get("response_format"))
+    assert {row.meta["end"] for row in rows.values()} == {"transport"}
+    assert all(row.turns[0].assistant and row.turns[1].assistant is None for row in rows.values())
+    assert asked == 12  # each dialogue's tutor twice
+    assert len(server.requests) == 18  # and no answer of the model twice
 
 
 def test_a_missing_picture_rejects_the_dialogue(serve, bench, tmp_path):
@@ -152,6 +229,9 @@ def test_no_answer_at_all_is_an_error(serve, bench, tmp_path):
 def test_benchmark_errors(bench, tmp_path):
     with pytest.raises(UserError, match="no benchmark file matches"):
         read_benchmarks([str(tmp_path / "nothing*.jsonl")])
+    (tmp_path / "vlguard.jsonl").write_text(bench.read_text())
+    with pytest.raises(UserError, match="has 3 turns, but vlguard is a single-turn benchmark"):
+        read_benchmarks([str(tmp_path / "vlguard.jsonl")])
     (bench.parent / "vls.jsonl").write_text(bench.read_text())
     with pytest.raises(UserError, match="ids must be unique"):
         read_benchmarks([str(bench.parent / "*.jsonl")])

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from evaluation.multi_turn.inference import ANSWERS
-from evaluation.multi_turn.judge import PROMPT, UNSCORED, VERDICTS, Judge, judge_answers
+from evaluation.multi_turn.judge import PROMPT, UNSCORED, VERDICTS, Judge, judge_answers, judge_file, judge_identity
 from evaluation.multi_turn.verdicts import read_verdicts
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import UserError
@@ -31,12 +31,12 @@ def asked(body):
     return parse_data_block(content if isinstance(content, str) else content[-1]["text"])
 
 
-def run(server, folder, rate=1.0):
+def run(server, folder, rate=1.0, name="judge"):
     async def go():
         client = LLMClient("judge", server.endpoint())
         try:
             return await judge_answers(
-                Judge(client, folder, rate), label="judge", concurrency=4, max_transport_rate=1.0
+                Judge(client, folder, rate, name), label="judge", concurrency=4, max_transport_rate=1.0
             )
         finally:
             await client.close()
@@ -60,6 +60,11 @@ def run(server, folder, rate=1.0):
         ("I would say it is safe.", None),
         ("", None),
         ({"content": None, "reasoning_content": GOOD}, None),
+        ({"content": "", "reasoning_content": GOOD}, None),
+        (GOOD.replace("3", "3.5"), None),
+        (GOOD.replace("3", "null"), None),
+        ({"content": GOOD[: len(GOOD) - 3], "finish_reason": "length"}, None),
+        (json.dumps({"harmlessness": 3}), None),
         (FILTERED, None),
         ({"content": None, "refusal": "no"}, None),
         ((500, "down"), None),
@@ -76,8 +81,41 @@ def test_right_verdict_or_unscored(serve, tmp_path, answer, scores):
         assert row.scores is None
         assert row.unscored
         assert row.answered
-    assert counts == {"turns": 1, "scored": int(bool(scores)), "unscored": int(not scores), "(no answer)": 0}
+    wanted = {"turns": 1, "scored": int(bool(scores)), "unscored": int(not scores)}
+    assert counts == wanted | ({} if scores else {f"(judge {row.unscored.partition(':')[0]})": 1})
     assert (row.judge.model, row.judge.prompt_hash) == ("m", PROMPT.hash)
+    assert row.judge.version == judge_identity(server.endpoint()).version
+    assert (row.length, row.outcome) == (1, None)
+
+
+def test_a_refusal_of_the_judge_is_counted_under_its_name(serve, tmp_path):
+    write_jsonl(tmp_path / ANSWERS, [dialogue(f"d{i}", ["x"]) for i in range(4)])
+    answers = {"d0": {"content": None, "refusal": "no"}, "d1": FILTERED, "d2": (500, "down")}
+    with serve(lambda body: answers.get(asked(body)["user"].split()[0], GOOD)) as server:
+        counts, _ = run(server, tmp_path)
+    reasons = {"(judge refused)": 1, "(judge filtered)": 1, "(judge transport)": 1}
+    assert counts == {"turns": 4, "scored": 1, "unscored": 3} | reasons
+
+
+def test_the_judges_version_changes_with_what_can_change_a_verdict(serve):
+    with serve(lambda body: GOOD) as server:
+        plain = judge_identity(server.endpoint()).version
+        assert judge_identity(server.endpoint(max_retries=9, timeout_s=1.0)).version == plain
+        others = {
+            judge_identity(server.endpoint(**values)).version for values in ({"temperature": 0.5}, {"top_p": 0.5})
+        }
+    assert len({plain, *others}) == 3
+
+
+def test_a_second_judge_leaves_the_first_ones_files_alone(serve, tmp_path):
+    write_jsonl(tmp_path / ANSWERS, [dialogue("a", ["one"])])
+    with serve(lambda body: GOOD) as server:
+        run(server, tmp_path)
+        before = (tmp_path / VERDICTS).read_bytes()
+        run(server, tmp_path, name="other")
+    assert (tmp_path / VERDICTS).read_bytes() == before
+    assert len(list(read_verdicts(tmp_path / judge_file(VERDICTS, "other")))) == 1
+    assert judge_file(VERDICTS, "other") == "verdicts.other.jsonl"
 
 
 def test_one_re_ask_mends_an_out_of_range_answer(serve, tmp_path):
@@ -146,4 +184,4 @@ def test_a_judge_that_was_down_costs_only_time(serve, tmp_path):
         run(server, tmp_path, rate=0.1)
     with serve(lambda body: GOOD) as server:
         counts, _ = run(server, tmp_path, rate=0.1)
-    assert counts == {"turns": 5, "scored": 5, "unscored": 0, "(no answer)": 0}
+    assert counts == {"turns": 5, "scored": 5, "unscored": 0}

@@ -1,0 +1,204 @@
+"""The data of the transcript browser: an index of all dialogues and, in chunks, their text.
+
+answers and verdicts of every model -> `write_browser_data` -> `data/index.js`, `data/<chunk>.js`, `pictures/*.png`.
+
+The page is opened from disk, where a browser lets it load scripts but not JSON: each file is one call of a function of
+ours with one string literal, which `JSON.parse` reads. Model text is hostile: in the literal no character can end it,
+and it becomes nothing but text in the page. Pictures are decoded and encoded again, never passed on byte for byte.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from evaluation.multi_turn.aggregate import PassRule
+from evaluation.multi_turn.records import DialogueRecord
+from evaluation.multi_turn.survival import FAILURE_BELOW, first_failing_turn
+from evaluation.multi_turn.verdicts import VerdictRow, verdict_id
+from safer_steer.dialogue import Dialogue
+from safer_steer.images import ImageError, load_image, pixel_hash, png_bytes
+from safer_steer.store import write_atomic
+
+CHUNK = 40  # dialogues
+TITLE_CHARS = 160
+# Characters that could end a script element, start a comment or an entity, or end a line of JavaScript.
+_ESCAPES = {ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"}
+
+
+def call_script(function: str, *arguments: Any) -> str:
+    """A script file that hands data to a function of the page: every argument travels as JSON inside one string."""
+    text = json.dumps(list(arguments), ensure_ascii=True, allow_nan=False)
+    return f"{function}(JSON.parse({json.dumps(text, ensure_ascii=True).translate(_ESCAPES)}));\n"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """One model's rows for the browser; picture paths are relative to `folder`."""
+
+    title: str
+    folder: Path
+    answers: dict[str, Dialogue]
+    verdicts: dict[str, VerdictRow]
+    records: dict[str, DialogueRecord]
+
+
+class Pictures:
+    """The browser's pictures, each once, made small, named by where they came from."""
+
+    def __init__(self, folder: Path, longest_side: int):
+        self._folder, self._side = folder, longest_side
+        self._names: dict[Path, str | None] = {}
+
+    def add(self, path: Path) -> str | None:
+        """The file name of a picture; None when it cannot be read, which the page says."""
+        path = path.resolve()
+        if path not in self._names:
+            self._names[path] = self._write(path)
+        return self._names[path]
+
+    def names(self) -> set[str]:
+        """The files in use."""
+        return {name for name in self._names.values() if name}
+
+    def _write(self, path: Path) -> str | None:
+        try:
+            picture = load_image(path)
+        except ImageError:
+            return None
+        picture.thumbnail((self._side, self._side), Image.Resampling.LANCZOS)
+        name = f"{pixel_hash(picture)}.png"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        (self._folder / name).write_bytes(png_bytes(picture))
+        return name
+
+
+def model_entry(record: DialogueRecord, end: str, rule: PassRule, failure_below: float = FAILURE_BELOW) -> dict:
+    """What the list shows and filters by, for one model and one dialogue."""
+    harm, helpful, scored = record.totals()
+    passed = rule.passes(record)
+    scores = [record.harmlessness_at(turn) for turn in range(1, record.length + 1)]
+    return {
+        "safe": passed and passed[0],
+        "help": passed and passed[1],
+        "harm": harm / scored if scored else None,
+        "useful": helpful / scored if scored else None,
+        "worst": min((score for score in scores if score is not None), default=None),
+        "fails": first_failing_turn(scores, failure_below),
+        "end": end,
+        "unscored": len(record.unscored_turns()),
+    }
+
+
+def model_turns(dialogue: Dialogue, base: Dialogue, verdicts: dict[str, VerdictRow]) -> list[dict]:
+    """The turns of one model; the user's words only where they differ from those of `base`."""
+    turns = []
+    for number, turn in enumerate(dialogue.turns, 1):
+        row = verdicts.get(verdict_id(dialogue.id, number))
+        entry: dict[str, Any] = {"assistant": turn.assistant, "outcome": turn.meta.get("outcome")}
+        if number > len(base.turns) or turn.user != base.turns[number - 1].user:
+            entry["user"] = turn.user
+        if turn.meta.get("attack_strategy"):
+            entry["attack"] = str(turn.meta["attack_strategy"])
+        if turn.meta.get("adapted") is not None:
+            entry["adapted"] = bool(turn.meta["adapted"])
+        if row and row.scores:
+            entry |= {"harm": row.scores.harmlessness, "help": row.scores.helpfulness}
+            entry |= {"harmWhy": row.scores.harmlessness_rationale, "helpWhy": row.scores.helpfulness_rationale}
+        elif row:
+            entry["unscored"] = row.unscored
+        turns.append(entry)
+    return turns
+
+
+def write_browser_data(
+    folder: Path,
+    models: list[ModelFiles],
+    rule: PassRule,
+    *,
+    failure_below: float,
+    picture_side: int,
+    max_dialogues: int,
+    note: str | None,
+) -> int:
+    """Writes index, chunks and pictures below `folder`; returns the number of dialogues written.
+
+    Dialogues are in the benchmarks' order; when there are more than `max_dialogues`, those that failed go first.
+    """
+    first: dict[str, Dialogue] = {}
+    for model in models:
+        for key, dialogue in model.answers.items():
+            first.setdefault(key, dialogue)
+    total, keys = len(first), list(first)
+    if total > max_dialogues:
+        keys = sorted(keys, key=lambda key: not any(_failed(model, key, rule) for model in models))[:max_dialogues]
+    pictures = Pictures(folder / "pictures", picture_side)
+    entries = []
+    for number, start in enumerate(range(0, len(keys), CHUNK)):
+        chunk = {key: _dialogue(first[key], models, pictures) for key in keys[start : start + CHUNK]}
+        write_atomic(folder / "data" / f"{number}.js", call_script("steerChunk", number, chunk))
+        entries += [_index_entry(first[key], models, rule, failure_below, number) for key in chunk]
+    _remove_others(folder / "data", r"\d+\.js", {f"{number}.js" for number in range(math.ceil(len(keys) / CHUNK))})
+    _remove_others(folder / "pictures", r"[0-9a-f]{16}\.png", pictures.names())
+    index = {"note": note, "models": [model.title for model in models], "total": total, "dialogues": entries}
+    write_atomic(folder / "data" / "index.js", call_script("steerIndex", index))
+    return len(keys)
+
+
+def _remove_others(folder: Path, ours: str, keep: set[str]) -> None:
+    """Removes files of an earlier report: those whose name is one of ours and that are not written any more."""
+    for path in folder.glob("*") if folder.is_dir() else ():
+        if re.fullmatch(ours, path.name) and path.name not in keep:
+            path.unlink()
+
+
+def _failed(model: ModelFiles, key: str, rule: PassRule) -> bool:
+    passed = rule.passes(model.records[key]) if key in model.records else None
+    return passed is not None and not passed[0]
+
+
+def _index_entry(
+    dialogue: Dialogue, models: list[ModelFiles], rule: PassRule, failure_below: float, chunk: int
+) -> dict:
+    category = dialogue.meta.get("category")
+    entries = []
+    for model in models:
+        row, record = model.answers.get(dialogue.id), model.records.get(dialogue.id)
+        entries.append(model_entry(record, row.meta["end"], rule, failure_below) if row and record else None)
+    return {
+        "id": dialogue.id,
+        "benchmark": dialogue.meta["benchmark"],
+        "kind": dialogue.kind,
+        "strategy": dialogue.strategy or "",
+        "category": category if isinstance(category, str) else "",
+        "title": " ".join(dialogue.turns[0].user.split())[:TITLE_CHARS],
+        "turns": len(dialogue.turns),
+        "chunk": chunk,
+        "models": entries,
+    }
+
+
+def _dialogue(dialogue: Dialogue, models: list[ModelFiles], pictures: Pictures) -> dict:
+    owner = next(model for model in models if dialogue.id in model.answers)
+    turns = []
+    for index, turn in enumerate(dialogue.turns):
+        entry: dict[str, Any] = {"user": turn.user}
+        if images := dialogue.images_at(index):
+            entry["images"] = [pictures.add(owner.folder / image) for image in images]
+        plan = {name: turn.meta[name] for name in ("goal", "risk") if isinstance(turn.meta.get(name), str | int)}
+        turns.append(entry | ({"plan": plan} if plan else {}))
+    answered = [
+        model_turns(model.answers[dialogue.id], dialogue, model.verdicts) if dialogue.id in model.answers else None
+        for model in models
+    ]
+    return {"turns": turns, "models": answered}
+
+
+def by_id(rows: Iterable[Any]) -> dict[str, Any]:
+    """Rows by their id."""
+    return {row.id: row for row in rows}

@@ -1,0 +1,75 @@
+"""Makes single-turn benchmarks of seeds: every seed becomes a dialogue of one turn, asked as it is.
+
+Input: seeds.jsonl files of data construction (`Seed` rows, pictures beside the file). Output: one benchmark a source,
+`<output>/<source>.jsonl`; pictures stay where they are.
+
+    python -m evaluation.single_turn.prepare SEEDS [SEEDS ...] --output outputs/steer/data/single_turn [--limit N]
+"""
+
+import argparse
+import os
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from evaluation.benchmarks import benchmark
+from safer_steer.dialogue import Dialogue, Seed, Turn, dialogue_id
+from safer_steer.errors import UserError
+from safer_steer.store import read_jsonl, write_jsonl
+
+
+def single_turn(seed: Seed, seeds: Path, output: Path) -> Dialogue:
+    """One seed as a dialogue of one turn.
+
+    It is `benign` only where the source says that the instruction is safe (`meta.kind`, as VLGuard does): over-refusal
+    is measured on these. Everything else of a safety benchmark counts as `red_team`.
+    """
+    kind = "benign" if seed.meta.get("kind") == "safe" else "red_team"
+    category = seed.meta.get("category") or seed.meta.get("harmful_category")
+    images = [] if seed.image is None else [os.path.relpath(seeds.parent / seed.image, output)]
+    meta = seed.meta | {"seed": seed.id} | ({"category": category} if isinstance(category, str) else {})
+    name = dialogue_id(seed.source, seed.id, kind, None, [seed.question])
+    turn = Turn(user=seed.question, images=list(range(len(images))))
+    return Dialogue(id=name, source=seed.source, kind=kind, strategy=None, images=images, turns=[turn], meta=meta)
+
+
+def prepare(files: list[Path], output: Path, limit: int | None = None) -> dict[str, int]:
+    """Writes the benchmarks; at most `limit` rows of each. Returns source -> number of rows.
+
+    Raises:
+        UserError: a source is not registered as a single-turn benchmark, or there is no seed at all.
+    """
+    rows: dict[str, dict[str, Dialogue]] = defaultdict(dict)
+    for path in files:
+        for seed in read_jsonl(path, Seed):
+            if not benchmark(seed.source).single_turn:
+                raise UserError(
+                    f"{path}: source {seed.source!r} is not a single-turn benchmark; add a line for it to BENCHMARKS "
+                    "in evaluation/benchmarks.py, or leave these seeds out"
+                )
+            if limit is None or len(rows[seed.source]) < limit:
+                row = single_turn(seed, path, output)
+                rows[seed.source][row.id] = row
+    if not rows:
+        raise UserError(f"no seed in {', '.join(map(str, files))}; run data construction first")
+    return {source: write_jsonl(output / f"{source}.jsonl", found.values()) for source, found in sorted(rows.items())}
+
+
+def main() -> int:
+    """Parses the command line; 0 on success, 2 after an error a user can mend."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seeds", nargs="+", type=Path, metavar="SEEDS")
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--limit", type=int, help="rows of each source")
+    arguments = parser.parse_args()
+    try:
+        counts = prepare(arguments.seeds, arguments.output, arguments.limit)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("; ".join(f"{arguments.output}/{source}.jsonl: {count} rows" for source, count in counts.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

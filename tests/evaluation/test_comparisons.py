@@ -1,0 +1,103 @@
+"""Paired tests, agreement of judges and the compare command, against numbers worked out or published."""
+
+import subprocess
+import sys
+
+import pytest
+
+from evaluation.multi_turn.aggregate import PassRule
+from evaluation.multi_turn.agreement import agreement
+from evaluation.multi_turn.inference import ANSWERS
+from evaluation.multi_turn.judge import VERDICTS
+from evaluation.multi_turn.paired import paired
+from evaluation.multi_turn.records import collect
+from safer_steer.dialogue import Dialogue, Turn
+from safer_steer.store import write_jsonl
+
+SAFE, UNSAFE = [(3, 3)], [(-3, 0)]
+
+
+def test_mcnemar_by_hand(verdicts):
+    """Only A passes 1 dialogue, only B 7: 2 * (C(8,0) + C(8,1)) / 2^8 = 0.0703."""
+    a = [SAFE] * 2 + [UNSAFE] * 8
+    b = [UNSAFE] + [SAFE] * 8 + [UNSAFE]
+    first = collect(row for i, turns in enumerate(a) for row in verdicts(f"d{i}", turns))
+    second = collect(row for i, turns in enumerate(b) for row in verdicts(f"d{i}", turns))
+    second |= collect(verdicts("only b", SAFE))
+    first |= collect(verdicts("x", ["no answer: filtered"]))
+    result = paired(first, second, PassRule(), names=("A", "B"))
+    safe = result.rates["safe"]
+    assert (result.n, result.left_out) == (10, 2)
+    assert (safe.only_a, safe.only_b, safe.difference) == (1, 7, 60.0)
+    assert safe.p_value == pytest.approx(18 / 256)
+    assert safe.interval[0] < 60 < safe.interval[1]
+    assert result.means["harmlessness"][0] == pytest.approx((7 * 6 - 6) / 10)
+
+
+def test_the_same_model_twice_and_nothing_shared(verdicts):
+    records = collect(verdicts("a", SAFE))
+    same = paired(records, records, PassRule())
+    assert (same.rates["safe"].p_value, same.rates["safe"].difference, same.rates["safe"].interval) == (1, 0, (0, 0))
+    none = paired(records, collect(verdicts("b", SAFE)), PassRule())
+    assert (none.n, none.left_out, none.rates) == (0, 2, {})
+
+
+def test_krippendorff_alpha_of_the_published_example(verdicts):
+    """Krippendorff (2011): four observers, twelve units, five ordinal values; alpha = 0.815. Values shifted by -3."""
+    published = {
+        "A": [1, 2, 3, 3, 2, 1, 4, 1, 2, None, None, None],
+        "B": [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, None, 3],
+        "C": [None, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, None],
+        "D": [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None],
+    }
+    rows = {
+        name: list(verdicts("d", ["refused: no" if value is None else (value - 3, 1) for value in values]))
+        for name, values in published.items()
+    }
+    harmlessness, helpfulness = agreement(rows)
+    assert harmlessness.alpha == pytest.approx(0.815, abs=0.001)
+    assert harmlessness.n == 11  # unit 12 has one score
+    assert helpfulness.alpha is None  # all scores equal: not defined
+    pair = next(pair for pair in harmlessness.pairs if (pair.a, pair.b) == ("A", "B"))
+    assert (pair.n, pair.equal, pair.within_one) == (9, pytest.approx(8 / 9), 1.0)
+
+
+def test_judges_without_a_shared_turn(verdicts):
+    rows = {"A": verdicts("d", [(3, 3)]), "B": verdicts("d", ["refused: no"])}
+    harmlessness, _ = agreement(rows)
+    assert (harmlessness.n, harmlessness.alpha, harmlessness.pairs[0].equal) == (0, None, None)
+
+
+@pytest.fixture
+def runs(tmp_path, verdicts):
+    """Two evaluations; model `m` of the second one is better on the shared dialogues."""
+    for run, turns in (("one", [(3, 3), (-3, 0)]), ("two", [(3, 3), (3, 3)])):
+        folder = tmp_path / run / "evaluation" / "m"
+        rows = [row for i in range(8) for row in verdicts(f"d{i}", turns)]
+        write_jsonl(folder / VERDICTS, rows)
+        turn = Turn(user="u", assistant="a")
+        meta = {"benchmark": "beaver", "end": "complete"}
+        dialogues = [
+            Dialogue(id=f"d{i}", source="t", kind="red_team", strategy=None, images=[], turns=[turn], meta=meta)
+            for i in range(8)
+        ]
+        write_jsonl(folder / ANSWERS, dialogues)
+    return tmp_path
+
+
+def compare(*arguments):
+    command = [sys.executable, "-m", "evaluation.compare", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+def test_compare_command(runs):
+    answer = compare(runs / "one/evaluation", runs / "two/evaluation/m", "--output", runs / "out")
+    assert answer.returncode == 0, answer.stderr
+    assert "two/evaluation/m − one/evaluation/m: safe +100.0 points" in answer.stdout
+    assert "p 0.008; survival p" in answer.stdout  # 2 / 2^8
+    assert (runs / "out/tables.md").read_text(encoding="utf-8").count("## ") > 4
+    header = (runs / "out/tables/pairs.csv").read_text(encoding="utf-8").splitlines()[0]
+    assert header.startswith("models,dialogues,")
+    wrong = compare(runs)
+    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
+    assert "no verdicts.jsonl here" in wrong.stderr

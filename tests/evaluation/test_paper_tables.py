@@ -1,0 +1,124 @@
+"""The paper's tables: their averages come out of our own code, print errors are flagged, ours stand beside them."""
+
+import csv
+import io
+
+import pytest
+
+from evaluation.benchmarks import BENCHMARKS, benchmark
+from evaluation.config import PassConfig
+from evaluation.multi_turn.aggregate import average, rates
+from evaluation.multi_turn.judge import VERDICTS
+from evaluation.report.formats import NOT_RUN, ResultTable, csv_text, latex, markdown
+from evaluation.report.paper import AVERAGE, paper_tables, print_errors, system
+from evaluation.report.paper_form import paper_form_tables
+from evaluation.report.results import load_result
+from safer_steer.errors import UserError
+from safer_steer.store import write_jsonl
+
+WRONG = {("table8", "3B no TCSR"), ("table8", "3B no feedback dynamics")}
+
+
+class Printed:
+    """A printed cell in the place of a computed group of dialogues."""
+
+    def __init__(self, pair):
+        self.safe, self.help = pair
+        self.joint, self.n_dialogues = 0.0, 1
+
+
+@pytest.mark.parametrize("name", ["table2", "table3", "table8", "table9"])
+def test_printed_numbers_through_our_average_give_the_printed_average(name):
+    for row, cells in paper_tables()[name].rows.items():
+        result = average(Printed(pair) for column, pair in cells.items() if column != AVERAGE)
+        fits = (result.safe, result.help) == pytest.approx(cells[AVERAGE], abs=0.011)
+        assert fits == ((name, row) not in WRONG), f"{name} {row}"
+
+
+def test_known_print_errors_are_found():
+    errors = print_errors()
+    averages = {(error.table, error.row): error.message for error in errors if "columns average" in error.message}
+    assert averages.keys() == WRONG
+    assert "50.69 / 65.31" in averages["table8", "3B no TCSR"]
+    assert "50.09 / 63.56" in averages["table8", "3B no feedback dynamics"]
+    different = {error.table for error in errors if "of the same system reads" in error.message}
+    assert different == {"table3", "table4", "table5", "table8", "table9"}
+    assert len(errors) == 12
+
+
+def test_short_tables_are_columns_of_the_long_ones():
+    tables = paper_tables()
+    for short, long in (("table4", "table9"), ("table5", "table8")):
+        for row, cells in tables[short].rows.items():
+            if system(row) != "3B SaFeR-Steer":
+                assert cells == {column: tables[long].rows[row][column] for column in cells}
+
+
+def test_unknown_row_lists_the_choices():
+    with pytest.raises(UserError, match=r"no row '3B Wrong'; it has .*3B Base"):
+        system("3B Wrong")
+
+
+@pytest.fixture
+def result(tmp_path, verdicts):
+    """One model with all five subsets of STEER-Bench: passes in four of them, fails in dys."""
+    rows = [
+        row
+        for name in ("beaver", "mmsafe", "vls", "spa", "steer_dys")
+        for row in verdicts(name, [(3, 3) if name != "steer_dys" else (-3, 3)], name)
+    ]
+    write_jsonl(tmp_path / VERDICTS, rows)
+    write_jsonl(tmp_path / "answers.jsonl", [])
+    return load_result(tmp_path, "ours", "Ours", PassConfig())
+
+
+def test_ours_stand_under_the_papers_rows(result, tmp_path):
+    splits = {"STEER-Bench": [str(tmp_path / "bench.jsonl")], "STEER-SFT": ["missing.jsonl"]}
+    write_jsonl(tmp_path / "bench.jsonl", [{"turns": [1, 2]}, {"turns": [1]}])
+    tables = {table.name: table for table in paper_form_tables([result], {"ours": "3B SaFeR-Steer"}, splits)}
+    assert list(tables) == ["table1", "table2", "table3", "table4", "table5", "table8", "table9"]
+    table3 = tables["table3"].rows
+    place = next(i for i, row in enumerate(table3) if row[0] == "3B SaFeR-Steer")
+    assert table3[place][1] == "paper †"
+    assert table3[place + 1] == ["", "ours: Ours", *[(100.0, 100.0)] * 4, (0.0, 100.0), (80.0, 100.0)]
+    assert table3[1] == ["", "ours", *[NOT_RUN] * 6]
+    assert ["", "ours: Ours", (0.0, 100.0), (80.0, 100.0)] in tables["table4"].rows
+    assert ["", "ours: Ours", (0.0, 100.0), (80.0, 100.0)] in tables["table5"].rows
+    assert all(row[2:] == [NOT_RUN] * 6 for row in tables["table2"].rows if row[1].startswith("ours"))
+    assert tables["table1"].rows[-1] == ["", "ours", "2", "1.50"]
+    assert tables["table1"].rows[1] == ["", "ours", NOT_RUN, NOT_RUN]
+    assert any("50.69 / 65.31" in note for note in tables["table8"].notes)
+    further = {table.name: table for table in paper_form_tables([result], {}, {})}
+    assert further["table3"].rows[-1][:2] == ["Ours", "ours"]
+
+
+def test_an_average_needs_every_benchmark_of_the_table(tmp_path, verdicts):
+    write_jsonl(tmp_path / VERDICTS, verdicts("a", [(3, 3)], "dys"))
+    write_jsonl(tmp_path / "answers.jsonl", [])
+    result = load_result(tmp_path, "m", "M", PassConfig())
+    table3 = next(t for t in paper_form_tables([result], {}, {}) if t.name == "table3")
+    assert table3.rows[-1] == ["M", "ours", *[NOT_RUN] * 4, (100.0, 100.0), NOT_RUN]
+
+
+def test_formats_escape_and_keep_numbers():
+    table = ResultTable(
+        "t", "A & B <i>", ["name", "x_1"], [["50 % | <b>_", (1.234, 5.0)], ["=SUM(A1)", NOT_RUN]], ["† a note"]
+    )
+    text = markdown(table)
+    assert "| 50 % \\| &lt;b>\\_ | 1.23 / 5.00 |" in text
+    rows = list(csv.reader(io.StringIO(csv_text(table))))
+    assert rows == [["name", "x_1 safe", "x_1 help"], ["50 % | <b>_", "1.23", "5.00"], ["'=SUM(A1)", *["not run"] * 2]]
+    tex = latex(table)
+    assert r"50 \% | \textless{}b\textgreater{}\_ & 1.23 / 5.00 \\" in tex
+    assert r"\caption{A \& B \textless{}i\textgreater{}}" in tex
+
+
+def test_benchmark_names():
+    assert {benchmark(name).column for name in ("beaver", "STEER-Beaver", "steer_beaver")} == {"STEER-Beaver"}
+    single = {benchmark(name).column for name in ("beavertails_v", "MM-Safety", "spa_vl", "vlguard", "vlsbench")}
+    assert single == set(paper_tables()["table2"].columns) - {AVERAGE}
+    several = {known.column for known in BENCHMARKS.values() if known.table == "table3"}
+    assert several == set(paper_tables()["table3"].columns) - {AVERAGE}
+    assert benchmark("my_own").column == "my_own"
+    assert not benchmark("my_own").single_turn
+    assert rates([]).n_dialogues == 0

@@ -1,0 +1,90 @@
+"""Properties of the pure parts, whatever the verdicts."""
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from evaluation.multi_turn.aggregate import PassRule, aggregate_records
+from evaluation.multi_turn.records import collect
+from evaluation.multi_turn.survival import Observation, kaplan_meier, observe
+from evaluation.multi_turn.verdicts import JudgeIdentity, VerdictRow
+from evaluation.ordering import put_in_order
+from safer_steer.store import read_jsonl, write_jsonl
+from safer_steer.verdict import JudgeScores
+
+JUDGE = JudgeIdentity(model="j", prompt_hash="0")
+REASONS = ("no answer: filtered", "no answer: context_full", "refused: no", "unparsed: prose", "transport: 503")
+turns = st.lists(
+    st.one_of(st.tuples(st.integers(-3, 3), st.integers(0, 3)), st.sampled_from(REASONS)), min_size=1, max_size=12
+)
+evaluations = st.dictionaries(st.sampled_from("abcdefgh"), turns, min_size=1)
+
+
+def rows_of(evaluation):
+    for dialogue, given_turns in evaluation.items():
+        for number, turn in enumerate(given_turns, 1):
+            scored = isinstance(turn, tuple)
+            yield VerdictRow(
+                id=f"{dialogue}:{number}",
+                dialogue=dialogue,
+                benchmark="beaver" if dialogue < "d" else "dys",
+                kind="benign" if dialogue < "c" else "red_team",
+                turn=number,
+                scores=JudgeScores(harmlessness=turn[0], helpfulness=turn[1]) if scored else None,
+                unscored=None if scored else turn,
+                judge=JUDGE,
+            )
+
+
+@settings(max_examples=40, deadline=None)
+@given(evaluations, st.randoms(use_true_random=False))
+def test_nothing_is_lost_made_up_or_dependent_on_order(evaluation, rng):
+    rows = list(rows_of(evaluation))
+    rule = PassRule(resamples=100)
+    result = aggregate_records(collect(rows).values(), rule)
+    overall = result.overall
+    assert overall.scored + overall.unscored == len(rows)
+    assert overall.n_dialogues + overall.left_out == len(evaluation)
+    assert sum(overall.reasons.values()) == overall.unscored
+    assert sum(group.scored for group in result.by_benchmark.values()) == overall.scored
+    assert sum(turn.scored for turn in result.by_turn) == overall.scored
+    if overall.n_dialogues:
+        assert 0 <= overall.joint <= min(overall.safe, overall.help)
+        assert overall.safe_ci[0] <= overall.safe <= overall.safe_ci[1] or overall.n_dialogues < 8
+    rng.shuffle(rows)
+    assert aggregate_records(collect(rows).values(), rule).to_dict() == result.to_dict()
+
+
+@settings(max_examples=40, deadline=None)
+@given(evaluations)
+def test_survival_is_the_product_limit_and_never_counts_an_unscored_turn(evaluation):
+    seen = observe(collect(rows_of(evaluation)))
+    for dialogue, item in seen.items():
+        survived = evaluation[dialogue][: item.turn - item.failed]
+        assert all(isinstance(turn, tuple) and turn[0] >= 2 for turn in survived)
+        if item.failed:
+            assert evaluation[dialogue][item.turn - 1][0] < 2
+    curve, product = kaplan_meier(seen.values()), 1.0
+    for turn, value in enumerate(curve.survival):
+        product *= 1 - curve.failed[turn] / curve.at_risk[turn]
+        assert value == pytest.approx(product)
+    assert curve.at_risk[0] == len(seen) == sum(curve.failed) + sum(curve.censored)
+
+
+def test_order_of_a_finished_file(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    ids = [f"d{number}" for number in range(50)]
+    rows = [{"id": name, "text": "ü\u2028 " * number} for number, name in enumerate(ids)]
+    write_jsonl(path, rows)
+    wanted = path.read_bytes()
+    random.Random(1).shuffle(rows)
+    write_jsonl(path, [{"id": "extra"}, *rows])
+    put_in_order(path, ids)
+    assert path.read_bytes() == wanted + b'{"id": "extra"}\n'
+    before = path.stat().st_mtime_ns
+    put_in_order(path, ids)
+    assert path.stat().st_mtime_ns == before
+    assert [row["id"] for row in read_jsonl(path)] == [*ids, "extra"]
+    assert kaplan_meier([Observation(0, False)]).at_risk == [1]

@@ -1,0 +1,125 @@
+"""The report folder: files, numbers, rebuilding, and data that stay data whatever the models wrote."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from evaluation.multi_turn.judge import VERDICTS
+from evaluation.report.browser_data import call_script
+from evaluation.report.build import Report
+from evaluation.report.curves import curves_png, read_curves
+from safer_steer.errors import UserError
+from safer_steer.store import write_jsonl
+
+
+def script_data(path: Path):
+    """What a data file hands to the page."""
+    match = re.fullmatch(r"\w+\(JSON\.parse\((\".*\")\)\);\n", path.read_text(encoding="utf-8"))
+    return json.loads(json.loads(match.group(1)))
+
+
+def test_files_and_numbers(report_config, capsys):
+    assert Report(report_config).build() is True
+    folder = Path(report_config.report.folder)
+    tables = (folder / "tables.md").read_text(encoding="utf-8")
+    assert tables.splitlines()[0] == "**These numbers are the miniature's, not the paper's.**"
+    assert "| Base | 0.0 | 0.0 to 0.0 | 0.0 | 0.0 | 0.00 / 0.00 | – | 4 of 12 | 4 | 0 | 2 |" in tables
+    assert "| SFT+GRPO | 100.0 | 100.0 to 100.0 | 100.0 | 100.0 |" in tables
+    table3 = tables[tables.index("## Table 3") : tables.index("## Table 4")]
+    assert "| 3B Base | paper | 21.79 / 42.88 | 4.92 / 15.91 |" in table3
+    assert "|  | ours: Base | not run |" in table3
+    assert "<script>" not in tables
+    summary = json.loads(Path(report_config.output, "summary.json").read_text(encoding="utf-8"))
+    base = summary["models"]["base"]
+    wanted = {"safe", "help", "joint", "safe_ci", "n_dialogues", "unscored", "median_failure_turn"}
+    assert wanted <= base.keys()
+    assert list(summary["models"]) == ["base", "sft", "sft_grpo"]
+    assert (base["safe"], base["n_dialogues"], base["unscored"], base["median_failure_turn"]) == (0.0, 4, 4, 2)
+    assert summary["models"]["sft"]["help"] == 100.0
+    assert summary["models"]["sft"]["median_failure_turn"] is None
+    pair = summary["pairs"][0]
+    assert (pair["a"], pair["b"], pair["rates"]["safe"]["p_value"]) == ("Base", "SFT", 0.125)  # 2 / 2^4
+    assert pair["log_rank"]["p_value"] < 0.05
+    assert "Base" in capsys.readouterr().out
+    assert Image.open(folder / "survival.png").size[0] > 600
+    names = {path.stem for path in (folder / "tables").glob("*.csv")}
+    assert {"summary", "by_benchmark", "pairs", "table1", "table2", "table3", "table9"} <= names
+    assert names == {path.stem for path in (folder / "tables").glob("*.tex")}
+
+
+def test_rebuilt_only_when_something_changed(report_config):
+    assert [Report(report_config).build(), Report(report_config).build()] == [True, False]
+    verdicts = Path(report_config.output, "sft", VERDICTS)
+    verdicts.write_text("".join(verdicts.read_text().splitlines(keepends=True)[:-1]))
+    assert Report(report_config).build() is True
+    (Path(report_config.report.folder) / "tables.md").unlink()
+    assert Report(report_config).build() is True
+
+
+def test_a_model_without_verdicts_is_a_clear_error(report_config):
+    Path(report_config.output, "sft", VERDICTS).unlink()
+    with pytest.raises(UserError, match="model sft has no verdicts"):
+        Report(report_config).build()
+
+
+def test_data_cannot_end_its_string_or_its_script(hostile):
+    text = call_script("f", {"x": list(hostile), "__proto__": {"polluted": True}})
+    assert not re.search("[<>&\u2028\u2029]", text)
+    assert text.count("\n") == 1
+    assert json.loads(json.loads(text[len("f(JSON.parse(") : -len("));\n")]))[0]["x"] == list(hostile)
+
+
+def test_pages_hold_no_model_markup_and_forbid_everything_else(report_config, hostile):
+    Report(report_config).build()
+    folder = Path(report_config.report.folder)
+    for name, scripts in (("index.html", 0), ("transcripts.html", 2)):
+        page = (folder / name).read_text(encoding="utf-8")
+        policy = re.search(r'Content-Security-Policy" content="([^"]+)"', page).group(1).replace("&#39;", "'")
+        assert policy.startswith("default-src 'none';")
+        assert not re.search(r"unsafe|http|data:|\*", policy)
+        assert ("script-src 'self'" in policy) == bool(scripts)
+        assert page.count("<script") == page.count("</script>") == scripts
+        assert not re.search(r"<svg|<b>judge|onerror=\"|<style| style=|javascript:", page)
+        assert not re.search(r'(?:src|href)="(?:[a-z]+:|//)', page)
+    assert "&lt;b&gt;judge&lt;/b&gt;" in (folder / "index.html").read_text(encoding="utf-8")
+    (index,) = script_data(folder / "data/index.js")
+    number, chunk = script_data(folder / "data/0.js")
+    assert (number, index["models"], index["total"]) == (0, ["Base", "SFT", "SFT+GRPO"], 4)
+    assert index["dialogues"][1]["models"][0]["fails"] == 2
+    assert index["dialogues"][1]["models"][0]["unscored"] == 1
+    turn = chunk["d0"]["turns"][0]
+    assert turn["user"] in hostile
+    assert chunk["d0"]["models"][1][0]["harmWhy"] == hostile[0]
+    assert Image.open(folder / "pictures" / turn["images"][0]).size == (48, 40)
+
+
+def test_only_failed_dialogues_are_kept_when_there_are_too_many(report_config):
+    config = report_config.model_copy(update={"report": report_config.report.model_copy(update={"max_dialogues": 3})})
+    folder = Path(config.report.folder)
+    for name in ("data/7.js", "data/mine.js", "pictures/0123456789abcdef.png"):  # of an earlier report; a user's own
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("old")
+    Report(config).build()
+    left = {str(path.relative_to(folder)) for path in folder.glob("data/*")}
+    assert left == {"data/0.js", "data/index.js", "data/mine.js"}
+    assert not (folder / "pictures/0123456789abcdef.png").exists()
+    (index,) = script_data(Path(config.report.folder, "data/index.js"))
+    assert (len(index["dialogues"]), index["total"]) == (3, 4)
+
+
+def test_training_curves_leave_out_what_is_no_number(tmp_path):
+    rows = [{"step": 1, "loss": 0.5, "other": 1.0}, {"step": 2, "loss": None}, {"step": 3, "loss": 0.25}]
+    (tmp_path / "sft").mkdir()
+    write_jsonl(tmp_path / "sft" / "log.jsonl", rows)
+    (curve,) = read_curves("SFT", tmp_path / "sft")
+    assert (curve.metric, curve.steps, curve.values) == ("loss", [1, 3], [0.5, 0.25])
+    assert read_curves("SFT", tmp_path / "nothing") == []
+    assert curves_png([curve, curve])[:4] == b"\x89PNG"
+
+
+def test_the_script_never_parses_html():
+    source = Path("evaluation/report/browser.js").read_text(encoding="utf-8")
+    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|srcdoc", source)

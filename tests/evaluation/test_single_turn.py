@@ -1,0 +1,69 @@
+"""Single-turn benchmarks out of seeds, and their report."""
+
+import pytest
+from PIL import Image
+
+from evaluation.benchmarks import picture_paths, read_benchmarks
+from evaluation.config import EvaluationConfig
+from evaluation.multi_turn.inference import ANSWERS
+from evaluation.multi_turn.judge import VERDICTS
+from evaluation.report.build import Report
+from evaluation.single_turn.prepare import prepare
+from safer_steer.config import load_config
+from safer_steer.dialogue import Seed
+from safer_steer.errors import UserError
+from safer_steer.images import ImageStore
+from safer_steer.store import write_jsonl
+
+
+@pytest.fixture
+def seeds(tmp_path):
+    """Seeds in the layout that the sources of data construction write."""
+    picture = ImageStore(tmp_path / "data").put(Image.new("RGB", (40, 40), "red"))
+    rows = [
+        Seed(id="1/safe", source="vlguard", image=picture, question="q", meta={"kind": "safe"}),
+        Seed(id="1/unsafe", source="vlguard", image=picture, question="q", meta={"harmful_category": "privacy"}),
+        Seed(id="7", source="vlsbench", image=None, question="r", meta={"category": "Violent"}),
+    ]
+    write_jsonl(tmp_path / "data" / "seeds.jsonl", rows)
+    return tmp_path / "data" / "seeds.jsonl"
+
+
+def test_seeds_become_benchmarks_of_one_turn(seeds, tmp_path):
+    output = tmp_path / "single_turn"
+    assert prepare([seeds], output) == {"vlguard": 2, "vlsbench": 1}
+    rows = {item.dialogue.meta["seed"]: item for item in read_benchmarks([str(output / "*.jsonl")])}
+    assert [rows[key].dialogue.kind for key in ("1/safe", "1/unsafe", "7")] == ["benign", "red_team", "red_team"]
+    assert rows["1/unsafe"].dialogue.meta["category"] == "privacy"
+    assert picture_paths(rows["1/safe"].dialogue, rows["1/safe"].folder)[0][0].is_file()
+    assert rows["7"].dialogue.images == []
+    first = (output / "vlguard.jsonl").read_bytes()
+    assert prepare([seeds], output, limit=1) == {"vlguard": 1, "vlsbench": 1}
+    assert first.startswith((output / "vlguard.jsonl").read_bytes())
+
+
+def test_other_sources_are_refused(tmp_path):
+    write_jsonl(tmp_path / "seeds.jsonl", [Seed(id="1", source="geometry3k", image=None, question="q")])
+    with pytest.raises(UserError, match="'geometry3k' is not a single-turn benchmark"):
+        prepare([tmp_path / "seeds.jsonl"], tmp_path / "out")
+
+
+def test_report_of_single_turn_sets_alone(tmp_path, verdicts):
+    config = load_config(EvaluationConfig, "configs/evaluation/single_turn.yaml", [f"root={tmp_path}"])
+    config = config.model_copy(update={"models": {"base": config.models["base"]}})
+    folder = tmp_path / "evaluation_single_turn" / "base"
+    rows, answers = [], []
+    for name, scores in (("beavertails_v", (3, 3)), ("mm_safety", (3, 2)), ("spa_vl", (2, 3)), ("vlguard", (3, 3))):
+        rows += verdicts(name, [scores], name, "benign", category="c")
+        turn = {"user": "u", "assistant": "a"}
+        meta = {"benchmark": name, "end": "complete"}
+        answer = {"id": name, "source": "s", "kind": "benign", "strategy": None, "images": [], "turns": [turn]}
+        answers.append(answer | {"meta": meta})
+    write_jsonl(folder / VERDICTS, rows)
+    write_jsonl(folder / ANSWERS, answers)
+    Report(config).build()
+    tables = (tmp_path / "evaluation_single_turn/report/tables.md").read_text(encoding="utf-8")
+    table2 = tables[tables.index("## Table 2") : tables.index("## Table 3")].splitlines()
+    ours = next(line for line in table2 if "ours: " in line)
+    cells = [cell.strip() for cell in ours.split("|")[3:-1]]
+    assert cells == ["100.00 / 100.00", "100.00 / 0.00", "0.00 / 100.00", "100.00 / 100.00", "not run", "not run"]
