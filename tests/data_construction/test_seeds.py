@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from data_construction.assemble.select import Pools, original_pictures, without_shared
+from data_construction.assemble.facts import RowFacts, original_pictures
+from data_construction.assemble.select import Pools, shares_with
 from data_construction.plan import plan
 from data_construction.seeds import MAX_DECODERS, ingest, ingest_tasks, ingested_seeds
 from data_construction.tasks import make_dialogue, stage_one_tasks
@@ -144,14 +146,14 @@ def test_injected_pictures_stay_in_the_pool_of_their_originals(make_seeds, make_
     seeds, _, _ = run(config)
     made = dialogues(config, seeds)
     pools = Pools(frozenset(), 0.5, 0)
-    assert {pools.pool(made["benign", seed.id]) for seed in seeds} == {"sft", "rl"}
+    facts = {key: RowFacts.of(row, config.folder, 0) for key, row in made.items()}
+    assert {pools.pool(facts["benign", seed.id]) for seed in seeds} == {"sft", "rl"}
     for seed in seeds:
-        red_team, benign = made["red_team", seed.id], made["benign", seed.id]
-        assert original_pictures(red_team) == benign.images
+        red_team, benign = facts["red_team", seed.id], facts["benign", seed.id]
+        assert original_pictures(made["red_team", seed.id]) == benign.images
         assert pools.pool(red_team) == pools.pool(benign)
         assert Pools(frozenset(benign.images), 0.5, 0).pool(red_team) == "none"
-        other = benign.model_copy(update={"meta": benign.meta | {"seed": "another"}})
-        assert without_shared([red_team], [other]) == []
+        assert shares_with([replace(benign, seed="another")])(red_team)
 
 
 def test_without_the_injector_nothing_changes(make_seeds, make_config):
