@@ -39,6 +39,12 @@ def test_an_attack_on_a_picture_it_cannot_read_is_planned_from_the_question_and_
 
 
 def test_a_re_ask_gets_the_answer_of_the_first():
-    payload = {"kind": "obfuscated", "question": "how do i open it ?", "n_turns": 5, "answer": None}
+    payload = {
+        "kind": "obfuscated",
+        "question": "how do i open it ?",
+        "n_turns": 5,
+        "answer": None,
+        "with_answers": False,
+    }
     again = [{"role": "assistant", "content": "torn"}, {"role": "user", "content": "That cannot be used."}]
     assert ask("expand", payload, SEALED) == ask("expand", payload, SEALED, *again)
