@@ -67,9 +67,6 @@ def _report(folder: Path) -> int:
     kept, rejected, reasons = Counter(), Counter(), Counter()
     for row in read_jsonl(folder / "dialogues.jsonl"):
         kept[_source_and_kind(row["meta"]["task"])] += 1
-    for row in read_jsonl(folder / "duplicates.jsonl"):
-        rejected[_source_and_kind(row["task"])] += 1
-        reasons[row["reason"]] += 1
     for row in read_jsonl(folder / "rejects.jsonl"):
         if row["id"].startswith("stage1/"):
             rejected[_source_and_kind(row["id"])] += 1

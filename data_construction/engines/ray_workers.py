@@ -125,8 +125,7 @@ async def open_ray(config: DataConfig, wanted: dict[str, EndpointConfig], make_w
         cache = keeper.remote(config.folder / CACHE)
         workers = [worker.remote(config, wanted, make_work, cache) for _ in range(number)]
         try:
-            for actor in workers:
-                await _result(actor.check.remote())
+            await _check_workers(workers)
             yield Engine(lambda task: _work(workers, task), lambda: _usage(workers))
         finally:
             for actor in (*workers, cache):
@@ -177,6 +176,17 @@ def _check_cluster(workers: int, wanted: dict[str, EndpointConfig]) -> None:
             f"{', '.join(loopback)}: an endpoint on 127.0.0.1 (a service of this run has one) cannot be reached from "
             f"all {nodes} nodes of the Ray cluster; give an address that they reach"
         )
+
+
+async def _check_workers(workers: list[Any]) -> None:
+    try:
+        for actor in workers:
+            await _result(actor.check.remote())
+    except RayActorError as error:
+        raise UserError(
+            f"engine ray: a worker could not be started ({str(error)[:500]}); every node needs this package, in the "
+            "same version, and its requirements"
+        ) from error
 
 
 async def _work(workers: list[Any], task: Task) -> BaseModel | Reject:
