@@ -7,6 +7,7 @@ length can be read; iterate, never list. Text stays as it is: a placeholder such
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -180,9 +181,11 @@ class Source:
             if not isinstance(question, str) or not question.strip():
                 where = " or ".join(repr(name) for name in _alternatives(reading.names["question"]))
                 raise BadRow("no question", f"no question in field {where}; got {question!r:.80}")
+            if any("\ud800" <= letter <= "\udfff" for letter in f"{key}{question}{known['answer']}"):
+                raise BadRow("bad record", "the text is not Unicode: it holds half of a surrogate pair")
             picture = reading.finder.find(value["image"], folder) if reading.finder else None
         except BadRow as bad:
-            return SourceRow(key or at, problem=f"{place}: {bad.detail}", reason=bad.reason, **known)
+            return SourceRow(key or at, problem=f"{place}: {bad.detail}", reason=bad.reason)
         return SourceRow(key or _content_id(value["image"], question), question.strip(), picture, **known)
 
 
@@ -199,7 +202,21 @@ class _Reading:
 
 def _meta(value: Mapping[str, Any]) -> dict[str, Any]:
     whole = value["meta"] if isinstance(value["meta"], dict) else {}
-    return whole | {name[5:]: item for name, item in value.items() if name.startswith("meta.") and item is not None}
+    parts = {name[5:]: item for name, item in value.items() if name.startswith("meta.") and item is not None}
+    return _plain(whole | parts)
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON can hold it; tables have dates, decimals, bytes and "not a number" too."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    return f"({len(value)} bytes)" if isinstance(value, bytes) else str(value).encode("utf-8", "replace").decode()
 
 
 def _alternatives(theirs: Names) -> tuple[str, ...]:
@@ -208,7 +225,8 @@ def _alternatives(theirs: Names) -> tuple[str, ...]:
 
 def _value(data: Any, theirs: Names) -> Any:
     for dotted in _alternatives(theirs):
-        if (found := _dig(data, dotted)) is not None:
+        found = _dig(data, dotted)
+        if found is not None and not _is_nan(found):  # tables write NaN where they have nothing
             return found
     return None
 
@@ -231,6 +249,10 @@ def _matches(data: dict[str, Any], where: Mapping[str, Any]) -> bool:
 
 def _is_scalar(value: Any) -> bool:
     return isinstance(value, str | int | float) and value != ""
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _content_id(image: Any, question: str) -> str:

@@ -2,6 +2,8 @@
 
 import base64
 import csv
+import datetime
+import decimal
 import io
 import json
 from pathlib import Path
@@ -15,6 +17,7 @@ from PIL import Image
 from data_construction.sources import SOURCES
 from safer_steer.errors import UserError
 from safer_steer.images import load_image
+from safer_steer.store import dump_row
 
 GENERIC = SOURCES["generic"]
 
@@ -96,6 +99,13 @@ def test_bad_lines_are_rejected_with_file_and_line_and_the_rest_goes_on(tmp_path
     assert len({row.id for row in rows}) == 8  # rows without an id are named by their content
 
 
+def test_half_a_surrogate_pair_and_a_number_without_end_are_bad_records(tmp_path):
+    lines = ['{"id": "a", "question": "\\ud800"}\n', f'{{"id": {"9" * 5000}, "question": "q"}}\n']
+    rows = list(GENERIC.read(write(tmp_path / "s.jsonl", *lines, {"id": "c", "question": "\U0001f600"})))
+    assert problems(rows) == {"a": "bad record", "s.jsonl:2": "bad record"}
+    assert rows[2].question == "\U0001f600"
+
+
 def test_csv_and_tsv(tmp_path):
     for name, separator in (("s.csv", ","), ("s.tsv", "\t")):
         with (tmp_path / name).open("w", newline="", encoding="utf-8-sig") as file:
@@ -156,6 +166,29 @@ def test_parquet_structs_and_paths(tmp_path):
     assert (load_image(a.picture).size, load_image(b.picture).size, c.picture) == ((40, 40), (30, 30), None)
     assert GENERIC.count(tmp_path / "s.parquet") == 3
     assert GENERIC.count(tmp_path / "s.parquet", limit=2) == 2
+
+
+def test_values_that_json_cannot_hold(tmp_path):
+    """A table's empty cells are NaN; dates, decimals and bytes come as objects."""
+    columns = {
+        "id": [float("nan"), 2.0],
+        "question": ["q", "r"],
+        "image": [float("nan"), float("nan")],
+        "answer": [float("nan"), 4.5],
+        "meta": [
+            {"score": float("inf"), "day": datetime.date(2024, 5, 1), "raw": b"12", "cost": decimal.Decimal("1.5")},
+            None,
+        ],
+    }
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "s.parquet")
+    first, second = GENERIC.read(tmp_path / "s.parquet")
+    assert (first.picture, first.answer, second.id, second.answer) == (None, None, "2.0", "4.5")
+    assert len(first.id) == 16
+    assert first.meta == {"score": None, "day": "2024-05-01", "raw": "(2 bytes)", "cost": "1.5"}
+    (row,) = GENERIC.read(
+        write(tmp_path / "s.jsonl", '{"id": 1, "question": "q", "meta": {"a": NaN, "b": "\\ud800"}}\n')
+    )
+    assert dump_row(row.meta) == '{"a": null, "b": "?"}'
 
 
 def test_parquet_cut_off_is_one_reject(tmp_path):
