@@ -16,6 +16,7 @@ on both.
 import argparse
 import asyncio
 import json
+import os
 import platform
 import statistics
 import tempfile
@@ -88,6 +89,44 @@ async def measure(call: Callable[[int], Awaitable[None]], calls: int, in_flight:
     numbers, watch = iter(range(calls)), Stopwatch()
     await asyncio.gather(*(worker(numbers) for _ in range(in_flight)))
     return watch.rate(calls)
+
+
+async def measure_steady(
+    call: Callable[[int], Awaitable[None]], in_flight: int, spread_s: float, seconds: float
+) -> Rate:
+    """The rate of a pipe that is always full: `in_flight` workers that start evenly over `spread_s`, the latency, are
+    counted for `seconds` after each has made a call.
+    """
+    finished, stopping = 0, False
+
+    async def worker(number: int) -> None:
+        nonlocal finished
+        await asyncio.sleep(spread_s * number / in_flight)
+        while not stopping:
+            await call(number)
+            finished += 1
+
+    workers = asyncio.gather(*(worker(number) for number in range(in_flight)))
+    await asyncio.sleep(2.5 * spread_s)
+    before, watch = finished, Stopwatch()
+    await asyncio.sleep(seconds)
+    rate, stopping = watch.rate(finished - before), True
+    await workers
+    return rate
+
+
+async def ours_steady(url: str, in_flight: int, spread_s: float, seconds: float) -> Rate:
+    """Our client with a full pipe."""
+    client = LLMClient("bench", EndpointConfig(model="bench", base_url=url, concurrency=in_flight))
+
+    async def call(_: int) -> None:
+        reply = await client.chat(MESSAGES)
+        assert reply.text, reply.detail
+
+    try:
+        return await measure_steady(call, in_flight, spread_s, seconds)
+    finally:
+        await client.close()
 
 
 async def ours(url: str, calls: int, in_flight: int, *, with_stalled: bool = False) -> Rate:
@@ -189,23 +228,22 @@ def run(short: str, long: str, scale: float, rounds: int) -> list[Result]:
     Args:
         short: base URL of the server with 50 ms latency.
         long: base URL of the server with 2 s latency.
-        scale: of the number of calls and of those in flight at 2 s.
+        scale: of the number of calls and of the seconds at 2 s latency.
         rounds: pairs of each comparison.
     """
     many, few = max(64, round(3200 * scale)), max(64, round(1280 * scale))
-    pipe = max(64, round(512 * scale))
 
     def ours_at_short() -> Rate:
         return asyncio.run(ours(short, many, 64))
 
     def ours_at_long() -> Rate:
-        return asyncio.run(ours(long, 6 * pipe, pipe))
+        return asyncio.run(ours_steady(long, 512, LONG_S, 10 * scale))
 
     def bare_at_short() -> Rate:
         return asyncio.run(bare(short, many, 64))
 
     return [
-        compare("full pipe", ours_at_long, lambda: Rate(pipe / LONG_S, 0.0), 0.9, 1),
+        compare("full pipe", ours_at_long, lambda: Rate(512 / LONG_S, 0.0), 0.9, min(rounds, 3)),
         compare("bare loop", ours_at_short, bare_at_short, 0.8, rounds),
         compare("stalled", lambda: asyncio.run(ours(short, many, 64, with_stalled=True)), ours_at_short, 0.9, rounds),
         compare("cached", lambda: asyncio.run(ours_cached(short, many, 64)), bare_at_short, None, rounds),
@@ -227,7 +265,10 @@ def main() -> int:
         print(f"{'':12} {'ours/s':>8} {'cpu ms':>8} {'other/s':>8} {'cpu ms':>8} {'ratio':>7}  target")
         results = run(urls[str(SHORT_S)], urls[str(LONG_S)], arguments.scale, arguments.rounds)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    machine = {"python": platform.python_version(), "machine": platform.machine(), "rounds": arguments.rounds}
+    load = [round(number, 1) for number in os.getloadavg()]
+    machine = {"python": platform.python_version(), "cores": os.cpu_count(), "load_average": load}
+    machine |= {"rounds": arguments.rounds}
+    print(f"{machine['cores']} cores, load average {load[0]}")
     record = machine | {"scale": arguments.scale, "results": [asdict(result) for result in results]}
     arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     return int(any(result.target is not None and result.ratio < result.target for result in results))

@@ -29,6 +29,7 @@ from safer_steer.prompts import DATA_OPEN, parse_data_block
 
 MODELS = ("mini-generator", "mini-red", "mini-blue", "mini-evaluator", "mini-tutor", "mini-judge")
 HANG_S = 120.0
+RETRY_AFTER_S = "1"  # what a 429 asks for
 
 
 def create_app(faults: FaultPlan | None = None, latency_s: float = 0.0) -> FastAPI:
@@ -52,7 +53,7 @@ def create_app(faults: FaultPlan | None = None, latency_s: float = 0.0) -> FastA
             return _error(404, f"the model {body.get('model')!r} does not exist; models: {', '.join(MODELS)}")
         fault = faults.draw(body)
         if fault == "rate_limit":
-            return _error(429, "rate limit reached", {"retry-after": "1"})
+            return _error(429, "rate limit reached", {"retry-after": RETRY_AFTER_S})
         if fault == "server_error":
             return _error(503, "overloaded")
         if fault == "reset":

@@ -140,13 +140,14 @@ class LLMClient:
                 failure = error
             else:
                 return self._answered(completion, seconds, allow_empty)
-            self._breaker.check()
+            if self._passes(failure):
+                self._breaker.check()
             if failure.status == 429 and failure.code != NO_QUOTA:
                 # The endpoint is alive and names its pause: waiting for it takes no try away.
                 limited_since = limited_since or time.monotonic()
                 if time.monotonic() - limited_since > self.config.rate_limit_wait_s:
                     return self._failed(failure)
-            elif is_retryable(failure.status) and failure.code != NO_QUOTA:
+            elif self._passes(failure):
                 if tries_left == 0:
                     return self._failed(failure)
                 tries_left -= 1
@@ -161,6 +162,11 @@ class LLMClient:
                 return self._failed(failure)
             avoid = failure.endpoint
             self.usage.retried(failure.status)
+
+    def _passes(self, failure: CallFailure) -> bool:
+        """Whether another try may succeed, perhaps at another endpoint."""
+        elsewhere = failure.status in ENDPOINT_STATUS and len(self.config.urls()) > 1
+        return (is_retryable(failure.status) and failure.code != NO_QUOTA) or elsewhere
 
     def _answered(self, completion: dict[str, Any], seconds: float, allow_empty: bool) -> Reply:
         self._breaker.answered()
@@ -188,17 +194,13 @@ class LLMClient:
     async def _check(self, traffic: Traffic, url: str) -> None:
         variable = f"{self.role.upper()}_API"
         try:
-            models = await traffic.transport.models(url)
+            models = await traffic.transport.models(url, self.config.model)
         except CallFailure as failure:
-            if failure.status in (404, 405, 501):
-                return  # an endpoint that lists no models
-            advice = (
-                f"set {variable}_KEY"
-                if failure.status in (401, 403)
-                else f"start it, or correct base_url or {variable}_BASE_URL"
-            )
+            mend = f"start it, or correct base_url or {variable}_BASE_URL"
+            advice = f"set {variable}_KEY" if failure.status in (401, 403) else mend
             raise UserError(f"{self.role}: no model server answers at {url} ({failure}); {advice}") from failure
-        if not {self.config.model, f"models/{self.config.model}"} & set(models):  # Gemini lists "models/NAME"
+        # Gemini lists "models/NAME"; None: the endpoint does not tell.
+        if models is not None and not {self.config.model, f"models/{self.config.model}"} & set(models):
             raise UserError(
                 f"{self.role}: {url} does not serve {self.config.model!r}; "
                 f"it serves {', '.join(models[:8]) or 'none'}; correct model"

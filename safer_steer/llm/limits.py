@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 Clock = Callable[[], float]
 Sleep = Callable[[float], Awaitable[None]]
 SHRINK = 0.5  # of the calls at once, after a 429
-GROWTH_STEPS = 16  # round trips without a 429 from nothing to the configured number
+GROWTH_STEPS = 8  # round trips without a 429 from nothing to the configured number
 
 
 class AdaptiveLimit:
@@ -60,7 +60,7 @@ class AdaptiveLimit:
             self.limit = max(1.0, self.limit * SHRINK)
 
     def grow(self) -> None:
-        """After an answer: a sixteenth of `most` more for every full round of answers."""
+        """After an answer: an eighth of `most` more for every full round of answers."""
         if self.limit < self.most:
             self.limit = min(float(self.most), self.limit + self._step / self.limit)
             self._admit()

@@ -49,6 +49,7 @@ class Traffic:
             except CallFailure as failure:
                 failure.endpoint = endpoint.url
                 self._note_failure(endpoint, failure, started)
+                self.rates.correct(estimate, 0.0)
                 raise
             finally:
                 self.pool.give_back(endpoint)

@@ -17,6 +17,8 @@ import httpx
 from safer_steer.llm.retry import retry_after_seconds
 
 CONNECT_S = 30.0  # a host that does not even take the connection is given up sooner than a slow answer
+CHECK_S = 10.0  # for a list of models
+NO_SUCH_PAGE = (404, 405, 501)
 MAX_MESSAGE = 500  # characters of a server's error text that are kept
 
 
@@ -76,15 +78,31 @@ class Transport:
             raise CallFailure(status, self._hide(error.message), parameter=error.parameter, code=error.code)
         return answer
 
-    async def models(self, base_url: str) -> list[str]:
-        """The names of the models that a server offers.
+    async def models(self, base_url: str, model: str) -> list[str] | None:
+        """The names of the models that a server offers; None when it lists none but takes chat completions.
+
+        Args:
+            base_url: the server's.
+            model: what an empty request for a completion names, to see whether there is such an address.
 
         Raises:
-            CallFailure: no list of models.
+            CallFailure: no such server.
         """
-        answer = await self._send("GET", f"{base_url.rstrip('/')}/models", None, timeout=min(10.0, self._timeout_s))
+        base, timeout = base_url.rstrip("/"), min(CHECK_S, self._timeout_s)
         try:
-            return [str(model["id"]) for model in answer["data"]]
+            answer = await self._send("GET", f"{base}/models", None, timeout)
+        except CallFailure as failure:
+            if failure.status not in NO_SUCH_PAGE:
+                raise
+            try:
+                body = json.dumps({"model": model, "messages": []}).encode()
+                await self._send("POST", f"{base}/chat/completions", body, timeout)
+            except CallFailure as refusal:
+                if refusal.status not in (400, 422):
+                    raise
+            return None
+        try:
+            return [str(item["id"]) for item in answer["data"]]
         except (KeyError, TypeError) as error:
             raise CallFailure(None, f"no list of models: {answer!r:.120}") from error
 

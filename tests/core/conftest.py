@@ -56,6 +56,30 @@ class Script:
             return {"object": "list", "data": [{"id": "m", "object": "model", "created": 1, "owned_by": "x"}]}
 
 
+class FakeClock:
+    """Time that passes only by sleeping."""
+
+    def __init__(self):
+        self.now, self.slept = 1000.0, []
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        """Lets others run, and time pass."""
+        self.slept.append(seconds)
+        until = self.now + seconds
+        await asyncio.sleep(0)
+        self.now = max(self.now, until)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    """A `FakeClock`."""
+    return FakeClock()
+
+
 @pytest.fixture
 def script() -> Callable[..., Script]:
     """Makes a `Script`."""

@@ -227,6 +227,17 @@ def test_an_open_breaker_ends_calls_under_way_and_closes_when_the_server_is_back
     assert len(script.requests) == 51
 
 
+def test_an_error_of_one_request_is_an_answer_to_the_breaker(ask):
+    async def outage(client):
+        results = await asyncio.gather(*(chat(client) for _ in range(20)), return_exceptions=True)
+        return results, await chat(client), await chat(client)
+
+    answers = [(500, "down")] * 20 + [(400, "bad picture"), (500, "down again")]
+    (results, bad, down), _, _ = ask(answers, outage, max_retries=0)
+    assert sum(isinstance(result, RunAborted) for result in results) == 1
+    assert (bad.detail, down.detail) == ("400 bad picture", "500 down again")
+
+
 def test_one_stalled_call_holds_nobody(serve):
     app, released = FastAPI(), asyncio.Event()
     seen: list[str] = []

@@ -1,6 +1,7 @@
 """Several endpoints, limits and live counts over real HTTP."""
 
 import asyncio
+import functools
 
 import pytest
 from fastapi import FastAPI, Request
@@ -10,6 +11,8 @@ from safer_steer.config import load_config
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.llm import endpoints as endpoints_module
+from safer_steer.llm import traffic as traffic_module
+from safer_steer.llm.limits import RateLimit
 from safer_steer.llm.transport import _proxy
 from safer_steer.progress import ProgressBar
 from safer_steer.servers import with_service_urls
@@ -40,6 +43,15 @@ def test_a_dead_endpoint_costs_no_row(serve, script):
     assert texts == ["Hello"] * 20
     assert client.stats()["retries"] == 3  # then it is set aside
     assert len(alive.requests) == 20
+
+
+@pytest.mark.usefixtures("quick_retries")
+def test_an_endpoint_that_refuses_everybody_costs_no_row(serve, script):
+    locked, alive = script((403, "not yours")), script("Hello")
+    urls = [serve(locked.app), serve(alive.app)]
+    client = LLMClient("judge", EndpointConfig(model="m", base_url=urls))
+    assert run(client, lambda client: one_by_one(client, 20)) == ["Hello"] * 20
+    assert len(locked.requests) == 3
 
 
 @pytest.mark.usefixtures("quick_retries")
@@ -120,26 +132,36 @@ def test_never_more_calls_at_once_than_configured_and_fewer_after_429s(serve):
     assert client.stats()["rate_limited"] < 300
 
 
-def test_requests_a_minute_are_kept(serve, script):
-    server = script("Hello")
-    config = EndpointConfig(model="m", base_url=serve(server.app), requests_per_minute=6000, tokens_per_minute=48_000)
-    client = LLMClient("judge", config)
+def test_requests_and_tokens_a_minute_are_kept(serve, script, clock, monkeypatch):
+    rates = functools.partial(RateLimit, clock=clock, sleep=clock.sleep)
+    monkeypatch.setattr(traffic_module, "RateLimit", rates)
 
-    async def work(client):
-        loop = asyncio.get_running_loop()
-        began = loop.time()
-        await asyncio.gather(*(client.chat(MESSAGES) for _ in range(20)))
-        return loop.time() - began
+    def seconds(calls, **limits):
+        server = script("Hello")
+        client = LLMClient("judge", EndpointConfig(model="m", base_url=serve(server.app), concurrency=1, **limits))
+        began = clock.now
+        run(client, lambda client: one_by_one(client, calls))
+        assert len(server.requests) == calls
+        return clock.now - began
 
-    # 8 tokens a call, 800 a second: a call each 10 ms, as 6,000 requests a minute; less can only be a limit not kept.
-    assert run(client, work) >= 0.18
-    assert len(server.requests) == 20
+    assert seconds(21, requests_per_minute=60) == pytest.approx(20)
+    # 8 tokens a call in truth; the first estimate is a quarter of the letters and is put right by its answer.
+    assert seconds(21, tokens_per_minute=480) == pytest.approx(20)
+    assert seconds(21, requests_per_minute=60, tokens_per_minute=240) == pytest.approx(40)
+    assert seconds(2, tokens_per_minute=480, max_tokens=4000) == pytest.approx(1)
 
 
-def test_check_asks_every_endpoint_and_takes_what_cannot_list_its_models(serve, script):
-    mute = FastAPI()
-    client = LLMClient("judge", EndpointConfig(model="m", base_url=[serve(mute), serve(script("").app)]))
+def test_check_asks_every_endpoint_and_takes_one_that_cannot_list_its_models(serve, script):
+    lists_nothing, empty = FastAPI(), FastAPI()
+
+    @lists_nothing.post("/v1/chat/completions")
+    async def answer(request: Request):
+        return JSONResponse({"error": {"message": "messages is empty"}}, status_code=400)
+
+    client = LLMClient("judge", EndpointConfig(model="m", base_url=[serve(lists_nothing), serve(script("").app)]))
     run(client, lambda client: client.check())
+    with pytest.raises(UserError, match=r"404 Not Found.*correct base_url"):
+        run(LLMClient("judge", EndpointConfig(model="m", base_url=serve(empty))), lambda client: client.check())
     other = LLMClient("judge", EndpointConfig(model="m", base_url=[serve(script("").app), DEAD]))
     with pytest.raises(UserError, match=f"no model server answers at {DEAD}"):
         run(other, lambda client: client.check())

@@ -15,27 +15,6 @@ from safer_steer.llm.retry import backoff_seconds, is_retryable, retry_after_sec
 MESSAGES = [{"role": "user", "content": "Hi"}]
 
 
-class FakeClock:
-    """Time that passes only by sleeping."""
-
-    def __init__(self):
-        self.now, self.slept = 1000.0, []
-
-    def __call__(self) -> float:
-        return self.now
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        until = self.now + seconds
-        await asyncio.sleep(0)
-        self.now = max(self.now, until)
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
 def test_retry_after_in_seconds_milliseconds_and_as_a_date():
     assert retry_after_seconds({"retry-after": "75"}) == 75
     assert retry_after_seconds({"retry-after-ms": "250", "retry-after": "1"}) == 0.25
@@ -83,9 +62,10 @@ def test_all_workers_wait_as_long_as_a_429_asks_up_to_the_cap(ask, clock, monkey
     assert client.stats()["retries"] == 1
     # One call met the limit; neither it nor the seven others came before the time was over.
     assert times[0] == 1000
-    early = 3 if header == "a date" else 0  # dates are whole seconds, and a slow machine's server may answer late
-    assert all(moment >= 1000 + waited - early for moment in times[1:])
-    assert clock.now <= 1000 + waited
+    # Dates are whole seconds, and the server's own Date is as old as its last look at the clock.
+    slack = 10 if header == "a date" else 0
+    assert all(moment >= 1000 + waited - slack for moment in times[1:])
+    assert clock.now <= 1000 + waited + slack
 
 
 def test_calls_at_once_halve_once_for_calls_under_way_together_and_grow_back(clock):
@@ -102,7 +82,7 @@ def test_calls_at_once_halve_once_for_calls_under_way_together_and_grow_back(clo
     while limit.limit < 64:
         limit.grow()
         answers += 1
-    assert 400 < answers < 700  # a sixteenth of 64 for every full round: 12 rounds of 16 to 60 answers
+    assert 200 < answers < 350  # an eighth of 64 for every full round: 6 rounds of 16 to 56 answers
     for _ in range(100):
         clock.now += 1
         limit.shrink(started=clock.now)
