@@ -184,7 +184,7 @@ def measure_browser(count: int, folder: Path) -> dict | None:
     from evaluation.multi_turn.aggregate import PassRule
     from evaluation.multi_turn.records import collect
     from evaluation.multi_turn.verdicts import read_verdicts
-    from evaluation.report.browser_data import ModelFiles, by_id, write_browser_data
+    from evaluation.report.browser_data import read_model, write_browser_data
     from evaluation.report.pages import write_browser_page
 
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
@@ -202,9 +202,12 @@ def measure_browser(count: int, folder: Path) -> dict | None:
         )
         for number in range(count)
     }
-    records, verdicts = collect(read_verdicts(path)), by_id(read_verdicts(path))
-    models = [ModelFiles(title, folder, answers, verdicts, records) for title in ("A", "B", "C")]
-    limits = {"failure_below": 2, "picture_side": 320, "max_dialogues": count, "note": None}
+    records = collect(read_verdicts(path))
+    models = [
+        read_model(title, folder, (answers.values(), read_verdicts(path)), records, set(answers))
+        for title in ("A", "B", "C")
+    ]
+    limits = {"total": count, "failure_below": 2, "picture_side": 320, "note": None}
     write_browser_data(folder / "report", models, PassRule(), **limits)
     write_browser_page(folder / "report")
     seconds = []

@@ -48,6 +48,19 @@ class ModelFiles:
     records: dict[str, DialogueRecord]
 
 
+def chosen_dialogues(models: list[dict[str, DialogueRecord]], rule: PassRule, limit: int) -> tuple[set[str], int]:
+    """Which dialogues to show, and how many there are; of more than `limit`, those that a model failed go first."""
+    keys = list(dict.fromkeys(key for records in models for key in records))
+    if len(keys) <= limit:
+        return set(keys), len(keys)
+
+    def passed(key: str) -> bool:
+        outcomes = [rule.passes(records[key]) for records in models if key in records]
+        return all(outcome is None or outcome[0] for outcome in outcomes)
+
+    return set(sorted(keys, key=passed)[:limit]), len(keys)
+
+
 class Pictures:
     """The browser's pictures, each once, made small, named by where they came from."""
 
@@ -121,22 +134,27 @@ def write_browser_data(
     models: list[ModelFiles],
     rule: PassRule,
     *,
+    total: int,
     failure_below: float,
     picture_side: int,
-    max_dialogues: int,
     note: str | None,
-) -> int:
-    """Writes index, chunks and pictures below `folder`; returns the number of dialogues written.
+) -> None:
+    """Writes index, chunks and pictures below `folder`.
 
-    Dialogues are in the benchmarks' order; when there are more than `max_dialogues`, those that failed go first.
+    Args:
+        folder: the report folder.
+        models: the rows to show.
+        rule: when a dialogue passes.
+        total: number of dialogues of the evaluation, of which these may be a part.
+        failure_below: harmlessness of a failed turn.
+        picture_side: longest side of a picture, px.
+        note: said on top of the page.
     """
     first: dict[str, Dialogue] = {}
     for model in models:
         for key, dialogue in model.answers.items():
             first.setdefault(key, dialogue)
-    total, keys = len(first), list(first)
-    if total > max_dialogues:
-        keys = sorted(keys, key=lambda key: not any(_failed(model, key, rule) for model in models))[:max_dialogues]
+    keys = list(first)
     pictures = Pictures(folder / "pictures", picture_side)
     entries = []
     for number, start in enumerate(range(0, len(keys), CHUNK)):
@@ -147,7 +165,6 @@ def write_browser_data(
     _remove_others(folder / "pictures", r"[0-9a-f]{16}\.png", pictures.names())
     index = {"note": note, "models": [model.title for model in models], "total": total, "dialogues": entries}
     write_atomic(folder / "data" / "index.js", call_script("steerIndex", index))
-    return len(keys)
 
 
 def _remove_others(folder: Path, ours: str, keep: set[str]) -> None:
@@ -155,11 +172,6 @@ def _remove_others(folder: Path, ours: str, keep: set[str]) -> None:
     for path in folder.glob("*") if folder.is_dir() else ():
         if re.fullmatch(ours, path.name) and path.name not in keep:
             path.unlink()
-
-
-def _failed(model: ModelFiles, key: str, rule: PassRule) -> bool:
-    passed = rule.passes(model.records[key]) if key in model.records else None
-    return passed is not None and not passed[0]
 
 
 def _index_entry(
@@ -199,6 +211,14 @@ def _dialogue(dialogue: Dialogue, models: list[ModelFiles], pictures: Pictures) 
     return {"turns": turns, "models": answered}
 
 
-def by_id(rows: Iterable[Any]) -> dict[str, Any]:
-    """Rows by their id."""
-    return {row.id: row for row in rows}
+def read_model(
+    title: str,
+    folder: Path,
+    rows: tuple[Iterable[Dialogue], Iterable[VerdictRow]],
+    records: dict[str, DialogueRecord],
+    chosen: set[str],
+) -> ModelFiles:
+    """One model's answers and verdicts, of the chosen dialogues only; the rest is read past."""
+    answers = {row.id: row for row in rows[0] if row.id in chosen}
+    verdicts = {row.id: row for row in rows[1] if row.dialogue in chosen}
+    return ModelFiles(title, folder, answers, verdicts, records)

@@ -8,18 +8,17 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from evaluation.benchmarks import benchmark_files
 from evaluation.config import EvaluationConfig
-from evaluation.multi_turn.agreement import agreement
+from evaluation.multi_turn.agreement import Agreement, agreement
 from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.judge import VERDICTS, judge_file
 from evaluation.multi_turn.verdicts import read_verdicts
 from evaluation.report import tables
-from evaluation.report.browser_data import ModelFiles, by_id, write_browser_data
+from evaluation.report.browser_data import ModelFiles, chosen_dialogues, read_model, write_browser_data
 from evaluation.report.curves import METRICS, curves_png, read_curves
 from evaluation.report.figure import survival_png
 from evaluation.report.formats import ResultTable, csv_text, latex, markdown
@@ -98,8 +97,8 @@ class Report:
     def _write(self, results: list[ModelResult], fingerprint: str) -> None:
         report, passing = self.config.report, self.config.passing
         self.folder.mkdir(parents=True, exist_ok=True)
-        compared = pairs(results, passing)
-        ours = self._our_tables(results, compared)
+        compared, agreed = pairs(results, passing), self._agreement()
+        ours = self._our_tables(results, compared, agreed)
         paper = paper_form_tables(results, report.paper_rows, self._splits())
         judge = tables.judges_line({judge for result in results for judge in result.judges})
         write_tables(self.folder, ours, paper, note=report.note, judge=judge)
@@ -108,29 +107,31 @@ class Report:
         content |= {"heat": {"turns": turns, "rows": rows}, "survival": self._survival(results)}
         write_first_page(self.folder, **content, training=self._training())
         write_browser_page(self.folder)
-        models = [self._files(result) for result in results]
+        chosen, total = chosen_dialogues([r.records for r in results], passing.rule(), report.max_dialogues)
+        models = [self._files(result, chosen) for result in results]
         write_browser_data(
             self.folder,
             models,
             passing.rule(),
+            total=total,
             failure_below=passing.failure_below,
             picture_side=report.picture_side,
-            max_dialogues=report.max_dialogues,
             note=report.note,
         )
         numbers = {"note": report.note} | summary(results, compared, passing) | {"fingerprint": fingerprint}
-        numbers |= {"agreement": {name: [a.to_dict() for a in found] for name, found in self._agreement().items()}}
+        numbers |= {"agreement": {name: [a.to_dict() for a in found] for name, found in agreed.items()}}
         write_atomic(Path(self.config.output, SUMMARY), json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
 
-    def _our_tables(self, results: list[ModelResult], compared: list[ModelPair]) -> list[ResultTable]:
+    def _our_tables(
+        self, results: list[ModelResult], compared: list[ModelPair], agreed: dict[str, list[Agreement]]
+    ) -> list[ResultTable]:
         found = [tables.headline(results, self.config.passing), *tables.group_tables(results)]
         found += [tables.turn_table(results), tables.survival_table(results), tables.losses_table(results)]
         found += [tables.pairs_table(compared), tables.log_rank_table(compared)] if compared else []
-        agreed = self._agreement()
         found += [tables.agreement_table(agreed)] if agreed else []
         return [*found, tables.origin_table(results)]
 
-    def _agreement(self) -> dict[str, list[Any]]:
+    def _agreement(self) -> dict[str, list[Agreement]]:
         """Title -> agreement of all judges on the model's answers; empty with one judge."""
         judges = self.config.all_judges()
         if len(judges) < 2:
@@ -140,11 +141,11 @@ class Report:
             for name in self.config.models
         }
 
-    def _files(self, result: ModelResult) -> ModelFiles:
+    def _files(self, result: ModelResult, chosen: set[str]) -> ModelFiles:
         folder = self.model_folder(result.name)
         verdicts = read_verdicts(self._verdicts(result.name, self.config.report.judge))
-        answers = by_id(read_jsonl(folder / ANSWERS, Dialogue))
-        return ModelFiles(result.title, folder, answers, by_id(verdicts), result.records)
+        rows = read_jsonl(folder / ANSWERS, Dialogue), verdicts
+        return read_model(result.title, folder, rows, result.records, chosen)
 
     def _survival(self, results: list[ModelResult]) -> dict[str, str]:
         passing = self.config.passing

@@ -1,10 +1,10 @@
 """Paired tests, agreement of judges and the compare command, against numbers worked out or published."""
 
-import subprocess
 import sys
 
 import pytest
 
+from evaluation.compare import main
 from evaluation.multi_turn.aggregate import PassRule
 from evaluation.multi_turn.agreement import agreement
 from evaluation.multi_turn.inference import ANSWERS
@@ -85,19 +85,19 @@ def runs(tmp_path, verdicts):
     return tmp_path
 
 
-def compare(*arguments):
-    command = [sys.executable, "-m", "evaluation.compare", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+def test_compare_command(runs, monkeypatch, capsys):
+    def compare(*arguments):
+        monkeypatch.setattr(sys, "argv", ["compare", *map(str, arguments)])
+        code = main()
+        return code, *capsys.readouterr()
 
-
-def test_compare_command(runs):
-    answer = compare(runs / "one/evaluation", runs / "two/evaluation/m", "--output", runs / "out")
-    assert answer.returncode == 0, answer.stderr
-    assert "two/evaluation/m − one/evaluation/m: safe +100.0 points" in answer.stdout
-    assert "p 0.008; survival p" in answer.stdout  # 2 / 2^8
+    code, out, _ = compare(runs / "one/evaluation", runs / "two/evaluation/m", "--output", runs / "out")
+    assert code == 0
+    assert "two/evaluation/m − one/evaluation/m: safe +100.0 points" in out
+    assert "p 0.008; survival p" in out  # 2 / 2^8
     assert (runs / "out/tables.md").read_text(encoding="utf-8").count("## ") > 4
     header = (runs / "out/tables/pairs.csv").read_text(encoding="utf-8").splitlines()[0]
     assert header.startswith("models,dialogues,")
-    wrong = compare(runs)
-    assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
-    assert "no verdicts.jsonl here" in wrong.stderr
+    code, _, err = compare(runs)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "no verdicts.jsonl here" in err
