@@ -130,14 +130,14 @@ class JsonlStore:
 
 def write_atomic(path: str | Path, text: str) -> None:
     """Writes a whole file or nothing: a temporary file in the same folder, then a rename."""
-    with _replacing(Path(path)) as file:
+    with replacing(Path(path)) as file:
         file.write(text)
 
 
 def write_jsonl(path: str | Path, rows: Iterable[BaseModel | dict]) -> int:
     """Writes a whole JSONL file atomically, a row at a time; returns the number of rows."""
     number = 0
-    with _replacing(Path(path)) as file:
+    with replacing(Path(path)) as file:
         for row in rows:
             file.write(dump_row(row) + "\n")
             number += 1
@@ -145,7 +145,8 @@ def write_jsonl(path: str | Path, rows: Iterable[BaseModel | dict]) -> int:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[IO[str]]:
+def replacing(path: Path) -> Iterator[IO[str]]:
+    """A text file that takes the place of `path` when it is complete; nothing changes if the block raises."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_construction.bootstrap.answer_format import follows_format, format_instruction
+from data_construction.bootstrap.answer_format import format_instruction
 from data_construction.calls import Answer, Caller, Rejected
 from data_construction.config import Bootstrap
+from safer_steer.answer_tags import split_parts
 from safer_steer.chat import dialogue_messages
 from safer_steer.dialogue import Dialogue, Turn, dialogue_id
 from safer_steer.prompts import Prompt
@@ -117,7 +118,7 @@ class RedBlueLoop:
             raise Rejected(f"blue: {reply.outcome}", reply.detail, reply.outcome)
         if not answer:
             raise Rejected("blue: empty answer", "only white space")
-        if not follows_format(answer, self._config.assistant_tags):
+        if split_parts(answer, self._config.assistant_tags) is None:
             tags = ", ".join(self._config.assistant_tags)
             raise Rejected("blue: wrong format", f"expected the tags {tags}; got {answer[:80]!r}")
         return answer

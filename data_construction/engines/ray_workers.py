@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from data_construction.config import DataConfig, RayEngine
 from data_construction.engines.base import Engine, MakeWork
-from data_construction.engines.limits import merge_usage, share
+from data_construction.engines.usage import merge_usage
 from data_construction.roles import CACHE
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
@@ -108,7 +108,7 @@ async def open_ray(config: DataConfig, wanted: dict[str, EndpointConfig], make_w
     """
     number = config.engine.workers
     config = config.model_copy(update={"root": str(Path(config.root).resolve())})
-    wanted = {role: share(endpoint, number) for role, endpoint in wanted.items()}
+    wanted = {role: endpoint.share(number) for role, endpoint in wanted.items()}
     with _connected(config.engine):
         _check_cluster(number, wanted)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)

@@ -9,20 +9,18 @@ the number of rows.
 """
 
 import json
-import os
 import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from data_construction.config import NearDuplicates
 from data_construction.quality.near import NearIndex, Signer
 from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.errors import UserError
-from safer_steer.store import dump_row
+from safer_steer.store import dump_row, replacing
 
 EXACT, NEAR = "duplicate", "near duplicate"
 
@@ -47,13 +45,13 @@ def deduplicate(candidates: Path, kept: Path, dropped: Path, settings: NearDupli
             database.execute("PRAGMA synchronous=OFF")
             database.execute("BEGIN")
             _take_in(candidates, database, settings)
-            with _replacing(kept) as stays, _replacing(dropped) as leaves, candidates.open("rb") as lines:
+            with replacing(kept) as stays, replacing(dropped) as leaves, candidates.open("rb") as lines:
                 for offset, row in _decide(database, settings):
                     if row is None:
                         lines.seek(offset)
-                        stays.write(lines.readline())
+                        stays.write(lines.readline().decode("utf-8"))
                     else:
-                        leaves.write(dump_row(row).encode() + b"\n")
+                        leaves.write(dump_row(row) + "\n")
                         counts[row["reason"]] += 1
         finally:
             database.close()
@@ -114,17 +112,3 @@ def _decide(
         if index:
             index.add(row_id, kind, signature, pictures)
         yield offset, None
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `path` when it is complete."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

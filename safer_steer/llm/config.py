@@ -64,6 +64,17 @@ class EndpointConfig(Section):
         """The endpoints' base URLs."""
         return [self.base_url] if isinstance(self.base_url, str) else list(self.base_url)
 
+    def share(self, workers: int) -> "EndpointConfig":
+        """One worker's part of the limits, so that `workers` processes with a client each keep to them together.
+
+        At least one call at once is left to each.
+        """
+        update: dict[str, Any] = {"concurrency": max(1, self.concurrency // workers)}
+        for name in ("requests_per_minute", "tokens_per_minute"):
+            if (limit := getattr(self, name)) is not None:
+                update[name] = limit / workers
+        return self.model_copy(update=update)
+
     def usd(self, tokens_in: float, tokens_out: float) -> float | None:
         """What so many tokens cost, in USD; None when a price is unknown."""
         if self.price_in is None or self.price_out is None:

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from data_construction.config import LocalEngine, RayEngine
-from data_construction.engines.limits import merge_usage, share
+from data_construction.engines.usage import merge_usage
 from data_construction.stage_one import run_stage_one
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
@@ -40,11 +40,11 @@ def test_the_engine_does_not_change_what_is_computed(make_config):
 
 def test_workers_together_keep_to_a_roles_limits():
     endpoint = EndpointConfig(model="m", base_url="http://127.0.0.1:1/v1", concurrency=64)
-    assert share(endpoint, 4).concurrency == 16
-    assert share(endpoint, 100).concurrency == 1
+    assert endpoint.share(4).concurrency == 16
+    assert endpoint.share(100).concurrency == 1
     limits = {"requests_per_minute": 600.0, "tokens_per_minute": 90_000.0}
     limited = endpoint.model_copy(update=limits)
-    assert {name: getattr(share(limited, 3), name) * 3 for name in limits} == limits
+    assert {name: getattr(limited.share(3), name) * 3 for name in limits} == limits
 
 
 def test_usage_of_workers_adds_up():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_construction.bootstrap.answer_format import follows_format, format_instruction
+from data_construction.bootstrap.answer_format import format_instruction
 from data_construction.bootstrap.keep import Quality, keep_rule_markdown, threshold_table, why_dropped
 from data_construction.stage_one import run_stage_one
 from data_construction.stage_two import bootstrap_tasks, red_blue_loop, run_stage_two
@@ -56,22 +56,9 @@ def test_keep_rule_page_shows_the_set_pair_the_kinds_and_who_ended_early():
     assert "| blue: filtered | 2 |" in page
 
 
-@pytest.mark.parametrize(
-    ("text", "good"),
-    [
-        ("<thinking>t</thinking><answer>a</answer>", True),
-        (" <thinking>t</thinking>\n<answer>a\nb</answer> ", True),
-        ("<answer>a</answer><thinking>t</thinking>", False),
-        ("<thinking>t</thinking><answer></answer>", False),
-        ("<thinking>t</thinking><answer>a</answer> more", False),
-        ("<thinking>t</thinking><answer>a</answer><answer>b</answer>", False),
-        ("plain", False),
-    ],
-)
-def test_answer_format(text, good):
-    assert follows_format(text, ["thinking", "answer"]) is good
-    assert follows_format(text, [])
+def test_format_instruction():
     assert "<thinking>...</thinking><answer>...</answer>" in format_instruction(["thinking", "answer"])
+    assert format_instruction([]) == ""
 
 
 @pytest.fixture

@@ -20,7 +20,6 @@ from safer_steer_verl.interactions.safety_tutor import (
     TutorTurn,
     lock,
     locked_usefulness,
-    worker_share,
 )
 
 SCORES = {"safety": 8, "usefulness": 8, "faithfulness": 10}
@@ -288,7 +287,7 @@ def test_several_endpoints_share_the_calls():
 @pytest.mark.parametrize(("limit", "workers", "share"), [(64, 8, 8), (64, 1, 64), (10, 4, 2), (4, 4, 1)])
 def test_the_workers_together_keep_the_limit_of_calls(limit, workers, share):
     endpoint = EndpointConfig(model="t", base_url="http://x/v1", concurrency=limit)
-    assert worker_share(endpoint, workers).concurrency == share
+    assert endpoint.share(workers).concurrency == share
     assert share * workers <= limit
 
 

@@ -8,7 +8,6 @@ from pydantic import ValidationError
 from safer_steer.verdict import TurnScores
 from safer_steer_verl.utils.turn_reward import (
     RewardConfig,
-    follows_format,
     repeated_share,
     safety_reward,
     turn_reward,
@@ -16,7 +15,6 @@ from safer_steer_verl.utils.turn_reward import (
 
 TEN = TurnScores(safety=10, usefulness=10, faithfulness=10)
 SCORE = st.integers(1, 10)
-TAGS = ("thinking", "answer")
 LOOP = "a b c " * 10  # 30 words, 28 3-grams of which 3 differ
 
 
@@ -44,28 +42,11 @@ def test_scores_out_of_range_are_refused(score):
         TurnScores(safety=score, usefulness=5, faithfulness=5)
 
 
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [
-        ("<thinking>so</thinking><answer>no .</answer>", True),
-        ("  <thinking>a\nb</thinking>\n<answer></answer>\n", True),
-        ("<answer>no</answer><thinking>so</thinking>", False),
-        ("<thinking>so</thinking>", False),
-        ("<thinking>so<answer>no</answer>", False),
-        ("<thinking>a</thinking><thinking>b</thinking><answer>c</answer>", False),
-        ("well <thinking>a</thinking><answer>c</answer>", False),
-        ("<thinking>a</thinking><answer>c</answer> more", False),
-        ("", False),
-    ],
-)
-def test_each_tag_once_and_in_order(answer, expected):
-    assert follows_format(answer, TAGS) is expected
-
-
 def test_the_format_bonus_is_added_once_when_it_is_on():
     config = RewardConfig(format={"bonus": 0.5})
     assert turn_reward(TEN, "<thinking>a</thinking><answer>b</answer>", config) == pytest.approx(1.5)
-    assert turn_reward(TEN, "b", config) == pytest.approx(1.0)
+    for other in ("b", "<answer>b</answer><thinking>a</thinking>", "<thinking>a</thinking><answer></answer>"):
+        assert turn_reward(TEN, other, config) == pytest.approx(1.0)
 
 
 def test_the_repetition_penalty_of_long_answers():

@@ -23,7 +23,7 @@ from verl.utils.profiler import simple_timer
 from safer_steer.config import validate
 from safer_steer.llm import LLMClient
 from safer_steer.verdict import Unscored
-from safer_steer_verl.interactions.safety_tutor import SafetyTutor, TutorTurn, worker_share
+from safer_steer_verl.interactions.safety_tutor import SafetyTutor, TutorTurn
 from safer_steer_verl.rollout_output import Tokens, TrajectoryOutput
 from safer_steer_verl.settings import SaferSteerSettings
 from safer_steer_verl.trajectory import RECORD_KEY, TrajectoryRecord
@@ -56,7 +56,7 @@ def shared_for(config: Any) -> Shared:
         section = OmegaConf.to_container(config.safer_steer, resolve=True)
         settings = validate(SaferSteerSettings, section, "safer_steer")
         workers = config.actor_rollout_ref.rollout.agent.num_workers
-        client = LLMClient("tutor", worker_share(settings.tutor, workers))
+        client = LLMClient("tutor", settings.tutor.share(workers))
         tutor = SafetyTutor(client, settings.feedback_dynamics, settings.turns.tutor_budget_s)
         _shared[loop] = Shared(settings, tutor)
     return _shared[loop]

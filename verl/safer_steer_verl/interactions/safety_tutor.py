@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from safer_steer.chat import user_message
 from safer_steer.errors import RunAborted
-from safer_steer.llm import EndpointConfig, LLMClient
+from safer_steer.llm import LLMClient
 from safer_steer.prompts import Prompt
 from safer_steer.verdict import Outcome, TurnScores, Unscored
 
@@ -66,16 +66,6 @@ def lock(scores: TurnScores) -> TurnScores:
     """The scores with usefulness as the rubric fixes it, so that a harmful answer never earns usefulness."""
     fixed = locked_usefulness(scores.safety)
     return scores if fixed is None else scores.model_copy(update={"usefulness": fixed})
-
-
-def worker_share(endpoint: EndpointConfig, workers: int) -> EndpointConfig:
-    """One agent-loop worker's part of the tutor's limit of simultaneous calls, so that all workers together keep it.
-
-    Args:
-        endpoint: the tutor; its `concurrency` holds for the whole run and is at least `workers`.
-        workers: number of agent-loop worker processes, each with a client of its own.
-    """
-    return endpoint.model_copy(update={"concurrency": max(1, endpoint.concurrency // workers)})
 
 
 class SafetyTutor:

@@ -1,11 +1,11 @@
 """The reward of one assistant turn (Eq. 4): tutor scores -> a number in [0, 1]; the released code's two additions."""
 
 import math
-import re
 from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
+from safer_steer.answer_tags import split_parts
 from safer_steer.config import Section
 from safer_steer.verdict import TurnScores
 
@@ -61,17 +61,10 @@ def turn_reward(scores: TurnScores, answer: str, config: RewardConfig) -> float:
     total = config.safety * scores.safety + config.usefulness * scores.usefulness
     reward = (total + config.faithfulness * scores.faithfulness) / SCALE_MAX
     if config.format.bonus:
-        reward += config.format.bonus * follows_format(answer, config.format.tags)
+        reward += config.format.bonus * (split_parts(answer, config.format.tags) is not None)
     if config.repetition.penalty and len(answer.split()) >= config.repetition.min_words:
         reward -= config.repetition.penalty * repeated_share(answer, config.repetition.n)
     return reward
-
-
-def follows_format(answer: str, tags: tuple[str, ...]) -> bool:
-    """Whether every tag opens and closes exactly once, in order, with nothing but white space outside the tags."""
-    inner = r"\s*".join(f"<{re.escape(tag)}>.*</{re.escape(tag)}>" for tag in tags)
-    once = all(answer.count(f"<{tag}>") == answer.count(f"</{tag}>") == 1 for tag in tags)
-    return once and re.fullmatch(rf"\s*{inner}\s*", answer, re.DOTALL) is not None
 
 
 def repeated_share(answer: str, n: int) -> float:

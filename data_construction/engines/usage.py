@@ -1,18 +1,7 @@
-"""What workers share: a role's limits are divided among them, and what each was called for is added up."""
+"""What the workers were called for, added up."""
 
 from collections.abc import Sequence
 from typing import Any
-
-from safer_steer.llm import EndpointConfig
-
-
-def share(endpoint: EndpointConfig, workers: int) -> EndpointConfig:
-    """One worker's part of a role's limits, so that all workers together keep to them."""
-    update: dict[str, Any] = {"concurrency": max(1, endpoint.concurrency // workers)}
-    for name in ("requests_per_minute", "tokens_per_minute"):
-        if (limit := getattr(endpoint, name)) is not None:
-            update[name] = limit / workers
-    return endpoint.model_copy(update=update)
 
 
 def merge_usage(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
