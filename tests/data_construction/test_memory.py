@@ -1,0 +1,14 @@
+"""The memory benchmark runs, with the teacher inside and without calls; its claim is made at 10 K and 100 K rows."""
+
+import pytest
+
+from benchmarks.stage1_memory import main
+
+
+@pytest.mark.parametrize("answers", ["in-process", "none"])
+def test_memory_of_few_rows(capsys, answers):
+    assert main(["--rows", "40", "120", "--answers", answers]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].strip().startswith("40 rows: ")
+    assert lines[1].strip().startswith("120 rows: ")
+    assert lines[2].startswith("peak memory, last to first: ")
