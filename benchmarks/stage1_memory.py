@@ -42,13 +42,13 @@ TEACHER = ServiceConfig(
 )
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     """Runs every number of rows and compares."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--answers", choices=[*ANSWERS], default="in-process")
     parser.add_argument("--child", nargs=2, metavar=("FOLDER", "URL"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.child:
         ANSWERS[arguments.answers]()
         _measure(Path(arguments.child[0]), arguments.child[1], arguments.rows[0])
@@ -77,7 +77,7 @@ def _answer_in_process() -> None:
         usage = {"prompt_tokens": 1, "completion_tokens": 1}
         return {"choices": [{"index": 0, "finish_reason": "stop", "message": message}], "usage": usage}
 
-    async def models(transport: Transport, base_url: str) -> list[str]:
+    async def models(transport: Transport, base_url: str, model: str) -> list[str]:
         return [*MODELS]
 
     Transport.complete, Transport.models = complete, models
