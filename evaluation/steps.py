@@ -196,9 +196,9 @@ def _served(
 
 
 def _referenced(config: EvaluationConfig, endpoint: EndpointConfig) -> dict[str, ServiceConfig]:
-    """Of the configured services the one that an endpoint names."""
-    name = endpoint.base_url.removeprefix("service:") if isinstance(endpoint.base_url, str) else None
-    return {name: config.services[name]} if name in config.services else {}
+    """Of the configured services those that an endpoint names."""
+    names = {url.removeprefix("service:") for url in endpoint.urls() if url.startswith("service:")}
+    return {name: service for name, service in config.services.items() if name in names}
 
 
 def weights_fingerprint(checkpoint: str) -> str | None:
