@@ -103,7 +103,7 @@ def draw_loss(log: Path, eval_log: Path, target: Path) -> None:
         rows = list(read_jsonl(path)) if path.is_file() else []
         if rows:
             axes.plot([row["step"] for row in rows], [row[key] for row in rows], label=label, **style)
-    axes.set(xlabel="step", ylabel="loss a label token (nats)", ylim=(0, None))
+    axes.set(xlabel="step", ylabel="loss a label token (nats)", ylim=(0, 1.05 * axes.dataLim.y1))
     axes.grid(alpha=0.3)
     axes.legend()
     figure.savefig(target, dpi=120)
