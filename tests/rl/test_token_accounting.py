@@ -104,9 +104,7 @@ CHATML = (
 )
 
 
-@pytest.mark.skipif(
-    REAL_TOKENIZER is None, reason="no ../shared/data/qwen3_tokenizer beside this checkout"
-)
+@pytest.mark.skipif(REAL_TOKENIZER is None, reason="no ../shared/data/qwen3_tokenizer beside this checkout")
 def test_a_dialogue_grown_turn_by_turn_is_the_template_of_the_whole_with_the_real_tokenizer():
     """Case 16: "Hi" / "Hello" / "Bye"; the ids as literals of Qwen's vocabulary, the answers as sampled tokens."""
     from transformers import AutoTokenizer
