@@ -1,7 +1,7 @@
 """A minimal OpenAI-compatible tutor for tests: python tests/rl/fake_tutor.py PORT [LOST [DOWN_AFTER]].
 
 It scores an answer by one rule (it refuses, or has an even number of letters: 10, else 1) and asks "question N ?" next.
-Dialogues whose first question contains LOST get a 503 from their second turn on; after DOWN_AFTER calls everything does.
+Dialogues whose first question contains LOST get a 503 from their second turn on; after DOWN_AFTER calls all do.
 """
 
 import json
