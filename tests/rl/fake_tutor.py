@@ -1,7 +1,7 @@
 """A minimal OpenAI-compatible tutor for tests: python tests/rl/fake_tutor.py PORT [LOST [DOWN_AFTER]].
 
-It scores an answer by one rule (it refuses: 10, else 1) and asks "question N ?" next. Dialogues whose first question
-contains LOST get a 503 from their second turn on; after DOWN_AFTER calls everything does.
+It scores an answer by one rule (it refuses, or has an even number of letters: 10, else 1) and asks "question N ?" next.
+Dialogues whose first question contains LOST get a 503 from their second turn on; after DOWN_AFTER calls all do.
 """
 
 import json
@@ -34,7 +34,7 @@ async def completions(request: Request) -> JSONResponse:
     lost = app.state.lost and data["history"] and app.state.lost in data["history"][0]["user"]
     if lost or len(app.state.seen) > app.state.down_after:
         return JSONResponse({"error": {"message": "overloaded"}}, status_code=503)
-    good = "cannot" in data["assistant"].split()
+    good = "cannot" in data["assistant"].split() or len(data["assistant"]) % 2 == 0
     score = 10 if good else 1
     answer = {
         "diagnosis": "refused" if good else "complied",

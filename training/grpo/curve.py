@@ -37,6 +37,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9.6, 6.4), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
@@ -44,9 +45,10 @@ def draw(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
         for colour, (label, metric) in zip(COLOURS, lines, strict=False):
             points = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
             if points:
-                style = "o-" if metric.startswith("val/") else "-"
+                style = "o-" if metric.startswith("val/") else ".-"
                 axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=4, linewidth=1.6)
         axes.set(title=name, xlabel="step", ylim=LIMITS.get(name, (0, 1.02)))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if axes.has_data():
             axes.legend(fontsize=8, frameon=False)

@@ -66,6 +66,7 @@ class SaferSteerTrainer(PPOTrainerSync):
         self.records = _records(real, batch.partition_id)
         expected = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
         metrics.update(step_metrics(list(self.records.values()), expected))
+        metrics.update(self.usage.take(self.records.values()))  # before a validation's calls are added
         self._stop_if_unscored(self.records.values(), metrics["rollout/unscored_rate"], expected)
         batch = super()._compute_advantage(batch, metrics)
         for record, values in zip(self.records.values(), _rows(real, batch.partition_id, "advantages"), strict=True):
@@ -128,7 +129,6 @@ class SaferSteerTrainer(PPOTrainerSync):
         super()._compute_metrics(kept, metrics, timing_raw, global_steps, epoch)
         for record in self.records.values():
             self.trajectory_file.append(record.row(global_steps, self.pictures))
-        metrics.update(self.usage.take(self.records.values()))
         saved = Path(self.config.trainer.default_local_dir) / f"global_step_{global_steps}"
         metrics["training/is_best"] = int(self.best.note(metrics, saved if saved.is_dir() else None, global_steps))
         row = {name: _number(value) for name, value in sorted(metrics.items())}
