@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole method on the miniature world, from set-up to the results table: bash scripts/quickstart.sh [--root DIR] [--seed N]
 # DIR (default outputs/quickstart) holds everything; killed and started again, it goes on from where it was.
-# A second run of a finished quickstart only prints the table. About 19 minutes and 8 GiB on two CPU cores.
+# A second run of a finished quickstart only prints the table. About 16 minutes and 8 GiB on two CPU cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=outputs/quickstart seed=0
