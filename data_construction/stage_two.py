@@ -5,7 +5,6 @@ shows what each pair of thresholds would keep; the assembly applies the configur
 a dialogue by its finished turns.
 """
 
-import json
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -22,7 +21,7 @@ from data_construction.seeds import ingested_seeds
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
 from safer_steer.llm import LLMClient
-from safer_steer.runs import Run
+from safer_steer.runs import Run, is_finished
 from safer_steer.store import read_jsonl, write_atomic
 
 RECORD = "run.stage2.json"
@@ -97,6 +96,5 @@ def require_finished(folder: Path, record: str, step: str) -> None:
     Raises:
         UserError: it did not.
     """
-    path = folder / record
-    if not path.is_file() or json.loads(path.read_text(encoding="utf-8"))["status"] != "finished":
+    if not is_finished(folder / record):
         raise UserError(f"{folder}: step {step} is not finished; put it into steps and run the same command again")

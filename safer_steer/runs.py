@@ -38,6 +38,11 @@ NOT_FINGERPRINTED = {
 }
 
 
+def is_finished(record: Path) -> bool:
+    """Whether a run record (`run.json` or a step's own) says that its run went to its end; False without a record."""
+    return record.is_file() and json.loads(record.read_text(encoding="utf-8"))["status"] == "finished"
+
+
 class Run:
     """One stage's work in one folder. Open it with `Run.open`, end it with `finish`; use it as a context manager."""
 

@@ -8,14 +8,13 @@ resuming), `log.jsonl`, `eval.jsonl`, `loss.png`, `rejects.jsonl`, `run.json`.
     python -m training.sft.run configs/sft/miniature.yaml training.epochs=1
 """
 
-import json
 import math
 import os
 from pathlib import Path
 
 from safer_steer.cli import Plan, run_cli
 from safer_steer.errors import UserError
-from safer_steer.runs import Run
+from safer_steer.runs import Run, is_finished
 from safer_steer.store import write_jsonl
 from training.sft.checks import problems_before_start
 from training.sft.config import SftConfig
@@ -80,8 +79,7 @@ def main(config: SftConfig) -> int:
 
 def _is_finished(config: SftConfig) -> bool:
     """What the first rank's record says; it cannot become finished before this rank has done its part."""
-    record = Path(config.output) / "run.json"
-    return record.is_file() and json.loads(record.read_text(encoding="utf-8"))["status"] == "finished"
+    return is_finished(Path(config.output) / "run.json")
 
 
 def _work(config: SftConfig) -> dict[str, float]:
