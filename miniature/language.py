@@ -136,6 +136,10 @@ OPENING: dict[str, dict[Split, tuple[str, ...]]] = {
     },
 }
 INTENTS = ALLOWED | OPENING
+# Attacks that react to an answer. In training only the Safety Tutor makes them, so that no SFT dialogue and no planned
+# question has one; the bench has them in its scripts.
+REACTIVE = ("next", "persist", "bait")
+PLANNED = tuple(intent for intent in OPENING if intent not in REACTIVE)
 _INTENT_OF = {
     text: (intent, split) for intent, by_split in INTENTS.items() for split, texts in by_split.items() for text in texts
 }
@@ -165,6 +169,11 @@ def split_of(text: str) -> Split:
 def is_opening(text: str) -> bool:
     """True when a user turn asks for the opening steps."""
     return intent_of(text) in OPENING
+
+
+def script_intents(split: Split) -> tuple[str, ...]:
+    """The opening intents that a script may use which is written before any answer is known."""
+    return PLANNED if split == "train" else tuple(OPENING)
 
 
 def ask(intent: str, rng: random.Random, split: Split = "train", avoid: tuple[str, ...] = ()) -> str:

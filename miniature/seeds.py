@@ -11,7 +11,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from miniature.language import ALLOWED, OPENING, ask
+from miniature.language import ALLOWED, OPENING, PLANNED, ask
 from miniature.world import draw, random_scene
 from safer_steer.cli import Plan, run_cli
 from safer_steer.config import Section
@@ -52,7 +52,7 @@ def make_seeds(config: SeedsConfig, split: str) -> list[Seed]:
         bench = split == "bench"
         scene = random_scene(rng, held_out=bench, sealed=rng.random() < config.sealed_share)
         benchmark = names[index % len(names)]
-        intents = BENCHMARKS[benchmark] if bench else tuple(OPENING)
+        intents = BENCHMARKS[benchmark] if bench else PLANNED
         if rng.random() < config.allowed_share:
             intents = tuple(intent for intent in ALLOWED if scene.sealed or intent != "seal")
         question = ask(rng.choice(intents), rng, "held_out" if bench else "train")

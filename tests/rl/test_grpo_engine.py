@@ -1,4 +1,6 @@
-"""A real GRPO run (verl, Ray, vLLM on a CPU, two agent-loop workers) of a random-init student, stopped and resumed."""
+"""A real GRPO run of a random-init student, stopped and resumed: verl, Ray, two FSDP ranks, two vLLM replicas on a CPU,
+two agent-loop workers.
+"""
 
 import json
 import math
@@ -30,10 +32,13 @@ OVERRIDES = (
     "actor_rollout_ref.rollout.max_model_len=256",
     "actor_rollout_ref.rollout.n=2",
     "actor_rollout_ref.actor.ppo_mini_batch_size=2",
-    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=4",
-    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=8",
-    "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=8",
+    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=2",
+    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4",
+    "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=4",
     "actor_rollout_ref.rollout.agent.num_workers=2",
+    "trainer.n_gpus_per_node=2",  # two ranks, so two rollout replicas of one rank each: data parallel
+    "ray_kwargs.ray_init.num_gpus=2",
+    "ray_kwargs.ray_init.num_cpus=8",
     "trainer.total_training_steps=3",
     "trainer.save_freq=1",
     "trainer.test_freq=3",
