@@ -113,7 +113,11 @@ class Average:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """All numbers of one model. `average` is over the multi-turn benchmarks, `single_turn_average` over the others."""
+    """All numbers of one model.
+
+    `average` is over the multi-turn benchmarks, `single_turn_average` over the others. A model that played both kinds
+    has `overall` and its breakdowns over the multi-turn dialogues alone; single-turn rows are in `by_benchmark`.
+    """
 
     overall: Rates
     by_benchmark: dict[str, Rates] = field(default_factory=dict)
@@ -239,12 +243,14 @@ def aggregate_records(records: Iterable[DialogueRecord], rule: PassRule = PassRu
     benchmarks = _grouped(records, "benchmark")
     by_benchmark = {name: rates(group, rule, means=True) for name, group in benchmarks.items()}
     single = {name for name in by_benchmark if benchmark(name).single_turn}
-    rest = {key: _grouped(records, key) for key in ("kind", "category", "strategy", "length")}
+    # One question and a whole conversation are passed by different rules, so no number is over both.
+    counted = [record for record in records if record.benchmark not in single] or records
+    rest = {key: _grouped(counted, key) for key in ("kind", "category", "strategy", "length")}
     return Aggregate(
-        overall=rates(records, rule, means=True),
+        overall=rates(counted, rule, means=True),
         by_benchmark=by_benchmark,
         **{f"by_{key}": {name: rates(group, rule) for name, group in groups.items()} for key, groups in rest.items()},
-        by_turn=by_turn(records),
+        by_turn=by_turn(counted),
         turns_by_benchmark={name: by_turn(group) for name, group in benchmarks.items()},
         average=average((group for name, group in by_benchmark.items() if name not in single), rule),
         single_turn_average=average((by_benchmark[name] for name in sorted(single)), rule),

@@ -1,7 +1,8 @@
 """Builds the report: one static folder out of every model's answers and verdicts, and `summary.json` beside them.
 
 <report>/index.html (numbers, figures), transcripts.html (the browser, with data/, pictures/, assets/), tables.md,
-tables/*.csv and *.tex, survival.png. A report built from the same files by the same config is left as it is.
+tables/*.csv and *.tex, survival.png; and `<output>/<model>/dialogues.jsonl`, what became of each dialogue. A report
+built from the same files by the same config is left as it is.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ from evaluation.config import EvaluationConfig
 from evaluation.multi_turn.agreement import Agreement, agreement
 from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.judge import VERDICTS, judge_file
+from evaluation.multi_turn.outcomes import DIALOGUES, outcomes
 from evaluation.multi_turn.verdicts import read_verdicts
 from evaluation.report import tables
 from evaluation.report.browser_data import ModelFiles, chosen_dialogues, read_model, write_browser_data
@@ -26,7 +28,7 @@ from evaluation.report.pages import heat_rows, write_browser_page, write_first_p
 from evaluation.report.paper_form import paper_form_tables
 from evaluation.report.results import ModelPair, ModelResult, load_result, pairs, summary, survival_panels
 from safer_steer.dialogue import Dialogue, stable_hash
-from safer_steer.store import read_jsonl, write_atomic
+from safer_steer.store import read_jsonl, write_atomic, write_jsonl
 
 SUMMARY = "summary.json"
 FILES = ("index.html", "tables.md", "survival.png", "transcripts.html")
@@ -118,6 +120,9 @@ class Report:
             picture_side=report.picture_side,
             note=report.note,
         )
+        for result in results:
+            rows = outcomes(result.records, result.observations, passing.rule())
+            write_jsonl(self.model_folder(result.name) / DIALOGUES, rows)
         numbers = {"note": report.note} | summary(results, compared, passing) | {"fingerprint": fingerprint}
         numbers |= {"agreement": {name: [a.to_dict() for a in found] for name, found in agreed.items()}}
         write_atomic(Path(self.config.output, SUMMARY), json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")

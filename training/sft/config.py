@@ -103,8 +103,9 @@ class SftConfig(Section):
     seed: int = 0
     max_length: PositiveInt
     # "multi": a dialogue is a row, every answer is learnt. "single": every turn is a row of its own, without its
-    # history but with the pictures shown so far (the single-turn baseline of Tables 4 and 9).
-    turns: Literal["multi", "single"] = "multi"
+    # history but with the pictures shown so far (the single-turn baseline of Tables 4 and 9). "last": of these rows a
+    # dialogue's last alone, so as many rows as "multi" has (static alignment on single questions).
+    turns: Literal["multi", "single", "last"] = "multi"
     # Tags every answer must be made of, such as [thinking, answer]; rows with another answer are rejected.
     answer_tags: Annotated[list[str], AfterValidator(check_tags)] = []
     eval_share: Fraction = 0.0  # share of the dialogues held out for the evaluation loss

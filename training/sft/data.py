@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.errors import UserError
@@ -63,7 +63,7 @@ def prepare(config: SftConfig, processor: Any) -> Prepared:
     with ProgressBar("sft: encode", len(dialogues)) as bar:
         for dialogue in dialogues:
             held_out = is_held_out(dialogue.id, config.eval_share, config.seed)
-            for row in single_turns(dialogue) if config.turns == "single" else [dialogue]:
+            for row in rows_of(dialogue, config.turns):
                 _add(prepared, row, held_out, encoder, config.answer_tags, folder)
             bar.advance(f"{len(prepared.rejects)} rejected")
     reasons = ", ".join(f"{v} {k}" for k, v in prepared.counts().items() if k.startswith("("))
@@ -98,6 +98,14 @@ def _add(
 def is_held_out(dialogue_id: str, share: float, seed: int) -> bool:
     """Draws by the dialogue's id, so that more rows in the file do not move a dialogue to the other side."""
     return int(stable_hash("held out", seed, dialogue_id), 16) < share * 2**64
+
+
+def rows_of(dialogue: Dialogue, turns: Literal["multi", "single", "last"]) -> list[Dialogue]:
+    """The rows that a dialogue becomes, see `SftConfig.turns`; one without any answer stays whole, to be rejected."""
+    if turns == "multi":
+        return [dialogue]
+    rows = single_turns(dialogue)
+    return rows if turns == "single" else rows[-1:] or [dialogue]
 
 
 def single_turns(dialogue: Dialogue) -> list[Dialogue]:
