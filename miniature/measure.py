@@ -5,11 +5,12 @@ exit code.
     python -m miniature.measure NAME --root DIR -- COMMAND...
 A stage that was interrupted adds up over its runs; one that is done keeps its record. Memory is the sum of
 proportional set sizes (pages shared by several processes count once), sampled every second or less often, so that
-measuring takes at most a thirtieth of one core.
+measuring takes at most a thirtieth of one core; it is never less than the largest single process had.
 """
 
 import argparse
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -69,6 +70,7 @@ def measure(command: list[str], record_file: Path) -> int:
         except subprocess.TimeoutExpired:
             continue
     code = child.wait()
+    peak = max(peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)  # a short command had few samples
     write(done=code == 0)
     return code if code >= 0 else 128 - code
 
