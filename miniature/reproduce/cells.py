@@ -21,7 +21,7 @@ class Cell:
     Attributes:
         title: its name in tables.
         stage: what trains it last: `warm_up`, `sft` or `grpo`.
-        folder: of its run, below the seed's folder; a checkpoint is in it (`checkpoint/`, of the Base the folder itself).
+        folder: of its run, below the seed's folder; holds `checkpoint/`, or is the checkpoint (the Base).
         arguments: beside the config and the seed's folder and number; `{root}` is the seed's folder.
         needs: steps before the training.
     """

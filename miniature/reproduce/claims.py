@@ -80,15 +80,15 @@ def judge(results: Results) -> dict[str, dict[str, Any]]:
 def _judge_one(claim: Claim, results: Results) -> dict[str, Any]:
     deciding = {cell for comparison in claim.decisive.values() for cell in comparison.cells}
     missing = sorted(cell for cell in deciding if not results.seeds(cell))
-    found = {name: item.find(results) for name, item in claim.decisive.items() if results.seeds(*item.cells)}
-    beside = {name: item.find(results) for name, item in claim.beside.items() if results.seeds(*item.cells)}
+    found = {name: item.find(results) for name, item in claim.decisive.items() if item.seeds(results)}
+    beside = {name: item.find(results) for name, item in claim.beside.items() if item.seeds(results)}
     whole = len(found) == len(claim.decisive)
     verdict: Verdict = combine([finding.verdict for finding in found.values()]) if whole else "undecided"
     answer: dict[str, Any] = {"claim": claim.text, "verdict": verdict}
     if missing:
         answer["reason"] = f"missing cells: {', '.join(missing)}"
     elif not whole:
-        answer["reason"] = "no seed has all the cells"
+        answer["reason"] = "no seed has dialogues of all that is compared"
     return answer | {"evidence": _plain(found), "beside": _plain(beside)}
 
 

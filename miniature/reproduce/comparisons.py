@@ -51,9 +51,13 @@ class Gain:
         """What has to be evaluated."""
         return self.better, self.worse
 
+    def seeds(self, results: Results) -> list[int]:
+        """Seeds that have what is compared."""
+        return results.seeds(*self.cells, kinds=(self.single_turn,))
+
     def find(self, results: Results) -> Finding:
         """Compares over the seeds that both cells have."""
-        seeds = results.seeds(*self.cells)
+        seeds = self.seeds(results)
         pairs = [(results.cells[self.better][seed], results.cells[self.worse][seed]) for seed in seeds]
         difference = two_level([self._paired(better, worse) for better, worse in pairs])
         own = {cell: rate(results, cell, self.metric, self.single_turn, seeds) for cell in self.cells}
@@ -88,9 +92,13 @@ class Drop:
         """What has to be evaluated."""
         return (self.cell,)
 
+    def seeds(self, results: Results) -> list[int]:
+        """Seeds that have what is compared."""
+        return results.seeds(*self.cells, kinds=(True, False))
+
     def find(self, results: Results) -> Finding:
         """Compares the two protocols within each seed."""
-        seeds = results.seeds(self.cell)
+        seeds = self.seeds(results)
         numbers = []
         for seed in seeds:
             evaluated = results.cells[self.cell][seed]
@@ -118,9 +126,13 @@ class LaterFailure:
         """What has to be evaluated."""
         return self.better, self.worse
 
+    def seeds(self, results: Results) -> list[int]:
+        """Seeds that have what is compared."""
+        return results.seeds(*self.cells, kinds=(False,))
+
     def find(self, results: Results) -> Finding:
         """Compares over the seeds that both cells have, on the dialogues that both have."""
-        seeds = results.seeds(*self.cells)
+        seeds = self.seeds(results)
         last = horizon(results)
         rows = []
         for seed in seeds:

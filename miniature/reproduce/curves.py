@@ -45,7 +45,7 @@ def survival_png(results: Results) -> bytes | None:
 def training_png(root: Path) -> bytes | None:
     """Metrics over steps of each GRPO cell, mean over the seeds that have the step; None without a run."""
     curves = {}
-    for name, cell in CELLS.items():
+    for cell in CELLS.values():
         files = sorted(root.glob(f"seed_*/{cell.folder}/metrics.jsonl")) if cell.stage == "grpo" else []
         if files:
             curves[cell.title] = [list(read_jsonl(path)) for path in files]

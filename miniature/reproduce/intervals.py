@@ -8,6 +8,7 @@ both cancels out. With few seeds such intervals are too narrow in their part bet
 from three is two thirds of the true one); with one seed they say nothing about other seeds.
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -51,12 +52,14 @@ class SeedNumber:
 def contrast(groups: Sequence[tuple[float, Sequence[float]]]) -> SeedNumber:
     """The sum of weight times mean over groups of dialogue values; each group is drawn anew by itself."""
     arrays = [(weight, np.asarray(values, dtype=float)) for weight, values in groups]
+    # How often each distinct value comes up in n draws is one multinomial draw: the same as drawing rows, and faster.
+    distinct = [(weight, *np.unique(values, return_counts=True)) for weight, values in arrays]
 
     def draw(rng: np.random.Generator, count: int) -> np.ndarray:
         total = np.zeros(count)
-        for weight, values in arrays:
-            n = len(values)
-            total += weight * (rng.multinomial(n, np.full(n, 1 / n), size=count) @ values) / n
+        for weight, values, counts in distinct:
+            n = counts.sum()
+            total += weight * (rng.multinomial(n, counts / n, size=count) @ values) / n
         return total
 
     value = sum(weight * float(values.mean()) for weight, values in arrays)
@@ -68,10 +71,11 @@ def ratio(pairs: Sequence[tuple[float, float]]) -> SeedNumber:
     dialogue.
     """
     values = np.asarray(pairs, dtype=float)
+    distinct, counts = np.unique(values, axis=0, return_counts=True)
 
     def draw(rng: np.random.Generator, count: int) -> np.ndarray:
-        n = len(values)
-        sums = rng.multinomial(n, np.full(n, 1 / n), size=count) @ values
+        n = counts.sum()
+        sums = rng.multinomial(n, counts / n, size=count) @ distinct
         return 100.0 * sums[:, 0] / np.maximum(sums[:, 1], 1e-9)
 
     top, bottom = values.sum(axis=0)
@@ -115,12 +119,15 @@ def restricted_mean_difference(
         gap = survival_of_counts(counts, better, horizon) - survival_of_counts(counts, worse, horizon)
         return gap[:, 1:].sum(axis=1)
 
-    n = len(better)
+    times = Counter(zip(better, worse, strict=True))
+    better, worse = zip(*times, strict=True)
+    counts = np.array(list(times.values()))
+    n = counts.sum()
 
     def draw(rng: np.random.Generator, count: int) -> np.ndarray:
-        return of(rng.multinomial(n, np.full(n, 1 / n), size=count))
+        return of(rng.multinomial(n, counts / n, size=count))
 
-    return SeedNumber(float(of(np.ones((1, n)))[0]), draw, n)
+    return SeedNumber(float(of(counts[None])[0]), draw, int(n))
 
 
 def two_level(seeds: Sequence[SeedNumber], resamples: int = RESAMPLES, seed: int = SEED) -> Estimate:

@@ -5,6 +5,7 @@ python -m miniature.reproduce.page [--root outputs/reproduce] [--write-docs]
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,7 @@ def origin(root: Path) -> str:
     lines = ["## Made with", f"Commit {', '.join(commits)}; {versions}.", ""]
     for path in sorted(root.glob("seed_0/steps/*.json")):
         command = json.loads(path.read_text(encoding="utf-8"))["command"]
-        lines.append(f"    {' '.join(command)}")
+        lines.append(f"    {shlex.join(command)}")
     return "\n".join(lines)
 
 

@@ -70,9 +70,12 @@ class Results:
         """Takes in one evaluation."""
         self.cells[cell][seed] = evaluated
 
-    def seeds(self, *cells: str) -> list[int]:
-        """Seeds for which all the cells are there."""
-        having = [set(self.cells.get(cell, {})) for cell in cells]
+    def seeds(self, *cells: str, kinds: tuple[bool, ...] = ()) -> list[int]:
+        """Seeds for which all the cells are there, with rows of each of `kinds` (True: single-turn ones)."""
+        having = [
+            {seed for seed, found in self.cells.get(cell, {}).items() if all(found.of(kind) for kind in kinds)}
+            for cell in cells
+        ]
         return sorted(set.intersection(*having)) if having else []
 
 

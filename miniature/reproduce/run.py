@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import dataclasses
 import json
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -90,7 +91,7 @@ def write_results(root: Path, docs: Path | None) -> None:
 def dry_run(planned: list[Step], jobs: int) -> int:
     """Prints every command, then runs each stage's own --dry-run for the first seed, which checks its config."""
     for step in planned:
-        print(f"{step.name}{' (finished)' if step.done() else ''}: {' '.join(step.command)}", flush=True)
+        print(f"{step.name}{' (finished)' if step.done() else ''}: {shlex.join(step.command)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         first = [step for step in planned if step.folder == planned[0].folder]
         checks = [

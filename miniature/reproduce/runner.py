@@ -6,6 +6,7 @@ commands that were started here, which are resumable by themselves.
 
 import asyncio
 import os
+import shlex
 import signal
 import subprocess
 import time
@@ -119,7 +120,7 @@ async def run_step(step: Step) -> str | None:
     """Runs one command to its end; None, or why it failed. Cancelled, it ends the command and what that left behind."""
     step.log.parent.mkdir(parents=True, exist_ok=True)
     with step.log.open("a", encoding="utf-8") as log:
-        log.write(f"$ {' '.join(step.command)}\n")
+        log.write(f"$ {shlex.join(step.command)}\n")
         log.flush()
         # A session of its own: Ctrl-C reaches it through us, once, and its whole group can be ended.
         process = await asyncio.create_subprocess_exec(

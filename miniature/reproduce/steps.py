@@ -72,8 +72,8 @@ class Step:
         if changed:
             raise UserError(
                 f"{self.name} was made with another {' and '.join(changed)} ({self._stamp_file}): then "
-                f"{' '.join(old['command'])!r}, now {' '.join(self.command)!r} with {self.config}; remove {self.output} "
-                "and what was made from it, undo the change, or choose another --root"
+                f"{' '.join(old['command'])!r}, now {' '.join(self.command)!r} with {self.config}; remove "
+                f"{self.output} and what was made from it, undo the change, or choose another --root"
             )
 
     @property

@@ -39,7 +39,7 @@ def result_tables(results: Results) -> list[str]:
     """All tables for which a cell is there."""
     parts = []
     for title, cells, single in TABLES:
-        present = [cell for cell in cells if results.seeds(cell)]
+        present = [cell for cell in cells if results.seeds(cell, kinds=(single,))]
         if present:
             parts += [f"## {title}", _rates(results, present, single), _beside(results, present, single)]
     return parts
@@ -49,15 +49,11 @@ def _rates(results: Results, cells: Sequence[str], single: bool) -> str:
     names = SINGLE_TURN if single else MULTI_TURN
     rows = []
     for cell in cells:
-        seeds, row = results.seeds(cell), [CELLS[cell].title]
+        seeds, row = results.seeds(cell, kinds=(single,)), [CELLS[cell].title]
         for name in names:
             found = [benchmark_rate(results, cell, metric, name, seeds) for metric in ("safe", "help", "joint")]
             row.append(" / ".join("–" if item is None else f"{item.value:.1f}" for item in found))
-        found = (
-            [rate(results, cell, metric, single, seeds) for metric in ("safe", "help", "joint")]
-            if _has(results, cell, single)
-            else [None] * 3
-        )
+        found = [rate(results, cell, metric, single, seeds) for metric in ("safe", "help", "joint")]
         rows.append([*row, *(shown(item) for item in found)])
     return markdown(["safe / help / joint %", *names, "Avg. safe", "Avg. help", "Avg. joint"], rows)
 
@@ -65,7 +61,7 @@ def _rates(results: Results, cells: Sequence[str], single: bool) -> str:
 def _beside(results: Results, cells: Sequence[str], single: bool) -> str:
     rows = []
     for cell in cells:
-        seeds = results.seeds(cell)
+        seeds = results.seeds(cell, kinds=(single,))
         over = turn_share(results, cell, lambda item: item.over_refused, single, seeds)
         ungrounded = turn_share(results, cell, lambda item: item.ungrounded, single, seeds)
         evaluated = [results.cells[cell][seed] for seed in seeds]
@@ -81,10 +77,6 @@ def _beside(results: Results, cells: Sequence[str], single: bool) -> str:
         "unscored turns (both protocols)",
     ]
     return markdown(header, rows)
-
-
-def _has(results: Results, cell: str, single: bool) -> bool:
-    return all(results.cells[cell][seed].of(single) for seed in results.seeds(cell))
 
 
 def claims_table(claims: dict[str, Any]) -> str:
