@@ -247,5 +247,7 @@ def test_prepare_holds_out_whole_dialogues_and_checks_the_answer_format(processo
     assert not sides[0] & sides[1], "the turns of a dialogue are on one side"
     assert len(prepared.rows) + len(prepared.held_out) == 61
     assert prepared.counts()["held out"] == len(prepared.held_out)
+    last = prepare(load_config(SftConfig, "configs/sft/miniature.yaml", [f"data={path}", "turns=last"]), processor)
+    assert [row["id"] for row in last.rows] == [f"{row.id}.2" for row in rows], "a dialogue's last question alone"
     with pytest.raises(UserError, match="eval_share 1e-06 of 31 dialogues is none"):
         prepare(config.model_copy(update={"eval_share": 1e-6}), processor)

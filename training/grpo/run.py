@@ -11,6 +11,7 @@ ROOT/grpo_NAME: no_tcsr, no_feedback_dynamics, no_bootstrapping, single_turn.
 
 import argparse
 import math
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -145,6 +146,7 @@ def run_cli(argv: list[str] | None = None) -> int:
     path, overrides = arguments.config or DEFAULT_CONFIG, list(arguments.overrides)
     if "=" in path:
         path, overrides = DEFAULT_CONFIG, [path, *overrides]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the engine's processes are ended then too
     try:
         loaded = load_config(path, overrides)
         if arguments.dry_run:

@@ -1,0 +1,95 @@
+"""The page of a reproduction: tables, claims and curves of all that has been evaluated -> `miniature.md`, `images/`.
+
+python -m miniature.reproduce.page [--root outputs/reproduce] [--write-docs]
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from miniature.reproduce import tables
+from miniature.reproduce.cells import CELLS
+from miniature.reproduce.curves import survival_png, training_png
+from miniature.reproduce.results import Results, load
+from safer_steer.store import write_atomic
+
+FIRST_LINE = "**These are the miniature's numbers, not the paper's.**"
+FINDINGS = Path("docs/miniature_findings.md")  # written by hand
+
+
+def write_page(root: Path, folder: Path, results: Results, claims: dict[str, Any]) -> Path:
+    """Writes `<folder>/miniature.md` and its pictures; returns the page's path."""
+    images = folder / "images"
+    images.mkdir(parents=True, exist_ok=True)
+    parts = [
+        FIRST_LINE,
+        "# The paper in miniature",
+        "Made by `bash scripts/reproduce.sh miniature`: every cell of the paper's tables, trained and evaluated in the "
+        "miniature world, on held-out pictures and phrasings, sampled at temperature 1. Rates are percent with 95 % "
+        "intervals over seeds and dialogues (two-level bootstrap, `miniature/reproduce/intervals.py`).",
+    ]
+    if FINDINGS.is_file():
+        parts.append(FINDINGS.read_text(encoding="utf-8").strip())
+    parts += ["## Claims", tables.claims_table(claims), tables.comparisons_table(claims)]
+    parts += tables.result_tables(results)
+    for name, title, png in (
+        (
+            "miniature_survival.png",
+            "Survival (Figure 4's form): share of dialogues without a failure",
+            survival_png(results),
+        ),
+        ("miniature_training.png", "Training of the GRPO cells", training_png(root)),
+    ):
+        if png:
+            (images / name).write_bytes(png)
+            parts += [f"## {title}", f"![{title}](images/{name})"]
+    sweep = load(root, sorted(path.name for path in root.glob("seed_0/evaluation/sweep_*")), [0])
+    if sweep.cells:
+        parts.append(tables.sweep_table(results, sweep))
+    parts += [tables.seconds_table(root), origin(root)]
+    path = folder / "miniature.md"
+    write_atomic(path, "\n\n".join(part for part in parts if part) + "\n")
+    return path
+
+
+def origin(root: Path) -> str:
+    """Commit, versions and settings, from the records of the runs."""
+    records = sorted(root.glob("seed_*/*/run.json"))
+    if not records:
+        return ""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in records]
+    commits = sorted({str(record["git_commit"]) for record in found})
+    versions = ", ".join(f"{name} {version}" for name, version in found[-1]["versions"].items())
+    lines = ["## Made with", f"Commit {', '.join(commits)}; {versions}.", ""]
+    for path in sorted(root.glob("seed_0/steps/*.json")):
+        command = json.loads(path.read_text(encoding="utf-8"))["command"]
+        lines.append(f"    {shlex.join(command)}")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Judges and writes again from what is there."""
+    from miniature.reproduce.claims import judge
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", type=Path, default=Path("outputs/reproduce"))
+    parser.add_argument("--write-docs", action="store_true", help="also write docs/miniature.md and its pictures")
+    arguments = parser.parse_args()
+    root = arguments.root
+    seeds = sorted(int(path.name[5:]) for path in root.glob("seed_*") if path.name[5:].isdecimal())
+    if not seeds:
+        print(f"error: no seed_N in {root}; run: bash scripts/reproduce.sh miniature --root {root}", file=sys.stderr)
+        return 2
+    results = load(root, list(CELLS), seeds)
+    claims = judge(results)
+    write_atomic(root / "claims.json", json.dumps(claims, indent=1, ensure_ascii=False) + "\n")
+    for folder in (root, Path("docs")) if arguments.write_docs else (root,):
+        print(write_page(root, folder, results, claims))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""The paper in miniature: runs the steps that are not done, then judges the claims and writes the page.
+
+Input: `configs/reproduce/*.yaml`. Output below `--root`: `seed_N/` (a run folder a seed, with `logs/` and `stages/`),
+`claims.json`, `miniature.md`, `images/`.
+    python -m miniature.reproduce.run [--seeds 3] [--only CELL,...] [--sweep] [--jobs 2] [--dry-run]
+"""
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import shlex
+import sys
+import tempfile
+from pathlib import Path
+
+from miniature.reproduce.cells import CELLS, choose, steps, variant_cells
+from miniature.reproduce.claims import judge
+from miniature.reproduce.page import write_page
+from miniature.reproduce.results import load
+from miniature.reproduce.runner import Report, Runner
+from miniature.reproduce.settings import Settings
+from miniature.reproduce.steps import Step
+from safer_steer.config import load_config
+from safer_steer.errors import UserError
+from safer_steer.store import write_atomic
+
+CONFIG, SWEEP = "configs/reproduce/miniature.yaml", "configs/reproduce/sweep.yaml"
+DOCS = Path("docs")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line: 0 when everything is done, 1 when a step failed, 2 after an error a user can mend, 130 after
+    an interrupt.
+    """
+    arguments = _parse(argv)
+    try:
+        return _run(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0 (default: 3)")
+    parser.add_argument("--only", help=f"cells to make, of {', '.join(CELLS)}; with --sweep: its variants")
+    parser.add_argument("--sweep", action="store_true", help="the variants of the sweep on seed 0 instead of the cells")
+    parser.add_argument("--root", type=Path, default=Path("outputs/reproduce"), help="(default: outputs/reproduce)")
+    parser.add_argument("--jobs", type=int, default=2, help="steps at once (default: 2), about 6.5 GB each")
+    parser.add_argument("--config", help=f"(default: {CONFIG}, with --sweep {SWEEP})")
+    parser.add_argument("--write-docs", action="store_true", help="also write docs/miniature.md and its pictures")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print all commands, check the configs of the first seed"
+    )
+    arguments = parser.parse_args(argv)
+    if arguments.seeds < 1 or arguments.jobs < 1:
+        parser.error("--seeds and --jobs must be at least 1")
+    return arguments
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    settings = load_config(Settings, arguments.config or (SWEEP if arguments.sweep else CONFIG))
+    if arguments.sweep:
+        cells, seeds = choose(variant_cells(settings), arguments.only, "sweep_"), range(1)
+    else:
+        cells, seeds = choose(CELLS, arguments.only), range(arguments.seeds)
+    planned = steps(settings, arguments.root, seeds, cells)
+    if arguments.dry_run:
+        return dry_run(planned, arguments.jobs)
+    report = asyncio.run(Runner(planned, arguments.jobs, _say).run())
+    if report.interrupted:
+        print("interrupted; run the same command again to go on from here", file=sys.stderr)
+        return 130
+    write_results(arguments.root, DOCS if arguments.write_docs else None)
+    return _verdict(report, {step.name: step for step in planned})
+
+
+def write_results(root: Path, docs: Path | None) -> None:
+    """Judges the claims and writes the page from all that has been evaluated below `root`."""
+    seeds = sorted(int(path.name[5:]) for path in root.glob("seed_*") if path.name[5:].isdecimal())
+    results = load(root, list(CELLS), seeds)
+    claims = judge(results)
+    write_atomic(root / "claims.json", json.dumps(claims, indent=1, ensure_ascii=False) + "\n")
+    pages = [write_page(root, folder, results, claims) for folder in (root, docs) if folder]
+    for name, claim in claims.items():
+        print(f"{name} {claim['verdict']}: {claim['claim']}" + (f" ({claim['reason']})" if "reason" in claim else ""))
+    print(f"claims: {root}/claims.json; page: {', '.join(map(str, pages))}")
+
+
+def dry_run(planned: list[Step], jobs: int) -> int:
+    """Prints every command, then runs each stage's own --dry-run for the first seed, which checks its config."""
+    for step in planned:
+        print(f"{step.name}{' (finished)' if step.done() else ''}: {shlex.join(step.command)}", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        first = [step for step in planned if step.folder == planned[0].folder]
+        checks = [
+            dataclasses.replace(
+                step, command=(*step.command, "--dry-run"), folder=Path(folder), needs=(), records=(), files=()
+            )
+            for step in first
+        ]
+        report = asyncio.run(Runner(checks, jobs, lambda text: print(text) if "FAILED" in text else None, True).run())
+    print(f"{len(planned)} steps; configs of {len(checks)} checked, {len(report.failed)} with problems")
+    return 2 if report.failed else 130 if report.interrupted else 0
+
+
+def _verdict(report: Report, planned: dict[str, Step]) -> int:
+    for name, problem in report.failed.items():
+        print(f"error: step {name} failed: {problem}; its log: {planned[name].log}", file=sys.stderr)
+    if report.blocked:
+        print(f"error: not started, for a step before failed: {', '.join(report.blocked)}", file=sys.stderr)
+    return 0 if report.ok else 1
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,141 @@
+"""The page's tables as Markdown. Grounding and helpfulness stand beside safety in every one."""
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from miniature.reproduce.cells import CELLS
+from miniature.reproduce.comparisons import benchmark_rate, rate, turn_share
+from miniature.reproduce.intervals import Estimate
+from miniature.reproduce.results import MULTI_TURN, SINGLE_TURN, Results
+
+# Title, cells, and whether the benchmarks are the single-turn ones: the paper's tables.
+TABLES: tuple[tuple[str, tuple[str, ...], bool], ...] = (
+    ("Table 3's form: multi-turn", ("base", "sft_single_turn", "sft", "grpo"), False),
+    ("Tables 4 and 9's form: data granularity", ("sft_single_turn", "grpo_single_turn", "sft", "grpo"), False),
+    (
+        "Tables 5 and 8's form: what each part of GRPO contributes",
+        ("grpo", "grpo_no_tcsr", "grpo_no_feedback_dynamics", "grpo_no_bootstrapping"),
+        False,
+    ),
+    ("Table 2's form: single-turn, pass = score 3", tuple(CELLS), True),
+)
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; the first column is left-aligned, the others right."""
+    rule = [":--", *["--:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
+
+
+def shown(estimate: Estimate | None) -> str:
+    """`81.2 (75.0–86.9)`, or a dash."""
+    return "–" if estimate is None else f"{estimate.value:.1f} ({estimate.low:.1f}–{estimate.high:.1f})"
+
+
+def result_tables(results: Results) -> list[str]:
+    """All tables for which a cell is there."""
+    parts = []
+    for title, cells, single in TABLES:
+        present = [cell for cell in cells if results.seeds(cell, kinds=(single,))]
+        if present:
+            parts += [f"## {title}", _rates(results, present, single), _beside(results, present, single)]
+    return parts
+
+
+def _rates(results: Results, cells: Sequence[str], single: bool) -> str:
+    names = SINGLE_TURN if single else MULTI_TURN
+    rows = []
+    for cell in cells:
+        seeds, row = results.seeds(cell, kinds=(single,)), [CELLS[cell].title]
+        for name in names:
+            found = [benchmark_rate(results, cell, metric, name, seeds) for metric in ("safe", "help", "joint")]
+            row.append(" / ".join("–" if item is None else f"{item.value:.1f}" for item in found))
+        found = [rate(results, cell, metric, single, seeds) for metric in ("safe", "help", "joint")]
+        rows.append([*row, *(shown(item) for item in found)])
+    return markdown(["safe / help / joint %", *names, "Avg. safe", "Avg. help", "Avg. joint"], rows)
+
+
+def _beside(results: Results, cells: Sequence[str], single: bool) -> str:
+    rows = []
+    for cell in cells:
+        seeds = results.seeds(cell, kinds=(single,))
+        over = turn_share(results, cell, lambda item: item.over_refused, single, seeds)
+        ungrounded = turn_share(results, cell, lambda item: item.ungrounded, single, seeds)
+        evaluated = [results.cells[cell][seed] for seed in seeds]
+        played = sum(len(item.of(single)) for item in evaluated)
+        counts = [str(played), str(len(seeds)), str(sum(item.unscored for item in evaluated))]
+        rows.append([CELLS[cell].title, shown(ungrounded), shown(over), *counts])
+    header = [
+        "",
+        "ungrounded turns %",
+        "over-refusal, benign turns %",
+        "dialogues",
+        "seeds",
+        "unscored turns (both protocols)",
+    ]
+    return markdown(header, rows)
+
+
+def claims_table(claims: dict[str, Any]) -> str:
+    """One row a claim."""
+    rows = [
+        [
+            f"{name}: {claim['claim']}",
+            f"**{claim['verdict']}**" + (f" ({claim['reason']})" if "reason" in claim else ""),
+        ]
+        for name, claim in claims.items()
+    ]
+    return markdown(["claim", "verdict"], rows)
+
+
+def comparisons_table(claims: dict[str, Any]) -> str:
+    """One row a comparison; those that decide a claim first."""
+    rows = []
+    for name, claim in claims.items():
+        for kind in ("evidence", "beside"):
+            for part, found in claim[kind].items():
+                low, high = found["interval"]
+                number = f"{found['value']:+.2f} ({low:+.2f} to {high:+.2f})"
+                verdict = found["verdict"] if kind == "evidence" else f"({found['verdict']}, decides nothing)"
+                apart = {True: "yes", False: "no"}.get(found.get("intervals_apart"), "–")
+                rows.append([f"{name} {part.replace('_', ' ')}", found["what"], number, apart, verdict])
+    header = ["comparison", "difference of", "value (95 %)", "own intervals apart", "verdict"]
+    return markdown(header, rows) if rows else ""
+
+
+def sweep_table(results: Results, sweep: Results) -> str:
+    """The variants on seed 0, beside the full cell."""
+    rows = []
+    for source, name in [(results, "grpo"), *((sweep, cell) for cell in sweep.cells)]:
+        if 0 not in source.cells.get(name, {}):
+            continue
+        row = [name.removeprefix("sweep_").replace("grpo", "full")]
+        row += [shown(rate(source, name, metric, False, [0])) for metric in ("safe", "help", "joint")]
+        row.append(shown(turn_share(source, name, lambda item: item.ungrounded, False, [0])))
+        row.append(shown(turn_share(source, name, lambda item: item.over_refused, False, [0])))
+        rows.append(row)
+    header = ["variant", "Avg. safe", "Avg. help", "Avg. joint", "ungrounded turns %", "over-refusal %"]
+    return "## Sweep (seed 0 only: dialogues' intervals)\n\n" + markdown(header, rows)
+
+
+def seconds_table(root: Path) -> str:
+    """Seconds and memory of every step, over the seeds."""
+    found: dict[str, list[dict[str, float]]] = defaultdict(list)
+    for path in sorted(root.glob("seed_*/stages/*.json")):
+        found[path.stem].append(json.loads(path.read_text(encoding="utf-8")))
+    if not found:
+        return ""
+    rows = [
+        [
+            name,
+            ", ".join(f"{record['seconds']:.0f}" for record in records),
+            f"{max(record['peak_rss_mb'] for record in records) / 1024:.1f}",
+        ]
+        for name, records in found.items()
+    ]
+    total = sum(record["seconds"] for records in found.values() for record in records)
+    rows.append(["all, one after another", f"{total:.0f}", ""])
+    return "## Seconds of each step, a seed\n\n" + markdown(["step", "seconds", "GiB at most"], rows)

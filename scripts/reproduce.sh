@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# The paper in miniature: trains and evaluates every cell of its tables over seeds, then says which of its claims hold.
+#
+#   bash scripts/reproduce.sh miniature [--seeds N] [--only CELL[,CELL...]] [--root DIR] [--jobs N] [--dry-run]
+#   bash scripts/reproduce.sh miniature --sweep [--only NAME[,NAME...]]      variants of GRPO on seed 0
+#
+# Writes DIR (default outputs/reproduce)/claims.json and miniature.md; killed and started again, it goes on from where it was.
+# --write-docs also writes docs/miniature.md with its pictures. Sizes: configs/reproduce/miniature.yaml, or --config FILE.
+set -euo pipefail
+if [[ ${1:-} == --help || ${1:-} == -h ]]; then
+  sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  exit 0
+fi
+if [[ ${1:-} != miniature ]]; then
+  echo "error: unknown world '${1:-}'; allowed: miniature (see --help)" >&2
+  exit 2
+fi
+# shellcheck source=scripts/common.sh
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+exec python -m miniature.reproduce.run "${@:2}"

@@ -1,0 +1,168 @@
+"""Verdicts from hand-made results that hold, do not hold and are undecided; intervals; the page's form."""
+
+import json
+
+import numpy as np
+import pytest
+
+from miniature.reproduce.claims import CLAIMS, combine, judge
+from miniature.reproduce.curves import mean_curve
+from miniature.reproduce.intervals import contrast, restricted_mean_difference, survived, two_level
+from miniature.reproduce.page import FIRST_LINE, write_page
+from miniature.reproduce.results import MULTI_TURN, SINGLE_TURN, UNGROUNDED, Evaluated, Played, Results, read_evaluation
+from miniature.rules import judge_scores
+from miniature.world import Scene
+from safer_steer.store import write_jsonl
+
+PER_BENCHMARK = 40
+CELLS = (
+    "base", "sft_single_turn", "sft", "grpo", "grpo_no_tcsr", "grpo_no_feedback_dynamics", "grpo_no_bootstrapping",
+    "grpo_single_turn",
+)  # fmt: skip
+
+
+def evaluated(multi: float, single: float, seed: int, last: int = 4) -> Evaluated:
+    """A cell whose first `multi` or `single` share of each benchmark is safe; the others fail at turn `last`."""
+    rows = []
+    for names, share in ((MULTI_TURN, multi), (SINGLE_TURN, single)):
+        for name in names:
+            for index in range(PER_BENCHMARK):
+                safe, alone = index < round(share * PER_BENCHMARK), names is SINGLE_TURN
+                rows.append(
+                    Played(
+                        id=f"{seed}/{name}/{index}",
+                        benchmark=name,
+                        single_turn=alone,
+                        kind="benign" if index % 4 == 0 else "red_team",
+                        safe=safe,
+                        help=safe,
+                        harmlessness=3.0 if safe else 0.0,
+                        helpfulness=3.0 if safe else 0.0,
+                        scored=1 if alone else 5,
+                        over_refused=1 if index % 8 == 0 else 0 if index % 4 == 0 else None,
+                        last_turn=None if alone else 5 if safe else last,
+                        failed=None if alone else not safe,
+                    )
+                )
+    return Evaluated(rows)
+
+
+def results(**rates: tuple[float, float]) -> Results:
+    """Cells with their (multi-turn, single-turn) safe shares, alike in three seeds."""
+    found = Results()
+    for cell, (multi, single) in rates.items():
+        for seed in range(3):
+            found.add(cell, seed, evaluated(multi, single, seed))
+    return found
+
+
+def as_the_paper_says() -> dict[str, tuple[float, float]]:
+    rates = {"base": (0.2, 0.5), "sft_single_turn": (0.35, 0.9), "sft": (0.6, 0.9), "grpo": (0.85, 0.95)}
+    ablations = dict.fromkeys(CELLS[4:7], (0.7, 0.9))
+    return rates | ablations | {"grpo_single_turn": (0.4, 0.9)}
+
+
+def test_all_claims_hold_where_the_cells_are_as_the_paper_says():
+    claims = judge(results(**as_the_paper_says()))
+    assert {name: claim["verdict"] for name, claim in claims.items()} == dict.fromkeys(CLAIMS, "holds")
+    safe = claims["C3"]["evidence"]["safe"]
+    assert safe["value"] == pytest.approx(25.0)
+    assert safe["seeds"] == 3
+    assert safe["intervals_apart"]
+    assert safe["sft"]["interval"][1] < safe["grpo"]["interval"][0]
+    assert set(claims["C4"]["evidence"]) == {"tcsr", "feedback_dynamics", "bootstrapping"}
+    json.dumps(claims, allow_nan=False)
+
+
+def test_a_reversed_order_does_not_hold():
+    rates = as_the_paper_says() | {"sft": (0.1, 0.2), "grpo": (0.05, 0.1), "grpo_no_tcsr": (0.7, 0.9)}
+    claims = judge(results(**rates))
+    for name in ("C2", "C3", "C4", "C5", "C6"):
+        assert claims[name]["verdict"] == "does not hold", name
+    assert claims["C1"]["verdict"] == "holds", "it says nothing about the other cells"
+
+
+def test_no_collapse_means_that_c1_does_not_hold():
+    claims = judge(results(**as_the_paper_says() | {"sft_single_turn": (0.98, 0.8)}))
+    assert claims["C1"]["verdict"] == "does not hold"
+    assert claims["C1"]["evidence"]["looks_safe"]["verdict"] == "holds"
+
+
+def test_small_differences_are_undecided_and_c3_asks_for_intervals_apart():
+    rates = as_the_paper_says()
+    claims = judge(results(**rates | {"sft": (0.8, 0.9), "grpo_no_tcsr": rates["grpo"]}))
+    safe = claims["C3"]["evidence"]["safe"]
+    assert safe["interval"][0] > 0, "paired, the difference is clear"
+    assert not safe["intervals_apart"]
+    assert claims["C3"]["verdict"] == "undecided"
+    assert claims["C4"]["evidence"]["tcsr"]["verdict"] == "undecided"
+    assert claims["C4"]["verdict"] == "undecided"
+
+
+def test_missing_cells_are_undecided_and_named():
+    rates = {name: rate for name, rate in as_the_paper_says().items() if name in ("base", "sft")}
+    claims = judge(results(**rates))
+    assert {claim["verdict"] for claim in claims.values()} == {"undecided"}
+    assert claims["C3"]["reason"] == "missing cells: grpo"
+    assert claims["C4"]["reason"].startswith("missing cells: grpo, grpo_no_bootstrapping")
+    assert judge(Results())["C1"]["reason"] == "missing cells: base, sft_single_turn"
+
+
+def test_combined_verdicts():
+    assert combine(["holds", "holds"]) == "holds"
+    assert combine(["holds", "undecided"]) == "undecided"
+    assert combine(["holds", "undecided", "does not hold"]) == "does not hold"
+    assert combine([]) == "undecided"
+
+
+def test_seeds_that_disagree_widen_the_interval():
+    same = two_level([contrast([(1.0, [0.0, 100.0] * 50)])] * 3)
+    apart = two_level([contrast([(1.0, [value] * 100)]) for value in (10.0, 50.0, 90.0)])
+    assert same.value == apart.value == 50.0
+    assert apart.high - apart.low > 2 * (same.high - same.low)
+    # The chance that all three draws are the lowest seed is 1 in 27, above 2.5 %.
+    assert (apart.low, apart.high) == pytest.approx((10.0, 90.0))
+    assert same.low == pytest.approx(50 - 1.96 * 50 / 300**0.5, abs=1.0)
+    with pytest.raises(ValueError, match="at least one seed"):
+        two_level([])
+
+
+def test_survival_by_hand():
+    rows = [(1, True), (2, False), (3, True), (3, False)]
+    assert survived(rows, 3) == pytest.approx([1.0, 3 / 4, 3 / 4, 3 / 8])
+    number = restricted_mean_difference([(3, False)] * 4, rows, 3)
+    assert number.value == pytest.approx(3 - (3 / 4 + 3 / 4 + 3 / 8))
+    assert number.draw(np.random.default_rng(0), 7).shape == (7,)
+
+
+def test_reading_what_evaluation_wrote(tmp_path):
+    said = judge_scores("what is this ?", "a blue one .", Scene("red", "box", False))
+    assert UNGROUNDED in said["helpfulness_rationale"]
+    row = {"id": "a", "benchmark": "beaver", "single_turn": False, "kind": "benign", "length": 2, "scored": 2}
+    row |= {"unscored": 0, "safe": True, "help": False, "harmlessness": 3.0, "helpfulness": 1.5, "over_refused": 1}
+    none = {"safe": None, "help": None, "harmlessness": None, "helpfulness": None, "scored": 0, "unscored": 2}
+    survival = {"last_turn": 2, "failed": False}
+    write_jsonl(tmp_path / "dialogues.jsonl", [row | survival, row | survival | none | {"id": "b"}])
+    write_jsonl(tmp_path / "verdicts.jsonl", [{"dialogue": "a", "scores": said}, {"dialogue": "b", "scores": None}])
+    found = read_evaluation(tmp_path)
+    assert (found.unscored, found.left_out) == (2, 1)
+    assert [(item.id, item.ungrounded, item.joint) for item in found.dialogues] == [("a", 1, False)]
+
+
+def test_the_page_says_first_whose_numbers_these_are(tmp_path):
+    found = results(**as_the_paper_says())
+    text = write_page(tmp_path, tmp_path, found, judge(found)).read_text(encoding="utf-8")
+    assert text.splitlines()[0] == FIRST_LINE
+    assert "the miniature's numbers, not the paper's" in FIRST_LINE
+    assert "| SFT+GRPO (full) |" in text
+    assert "85.0 (" in text
+    assert "ungrounded turns %" in text
+    for heading in ("Table 3", "Tables 4 and 9", "Tables 5 and 8", "Table 2"):
+        assert f"## {heading}" in text
+    assert (tmp_path / "images" / "miniature_survival.png").stat().st_size < 100_000
+    assert "missing cells" in write_page(tmp_path, tmp_path, Results(), judge(Results())).read_text(encoding="utf-8")
+
+
+def test_curves_are_means_over_the_seeds_that_have_the_step():
+    runs = [[{"step": 1, "m": 0.2}, {"step": 2, "m": 0.4}], [{"step": 1, "m": 0.4}, {"step": 0, "other": 1}]]
+    assert mean_curve(runs, "m") == [(1, pytest.approx(0.3)), (2, 0.4)]

@@ -1,0 +1,156 @@
+"""The graph of steps, and the runner on real shell commands: order, failure, resume, interrupt."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from miniature.reproduce.cells import CELLS, choose, steps, variant_cells
+from miniature.reproduce.run import CONFIG, SWEEP, main
+from miniature.reproduce.runner import Runner
+from miniature.reproduce.settings import Settings
+from miniature.reproduce.steps import Step
+from safer_steer.config import load_config
+from safer_steer.errors import UserError
+
+
+def shell(folder: Path, name: str, command: str, needs: tuple[str, ...] = ()) -> Step:
+    """A step that is done once `<folder>/<name>.done` is there."""
+    config = folder / "config.yaml"
+    if not config.exists():
+        config.write_text("a: 1\n", encoding="utf-8")
+    done = folder / f"{name}.done"
+    return Step(name, ("bash", "-c", command.format(done=done)), config, folder, done, needs, files=(done,))
+
+
+def run(planned: list[Step], jobs: int = 2):
+    said: list[str] = []
+    return asyncio.run(Runner(planned, jobs, said.append).run()), "\n".join(said)
+
+
+def test_the_graph_has_shared_steps_once_and_every_need_before():
+    planned = steps(load_config(Settings, CONFIG), Path("r"), range(3), CELLS)
+    names = [step.name for step in planned]
+    assert len(names) == len(set(names)) == 3 * (3 + len(CELLS) + len(CELLS))
+    for index, step in enumerate(planned):
+        assert set(step.needs) <= set(names[:index]), step.name
+    commands = {step.name: step.command for step in planned}
+    assert "ablation=single_turn" in commands["seed_1/grpo_single_turn"]
+    assert "actor_rollout_ref.model.path=r/seed_1/sft_single_turn/checkpoint" in commands["seed_1/grpo_single_turn"]
+    assert "models.model.checkpoint=r/seed_2/base" in commands["seed_2/evaluate_base"]
+    assert "data.seed=2" in commands["seed_2/grpo"]
+
+
+def test_only_picks_cells_with_what_they_need():
+    settings = load_config(Settings, CONFIG)
+    names = [step.short for step in steps(settings, Path("r"), range(1), choose(CELLS, "grpo_single_turn"))]
+    assert names == [
+        "seeds", "warm_up", "data", "single_turn", "sft_single_turn", "grpo_single_turn", "evaluate_grpo_single_turn",
+    ]  # fmt: skip
+    with pytest.raises(UserError, match="'nonsense'; choose from base, sft_single_turn"):
+        choose(CELLS, "base,nonsense")
+
+
+def test_the_sweep_is_the_full_cell_with_overrides_on_the_same_data():
+    cell, sweep = load_config(Settings, CONFIG), load_config(Settings, SWEEP)
+    for stage in ("seeds", "warm_up", "single_turn", "data", "sft", "grpo", "evaluation"):
+        assert getattr(cell, stage) == getattr(sweep, stage), "the sweep shares the run's seed_0"
+    variants = variant_cells(sweep)
+    planned = {s.short: s for s in steps(sweep, Path("r"), range(1), choose(variants, "k_8", "sweep_"))}
+    assert "output=r/seed_0/sweep/k_8" in planned["sweep_k_8"].command
+    assert "actor_rollout_ref.rollout.n=8" in planned["sweep_k_8"].command
+    assert planned["evaluate_sweep_k_8"].needs == ("seed_0/data", "seed_0/single_turn", "seed_0/sweep_k_8")
+    with pytest.raises(UserError, match="'k_9'; choose from alpha_0"):
+        choose(variants, "k_9", "sweep_")
+
+
+def test_a_failing_step_stops_what_depends_on_it_and_nothing_else(tmp_path):
+    planned = [
+        shell(tmp_path, "broken", "echo the reason is here; exit 3"),
+        shell(tmp_path, "after", "touch {done}", ("broken",)),
+        shell(tmp_path, "later", "touch {done}", ("after",)),
+        shell(tmp_path, "other", "touch {done}"),
+        shell(tmp_path, "last", "touch {done}", ("other",)),
+    ]
+    report, said = run(planned)
+    assert report.now == ["other", "last"]
+    assert report.failed == {"broken": f"exit code 3, see {tmp_path}/logs/broken.log"}
+    assert report.blocked == ["after", "later"]
+    assert not report.ok
+    assert "the reason is here" in said
+    assert json.loads((tmp_path / "stages" / "other.json").read_text())["done"]
+
+
+def test_finished_steps_are_not_started_again_and_the_others_are(tmp_path):
+    count = tmp_path / "count"
+    planned = [
+        shell(tmp_path, "a", f"echo a >> {count}; touch {{done}}"),
+        shell(tmp_path, "b", f"echo b >> {count}; test -e {tmp_path}/mended && touch {{done}}", ("a",)),
+    ]
+    assert run(planned)[0].failed.keys() == {"b"}
+    (tmp_path / "mended").touch()
+    report, said = run(planned)
+    assert report.ok
+    assert (report.before, report.now) == (["a"], ["b"])
+    assert "1 of 2 steps are finished already" in said
+    assert count.read_text().split() == ["a", "b", "b"]
+
+
+def test_a_finished_step_of_other_settings_is_refused(tmp_path):
+    assert run([shell(tmp_path, "a", "touch {done}")])[0].ok
+    with pytest.raises(UserError, match=r"a was made with another command .*remove .*a\.done"):
+        run([shell(tmp_path, "a", "touch {done}; true")])
+    (tmp_path / "config.yaml").write_text("a: 2\n", encoding="utf-8")
+    with pytest.raises(UserError, match="another config"):
+        run([shell(tmp_path, "a", "touch {done}")])
+
+
+def test_success_without_a_finished_record_is_a_failure(tmp_path):
+    report, _ = run([shell(tmp_path, "liar", "true")])
+    assert "do not say that it is finished" in report.failed["liar"]
+
+
+def test_no_more_than_jobs_at_once(tmp_path):
+    here = f"cd {tmp_path}; touch $$.on; ls *.on | wc -l >> seen; sleep 0.3; rm $$.on; "
+    command = here + "touch {done}"
+    assert run([shell(tmp_path, f"s{n}", command) for n in range(4)], jobs=2)[0].ok
+    assert max(map(int, (tmp_path / "seen").read_text().split())) <= 2
+
+
+SCRIPT = """
+import asyncio, sys
+from pathlib import Path
+from miniature.reproduce.runner import Runner
+from miniature.reproduce.steps import Step
+folder = Path(sys.argv[1])
+(folder / "config.yaml").write_text("a: 1")
+command = f"trap 'echo ended >> {folder}/ended; exit 1' TERM; touch {folder}/up; while true; do sleep 0.1; done"
+step = Step("s", ("bash", "-c", command), folder / "config.yaml", folder, folder, files=(folder / "never",))
+report = asyncio.run(Runner([step], 1).run())
+sys.exit(130 if report.interrupted else 0)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "term"])
+def test_an_interrupt_ends_the_commands_that_were_started(tmp_path, number):
+    process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        while not (tmp_path / "up").exists():
+            assert process.poll() is None
+        os.kill(process.pid, number)
+        out, _ = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "interrupted: ending s" in out
+    assert (tmp_path / "ended").read_text().split() == ["ended"]
+
+
+def test_bad_arguments_are_one_clear_line(capsys):
+    assert main(["--only", "nonsense"]) == 2
+    assert "choose from base" in capsys.readouterr().err
