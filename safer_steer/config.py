@@ -3,6 +3,7 @@ and what is allowed.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -43,9 +44,12 @@ def load_raw(path: str | Path, overrides: list[str] | None = None) -> dict[str, 
             raise UserError(f"override {item!r} is not of the form key=value, for example training.epochs=2")
     try:
         merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides or [])))
-        return OmegaConf.to_container(merged, resolve=True)
+        data = OmegaConf.to_container(merged, resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: a config is a mapping of keys to values, got a {type(data).__name__}; see configs/")
+    return {str(key): value for key, value in data.items()}
 
 
 def validate(model: type[Config], data: dict[str, Any], where: str) -> Config:
@@ -57,7 +61,7 @@ def validate(model: type[Config], data: dict[str, Any], where: str) -> Config:
         raise UserError(f"{where}: {len(problems)} problem(s): " + "; ".join(problems)) from error
 
 
-def _problem(item: dict[str, Any], model: type[BaseModel]) -> str:
+def _problem(item: Mapping[str, Any], model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
     if item["type"] == "extra_forbidden":
         allowed = ", ".join(_allowed(model, item["loc"][:-1])) or "see the YAML in configs/"

@@ -48,7 +48,7 @@ class Run:
 
     def __init__(self, folder: Path, record: dict[str, Any], file: str, lock: Any):
         self.folder, self.record, self._file, self._lock = folder, record, file, lock
-        self._started = time.monotonic()
+        self._started: float | None = time.monotonic()  # None: an earlier run's folder, nothing was done
 
     @classmethod
     def open(
@@ -107,7 +107,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """True when an earlier run of the same configuration went to its end: there is nothing to do."""
-        return self.record["status"] == "finished"
+        return bool(self.record["status"] == "finished")
 
     def finish(self, counts: dict[str, Any], usage: dict[str, Any] | None = None) -> None:
         """Marks the run finished and prints the one closing line (counts, seconds)."""

@@ -171,13 +171,16 @@ def free_port() -> int:
     """A TCP port on loopback that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
 def _command(config: ServiceConfig) -> tuple[list[str], dict[str, str]]:
-    if config.command is not None:
-        return [sys.executable if item == "python" else item for item in config.command], {}
-    vllm = config.vllm
+    if config.vllm is not None:
+        return _vllm_command(config.vllm, config.serves)
+    return [sys.executable if item == "python" else item for item in config.command or []], {}
+
+
+def _vllm_command(vllm: VllmConfig, serves: str) -> tuple[list[str], dict[str, str]]:
     if not Path(vllm.checkpoint, "config.json").is_file() and Path(vllm.checkpoint).exists():
         raise UserError(f"{vllm.checkpoint} holds no config.json; give a Hugging Face model folder or hub id")
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", "{port}"]
@@ -185,7 +188,7 @@ def _command(config: ServiceConfig) -> tuple[list[str], dict[str, str]]:
         "--model",
         vllm.checkpoint,
         "--served-model-name",
-        config.serves,
+        serves,
         "--max-model-len",
         str(vllm.max_model_len),
     ]
