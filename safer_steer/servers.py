@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import httpx
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from safer_steer.config import Section
 from safer_steer.errors import UserError
 from safer_steer.llm.config import EndpointConfig
+from safer_steer.secrets import refuse_credentials
 
 STOP_GRACE_S = 15.0
 # vLLM on a CPU: a small cache, plain torch kernels, one thread an operation (two cores run two processes better than
@@ -42,6 +43,8 @@ class VllmConfig(Section):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     arguments: list[str] = []  # passed on to vLLM as they are
 
+    _no_credentials = field_validator("arguments")(refuse_credentials)
+
 
 class ServiceConfig(Section):
     """A server to start for the run: a `command` whose items may contain "{port}", or a checkpoint to serve with
@@ -53,6 +56,8 @@ class ServiceConfig(Section):
     vllm: VllmConfig | None = None
     env: dict[str, str] = {}
     startup_s: Annotated[float, Field(gt=0)] = 600.0
+
+    _no_credentials = field_validator("command", "env")(refuse_credentials)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
