@@ -21,8 +21,8 @@ lint: ## ruff, its formatter and shellcheck
 types: ## mypy on the core
 	@$(run) mypy
 
-hooks: ## the checks of .pre-commit-config.yaml before every commit (needs pre-commit: pipx install pre-commit)
-	@pre-commit install
+hooks: ## the checks of .pre-commit-config.yaml before every commit
+	@$(run) pre-commit install
 
 quickstart: ## the whole method on the miniature world
 	@bash scripts/quickstart.sh

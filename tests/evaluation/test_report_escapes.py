@@ -1,4 +1,4 @@
-"""No text of a model, a config or a data set becomes markup: titles, note, benchmark, category and picture names too."""
+"""No text of a model, a config or a data set becomes markup: titles, note, category and picture names too."""
 
 from html.parser import HTMLParser
 
