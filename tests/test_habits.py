@@ -1,6 +1,4 @@
-"""What developers rely on: docstrings in the agreed form, a Makefile of few thin verbs, hooks that run offline, pins that
-agree.
-"""
+"""What developers rely on: docstrings in the agreed form, thin verbs, offline hooks, pins that agree."""
 
 import re
 import subprocess
