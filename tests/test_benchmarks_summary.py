@@ -1,4 +1,4 @@
-"""The benchmarks' common form: ratios, targets, and the one table of all of them; how fast things are is for them to say."""
+"""The benchmarks' common form: ratios, targets, one table of all; how fast things are is for them to say."""
 
 import json
 import re
