@@ -1,6 +1,7 @@
 """What developers rely on: docstrings in the agreed form, thin verbs, offline hooks, pins that agree."""
 
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -36,7 +37,7 @@ def test_everything_public_has_a_docstring_in_googles_form():
         ('"""M."""\n\n\nclass Public:\n    x = 1\n', "D101"),
         ('"""M."""\n\n\nclass A:\n    """A."""\n\n    def public(self):\n        return 1\n', "D102"),
         ("x = 1\n", "D100"),
-        ('"""M."""\n\n\ndef f(a):\n    """F.\n\n    Args :\n        a: b.\n    """\n', "D4"),
+        ('"""M."""\n\n\ndef f(a):\n    """F.\n\n    args:\n        a: b.\n    """\n', "D4"),
     ],
 )
 def test_the_rule_sees_what_is_missing(code, rule):
@@ -52,8 +53,8 @@ def test_the_makefile_is_a_thin_list_of_verbs():
     for verb, recipe in VERBS.items():
         for script in re.findall(r"bash ([\w/]+\.sh)", recipe):
             assert (ROOT / script).is_file(), f"{verb} calls {script}"
-    shown = run("make", "--no-print-directory", "help")
-    if shown.returncode != 127:
+    if shutil.which("make"):
+        shown = run("make", "--no-print-directory", "help")
         assert all(re.search(rf"^{verb} ", shown.stdout, re.MULTILINE) for verb in VERBS), shown.stdout + shown.stderr
 
 

@@ -144,7 +144,7 @@ def test_data_construction_repeats_no_key_that_a_server_repeats(run_stage, refus
     answer = run_stage("data_construction.run", data_config(tmp_path, url))
     assert answer.returncode == 2
     assert f"Bearer {CANARY}" in sent
-    assert "API_KEY" in answer.stderr
+    assert "[key]" in (tmp_path / "data" / "rejects.jsonl").read_text(encoding="utf-8"), "the server's words are kept"
     assert files_with(CANARY, tmp_path) == []
 
 
