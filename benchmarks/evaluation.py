@@ -3,7 +3,7 @@ turn, aggregation of many verdicts, and how fast the transcript browser opens.
 
 Input: a checkpoint (default: an untrained student of the miniature, made for the run). Output: a JSON report.
 
-    python benchmarks/evaluation.py [inference] [aggregation] [browser] [--checkpoint DIR] [--output FILE]
+    python benchmarks/evaluation.py [inference] [aggregation] [browser] [--checkpoint DIR] [--out FILE]
 """
 
 import argparse
@@ -18,12 +18,14 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 import openai
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before this folder, where `evaluation` is this file
 
+from benchmarks.figures import Figure, write_figures
 from evaluation.benchmarks import BenchmarkDialogue
 from evaluation.multi_turn.inference import ANSWERS, Player, infer
 from miniature.language import ask
@@ -192,6 +194,7 @@ def measure_browser(count: int, folder: Path) -> dict | None:
         return None
     from playwright.sync_api import sync_playwright
 
+    folder.mkdir(parents=True)
     path = folder / "verdicts.jsonl"
     write_verdicts(path, count)
     turns = [Turn(user=f"question {turn} " * 8, assistant=f"answer {turn} " * 60) for turn in range(TURNS)]
@@ -226,25 +229,56 @@ def measure_browser(count: int, folder: Path) -> dict | None:
     return numbers | {"seconds_median": statistics.median(seconds), "seconds_max": max(seconds)}
 
 
-def main() -> None:
-    """Parses the command line, runs the chosen parts, prints and writes the report."""
+def at_two_sizes(measure: Callable[[int, Path], dict | None], count: int, folder: Path) -> dict | None:
+    """The numbers of a tenth of the dialogues and of all of them: what grows faster than the dialogues shows."""
+    found = {"tenth": measure(count // 10, folder / "tenth"), "whole": measure(count, folder / "whole")}
+    return found if all(found.values()) else None
+
+
+def figures(report: dict) -> list[Figure]:
+    """The comparisons of the parts that ran."""
+    found = []
+    if inference := report.get("inference"):
+        runs, share = inference["dialogues_per_second"], inference["prefix_cache"]["from_turn_2"]
+        one, many = (statistics.median(run[name] for run in runs) for name in ("one_at_a_time", "at_64"))
+        ratio = inference["ratio_median"]
+        found.append(Figure("inference, 64 at once", "dialogues/s", many, "one at a time", one, 3.0, ratio=ratio))
+        found.append(Figure("prompt tokens from turn 2 on", "share cached", share, "all of them", 1.0, 0.8))
+    if sizes := report.get("aggregation"):
+        rates = [size["dialogues"] / size["seconds"] for size in (sizes["whole"], sizes["tenth"])]
+        against = f"{sizes['tenth']['dialogues']:,} dialogues"
+        name = f"aggregation of {sizes['whole']['dialogues']:,} dialogues"
+        found.append(Figure(name, "dialogues/s", rates[0], against, rates[1]))
+        peaks = sizes["whole"]["peak_mib"], sizes["tenth"]["peak_mib"]
+        found.append(Figure(f"{name}, peak memory", "MiB", peaks[0], against, peaks[1], None, "lower"))
+    if sizes := report.get("browser"):
+        seconds = sizes["whole"]["seconds_median"], sizes["tenth"]["seconds_median"]
+        name = f"opening {sizes['whole']['dialogues']:,} dialogues of three models"
+        against = f"{sizes['tenth']['dialogues']:,} dialogues"
+        found.append(Figure(name, "s", seconds[0], against, seconds[1], None, "lower"))
+    return found
+
+
+def main() -> int:
+    """Parses the command line, runs the chosen parts, prints and writes the report; 1 when a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", help="inference, aggregation, browser; default: all")
     parser.add_argument("--checkpoint", help="model folder or hub id to serve; default: an untrained miniature student")
     parser.add_argument("--repeats", type=int, default=2, help="pairs of inference runs")
     parser.add_argument("--dialogues", type=int, default=100_000, help="dialogues to aggregate")
-    parser.add_argument("--output", type=Path, help="JSON file for the report")
+    parser.add_argument("--browser-dialogues", type=int, default=5000, help="dialogues in the transcript browser")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
     parser.add_argument("--aggregate", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.aggregate:
         aggregate_here(arguments.aggregate)
-        return
+        return 0
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         parts = {
             "inference": lambda: measure_inference(arguments.checkpoint, arguments.repeats, folder / "inference"),
-            "aggregation": lambda: measure_aggregation(arguments.dialogues, folder / "aggregation"),
-            "browser": lambda: measure_browser(5000, folder / "browser"),
+            "aggregation": lambda: at_two_sizes(measure_aggregation, arguments.dialogues, folder / "aggregation"),
+            "browser": lambda: at_two_sizes(measure_browser, arguments.browser_dialogues, folder / "browser"),
         }
         if unknown := set(arguments.parts) - parts.keys():
             parser.error(f"unknown part(s) {', '.join(sorted(unknown))}; allowed: {', '.join(parts)}")
@@ -252,11 +286,10 @@ def main() -> None:
         for name in arguments.parts or parts:
             (folder / name).mkdir()
             report[name] = parts[name]()
-    text = json.dumps(report, indent=1)
-    print(text)
-    if arguments.output:
-        arguments.output.write_text(text + "\n", encoding="utf-8")
+    print(json.dumps(report, indent=1))
+    settings = {name: getattr(arguments, name) for name in ("repeats", "dialogues", "browser_dialogues")}
+    return write_figures(arguments.out, "evaluation", figures(report), settings=settings, details=report)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

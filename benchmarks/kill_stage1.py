@@ -19,6 +19,7 @@ from pathlib import Path
 
 import yaml
 
+from benchmarks.figures import Figure, write_figures
 from miniature.seeds import SeedsConfig, make_seeds
 from safer_steer.servers import ServiceConfig, start_services
 from safer_steer.store import write_jsonl
@@ -39,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=100, help="miniature seeds; each becomes three rows or rejects")
     parser.add_argument("--random-seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
     arguments = parser.parse_args(argv)
     rng = random.Random(arguments.random_seed)
     with tempfile.TemporaryDirectory() as name, start_services({"teacher": TEACHER}, Path(name, "logs")) as urls:
@@ -55,7 +57,11 @@ def main(argv: list[str] | None = None) -> int:
         different = differences(whole / "data", killed / "data")
     counts = f"{arguments.kills} kills, {rows} rows in {', '.join(FILES)}"
     print(f"{counts}: {'; '.join(different) or 'equal to the uninterrupted run, byte for byte after sorting by id'}")
-    return int(bool(different))
+    equal, all_files = len(COMPARED) + 1 - len({item.partition(":")[0] for item in different}), len(COMPARED) + 1
+    name = f"files equal after {arguments.kills} kills"
+    figure = Figure(name, "files", equal, "one run that nobody interrupts", all_files, 1.0)
+    settings = {"kills": arguments.kills, "seeds": arguments.seeds, "rows": rows}
+    return write_figures(arguments.out, "kill_stage1", [figure], settings=settings, details=different)
 
 
 def _start(root: Path, url: str) -> subprocess.Popen:

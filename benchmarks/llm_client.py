@@ -15,9 +15,7 @@ on both.
 
 import argparse
 import asyncio
-import json
 import os
-import platform
 import statistics
 import tempfile
 import time
@@ -30,6 +28,7 @@ import aiohttp
 import openai
 from pydantic import BaseModel
 
+from benchmarks.figures import Figure, write_figures
 from benchmarks.fixed_latency_server import STALL
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
 from safer_steer.servers import ServiceConfig, start_services
@@ -37,6 +36,15 @@ from safer_steer.servers import ServiceConfig, start_services
 SHORT_S, LONG_S = 0.05, 2.0  # latencies
 MESSAGES = [{"role": "user", "content": "word " * 200}]  # 1 kB
 ROUNDS = 5
+# comparison -> what is measured, and against what
+AGAINST = {
+    "full pipe": ("512 in flight at 2 s, steady state", "what is possible"),
+    "bare loop": ("64 in flight at 50 ms", "bare aiohttp"),
+    "stalled": ("64 in flight, one call never answered", "without that call"),
+    "cached": ("64 in flight, structured, cache on disk", "bare aiohttp"),
+    "threads": ("64 in flight at 50 ms", "64 threads, synchronous OpenAI client"),
+    "threads 2 s": ("512 in flight at 2 s", "64 threads, synchronous OpenAI client"),
+}
 
 
 class Scored(BaseModel):
@@ -222,6 +230,13 @@ def _line(result: Result) -> str:
     return f"{result.name:12} {numbers}  {met}"
 
 
+def _figure(result: Result) -> Figure:
+    ours, other = result.ours.per_second, result.other.per_second
+    return Figure(
+        AGAINST[result.name][0], "calls/s", ours, AGAINST[result.name][1], other, result.target, ratio=result.ratio
+    )
+
+
 def run(short: str, long: str, scale: float, rounds: int) -> list[Result]:
     """All comparisons.
 
@@ -264,14 +279,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as logs, start_services(services, logs) as urls:
         print(f"{'':12} {'ours/s':>8} {'cpu ms':>8} {'other/s':>8} {'cpu ms':>8} {'ratio':>7}  target")
         results = run(urls[str(SHORT_S)], urls[str(LONG_S)], arguments.scale, arguments.rounds)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    load = [round(number, 1) for number in os.getloadavg()]
-    machine = {"python": platform.python_version(), "cores": os.cpu_count(), "load_average": load}
-    machine |= {"rounds": arguments.rounds}
-    print(f"{machine['cores']} cores, load average {load[0]}")
-    record = machine | {"scale": arguments.scale, "results": [asdict(result) for result in results]}
-    arguments.out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    return int(any(result.target is not None and result.ratio < result.target for result in results))
+    print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
+    settings = {"scale": arguments.scale, "rounds": arguments.rounds}
+    details = [asdict(result) for result in results]
+    return write_figures(arguments.out, "llm_client", map(_figure, results), settings=settings, details=details)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How fast the asynchronous agent loop plays trajectories when the tutor is slow and uneven, against a lock-step loop.
 
-Command: python benchmarks/rollout.py [--trajectories 64] [--turns 6] [--median 0.5] [--sigma 1.0] [--json FILE]
+Command: python benchmarks/rollout.py [--trajectories 64] [--turns 6] [--median 0.5] [--sigma 1.0] [--out FILE]
 
 Real: `SafetyTutorLoop` with the miniature's tokenizer and processor, the Safety Tutor's prompt and client, and a tutor
 over HTTP in a process of its own whose answers take lognormal times. Stubbed: generation, at the rollout server's edge:
@@ -31,11 +31,13 @@ import httpx  # noqa: E402
 import uvicorn  # noqa: E402
 from fastapi import FastAPI, Request  # noqa: E402
 
+from benchmarks.figures import Figure, write_figures  # noqa: E402
 from safer_steer.prompts import parse_data_block  # noqa: E402
 from safer_steer.servers import free_port  # noqa: E402
 
 MODEL = "slow-tutor"
 GENERATION_MEDIAN_S = 0.1
+SPEED_UP, BOUND_SHARE = 1.8, 0.85  # targets
 
 
 def wait_s(kind: str, trajectory: int, turn: int, median: float, sigma: float) -> float:
@@ -188,6 +190,21 @@ def measure(arguments: argparse.Namespace) -> dict[str, float]:
     }
 
 
+def figures(found: dict[str, float]) -> list[Figure]:
+    """The speed-up over the lock-step loop, and how near the bound we come."""
+    many = found["trajectories"]
+    rates = [many / found[name] for name in ("asynchronous_s", "lock_step_s", "bound_s")]
+    name = f"{many} trajectories of {found['turns']} turns"
+    return [
+        Figure(name, "trajectories/s", rates[0], "lock-step loop", rates[1], SPEED_UP, ratio=found["speed_up"]),
+        Figure(name, "trajectories/s", rates[0], "waits alone", rates[2], BOUND_SHARE, ratio=found["share_of_bound"]),
+    ]
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(arguments, name) for name in ("trajectories", "turns", "median", "sigma")}
+
+
 def wait_ready(url: str, server: subprocess.Popen) -> None:
     """Waits until the tutor answers."""
     deadline = time.monotonic() + 120
@@ -207,17 +224,16 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=6)
     parser.add_argument("--median", type=float, default=0.5, help="median seconds of a verdict")
     parser.add_argument("--sigma", type=float, default=1.0, help="sigma of the logarithm: 1 is a long tail")
-    parser.add_argument("--json", type=Path, help="write the figures here too")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)  # the tutor's own process
     arguments = parser.parse_args()
     if arguments.serve:
         app = tutor_app(arguments.median, arguments.sigma)
         uvicorn.run(app, host="127.0.0.1", port=arguments.serve, log_level="warning", access_log=False)
         return
-    figures = measure(arguments)
-    print(json.dumps(figures, indent=1))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    found = measure(arguments)
+    print(json.dumps(found, indent=1))
+    write_figures(arguments.out, "rollout", figures(found), settings=_settings(arguments), details=found)
 
 
 if __name__ == "__main__":

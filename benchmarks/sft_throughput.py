@@ -21,6 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import Figure, write_figures
+
 BATCH = 8
 SEED = 0
 TEXT_ONLY_EVERY = 8  # rows
@@ -165,6 +167,20 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, f"ratio ours / TRL {result['ratio']:.2f} (target >= {result['target']})"])
 
 
+def figures(result: dict[str, Any]) -> list[Figure]:
+    """Medians of both sides."""
+    ours, trl = (
+        {key: statistics.median(item[key] for item in rounds) for key in ("tokens_per_s", "padding_share", "peak_mb")}
+        for rounds in result["rounds"].values()
+    )
+    speed = ours["tokens_per_s"], "plain TRL", trl["tokens_per_s"]
+    return [
+        Figure("SFT speed", "tokens/s", *speed, result["target"], ratio=result["ratio"]),
+        Figure("padding of batches", "share", ours["padding_share"], "plain TRL", trl["padding_share"], None, "lower"),
+        Figure("peak memory", "MB", ours["peak_mb"], "plain TRL", trl["peak_mb"], None, "lower"),
+    ]
+
+
 def main() -> int:
     """Command line; returns 1 when ours is slower than TRL."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -180,10 +196,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         build_world(Path(folder), given.rows)
         result = compare(Path(folder), given.rounds)
-    given.out.parent.mkdir(parents=True, exist_ok=True)
-    given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(table(result))
-    return int(result["ratio"] < result["target"])
+    settings = {"rows": given.rows, "rounds": given.rounds}
+    return write_figures(given.out, "sft_throughput", figures(result), settings=settings, details=result["rounds"])
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.figures import Figure, write_figures
 from data_construction.config import DataConfig
 from data_construction.stage_one import StageOne, run_stage_one
 from data_construction.tasks import StageOneTask, make_dialogue
@@ -47,6 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--answers", choices=[*ANSWERS], default="in-process")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
     parser.add_argument("--child", nargs=2, metavar=("FOLDER", "URL"), help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.child:
@@ -65,7 +67,14 @@ def main(argv: list[str] | None = None) -> int:
             print(line.format(**found[-1]), flush=True)
     ratio = found[-1]["mib"] / found[0]["mib"]
     print(f"peak memory, last to first: {ratio:.2f} (limit {LIMIT})")
-    return int(ratio > LIMIT)
+    few, many = found[0], found[-1]
+    sizes = f"{many['rows']:,} rows", f"{few['rows']:,} rows"
+    figures = [
+        Figure(f"peak memory, {sizes[0]}", "MiB", many["mib"], sizes[1], few["mib"], LIMIT, "lower"),
+        Figure(f"speed, {sizes[0]}", "rows/s", many["rate"], sizes[1], few["rate"]),
+    ]
+    settings = {"rows": arguments.rows, "answers": arguments.answers}
+    return write_figures(arguments.out, "stage1_memory", figures, settings=settings, details=found)
 
 
 def _answer_in_process() -> None:

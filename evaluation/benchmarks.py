@@ -13,6 +13,7 @@ from pathlib import Path
 
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
+from safer_steer.images import picture_file
 from safer_steer.store import read_jsonl
 
 
@@ -132,5 +133,9 @@ def most_pictures(dialogues: Iterable[Dialogue]) -> int:
 
 
 def picture_paths(dialogue: Dialogue, folder: Path) -> list[list[Path]]:
-    """For each turn the files of the pictures shown at it."""
-    return [[folder / image for image in dialogue.images_at(i)] for i in range(len(dialogue.turns))]
+    """For each turn the files of the pictures shown at it.
+
+    Raises:
+        ImageError: the dialogue names a file that is none of its pictures, see `picture_file`.
+    """
+    return [[picture_file(folder, image) for image in dialogue.images_at(i)] for i in range(len(dialogue.turns))]

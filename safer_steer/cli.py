@@ -54,7 +54,14 @@ def run_cli(
     raise SystemExit(_run(config_class, plan, main, path or default_config, overrides, arguments.dry_run))
 
 
-def _run(config_class, plan, main, path: str, overrides: list[str], dry_run: bool) -> int:
+def _run(
+    config_class: type[Config],
+    plan: Callable[[Config], Plan],
+    main: Callable[[Config], int | None],
+    path: str,
+    overrides: list[str],
+    dry_run: bool,
+) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers are stopped then too
     try:
         config = load_config(config_class, path, overrides)

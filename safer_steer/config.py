@@ -2,7 +2,7 @@
 and what is allowed.
 """
 
-import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from safer_steer.errors import UserError
+from safer_steer.secrets import key_inside, redacted
 
 
 class Section(BaseModel):
@@ -21,7 +22,6 @@ class Section(BaseModel):
 
 
 Config = TypeVar("Config", bound=Section)
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s'@]+(?=@)|(?<=\?)[^\s']+")  # user:password and query of an address
 
 
 def load_config(model: type[Config], path: str | Path, overrides: list[str] | None = None) -> Config:
@@ -43,9 +43,23 @@ def load_raw(path: str | Path, overrides: list[str] | None = None) -> dict[str, 
             raise UserError(f"override {item!r} is not of the form key=value, for example training.epochs=2")
     try:
         merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides or [])))
-        return OmegaConf.to_container(merged, resolve=True)
+        data = OmegaConf.to_container(merged, resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: a config is a mapping of keys to values, got a {type(data).__name__}; see configs/")
+    refuse_keys(data, str(path))
+    return {str(key): value for key, value in data.items()}
+
+
+def refuse_keys(data: Any, where: str) -> None:
+    """A config never holds the value of a key, not by interpolation either: it is printed, hashed and recorded.
+
+    Raises:
+        UserError: the value of one of the environment's keys is in it.
+    """
+    if name := key_inside(data):
+        raise UserError(f"{where}: the value of {name} is in the config; take it out, keys are read from there")
 
 
 def validate(model: type[Config], data: dict[str, Any], where: str) -> Config:
@@ -57,14 +71,16 @@ def validate(model: type[Config], data: dict[str, Any], where: str) -> Config:
         raise UserError(f"{where}: {len(problems)} problem(s): " + "; ".join(problems)) from error
 
 
-def _problem(item: dict[str, Any], model: type[BaseModel]) -> str:
+def _problem(item: Mapping[str, Any], model: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in item["loc"]) or "(whole file)"
     if item["type"] == "extra_forbidden":
         allowed = ", ".join(_allowed(model, item["loc"][:-1])) or "see the YAML in configs/"
         return f"{key}: unknown key; allowed here: {allowed}"
     if item["type"] == "missing":
         return f"{key}: missing, a value is required"
-    return f"{key}: {item['msg']}, got {_CREDENTIALS.sub('[hidden]', repr(item['input']))}"
+    if item["type"] == "credential":
+        return f"{key}: {item['msg']}"
+    return f"{key}: {item['msg']}, got {redacted(item['input'])!r}"
 
 
 def _allowed(model: Any, location: tuple) -> list[str]:

@@ -13,7 +13,7 @@ class DiskMap:
     gone with it: what it holds must be read again from the rows, which are the truth.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._db = sqlite3.connect("", isolation_level=None, check_same_thread=False)
         for setting in (f"cache_size=-{CACHE_KIB}", "journal_mode=OFF", "synchronous=OFF"):
             self._db.execute(f"PRAGMA {setting}")

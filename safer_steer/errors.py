@@ -1,11 +1,16 @@
 """The one exception a user is meant to read: `UserError`, printed as a single line by every entry point."""
 
+from safer_steer.secrets import without_keys
+
 
 class UserError(Exception):
-    """A mistake the user can mend: says what is wrong, what was got, what is allowed and the next step, in one line."""
+    """A mistake the user can mend: says what is wrong, what was got, what is allowed and the next step, in one line.
+
+    Credentials are struck out of it.
+    """
 
     def __init__(self, message: str):
-        super().__init__(" ".join(str(message).split()))
+        super().__init__(without_keys(" ".join(str(message).split())))
 
 
 class RunAborted(UserError):

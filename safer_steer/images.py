@@ -3,7 +3,8 @@ RGB picture.
 
 Full decode, EXIF rotation applied, transparency composited on white, 16-bit scaled, first frame, RGB, resized within
 `min_pixels`/`max_pixels` with both sides >= 28 and aspect ratio <= 200, the limits of Qwen2.5-VL's processor.
-Files above `MAX_FILE_BYTES` and pictures above `MAX_DECODED_PIXELS` are refused before they are decoded.
+Files above `MAX_FILE_BYTES` and pictures above `MAX_DECODED_PIXELS` are refused before they are decoded. What a row
+names is looked up below the folder of its file, or in a picture store, and nowhere else (`picture_file`).
 """
 
 import base64
@@ -12,6 +13,7 @@ import hashlib
 import io
 import math
 import os
+import re
 import struct
 import threading
 from collections.abc import Mapping
@@ -29,6 +31,9 @@ MIN_PIXELS = 28 * 28
 MAX_PIXELS = 1280 * 28 * 28
 MAX_DECODED_PIXELS = 89_478_485  # where Pillow begins to warn of a decompression bomb: 256 MiB of RGB
 MAX_FILE_BYTES = 128 * 1024 * 1024
+# The formats of picture data sets; Pillow's others are seldom used, and one (EPS) runs another program on the file.
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "PPM", "ICO")
+_STORED = re.compile(r"images/[0-9a-f]{16}\.png")
 
 
 class ImageError(UserError):
@@ -42,7 +47,7 @@ def load_image(
 
     Args:
         source: bytes, a `{"bytes": ..., "path": ...}` struct, a path, a `data:` URL or a PIL picture.
-        root: folder that relative paths are resolved against.
+        root: folder of the row that names the picture by a path, see `picture_file`; None for a path of our own.
         min_pixels: smallest area; smaller pictures are enlarged.
         max_pixels: largest area; larger pictures are reduced.
 
@@ -83,15 +88,19 @@ def _decode(source: Any, root: Path | None) -> Image.Image:
         raise ImageError(
             f"a picture is bytes, a struct, a path, a data URL or a PIL picture; got {type(source).__name__}"
         )
+    if len(source) > MAX_FILE_BYTES:
+        raise ImageError(f"picture has {len(source):,} bytes: above {MAX_FILE_BYTES >> 20} MiB")
     try:
-        picture = Image.open(io.BytesIO(source))
+        picture = Image.open(io.BytesIO(source), formats=FORMATS)
         if picture.width * picture.height > MAX_DECODED_PIXELS:
             raise ImageError(
                 f"picture is {picture.width}x{picture.height}: above {MAX_DECODED_PIXELS:,} pixels, maybe a bomb"
             )
         picture.seek(0)
         picture.load()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:
+        raise ImageError(f"picture cannot be decoded: none of the formats {', '.join(FORMATS)}") from error
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise ImageError(f"picture cannot be decoded: {error}") from error
     return picture
 
@@ -102,6 +111,8 @@ def _encoded(data: Any) -> Any:
 
 
 def _from_base64(text: str, what: str) -> bytes:
+    if len(text) > MAX_FILE_BYTES * 4 // 3 + 4:
+        raise ImageError(f"{what} has {len(text):,} characters: above {MAX_FILE_BYTES >> 20} MiB of picture")
     try:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
@@ -109,7 +120,7 @@ def _from_base64(text: str, what: str) -> bytes:
 
 
 def _read_file(source: str | Path, root: Path | None) -> bytes:
-    path = Path(root, source) if root else Path(source)
+    path = picture_file(root, source) if root else Path(source)
     try:
         if not path.is_file():
             raise ImageError(f"picture not found: {path!s:.300}")
@@ -118,6 +129,37 @@ def _read_file(source: str | Path, root: Path | None) -> bytes:
         return path.read_bytes()
     except OSError as error:  # also for text that is no path at all, such as a picture's base64
         raise ImageError(f"picture cannot be read: {error.strerror}: {path!s:.100}") from error
+
+
+def picture_file(root: Path, name: str | Path) -> Path:
+    """The file that a row names as its picture. Rows are data, and their pictures are shown to models and in reports,
+    so they cannot name just any file.
+
+    Args:
+        root: the folder of the file that holds the row.
+        name: a relative path to a file below `root`, symbolic links followed, or to a picture of any `ImageStore`
+            (`../data/images/<16 hex digits>.png`), which our own writers name across folders.
+
+    Raises:
+        ImageError: an absolute path, a URL, or a file elsewhere.
+    """
+    if "://" in str(name):
+        raise ImageError(f"picture is a URL: {name!s:.100}; download it and name the file, nothing is fetched")
+    if Path(name).is_absolute():
+        raise ImageError(f"picture has an absolute path: {name!s:.100}; name it relative to the file with the row")
+    path = root / name
+    try:
+        real, folder = path.resolve(), root.resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # too long, a NUL, a loop of links
+        raise ImageError(f"picture path cannot be followed: {name!s:.100}") from error
+    if not real.is_relative_to(folder) and not is_stored(real):
+        raise ImageError(f"picture {name!s:.100} leads out of {root}; put a copy beside the file with the row")
+    return path
+
+
+def is_stored(path: Path) -> bool:
+    """Whether a path is that of a picture in an `ImageStore`, by its form."""
+    return bool(_STORED.fullmatch("/".join(path.parts[-2:])))
 
 
 def _transposed(picture: Image.Image) -> Image.Image:

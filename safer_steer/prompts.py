@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Undefined
+from jinja2 import Environment, StrictUndefined, Template, Undefined
 
 from safer_steer.dialogue import stable_hash
 
@@ -53,7 +53,7 @@ class Prompt:
         return stable_hash(self.source)
 
     @cached_property
-    def _template(self) -> Any:
+    def _template(self) -> Template:
         environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
         environment.globals["data_block"] = data_block
         return environment.from_string(self.source)

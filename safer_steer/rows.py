@@ -71,7 +71,8 @@ class TaskResults:
 
     def of(self, task: Task) -> str | None:
         """The task's end; None when it has none."""
-        return self._ends.get(task.task_id)
+        end = self._ends.get(task.task_id)
+        return None if end is None else str(end)
 
 
 async def process_rows(
@@ -129,7 +130,7 @@ async def process_rows(
                 except ImageError as error:
                     result = Reject("unusable picture", str(error))
                 if isinstance(result, BaseModel) and not kept.append(result):
-                    result = Reject("duplicate", f"same content as row {result.id}")
+                    result = Reject("duplicate", f"same content as row {result.model_dump()['id']}")
                 finished += 1
                 if isinstance(result, Reject):
                     rejects.append(_reject_row(task, result))
@@ -175,5 +176,5 @@ def _counts(ends: Counter[str | None]) -> Counts:
     return Counts(ends.total(), ends[KEPT], sum(reasons.values()), reasons)
 
 
-def _is_transport(row: dict) -> bool:
-    return row["outcome"] == "transport"
+def _is_transport(row: dict[str, Any]) -> bool:
+    return bool(row["outcome"] == "transport")

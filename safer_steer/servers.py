@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Annotated, Self
 
 import httpx
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from safer_steer.config import Section
 from safer_steer.errors import UserError
 from safer_steer.llm.config import EndpointConfig
+from safer_steer.secrets import refuse_credentials
 
 STOP_GRACE_S = 15.0
 # vLLM on a CPU: a small cache, plain torch kernels, one thread an operation (two cores run two processes better than
@@ -42,6 +43,8 @@ class VllmConfig(Section):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     arguments: list[str] = []  # passed on to vLLM as they are
 
+    _no_credentials = field_validator("arguments")(refuse_credentials)
+
 
 class ServiceConfig(Section):
     """A server to start for the run: a `command` whose items may contain "{port}", or a checkpoint to serve with
@@ -53,6 +56,8 @@ class ServiceConfig(Section):
     vllm: VllmConfig | None = None
     env: dict[str, str] = {}
     startup_s: Annotated[float, Field(gt=0)] = 600.0
+
+    _no_credentials = field_validator("command", "env")(refuse_credentials)
 
     @model_validator(mode="after")
     def _one_kind(self) -> Self:
@@ -171,13 +176,16 @@ def free_port() -> int:
     """A TCP port on loopback that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return int(probe.getsockname()[1])
 
 
 def _command(config: ServiceConfig) -> tuple[list[str], dict[str, str]]:
-    if config.command is not None:
-        return [sys.executable if item == "python" else item for item in config.command], {}
-    vllm = config.vllm
+    if config.vllm is not None:
+        return _vllm_command(config.vllm, config.serves)
+    return [sys.executable if item == "python" else item for item in config.command or []], {}
+
+
+def _vllm_command(vllm: VllmConfig, serves: str) -> tuple[list[str], dict[str, str]]:
     if not Path(vllm.checkpoint, "config.json").is_file() and Path(vllm.checkpoint).exists():
         raise UserError(f"{vllm.checkpoint} holds no config.json; give a Hugging Face model folder or hub id")
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--host", "127.0.0.1", "--port", "{port}"]
@@ -185,7 +193,7 @@ def _command(config: ServiceConfig) -> tuple[list[str], dict[str, str]]:
         "--model",
         vllm.checkpoint,
         "--served-model-name",
-        config.serves,
+        serves,
         "--max-model-len",
         str(vllm.max_model_len),
     ]

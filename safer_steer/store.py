@@ -1,4 +1,4 @@
-"""JSONL files: UTF-8, rows split on "\\n" only, whole lines appended, a torn tail repaired, resume by id."""
+r"""JSONL files: UTF-8, rows split on "\n" only, whole lines appended, a torn tail repaired, resume by id."""
 
 import json
 import os
@@ -26,9 +26,9 @@ def dump_row(row: BaseModel | dict) -> str:
 
 
 def read_jsonl(path: str | Path, model: type[BaseModel] | None = None) -> Iterator[Any]:
-    """Yields the rows of a JSONL file, as dicts or as `model`.
+    r"""Yields the rows of a JSONL file, as dicts or as `model`.
 
-    A last line without "\\n" is the torn tail of an interrupted write: it is left out.
+    A last line without "\n" is the torn tail of an interrupted write: it is left out.
 
     Raises:
         UserError: the file is missing, or a whole line is not valid (the message names file:line).

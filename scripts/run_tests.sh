@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Everything that must hold: set-up, ruff, shellcheck, then pytest (unit tests, and the integration tests on real engines).
+# Everything that must hold: set-up, ruff, mypy, shellcheck, then pytest (unit tests, and the integration tests on real engines).
 # usage: bash scripts/run_tests.sh [pytest arguments]      for example: -m unit | -k collator | -x
 if [[ ${1:-} == --help ]]; then
   sed -n '2,3s/^# //p' "${BASH_SOURCE[0]}"
@@ -10,5 +10,6 @@ bash "$(dirname "${BASH_SOURCE[0]}")/setup.sh" "${SETUP:-auto}" || exit
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 export HF_HUB_OFFLINE=1
 ruff check .
-shellcheck scripts/*.sh .ci/run
+mypy
+shellcheck scripts/*.sh benchmarks/*.sh .ci/run
 exec python -m pytest "$@"

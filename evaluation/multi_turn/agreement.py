@@ -64,8 +64,8 @@ def _scale(scale: str, data: np.ndarray, names: list[str]) -> Agreement:
     for a, b in combinations(range(len(names)), 2):
         both = data[[a, b]][:, ~np.isnan(data[[a, b]]).any(axis=0)]
         gap = np.abs(both[0] - both[1])
-        shares = [float(np.mean(gap <= limit)) if gap.size else None for limit in (0, 1)]
-        pairs.append(PairAgreement(names[a], names[b], gap.size, *shares, _alpha(both, scale)))
+        same, near = (float(np.mean(gap <= limit)) if gap.size else None for limit in (0, 1))
+        pairs.append(PairAgreement(names[a], names[b], gap.size, same, near, _alpha(both, scale)))
     several = int((np.sum(~np.isnan(data), axis=0) >= 2).sum())
     return Agreement(scale, several, _alpha(data, scale), tuple(pairs))
 

@@ -62,7 +62,7 @@ class Player:
         for index, turn in enumerate(dialogue.turns):
             if self.tutor and done:
                 shown = [path for paths in pictures[:index] for path in paths]
-                step = await self._next_turn(log, dialogue.id, done, shown, turn.user)
+                step = await self._next_turn(self.tutor, log, dialogue.id, done, shown, turn.user)
                 if step.transport:
                     return lost("transport", step.detail, "transport", self._row(task, done, "transport", step.detail))
                 adapted = {"adapted": step.adapted, "attack_strategy": step.attack_strategy}
@@ -94,13 +94,13 @@ class Player:
         return self._row(task, done, COMPLETE, "")
 
     async def _next_turn(
-        self, log: TurnLog, dialogue: str, done: list[Turn], images: list[Path], static: str
+        self, tutor: AdaptiveTutor, log: TurnLog, dialogue: str, done: list[Turn], images: list[Path], static: str
     ) -> NextTurn:
         key = f"{dialogue}:{len(done) + 1}:user"
         if (logged := log.get(key)) is not None:
             return NextTurn.model_validate({name: value for name, value in logged.items() if name != "id"})
-        *history, last = [(turn.user, turn.assistant) for turn in done]
-        step = await self.tutor.next_turn(history, images, *last, static)
+        *history, last = [(turn.user, turn.assistant or "") for turn in done]
+        step = await tutor.next_turn(history, images, *last, static)
         if not step.transport:
             log.put(key, step.model_dump())
         return step

@@ -17,10 +17,10 @@ from evaluation.multi_turn.verdicts import NO_ANSWER, JudgeIdentity, VerdictRow,
 from evaluation.ordering import put_in_order
 from safer_steer.chat import user_message
 from safer_steer.dialogue import Dialogue, stable_hash
-from safer_steer.errors import UserError
+from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.prompts import Prompt
-from safer_steer.rows import Reject, RunAborted
+from safer_steer.rows import Reject
 from safer_steer.store import JsonlStore, read_jsonl
 from safer_steer.verdict import JudgeScores
 
@@ -200,5 +200,5 @@ def _count(rows: Iterable[VerdictRow]) -> dict[str, int]:
         counts["turns"] += 1
         counts["scored" if row.scores else "unscored"] += 1
         if not row.scores:
-            reasons["(no answer)" if not row.answered else f"(judge {row.unscored.partition(':')[0]})"] += 1
+            reasons["(no answer)" if not row.answered else f"(judge {(row.unscored or '').partition(':')[0]})"] += 1
     return dict(counts) | dict(reasons.most_common())

@@ -69,7 +69,9 @@ def paired(
 
 
 def _outcomes(record: DialogueRecord, rule: PassRule) -> dict[str, bool]:
-    safe, helpful = rule.passes(record)
+    passed = rule.passes(record)
+    assert passed is not None, "only dialogues with a scored turn are compared"
+    safe, helpful = passed
     return {"safe": safe, "help": helpful, "joint": safe and helpful}
 
 

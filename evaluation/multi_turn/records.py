@@ -86,8 +86,9 @@ class DialogueRecord:
 def _code(row: VerdictRow) -> int:
     if row.scores is not None:
         return _SCORED + 4 * (row.scores.harmlessness + 3) + row.scores.helpfulness
-    who = "answer" if row.unscored.startswith(NO_ANSWER) else "judge"
-    what = row.unscored.removeprefix(f"{NO_ANSWER}:").strip().partition(":")[0]
+    why = row.unscored or ""
+    who = "answer" if why.startswith(NO_ANSWER) else "judge"
+    what = why.removeprefix(f"{NO_ANSWER}:").strip().partition(":")[0]
     reason = f"{who} {what}"
     return REASONS.index(reason if reason in REASONS else "other") + 1
 

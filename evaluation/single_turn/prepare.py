@@ -1,7 +1,7 @@
 """Makes single-turn benchmarks of seeds: every seed becomes a dialogue of one turn, asked as it is.
 
 Input: seeds.jsonl files of data construction (`Seed` rows, pictures beside the file). Output: one benchmark a source,
-`<output>/<source>.jsonl`; pictures stay where they are.
+`<output>/<source>.jsonl`; pictures of data construction stay where they are, others are copied.
 
     python -m evaluation.single_turn.prepare SEEDS [SEEDS ...] --output outputs/steer/data/single_turn [--limit N]
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from evaluation.benchmarks import benchmark
 from safer_steer.dialogue import Dialogue, Seed, Turn, dialogue_id
 from safer_steer.errors import UserError
+from safer_steer.images import ImageError, ImageStore, is_stored, load_image, picture_file
 from safer_steer.store import read_jsonl, write_jsonl
 
 
@@ -26,11 +27,25 @@ def single_turn(seed: Seed, seeds: Path, output: Path) -> Dialogue:
     """
     kind = "benign" if seed.meta.get("kind") == "safe" else "red_team"
     category = seed.meta.get("category") or seed.meta.get("harmful_category")
-    images = [] if seed.image is None else [os.path.relpath(seeds.parent / seed.image, output)]
+    images = [] if seed.image is None else [_placed(seeds.parent, seed.image, output)]
     meta = seed.meta | {"seed": seed.id} | ({"category": category} if isinstance(category, str) else {})
     name = dialogue_id(seed.source, seed.id, kind, None, [seed.question])
     turn = Turn(user=seed.question, images=list(range(len(images))))
     return Dialogue(id=name, source=seed.source, kind=kind, strategy=None, images=images, turns=[turn], meta=meta)
+
+
+def _placed(folder: Path, image: str, output: Path) -> str:
+    """The picture's path relative to `output`: of one in a picture store where it is, of any other that of a copy.
+
+    One that cannot be read keeps its name: the evaluation rejects its row and says why.
+    """
+    try:
+        path = picture_file(folder, image)
+        if not is_stored(path):
+            path = output / ImageStore(output).put(load_image(path))
+    except ImageError:
+        path = folder / image
+    return os.path.relpath(path, output)
 
 
 def prepare(files: list[Path], output: Path, limit: int | None = None) -> dict[str, int]:

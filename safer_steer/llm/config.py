@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from safer_steer.config import Section
 from safer_steer.errors import UserError
+from safer_steer.secrets import refuse_credentials
 
 
 class EndpointConfig(Section):
@@ -32,6 +33,8 @@ class EndpointConfig(Section):
     extra_body: dict[str, Any] = {}  # passed on as it is, e.g. {"top_k": 20} for vLLM
     price_in: Annotated[float, Field(ge=0)] | None = None  # USD per million prompt tokens; None: unknown
     price_out: Annotated[float, Field(ge=0)] | None = None  # USD per million answer tokens; None: unknown
+
+    _no_credentials = field_validator("extra_body")(refuse_credentials)
 
     @field_validator("base_url")
     @classmethod

@@ -43,7 +43,7 @@ def with_prices(roles: dict[str, Any], prices: PriceList) -> dict[str, Any]:
     """The endpoints' plain config with `price_in` and `price_out` of their models, where they name none themselves."""
     priced = {}
     for role, endpoint in roles.items():
-        price = prices.models.get(endpoint.get("model")) if isinstance(endpoint, dict) else None
+        price = prices.models.get(str(endpoint.get("model"))) if isinstance(endpoint, dict) else None
         found = {"price_in": price.input, "price_out": price.output} if price else {}
         priced[role] = found | endpoint if isinstance(endpoint, dict) else endpoint
     return priced

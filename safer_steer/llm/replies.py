@@ -42,7 +42,8 @@ def read_reply(completion: dict[str, Any], allow_empty: bool) -> Reply:
     """
     choices = completion.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
-    message = choice.get("message") if isinstance(choice, dict) else None
+    choice = choice if isinstance(choice, dict) else {}
+    message = choice.get("message")
     if not isinstance(message, dict):
         return Reply(Outcome.UNPARSED, None, "the answer has no message")
     text, finish = _text(message.get("content")), str(choice.get("finish_reason") or "")

@@ -17,7 +17,7 @@ def is_retryable(status: int | None) -> bool:
 
 def backoff_seconds(attempt: int) -> float:
     """Exponential with jitter: attempt 0 waits up to 0.5 s, doubling up to 30 s."""
-    return random.uniform(0.1, 1.0) * min(MAX_DELAY_S, BASE_DELAY_S * 2 ** min(attempt, 16))
+    return random.uniform(0.1, 1.0) * min(MAX_DELAY_S, BASE_DELAY_S * 2.0 ** min(attempt, 16))
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:

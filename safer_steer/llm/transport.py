@@ -120,10 +120,10 @@ class Transport:
             self.abandon()
 
     async def _send(self, method: str, url: str, body: bytes | None, timeout: float | None = None) -> dict[str, Any]:
-        options = {"timeout": aiohttp.ClientTimeout(total=timeout)} if timeout else {}
+        limit = aiohttp.ClientTimeout(total=timeout) if timeout else self._session.timeout
         try:
             async with self._session.request(
-                method, url, data=body, proxy=_proxy(url), allow_redirects=False, **options
+                method, url, data=body, proxy=_proxy(url), allow_redirects=False, timeout=limit
             ) as response:
                 content = await response.read()
         except TimeoutError as error:

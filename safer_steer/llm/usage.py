@@ -63,7 +63,7 @@ class UsageMeter:
 
     def summary(self) -> dict[str, Any]:
         """Plain values for `run.json`; latencies in seconds, `usd` a number or "unknown"."""
-        numbers = {"calls": self.outcomes.total(), "cached": self.cached, "retries": self.retries}
+        numbers: dict[str, Any] = {"calls": self.outcomes.total(), "cached": self.cached, "retries": self.retries}
         numbers |= {"rate_limited": self.rate_limited, "outcomes": dict(self.outcomes)}
         numbers |= {"tokens_in": self.tokens_in, "tokens_out": self.tokens_out}
         if self.untold:

@@ -11,10 +11,13 @@ import pytest
 def test_both_loops_play_every_trajectory_to_the_end(tmp_path):
     report = tmp_path / "rollout.json"
     command = [sys.executable, "benchmarks/rollout.py", "--trajectories", "4", "--turns", "2", "--median", "0.05"]
-    answer = subprocess.run([*command, "--json", str(report)], capture_output=True, text=True, check=False)
+    answer = subprocess.run([*command, "--out", str(report)], capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
-    figures = json.loads(report.read_text())
+    written = json.loads(report.read_text())
+    figures = written["details"]
     assert json.loads(answer.stdout) == figures
+    assert [item["against"] for item in written["figures"]] == ["lock-step loop", "waits alone"]
+    assert written["figures"][0]["ratio"] == figures["speed_up"]
     assert (figures["trajectories"], figures["turns"]) == (4, 2)
     # A loop cannot be faster than the waits of its slowest trajectory.
     assert figures["asynchronous_s"] >= figures["bound_s"] > 0

@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -66,6 +68,18 @@ def test_rays_folder_is_short_and_the_runs_own(tmp_path):
     deep = tmp_path / ("x" * 80)
     assert len(str(processes.ray_folder(deep))) < 60
     assert processes.ray_folder(deep) != processes.ray_folder(tmp_path)
+
+
+def test_rays_folder_is_this_users_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    place = processes.ray_folder(tmp_path)
+    (place / "left").mkdir(parents=True)
+    processes.make_ray_folder(tmp_path)
+    assert list(place.iterdir()) == []
+    assert place.stat().st_mode & 0o777 == 0o700
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)  # another user's, in a sticky folder
+    with pytest.raises(UserError, match="another user's"):
+        processes.make_ray_folder(tmp_path)
 
 
 LOG = """

@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from safer_steer.config import Section, validate
+from safer_steer.config import Section, refuse_keys, validate
 from safer_steer.errors import UserError
 from safer_steer_verl.settings import SaferSteerSettings
 from training.grpo import ablations
@@ -90,6 +90,7 @@ def _validated(tree: DictConfig, path: Path) -> GrpoConfig:
         plain = OmegaConf.to_container(tree, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{path}: {error}") from error
+    refuse_keys(plain, str(path))
     ours = {name: plain.pop(name) for name in ("root", "output", "safer_steer")}
     plain["actor_rollout_ref"]["rollout"]["agent"].pop(
         "agent_loop_config_path"

@@ -23,7 +23,7 @@ from safer_steer.llm.usage import UNKNOWN
 from safer_steer.progress import ProgressBar
 from safer_steer.store import read_jsonl
 from safer_steer_verl.platform.vllm_metadata import metadata_folder
-from training.grpo.processes import MARK, MemoryMeter, end_run_processes, mark_of, ray_folder
+from training.grpo.processes import MARK, MemoryMeter, end_run_processes, make_ray_folder, mark_of, ray_folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 POLL_S = 0.5
@@ -117,7 +117,7 @@ def train(config_path: Path, env: dict[str, str], *, steps: int, done: int) -> f
     """
     folder = config_path.parent
     log_path, failure_path = folder / "log" / "verl.log", folder / "log" / "failure.json"
-    shutil.rmtree(ray_folder(folder), ignore_errors=True)
+    make_ray_folder(folder)
     command = [sys.executable, "-m", "safer_steer_verl.main", str(config_path), str(failure_path)]
     meter = MemoryMeter(folder)
     with log_path.open("wb") as log:

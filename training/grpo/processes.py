@@ -6,6 +6,7 @@ the mark, and nothing else has it: no process of another run, or of another user
 """
 
 import os
+import shutil
 import signal
 import tempfile
 import time
@@ -14,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from safer_steer.dialogue import stable_hash
+from safer_steer.errors import UserError
 
 MARK = "SAFER_STEER_RUN"
 GRACE_S = 5.0
@@ -27,6 +29,22 @@ def mark_of(folder: Path) -> str:
 def ray_folder(folder: Path) -> Path:
     """Ray's private temporary folder of this run; short, since Ray puts sockets (at most 107 characters) below it."""
     return Path(tempfile.gettempdir()) / f"ray-{os.getuid()}-{stable_hash(mark_of(folder))[:8]}"
+
+
+def make_ray_folder(folder: Path) -> None:
+    """Makes Ray's folder anew, for this user only: its name can be guessed, and Ray's sockets lie in it.
+
+    Raises:
+        UserError: another user's folder of this name is in the way.
+    """
+    place = ray_folder(folder)
+    shutil.rmtree(place, ignore_errors=True)
+    try:
+        place.mkdir(mode=0o700)
+    except FileExistsError as error:
+        raise UserError(
+            f"{place} is there and cannot be removed, it may be another user's; set TMPDIR to a folder of your own"
+        ) from error
 
 
 def run_processes(folder: Path) -> list[psutil.Process]:

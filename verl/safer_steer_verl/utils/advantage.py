@@ -110,7 +110,7 @@ def turn_spans(mask: Sequence[int], rewards: Sequence[float]) -> list[tuple[int,
 
 
 def safer_steer_trajectory(
-    token_level_rewards: Any, response_mask: Any, index: Any, config: Any = None, **_: Any
+    token_level_rewards: Any, response_mask: Any, index: Any, config: Any = None, **_unused: Any
 ) -> tuple[Any, Any]:
     """Verl's advantage estimator interface over `group_advantages`: all generated tokens of a row share its A.
 
@@ -137,7 +137,7 @@ def safer_steer_trajectory(
 
 
 def safer_steer_turn(
-    token_level_rewards: Any, response_mask: Any, index: Any, config: Any = None, **_: Any
+    token_level_rewards: Any, response_mask: Any, index: Any, config: Any = None, **_unused: Any
 ) -> tuple[Any, Any]:
     """Verl's advantage estimator interface over `turn_advantages`: the generated tokens of a turn share its A.
 
