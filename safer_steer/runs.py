@@ -29,6 +29,7 @@ NOT_FINGERPRINTED = {
     "tokens_per_minute",
     "timeout_s",
     "max_retries",
+    "outage_wait_s",
     "rate_limit_wait_s",
     "retry_after_cap_s",
     "base_url",
