@@ -87,7 +87,7 @@ class Command:
         """Exit code and stderr; checks that of all that was started nothing is left."""
         _, errors = self.process.communicate()
         assert self._started
-        gone, alive = psutil.wait_procs(self._started, timeout=10)
+        _, alive = psutil.wait_procs(self._started, timeout=10)
         assert not alive
         return self.process.returncode, errors
 
