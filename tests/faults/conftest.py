@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import random
 import resource
 import signal
@@ -29,6 +30,7 @@ from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.images import ImageStore
 from safer_steer.llm import retry as retry_module
 from safer_steer.store import write_jsonl
+from training.grpo import launch
 
 SEEDS = 8
 DIALOGUES = 6
@@ -173,6 +175,22 @@ class Gate:
 def gate() -> Gate:
     """A `Gate`, not served yet."""
     return Gate()
+
+
+@pytest.fixture
+def run_engine(tmp_path) -> Callable[[str], None]:
+    """Runs Stage III's launcher, to three steps, on an engine that is nothing but this code."""
+
+    def run(code: str) -> None:
+        engine = tmp_path / "engine" / "safer_steer_verl"
+        engine.mkdir(parents=True)
+        (engine / "__init__.py").touch()
+        (engine / "main.py").write_text(code)
+        (tmp_path / "log").mkdir()
+        path = os.pathsep.join([str(engine.parent), os.environ["PYTHONPATH"]])
+        launch.train(tmp_path / "config.yaml", os.environ | {"PYTHONPATH": path}, steps=3, done=0)
+
+    return run
 
 
 @pytest.fixture

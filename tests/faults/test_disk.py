@@ -11,6 +11,7 @@ from miniature.seeds import SeedsConfig
 from miniature.seeds import main as make_seeds
 from miniature.teacher import create_app
 from safer_steer.cli import exit_code
+from safer_steer.errors import UserError
 from safer_steer.failures import explain
 from safer_steer.folder_lock import FILE
 from safer_steer.images import ImageStore
@@ -102,6 +103,12 @@ def test_a_real_disk_that_is_full_then_read_only_then_well(make_stage, serve, sm
     whole = make_stage("data_construction", url, tmp_path / "whole")
     assert whole().code == 0
     assert stage.rows() == whole.rows()
+
+
+def test_grpo_passes_on_what_the_engine_says_of_a_full_disk(run_engine):
+    line = "(WorkerDict pid=7) OSError: [Errno 28] No space left on device: 'model_world_size_1_rank_0.pt'"
+    with pytest.raises(UserError, match=r"verl ended with code 1: OSError: .*No space left.*; full log: .*verl\.log$"):
+        run_engine(f"print({line!r}); raise SystemExit(1)")
 
 
 @pytest.mark.parametrize("name", STAGES)

@@ -117,6 +117,13 @@ def test_a_file_system_without_locks_is_said_and_the_run_goes_on(tmp_path, monke
     assert "has no locks (No locks available)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("text", ["", "{", "[1]", '{"stage": "demo"}'])
+def test_a_broken_run_record_is_named(text, tmp_path):
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(UserError, match=r"run\.json: not a run record: .*remove the folder to start anew"):
+        Run.open(tmp_path, Nothing(), stage="demo")
+
+
 def _grpo(root: Path) -> None:
     grpo.main(grpo.load_config("configs/grpo/miniature.yaml", [f"root={root}"]))
 

@@ -1,6 +1,5 @@
 """Too little memory for an engine: the run says so with the log's end and what to change, and goes on with less."""
 
-import os
 import re
 from pathlib import Path
 
@@ -11,7 +10,6 @@ from safer_steer.config import Section, load_config
 from safer_steer.errors import UserError
 from safer_steer.runs import Run
 from safer_steer.servers import ServiceConfig, start_services
-from training.grpo import launch
 from training.sft import run as sft
 from training.sft.config import SftConfig
 
@@ -41,15 +39,9 @@ def test_an_old_attempts_log_is_not_taken_for_this_ones(tmp_path):
 
 
 @pytest.mark.parametrize("code", [f"raise SystemExit('(WorkerDict pid=7) {FULL}')", KILLED])
-def test_grpo_says_what_to_lower(code, tmp_path):
-    engine = tmp_path / "engine" / "safer_steer_verl"
-    engine.mkdir(parents=True)
-    (engine / "__init__.py").touch()
-    (engine / "main.py").write_text(code)
-    (tmp_path / "log").mkdir()
-    path = os.pathsep.join([str(engine.parent), os.environ["PYTHONPATH"]])
+def test_grpo_says_what_to_lower(code, run_engine, tmp_path):
     with pytest.raises(UserError) as caught:
-        launch.train(tmp_path / "config.yaml", os.environ | {"PYTHONPATH": path}, steps=3, done=0)
+        run_engine(code)
     text = str(caught.value)
     assert re.search(r"verl ended with code (1: torch\.OutOfMemoryError: CUDA|-9: )", text)
     assert f"full log: {tmp_path / 'log' / 'verl.log'}; it ran out of memory: lower actor_rollout_ref." in text
