@@ -1,4 +1,4 @@
-"""The fault matrix is whole: every stage meets every fault, every test it names exists, and the page is what it makes."""
+"""The fault matrix is whole: every stage meets every fault, every named test exists, and the page is what it makes."""
 
 import ast
 import runpy
