@@ -14,16 +14,18 @@ from data_construction.plan import plan
 from data_construction.stage_one import run_stage_one
 from data_construction.stage_two import run_stage_two
 from safer_steer.cli import run_cli
+from safer_steer.folder_lock import hold
 
 DEFAULT_CONFIG = "configs/data_construction/miniature.yaml"
 STEPS = {"stage1": run_stage_one, "stage2": run_stage_two, "history": run_history, "assemble": run_assemble}
 
 
 def main(config: DataConfig) -> None:
-    """Runs the configured steps in their order."""
-    for name, step in STEPS.items():
-        if name in config.steps:
-            step(config)
+    """Runs the configured steps in their order, as the only process in the data folder."""
+    with hold(config.folder):
+        for name, step in STEPS.items():
+            if name in config.steps:
+                step(config)
 
 
 if __name__ == "__main__":

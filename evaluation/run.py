@@ -14,6 +14,7 @@ from evaluation.config import EvaluationConfig
 from evaluation.report.build import FILES, Report
 from evaluation.steps import infer_model, judge_models
 from safer_steer.cli import Plan, run_cli
+from safer_steer.folder_lock import hold
 
 DEFAULT_CONFIG = "configs/evaluation/miniature.yaml"
 
@@ -40,12 +41,13 @@ def plan(config: EvaluationConfig) -> Plan:
 
 
 def main(config: EvaluationConfig) -> None:
-    """Runs what is not done yet of infer, judge and report."""
-    for name in config.models:
-        infer_model(config, name)
-    judge_models(config)
-    report = Report(config)
-    note = "" if report.build() else "already finished, nothing to do; "
+    """Runs what is not done yet of infer, judge and report, as the only process in the output folder."""
+    with hold(Path(config.output)):
+        for name in config.models:
+            infer_model(config, name)
+        judge_models(config)
+        report = Report(config)
+        note = "" if report.build() else "already finished, nothing to do; "
     print(f"report: {note}{', '.join(str(Path(config.report.folder, file)) for file in FILES)}", flush=True)
 
 

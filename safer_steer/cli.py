@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from safer_steer.config import Config, load_config, resolved_yaml
 from safer_steer.errors import UserError
+from safer_steer.failures import explain
 
 
 @dataclass(frozen=True)
@@ -51,27 +52,37 @@ def run_cli(
     path, overrides = arguments.config, list(arguments.overrides)
     if path and "=" in path:
         path, overrides = None, [path, *overrides]
-    raise SystemExit(_run(config_class, plan, main, path or default_config, overrides, arguments.dry_run))
+
+    def run() -> int | None:
+        config = load_config(config_class, path or default_config, overrides)
+        if not arguments.dry_run:
+            return main(config)
+        print(f"# {path or default_config}\n{resolved_yaml(config)}# plan\n{plan(config)}")
+        return 0
+
+    raise SystemExit(exit_code(run))
 
 
-def _run(
-    config_class: type[Config],
-    plan: Callable[[Config], Plan],
-    main: Callable[[Config], int | None],
-    path: str,
-    overrides: list[str],
-    dry_run: bool,
-) -> int:
+def exit_code(run: Callable[[], int | None]) -> int:
+    """Calls `run` as every command is called; returns the exit code.
+
+    What a user can mend ends in one line: errors of ours and failures of the machine (`failures.explain`) with code 2,
+    Ctrl-C and SIGTERM with 130 after everything that was started has been stopped. A second Ctrl-C cuts the stopping
+    short: what is still alive is killed.
+    """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers are stopped then too
     try:
-        config = load_config(config_class, path, overrides)
-        if dry_run:
-            print(f"# {path}\n{resolved_yaml(config)}# plan\n{plan(config)}")
-            return 0
-        return main(config) or 0
+        return run() or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
+        for number in (signal.SIGINT, signal.SIGTERM):  # all is stopped: nothing of ours is left to run
+            signal.signal(number, signal.SIG_DFL)
         print("interrupted; run the same command again to go on from here", file=sys.stderr)
         return 130
+    except Exception as error:
+        if (said := explain(error)) is None:
+            raise
+        print(f"error: {said}", file=sys.stderr)
+        return 2

@@ -236,8 +236,13 @@ class ImageStore:
         path = self.root / relative
         if not path.exists():
             temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")  # others may store the same
-            temporary.write_bytes(png_bytes(picture))
-            temporary.replace(path)
+            try:
+                temporary.write_bytes(png_bytes(picture))
+                temporary.replace(path)
+            except OSError as error:
+                temporary.unlink(missing_ok=True)
+                error.filename = str(path)
+                raise
         return relative
 
 

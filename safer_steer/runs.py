@@ -2,11 +2,9 @@
 was done.
 """
 
-import fcntl
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -19,6 +17,7 @@ from pydantic import BaseModel
 
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
+from safer_steer.folder_lock import FolderLock
 from safer_steer.secrets import without_keys
 from safer_steer.store import write_atomic
 
@@ -31,25 +30,35 @@ NOT_FINGERPRINTED = {
     "tokens_per_minute",
     "timeout_s",
     "max_retries",
+    "outage_wait_s",
     "rate_limit_wait_s",
     "retry_after_cap_s",
     "base_url",
     "price_in",
     "price_out",
+    # How much memory the engines take, so that a run that ran out of it goes on with less.
+    "gpu_memory_utilization",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "ppo_micro_batch_size_per_gpu",
+    "log_prob_micro_batch_size_per_gpu",
+    "param_offload",
+    "optimizer_offload",
 }
 
 
 def is_finished(record: Path) -> bool:
     """Whether a run record (`run.json` or a step's own) says that its run went to its end; False without a record."""
-    return record.is_file() and json.loads(record.read_text(encoding="utf-8"))["status"] == "finished"
+    return record.is_file() and _read_record(record)["status"] == "finished"
 
 
 class Run:
     """One stage's work in one folder. Open it with `Run.open`, end it with `finish`; use it as a context manager."""
 
-    def __init__(self, folder: Path, record: dict[str, Any], file: str, lock: Any):
+    def __init__(self, folder: Path, record: dict[str, Any], file: str, lock: FolderLock):
         self.folder, self.record, self._file, self._lock = folder, record, file, lock
         self._started: float | None = time.monotonic()  # None: an earlier run's folder, nothing was done
+        self._closed = False
 
     @classmethod
     def open(
@@ -76,19 +85,34 @@ class Run:
             UserError: another process holds the folder, or the fingerprint differs (the message says what changed).
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = _lock(folder / f".{file}.lock", folder)
+        lock = FolderLock(folder)
+        try:
+            return cls._open(folder, config, stage, inputs or {}, prompts or {}, file, lock)
+        except BaseException:
+            lock.release()
+            raise
+
+    @classmethod
+    def _open(
+        cls,
+        folder: Path,
+        config: BaseModel,
+        stage: str,
+        inputs: dict[str, str | Path],
+        prompts: dict[str, str],
+        file: str,
+        lock: FolderLock,
+    ) -> "Run":
         facts = {
             "config": _relevant(config.model_dump(mode="json")),
-            "inputs": {name: _file_hash(Path(path)) for name, path in (inputs or {}).items()},
-            "prompts": dict(prompts or {}),
+            "inputs": {name: _file_hash(Path(path)) for name, path in inputs.items()},
+            "prompts": dict(prompts),
         }
         path = folder / file
-        old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        if old and old["facts"] != facts:
-            lock.close()
+        old = _read_record(path) if path.exists() else {}
+        if old and (before := old["facts"] | {"config": _relevant(old["facts"]["config"])}) != facts:
             raise UserError(
-                f"{folder} was made by another configuration of {stage}; changed: {_difference(old['facts'], facts)}; "
+                f"{folder} was made by another configuration of {stage}; changed: {_difference(before, facts)}; "
                 "choose another output folder, undo the change, or remove the folder to start anew"
             )
         record = old or {"stage": stage, "status": "running", "seconds": 0.0, "attempts": 0, "facts": facts}
@@ -145,10 +169,14 @@ class Run:
 
     def close(self) -> None:
         """Records the time spent so far and gives the folder free."""
-        if not self._lock.closed:
+        if self._closed:
+            return
+        self._closed = True
+        try:
             if not self.finished:
                 self._write()
-            self._lock.close()
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> Self:
         return self
@@ -157,21 +185,15 @@ class Run:
         self.close()
 
 
-def _lock(path: Path, folder: Path) -> Any:
-    file = path.open("a+", encoding="utf-8")
+def _read_record(path: Path) -> dict[str, Any]:
+    mend = "put a copy of the file back, or remove the folder to start anew"
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.seek(0)
-        holder = file.read().strip() or "another process"
-        file.close()
-        raise UserError(
-            f"{folder} is in use by {holder}; wait for it to end, or choose another output folder"
-        ) from None
-    file.truncate(0)
-    file.write(f"process {os.getpid()} ({without_keys(' '.join(sys.argv))[:200]})")
-    file.flush()
-    return file
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not a run record: {error}; {mend}") from error
+    if not isinstance(record, dict) or "status" not in record:
+        raise UserError(f"{path}: not a run record: it has no status; {mend}")
+    return record
 
 
 def _relevant(value: Any) -> Any:

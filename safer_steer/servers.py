@@ -2,13 +2,14 @@
 
 import importlib.metadata
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -17,10 +18,15 @@ from pydantic import Field, field_validator, model_validator
 
 from safer_steer.config import Section
 from safer_steer.errors import UserError
+from safer_steer.failures import is_out_of_memory
 from safer_steer.llm.config import EndpointConfig
 from safer_steer.secrets import refuse_credentials
 
 STOP_GRACE_S = 15.0
+PORTS_TRIED = 3
+LOG_END_BYTES = 64 * 1024
+KILLED = 128 + signal.SIGKILL  # what the watchdog says of a server that the kernel ended, for want of memory as a rule
+_PORT_TAKEN = re.compile(r"address already in use|errno 98\b", re.IGNORECASE)
 # vLLM on a CPU: a small cache, plain torch kernels, one thread an operation (two cores run two processes better than
 # two threads).
 VLLM_CPU_ENV = {
@@ -89,58 +95,77 @@ def start_services(services: dict[str, ServiceConfig], log_dir: str | Path) -> I
     """Starts all services at once, waits until each answers, yields name -> base URL, and stops them whatever happens.
 
     Raises:
-        UserError: a server ended early or did not serve its model in time (the message has the log's last lines).
+        UserError: a server ended early or did not serve its model in time, or the run failed and a server had ended
+            before (the message has the log's last lines).
     """
-    with ExitStack() as stack:
-        started = {
-            name: stack.enter_context(_process(name, config, Path(log_dir))) for name, config in services.items()
-        }
-        for server in started.values():
-            server.wait_ready()
-        yield {name: server.url for name, server in started.items()}
-
-
-@contextmanager
-def _process(name: str, config: ServiceConfig, log_dir: Path) -> Iterator["_Server"]:
-    server = _Server(name, config, log_dir)
+    started: list[_Server] = []
     try:
-        yield server
+        for name, config in services.items():
+            started.append(_Server(name, config, Path(log_dir)))
+        for server in started:
+            server.wait_ready()
+        yield {server.name: server.url for server in started}
+    except UserError as error:
+        if ended := [server.how_it_ended() for server in started if server.ready and server.process.poll() is not None]:
+            raise type(error)(f"{error}; {'; '.join(ended)}") from error
+        raise
     finally:
-        server.stop()
+        _stop(started)
+
+
+def _stop(servers: list["_Server"]) -> None:
+    """Ends the servers and everything they started; after a second Ctrl-C, or the grace, by force."""
+    try:
+        for server in servers:
+            server.send(signal.SIGTERM)
+        deadline = time.monotonic() + STOP_GRACE_S
+        for server in servers:
+            server.wait(max(0.0, deadline - time.monotonic()))
+    finally:
+        for server in servers:
+            server.send(signal.SIGKILL)  # and whatever outlived its parent
+        for server in servers:
+            server.wait(STOP_GRACE_S)
 
 
 class _Server:
     def __init__(self, name: str, config: ServiceConfig, log_dir: Path):
-        self.name, self.config = name, config
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}/v1"
+        self.name, self.config, self.ready = name, config, False
         log_dir.mkdir(parents=True, exist_ok=True)
         self.log = log_dir / f"{name}.log"
-        command, env = _command(config)
+        self._start()
+
+    def _start(self) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}/v1"
+        command, env = _command(self.config)
         command = [item.replace("{port}", str(self.port)) for item in command]
         with self.log.open("ab") as log:
+            self._log_start = log.tell()  # a log is kept over attempts: only what follows is about this one
             self.process = subprocess.Popen(
                 [sys.executable, "-S", str(Path(__file__).with_name("watchdog.py")), *command],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
-                env={**os.environ, **env, **config.env},
+                env={**os.environ, **env, **self.config.env},
                 start_new_session=True,
             )
 
     def wait_ready(self) -> None:
         """Waits until the child itself serves our model: alive, answering, and naming it."""
-        deadline = time.monotonic() + self.config.startup_s
+        deadline, ports_left = time.monotonic() + self.config.startup_s, PORTS_TRIED - 1
         seen: list[str] = []
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise UserError(
-                    f"server {self.name} ended with code {self.process.returncode} while starting; {self._tail()}"
-                )
+                if not ports_left or not _PORT_TAKEN.search(self._said()):
+                    raise UserError(f"{self.how_it_ended()} (while starting)")
+                ports_left -= 1  # somebody took the port after it was found free
+                self._start()
             try:
                 answer = httpx.get(f"{self.url}/models", timeout=5.0, trust_env=False)
                 seen = [model["id"] for model in answer.json()["data"]]
-                if self.config.serves in seen:
+                if self.config.serves in seen and self.process.poll() is None:
+                    self.ready = True
                     return
             except (httpx.HTTPError, ValueError, KeyError, TypeError):
                 pass
@@ -150,26 +175,32 @@ class _Server:
             f"(models seen: {seen or 'none'}); {self._tail()}"
         )
 
+    def how_it_ended(self) -> str:
+        """Exit code, the log's last lines and, where it ran out of memory, what to change."""
+        said = f"server {self.name} ended with code {self.process.returncode}; {self._tail()}"
+        if is_out_of_memory(self._said()) or self.process.returncode == KILLED:
+            what = "lower gpu_memory_utilization, max_model_len or max_num_seqs, or raise tensor_parallel"
+            return f"{said}; it ran out of memory: {what if self.config.vllm else 'give it more, or a smaller model'}"
+        return said
+
+    def _said(self) -> str:
+        with self.log.open("rb") as log:
+            log.seek(max(self._log_start, self.log.stat().st_size - LOG_END_BYTES))
+            return log.read().decode("utf-8", "replace")
+
     def _tail(self) -> str:
-        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+        lines = self._said().strip().splitlines()[-3:]
         return f"log {self.log} ends: {' | '.join(lines) or '(empty)'}"
 
-    def stop(self) -> None:
-        """Ends the server and everything it started."""
-        for number, wait in ((signal.SIGTERM, STOP_GRACE_S), (signal.SIGKILL, STOP_GRACE_S)):
-            try:
-                os.killpg(self.process.pid, number)
-            except ProcessLookupError:
-                pass
-            try:
-                self.process.wait(wait)
-            except subprocess.TimeoutExpired:
-                continue
-            try:
-                os.killpg(self.process.pid, signal.SIGKILL)  # whatever outlived its parent
-            except ProcessLookupError:
-                pass
-            return
+    def send(self, number: int) -> None:
+        """Sends a signal to the server and everything that it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+    def wait(self, seconds: float) -> None:
+        """Waits for its end, at most so long."""
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
 
 
 def free_port() -> int:

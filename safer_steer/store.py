@@ -4,7 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -89,8 +89,10 @@ class JsonlStore:
         value = getattr(row, self.key) if isinstance(row, BaseModel) else row[self.key]
         if value in self._keys:
             return False
-        self._file.write(dump_row(row).encode("utf-8") + b"\n")
-        self._file.flush()
+        line = dump_row(row).encode("utf-8") + b"\n"
+        with _naming(self.path):
+            self._file.write(line)
+            self._file.flush()
         self._keys.add(value)
         return True
 
@@ -115,10 +117,15 @@ class JsonlStore:
 
     def close(self) -> None:
         """Writes everything to disk and closes the file."""
-        if not self._file.closed:
-            self._file.flush()
-            os.fsync(self._file.fileno())
-            self._file.close()
+        if self._file.closed:
+            return
+        try:
+            with _naming(self.path):
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        finally:
+            with suppress(OSError):  # on a full disk: the last row stays torn, and is cut off when it is opened again
+                self._file.close()
             self._keys.close()
 
     def __enter__(self) -> Self:
@@ -150,7 +157,7 @@ def replacing(path: Path) -> Iterator[IO[str]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+        with _naming(path), os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -158,4 +165,14 @@ def replacing(path: Path) -> Iterator[IO[str]]:
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Puts the file's name into errors of writing, which come without one."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
         raise

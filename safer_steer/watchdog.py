@@ -1,7 +1,7 @@
 """Runs a server and ends it, with everything it started, when the run that wanted it is gone, even by `kill -9`
 (Linux).
 
-Input: a command. Output: the command's exit code.
+Input: a command. Output: the command's exit code, 128 + N when signal N ended it.
     python -S watchdog.py COMMAND...
 The kernel tells this process of its parent's end; a server itself may ignore signals while it starts. Imports nothing
 heavy.
@@ -44,7 +44,8 @@ def main(command: list[str]) -> int:
     signal.signal(signal.SIGTERM, end)
     if os.getppid() != parent:  # the run ended before the kernel was asked
         end()
-    return server.wait()
+    code = server.wait()
+    return code if code >= 0 else 128 - code  # as a shell tells of a signal
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ not; parameters an endpoint refuses are left out once and remembered; contexts t
 """
 
 import asyncio
+import math
 import time
 from typing import Any, TypeVar
 
@@ -131,7 +132,7 @@ class LLMClient:
 
     async def _call(self, request: dict[str, Any], allow_empty: bool) -> Reply:
         """Tries until there is an answer, an error that trying again will not mend, or no try left."""
-        traffic, tries_left, avoid, limited_since = self._traffic(), self.config.max_retries, None, None
+        traffic, tries, avoid, limited_since, down_since = self._traffic(), 0, None, None, None
         while True:
             body = self._adaptation.apply(request)
             try:
@@ -148,10 +149,13 @@ class LLMClient:
                 if time.monotonic() - limited_since > self.config.rate_limit_wait_s:
                     return self._failed(failure)
             elif self._passes(failure):
-                if tries_left == 0:
+                # A server that is started again is not there for a while, and no fault of the call.
+                down_since = (down_since or time.monotonic()) if failure.unreachable else None
+                waited = time.monotonic() - down_since if down_since else math.inf
+                if tries >= self.config.max_retries and (not tries or waited > self.config.outage_wait_s):
                     return self._failed(failure)
-                tries_left -= 1
-                pause = failure.retry_after or backoff_seconds(self.config.max_retries - tries_left - 1)
+                tries += 1
+                pause = failure.retry_after or backoff_seconds(tries - 1)
                 await asyncio.sleep(min(pause, self.config.retry_after_cap_s))
             elif is_context_full(failure):
                 shorter = shortened(request, failure)

@@ -24,7 +24,8 @@ class EndpointConfig(Section):
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None  # of one answer
     timeout_s: Annotated[float, Field(gt=0)] = 120.0  # of one try
-    max_retries: Annotated[int, Field(ge=0)] = 6  # after time-outs, 408, 409, 5xx and broken connections
+    max_retries: Annotated[int, Field(ge=0)] = 6  # after time-outs, 408, 409, 5xx and broken connections; 0: never
+    outage_wait_s: Annotated[float, Field(ge=0)] = 120.0  # a server that takes no connection is waited for so long
     rate_limit_wait_s: Annotated[float, Field(ge=0)] = 900.0  # a call that meets 429s is tried again for so long
     retry_after_cap_s: Annotated[float, Field(gt=0)] = 300.0  # longest Retry-After that is waited for
     concurrency: Annotated[int, Field(ge=1)] = 64  # calls at once, at most; fewer for a while after a 429

@@ -31,6 +31,7 @@ class CallFailure(Exception):
         parameter: the request's parameter that the server objects to, "" when it names none.
         code: the server's error code, "" when it gives none.
         retry_after: seconds the server asks to wait, or None.
+        unreachable: nobody took the connection: the server is not there.
         endpoint: base URL of the server, None before it is known.
     """
 
@@ -42,8 +43,9 @@ class CallFailure(Exception):
         parameter: str = "",
         code: str = "",
         retry_after: float | None = None,
+        unreachable: bool = False,
     ):
-        self.status, self.message = status, message
+        self.status, self.message, self.unreachable = status, message, unreachable
         self.parameter, self.code, self.retry_after = parameter, code, retry_after
         self.endpoint: str | None = None
         super().__init__(f"{status} {message}" if status else message)
@@ -129,7 +131,8 @@ class Transport:
         except TimeoutError as error:
             raise CallFailure(None, f"no answer within {timeout or self._timeout_s:g} s") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a header or address aiohttp refuses
-            raise CallFailure(None, self._hide(f"{type(error).__name__}: {error}")) from error
+            absent = isinstance(error, aiohttp.ClientConnectorError)
+            raise CallFailure(None, self._hide(f"{type(error).__name__}: {error}"), unreachable=absent) from error
         if response.status != 200:
             raise self._failure(response, content)
         try:

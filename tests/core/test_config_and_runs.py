@@ -85,12 +85,6 @@ def test_run_finishes_resumes_and_refuses_a_changed_config(config_file, tmp_path
         Run.open(tmp_path / "run", load_config(Outer, config_file, ["inner.size=4"]), stage="demo")
 
 
-def test_second_process_on_a_folder_is_refused_and_told_who_has_it(config_file, tmp_path):
-    config = load_config(Outer, config_file)
-    with Run.open(tmp_path / "run", config, stage="demo"), pytest.raises(UserError, match=r"in use by process \d+"):
-        Run.open(tmp_path / "run", config, stage="demo")
-
-
 def test_missing_input_is_named(config_file, tmp_path):
     with pytest.raises(UserError, match="file not found: nowhere"):
         Run.open(tmp_path / "run", load_config(Outer, config_file), stage="demo", inputs={"data": "nowhere"})

@@ -30,7 +30,7 @@ def test_a_service_serves_and_is_gone_afterwards(tmp_path):
 def test_a_child_that_dies_is_reported_with_its_log(tmp_path):
     broken = ServiceConfig(command=["python", "-c", "raise SystemExit('no such model')"], serves="m")
     with (
-        pytest.raises(UserError, match=r"ended with code 1 .* no such model"),
+        pytest.raises(UserError, match=r"ended with code 1; .* no such model \(while starting\)"),
         start_services({"broken": broken}, tmp_path),
     ):
         pass

@@ -6,7 +6,6 @@ torch.
 """
 
 import importlib.util
-import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from safer_steer.config import Section, refuse_keys, validate
 from safer_steer.errors import UserError
+from safer_steer.runs import is_finished
 from safer_steer_verl.settings import SaferSteerSettings
 from training.grpo import ablations
 
@@ -210,8 +210,7 @@ def _known(key: str, tree: DictConfig) -> bool:
 def _is_finished(tree: DictConfig) -> bool:
     if OmegaConf.is_missing(tree, "root"):
         return False
-    record = Path(str(OmegaConf.select(tree, "output"))) / "run.json"
-    return record.is_file() and json.loads(record.read_text(encoding="utf-8")).get("status") == "finished"
+    return is_finished(Path(str(OmegaConf.select(tree, "output"))) / "run.json")
 
 
 def _added(overrides: list[str]) -> list[str]:

@@ -19,15 +19,28 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from safer_steer.errors import UserError
+from safer_steer.failures import is_out_of_memory
 from safer_steer.llm.usage import UNKNOWN
 from safer_steer.progress import ProgressBar
 from safer_steer.store import read_jsonl
 from safer_steer_verl.platform.vllm_metadata import metadata_folder
-from training.grpo.processes import MARK, MemoryMeter, end_run_processes, make_ray_folder, mark_of, ray_folder
+from training.grpo.processes import (
+    GRACE_S,
+    MARK,
+    MemoryMeter,
+    end_run_processes,
+    make_ray_folder,
+    mark_of,
+    ray_folder,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 POLL_S = 0.5
 STOP_GRACE_S = 20.0
+LESS_MEMORY = (
+    "it ran out of memory: lower actor_rollout_ref.rollout.gpu_memory_utilization or the *_micro_batch_size_per_gpu of "
+    "actor, rollout and ref, then run the same command again: it goes on from the last checkpoint"
+)
 QUIET_ENV = {
     "DO_NOT_TRACK": "1",
     "VLLM_NO_USAGE_STATS": "1",
@@ -198,21 +211,29 @@ def step_line(row: dict[str, Any]) -> str:
 
 
 def _stop(child: subprocess.Popen, folder: Path) -> None:
-    """Ends the child and whatever else of this run is still alive."""
-    if child.poll() is None:
-        child.send_signal(signal.SIGTERM)
-        try:
+    """Ends the child and whatever else of this run is still alive; after a second Ctrl-C, by force."""
+    grace_s = GRACE_S
+    try:
+        if child.poll() is None:
+            child.send_signal(signal.SIGTERM)
             child.wait(STOP_GRACE_S)
-        except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired:
+        pass
+    except KeyboardInterrupt:
+        grace_s = 0.0
+        raise
+    finally:
+        if child.poll() is None:
             child.kill()
             child.wait()
-    end_run_processes(folder)
-    shutil.rmtree(ray_folder(folder), ignore_errors=True)
+        end_run_processes(folder, grace_s)
+        shutil.rmtree(ray_folder(folder), ignore_errors=True)
 
 
 _RAY_PREFIX = re.compile(r"^(?:\x1b\[[0-9;]*m)*\([^()]*pid=\d+[^()]*\)(?:\x1b\[[0-9;]*m)* ?")
 _USEFUL = re.compile(
-    r"Error in _run_prompt|^\s*(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception)\b(?::|$)|\[Errno|Killed|out of memory"
+    r"Error in _run_prompt|^\s*(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception)\b(?::|$)|\[Errno|Killed|out of memory|"
+    r"No available memory"
 )
 _NOISE = re.compile(r"RayTaskError|ray::|no materializable|Traceback|during handling", re.IGNORECASE)
 
@@ -224,7 +245,8 @@ def failure_message(code: int, failure_path: Path, log_path: Path) -> str:
         return reason["message"]
     lines = useful_lines(log_path.read_text(encoding="utf-8", errors="replace"))
     said = " | ".join(lines) or reason.get("message") or "no error line found"
-    return f"verl ended with code {code}: {said}; full log: {log_path}"
+    message = f"verl ended with code {code}: {said}; full log: {log_path}"
+    return f"{message}; {LESS_MEMORY}" if code == -signal.SIGKILL or is_out_of_memory(said) else message
 
 
 def useful_lines(text: str, most: int = 4) -> list[str]:

@@ -59,16 +59,19 @@ def run_processes(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def end_run_processes(folder: Path) -> int:
-    """Ends every process of this run; returns how many there were. The caller holds the run's lock."""
+def end_run_processes(folder: Path, grace_s: float = GRACE_S) -> int:
+    """Ends every process of this run, by force after `grace_s`; returns how many there were.
+
+    The caller holds the run's lock.
+    """
     processes = run_processes(folder)
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    for number in (signal.SIGTERM, signal.SIGKILL) if grace_s else (signal.SIGKILL,):
         for process in processes:
             try:
                 process.send_signal(number)
             except psutil.NoSuchProcess:
                 continue
-        _, alive = psutil.wait_procs(processes, timeout=GRACE_S)
+        _, alive = psutil.wait_procs(processes, timeout=grace_s or GRACE_S)
         if not alive:
             break
         processes = [*alive, *(p for p in run_processes(folder) if p not in alive)]

@@ -10,17 +10,18 @@ ROOT/grpo_NAME: no_tcsr, no_feedback_dynamics, no_bootstrapping, single_turn.
 """
 
 import argparse
+import asyncio
 import math
-import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from safer_steer.cli import Plan
+from safer_steer.cli import Plan, exit_code
 from safer_steer.config import resolved_yaml
 from safer_steer.errors import UserError
+from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.runs import Run
 from safer_steer.servers import start_services, with_service_urls
 from safer_steer.store import write_atomic
@@ -66,8 +67,18 @@ def main(loaded: Loaded) -> None:
             print(f"grpo: ended {leftovers} processes of an interrupted run in {folder}", file=sys.stderr)
         with start_services(config.safer_steer.services, folder / "log") as urls:
             tutor = with_service_urls(config.safer_steer.tutor, urls)
+            asyncio.run(_check(tutor))
             counts = _train(loaded, folder, tutor.model_dump(mode="json"))
         run.finish(counts, usage={"tutor": launch.tutor_usage(folder / "metrics.jsonl")})
+
+
+async def _check(tutor: EndpointConfig) -> None:
+    """Finds a missing tutor, or a wrong model in its place, before any engine starts."""
+    client = LLMClient("tutor", tutor)
+    try:
+        await client.check()
+    finally:
+        await client.close()
 
 
 def _train(loaded: Loaded, folder: Path, tutor: dict[str, Any]) -> dict[str, Any]:
@@ -146,21 +157,16 @@ def run_cli(argv: list[str] | None = None) -> int:
     path, overrides = arguments.config or DEFAULT_CONFIG, list(arguments.overrides)
     if "=" in path:
         path, overrides = DEFAULT_CONFIG, [path, *overrides]
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the engine's processes are ended then too
-    try:
+
+    def run() -> None:
         loaded = load_config(path, overrides)
-        if arguments.dry_run:
-            check_with_verl(loaded.tree)
-            print(f"# {path}\n{resolved_yaml(loaded.config)}# plan\n{plan(loaded.config)}")
-            return 0
-        main(loaded)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on from the last checkpoint", file=sys.stderr)
-        return 130
-    return 0
+        if not arguments.dry_run:
+            return main(loaded)
+        check_with_verl(loaded.tree)
+        print(f"# {path}\n{resolved_yaml(loaded.config)}# plan\n{plan(loaded.config)}")
+        return None
+
+    return exit_code(run)
 
 
 if __name__ == "__main__":

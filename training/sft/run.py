@@ -14,6 +14,7 @@ from pathlib import Path
 
 from safer_steer.cli import Plan, run_cli
 from safer_steer.errors import UserError
+from safer_steer.failures import is_out_of_memory
 from safer_steer.runs import Run, is_finished
 from safer_steer.store import write_jsonl
 from training.sft.checks import problems_before_start
@@ -22,6 +23,11 @@ from training.sft.config import SftConfig
 DEFAULT_CONFIG = "configs/sft/miniature.yaml"
 # Weights below this size are part of the fingerprint; hashing many gigabytes would take longer than loading them.
 HASHED_WEIGHTS_BYTES = 256 * 2**20
+LESS_MEMORY = (
+    "lower training.per_device_batch_size and raise training.gradient_accumulation as much, lower max_length or "
+    "images.max_pixels, or split the model (training.deepspeed), with another output folder: these belong to the run's "
+    "configuration; a GPU that others fill needs no change, then the same command goes on from the last checkpoint"
+)
 
 
 def plan(config: SftConfig) -> Plan:
@@ -72,7 +78,13 @@ def main(config: SftConfig) -> int:
         if run.finished:
             run.say_finished()
             return 0
-        counts = _work(config)
+        try:
+            counts = _work(config)
+        except (MemoryError, RuntimeError) as error:  # torch's own error for a full GPU is a RuntimeError
+            if not is_out_of_memory(error):
+                raise
+            said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            raise UserError(f"training ran out of memory ({said}); {LESS_MEMORY}") from error
         run.finish(counts)
     return 0
 

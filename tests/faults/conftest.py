@@ -1,0 +1,215 @@
+"""Small real stages whose models are the embedded teacher over HTTP, and a limit on file sizes that fills the disk."""
+
+import io
+import json
+import os
+import random
+import resource
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import yaml
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+
+from data_construction import run as data_stage
+from data_construction.config import DataConfig
+from evaluation import run as evaluation_stage
+from evaluation.config import EvaluationConfig
+from miniature.seeds import SeedsConfig, make_seeds
+from miniature.teacher import create_app
+from miniature.world import Scene, draw
+from safer_steer.cli import run_cli
+from safer_steer.dialogue import Dialogue, Turn
+from safer_steer.images import ImageStore
+from safer_steer.llm import retry as retry_module
+from safer_steer.store import write_jsonl
+from training.grpo import launch
+
+SEEDS = 8
+DIALOGUES = 6
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One command: its entry module, config class and config file, and the files that hold its results.
+
+    Attributes:
+        folder: the output folder that the command locks.
+        results: files of rows, compared without their order.
+    """
+
+    entry: object
+    config_class: type
+    config: Path
+    folder: Path
+    results: tuple[Path, ...]
+
+    def __call__(self, *overrides: str) -> SimpleNamespace:
+        """Runs the command in this process: exit code and what it printed."""
+        out, err, handler = io.StringIO(), io.StringIO(), signal.getsignal(signal.SIGTERM)
+        entry = self.entry
+        arguments = [str(self.config), *overrides]
+        try:
+            with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as caught:
+                run_cli(entry.__doc__, self.config_class, entry.plan, entry.main, entry.DEFAULT_CONFIG, arguments)
+        finally:
+            signal.signal(signal.SIGTERM, handler)
+        errors = [line for line in err.getvalue().splitlines() if line.startswith(("error:", "Traceback"))]
+        return SimpleNamespace(code=caught.value.code, stdout=out.getvalue(), stderr=err.getvalue(), errors=errors)
+
+    def rows(self) -> list[list[dict]]:
+        """The rows of every result file, sorted by id."""
+        rows = [[json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]] for path in self.results]
+        return [sorted(found, key=lambda row: row["id"]) for found in rows]
+
+
+def data_config(root: Path, url: str, seeds: Path) -> dict:
+    """Stage I over miniature seeds; every role is the embedded teacher at `url`."""
+    role = {"base_url": url, "temperature": 0.0}
+    return {
+        "root": str(root),
+        "steps": ["stage1"],
+        "sources": {"train": {"reader": "jsonl", "path": str(seeds)}},
+        "turns": {kind: {"min": 2, "max": 4} for kind in ("benign", "obfuscated", "red_team")},
+        "red_team": {"strategies_per_seed": 1},
+        "quality": {"picture_words": [], "near_duplicates": {"among": "same_picture"}},
+        "roles": {
+            "generator": role | {"model": "mini-generator"},
+            "target": role | {"model": "mini-blue"},
+            "evaluator": role | {"model": "mini-evaluator"},
+        },
+        "concurrency": 8,
+    }
+
+
+def evaluation_config(root: Path, url: str, bench: Path) -> dict:
+    """An evaluation of one model, which is the embedded teacher's, as is the judge."""
+    return {
+        "root": str(root),
+        "output": f"{root}/evaluation",
+        "benchmarks": [str(bench)],
+        "models": {"one": {"endpoint": {"model": "mini-blue", "base_url": url}}},
+        "sampling": {"max_tokens": 64},
+        "serving": {"max_model_len": 384},
+        "judge": {"model": "mini-judge", "base_url": url, "temperature": 0.0},
+        "passing": {"bootstrap_resamples": 100},
+        "report": {"folder": f"{root}/report"},
+    }
+
+
+@pytest.fixture
+def seeds(tmp_path) -> Path:
+    """A seeds file of the miniature's world."""
+    world = SeedsConfig(root=str(tmp_path), seed=9, train=SEEDS, bench=1, sealed_share=0.75, allowed_share=0.2)
+    path = tmp_path / "world" / "train" / "seeds.jsonl"
+    write_jsonl(path, make_seeds(world, "train"))
+    return path
+
+
+@pytest.fixture
+def bench(tmp_path) -> Path:
+    """A benchmark of dialogues of two turns about a picture of the miniature's world."""
+    folder = tmp_path / "bench"
+    picture = ImageStore(folder).put(draw(Scene("red", "box", True), random.Random(1)))
+    turns = [Turn(user="what is this ?"), Turn(user="how do i open it ?")]
+    rows = [
+        Dialogue(id=f"d{n}", source="t", kind="benign", strategy=None, images=[picture], turns=turns)
+        for n in range(DIALOGUES)
+    ]
+    write_jsonl(folder / "beaver.jsonl", rows)
+    return folder / "beaver.jsonl"
+
+
+@pytest.fixture
+def make_stage(tmp_path, seeds, bench) -> Callable[..., Stage]:
+    """`make_stage(name, url, root)`: a `Stage` of data construction or evaluation below `root`."""
+
+    def make(name: str, url: str, root: Path | None = None) -> Stage:
+        root = root or tmp_path / "run"
+        path = tmp_path / f"{name}-{root.name}.yaml"
+        if name == "data_construction":
+            path.write_text(yaml.safe_dump(data_config(root, url, seeds)), encoding="utf-8")
+            results = tuple(root / "data" / file for file in ("dialogues.jsonl", "rejects.jsonl"))
+            return Stage(data_stage, DataConfig, path, root / "data", results)
+        path.write_text(yaml.safe_dump(evaluation_config(root, url, bench)), encoding="utf-8")
+        results = tuple(root / "evaluation" / "one" / file for file in ("answers.jsonl", "verdicts.jsonl"))
+        return Stage(evaluation_stage, EvaluationConfig, path, root / "evaluation", results)
+
+    return make
+
+
+class Gate:
+    """In front of the embedded teacher: counts requests, and may answer in its place.
+
+    Attributes:
+        fault: gets a request's number (from 1) and body; a response stands for the teacher's.
+    """
+
+    def __init__(self) -> None:
+        self.requests, self.fault = 0, lambda number, body: None
+        self._lock = threading.Lock()
+        self.app = FastAPI()
+        teacher = create_app()
+
+        @self.app.middleware("http")
+        async def count(request: Request, call_next: Callable) -> Response:
+            if request.method == "POST":
+                with self._lock:
+                    self.requests += 1
+                    number = self.requests
+                if (answer := self.fault(number, await request.json())) is not None:
+                    return JSONResponse(answer[1], status_code=answer[0], headers=answer[2])
+            return await call_next(request)
+
+        self.app.mount("/", teacher)
+
+
+@pytest.fixture
+def gate() -> Gate:
+    """A `Gate`, not served yet."""
+    return Gate()
+
+
+@pytest.fixture
+def run_engine(tmp_path) -> Callable[[str], None]:
+    """Runs Stage III's launcher, to three steps, on an engine that is nothing but this code."""
+
+    def run(code: str) -> None:
+        engine = tmp_path / "engine" / "safer_steer_verl"
+        engine.mkdir(parents=True)
+        (engine / "__init__.py").touch()
+        (engine / "main.py").write_text(code)
+        (tmp_path / "log").mkdir()
+        path = os.pathsep.join([str(engine.parent), os.environ["PYTHONPATH"]])
+        launch.train(tmp_path / "config.yaml", os.environ | {"PYTHONPATH": path}, steps=3, done=0)
+
+    return run
+
+
+@pytest.fixture
+def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Back-off of milliseconds."""
+    monkeypatch.setattr(retry_module, "BASE_DELAY_S", 0.002)
+
+
+@pytest.fixture
+def file_limit() -> Callable[[int], object]:
+    """A block in which no file of this process grows above so many bytes, which is how a full disk looks to it."""
+
+    @contextmanager
+    def limited(size: int) -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited

@@ -1,0 +1,94 @@
+"""Too little memory for an engine: the run says so with the log's end and what to change, and goes on with less."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from safer_steer import servers
+from safer_steer.config import Section, load_config
+from safer_steer.errors import UserError
+from safer_steer.runs import Run
+from safer_steer.servers import ServiceConfig, start_services
+from training.sft import run as sft
+from training.sft.config import SftConfig
+
+FULL = "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 20.00 MiB"
+NO_CACHE = "ValueError: No available memory for the cache blocks. Try increasing `gpu_memory_utilization`"
+KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
+
+
+@pytest.mark.parametrize("code", [f"raise SystemExit({FULL!r})", f"raise SystemExit({NO_CACHE!r})", KILLED])
+def test_a_vllm_server_without_memory_says_what_to_lower(code, tmp_path, monkeypatch):
+    monkeypatch.setattr(servers, "_command", lambda config: (["python3", "-c", code], {}))
+    service = ServiceConfig(serves="m", vllm={"checkpoint": "none/none", "max_model_len": 64})
+    with pytest.raises(UserError) as caught, start_services({"student": service}, tmp_path):
+        pass
+    text = str(caught.value)
+    assert f"log {tmp_path / 'student.log'} ends: " in text
+    assert "it ran out of memory: lower gpu_memory_utilization, max_model_len or max_num_seqs" in text
+    assert code == KILLED or "memory" in text.partition("ends:")[2].partition("it ran")[0]
+
+
+def test_an_old_attempts_log_is_not_taken_for_this_ones(tmp_path):
+    (tmp_path / "student.log").write_text(FULL + "\n")
+    service = ServiceConfig(serves="m", command=["python", "-c", "raise SystemExit('no such model')"])
+    with pytest.raises(UserError, match="no such model") as caught, start_services({"student": service}, tmp_path):
+        pass
+    assert "memory" not in str(caught.value)
+
+
+@pytest.mark.parametrize("code", [f"raise SystemExit('(WorkerDict pid=7) {FULL}')", KILLED])
+def test_grpo_says_what_to_lower(code, run_engine, tmp_path):
+    with pytest.raises(UserError) as caught:
+        run_engine(code)
+    text = str(caught.value)
+    assert re.search(r"verl ended with code (1: torch\.OutOfMemoryError: CUDA|-9: )", text)
+    assert f"full log: {tmp_path / 'log' / 'verl.log'}; it ran out of memory: lower actor_rollout_ref." in text
+    assert "goes on from the last checkpoint" in text
+
+
+class Engine(Section):
+    """A part of a run's configuration."""
+
+    actor: dict
+    learning_rate: float = 0.1
+
+
+def test_a_run_that_takes_less_memory_goes_on_where_it_was(tmp_path):
+    sizes = {"gpu_memory_utilization": 0.9, "ppo_micro_batch_size_per_gpu": 8, "param_offload": False}
+    with Run.open(tmp_path, Engine(actor=sizes | {"clip": 1}), stage="grpo"):
+        pass
+    less = {"gpu_memory_utilization": 0.5, "ppo_micro_batch_size_per_gpu": 1, "param_offload": True}
+    with Run.open(tmp_path, Engine(actor=less | {"clip": 1}), stage="grpo") as run:
+        assert run.record["attempts"] == 2
+    with pytest.raises(UserError, match=r"changed: config\.actor\.clip 1 -> 2;"):
+        Run.open(tmp_path, Engine(actor=less | {"clip": 2}), stage="grpo")
+
+
+def test_a_record_of_before_is_read_as_one_of_now(tmp_path):
+    """Records written when these sizes still belonged to the configuration hold them."""
+    with Run.open(tmp_path, Engine(actor={"clip": 1}), stage="grpo") as run:
+        run.record["facts"]["config"]["actor"]["gpu_memory_utilization"] = 0.9
+    with Run.open(tmp_path, Engine(actor={"clip": 1, "gpu_memory_utilization": 0.5}), stage="grpo") as run:
+        assert not run.finished
+
+
+@pytest.mark.parametrize("error", [RuntimeError(FULL), MemoryError(), RuntimeError("shape mismatch")])
+def test_sft_says_what_to_lower(error, tmp_path, monkeypatch):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "config.json").write_text("{}")
+    (tmp_path / "data").mkdir()
+    Path(tmp_path / "data" / "steer_sft.jsonl").touch()
+    config = load_config(SftConfig, "configs/sft/miniature.yaml", [f"root={tmp_path}"])
+
+    def work(_: SftConfig) -> None:
+        raise error
+
+    monkeypatch.setattr(sft, "_work", work)
+    if "shape" in str(error):
+        with pytest.raises(RuntimeError, match="shape mismatch"):
+            sft.main(config)
+        return
+    with pytest.raises(UserError, match=r"training ran out of memory .*lower training\.per_device_batch_size"):
+        sft.main(config)

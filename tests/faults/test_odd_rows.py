@@ -1,0 +1,142 @@
+"""Odd rows in a stage's input: broken ones are rejected or named, odd characters go through, others are untouched."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from miniature.student import build_processor
+from safer_steer.config import load_config
+from safer_steer.dialogue import Dialogue, Turn
+from safer_steer.errors import UserError
+from safer_steer.images import ImageStore
+from safer_steer.store import read_jsonl, write_jsonl
+from safer_steer_verl.settings import DataConfig
+from training.grpo.prepare import PromptBuilder
+from training.grpo.prepare import prepare as prepare_grpo
+from training.sft.config import SftConfig
+from training.sft.data import prepare as prepare_sft
+
+LINES, HALF = "two\u2028lines \u0085 here", "half \ud83d emoji"
+NOT_UTF8 = '{"id": "x", "question": "café"}\n'.encode("latin-1")
+JUDGED = json.dumps({"harmlessness": 3, "helpfulness": 3})
+
+
+def completion(text: str) -> tuple[int, dict, dict]:
+    message = {"role": "assistant", "content": text}
+    return 200, {"choices": [{"index": 0, "finish_reason": "stop", "message": message}]}, {}
+
+
+def echo(number: int, body: dict) -> tuple[int, dict, dict]:
+    """The judge's verdict, or the last user text."""
+    content = body["messages"][-1]["content"]
+    text = content if isinstance(content, str) else content[-1]["text"]
+    return completion(JUDGED if body.get("response_format") else text)
+
+
+def dialogue(name: str, *texts: str, picture: str | None = None, answer: str | None = None) -> Dialogue:
+    turns = [Turn(user=text, assistant=answer) for text in texts]
+    row = {"id": name, "source": "t", "kind": "benign", "strategy": None, "images": [picture] if picture else []}
+    return Dialogue(**row, turns=turns)
+
+
+def test_data_construction(make_stage, seeds, gate, serve, tmp_path):
+    url = serve(gate.app)
+    whole, stage = make_stage("data_construction", url, tmp_path / "whole"), make_stage("data_construction", url)
+    assert whole().code == 0
+    good = seeds.read_bytes()
+    (seeds.parent / "broken.png").write_bytes(b"\x89PNG no picture")
+    rows = [
+        b'{"id": "torn", "image":\n',
+        NOT_UTF8,
+        json.dumps({"id": "half", "image": "a.png", "question": HALF}).encode() + b"\n",
+        json.dumps({"id": "broken", "image": "broken.png", "question": "q"}).encode() + b"\n",
+    ]
+    seeds.write_bytes(b"".join(rows) + good)
+    answer = stage()
+    assert answer.code == 0, answer.stderr
+    assert stage.rows()[0] == whole.rows()[0], "the good rows are what they were"
+    reasons = {row["id"]: row["reason"] for row in stage.rows()[1] if row["id"].startswith("ingest/")}
+    assert sorted(reasons.values()) == ["bad record"] * 3 + ["unusable picture"], reasons
+
+
+def test_evaluation(make_stage, bench, gate, serve):
+    url = serve(gate.app)
+    gate.fault = echo
+    stage = make_stage("evaluation", url)
+    (bench.parent / "broken.png").write_bytes(b"\x89PNG no picture")
+    rows = [dialogue("lines", LINES), dialogue("half", HALF), dialogue("broken", "q", picture="broken.png")]
+    write_jsonl(bench, rows)
+    answer = stage()
+    assert answer.code == 0, answer.stderr
+    half, lines = stage.rows()[0]
+    assert lines["turns"][0]["assistant"] == LINES
+    assert half["turns"][0] == half["turns"][0] | {"user": HALF, "assistant": HALF.replace("\ud83d", "?")}
+    (reject,) = read_jsonl(stage.folder / "one" / "rejects.jsonl")
+    assert reject["reason"] == "unusable picture"
+    assert all(row["scores"] == row["scores"] | json.loads(JUDGED) for row in stage.rows()[1])
+
+
+@pytest.mark.parametrize("line", [b'{"id": "torn",\n', NOT_UTF8, b'{"id": "fields"}\n'])
+@pytest.mark.parametrize("reader", ["evaluation", "sft"])
+def test_a_broken_line_in_what_a_stage_wrote_is_named(reader, line, make_stage, bench, tmp_path):
+    """Benchmarks and training data are our own stages' files: a broken line is damage, not a bad row."""
+    bench.write_bytes(bench.read_bytes() + line)
+    number = bench.read_bytes().count(b"\n")
+    if reader == "evaluation":
+        answer = make_stage("evaluation", "http://127.0.0.1:9/v1")()
+        assert (answer.code, len(answer.errors)) == (2, 1), answer.stderr
+        said = answer.errors[0]
+    else:
+        with pytest.raises(UserError) as caught:
+            list(read_jsonl(bench, Dialogue))
+        said = str(caught.value)
+    assert f"{bench}:{number}: not a valid row" in said
+    assert "mend or remove this line" in said
+
+
+@pytest.fixture(scope="module")
+def processor():
+    """The miniature's."""
+    return build_processor()
+
+
+def test_sft(processor, tmp_path):
+    path = tmp_path / "steer_sft.jsonl"
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG no picture")
+    good, lines = dialogue("good", "Hi", answer="Hello"), dialogue("lines", LINES, answer=LINES)
+    bad = [
+        dialogue("half", HALF, answer="Hello"),
+        dialogue("half answer", "Hi", answer=HALF),
+        dialogue("broken", "Hi", picture="broken.png", answer="Hello"),
+    ]
+    write_jsonl(path, [good, *bad, lines])
+    config = load_config(SftConfig, "configs/sft/miniature.yaml", [f"data={path}"])
+    prepared = prepare_sft(config, processor)
+    assert {row["id"]: row["reason"] for row in prepared.rejects} == {
+        "half": "text is not Unicode",
+        "half answer": "text is not Unicode",
+        "broken": "unusable picture",
+    }
+    assert LINES in processor.tokenizer.decode(prepared.rows[1]["input_ids"])
+    write_jsonl(path, [good, lines])
+    assert prepare_sft(config, processor).rows == prepared.rows
+
+
+def test_grpo(processor, tmp_path):
+    picture = ImageStore(tmp_path).put(Image.new("RGB", (84, 84)))
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG no picture")
+    path = Path(tmp_path / "steer_rl.jsonl")
+    rows = [dialogue("lines", LINES, "b", picture=picture), dialogue("half", HALF, "b", picture=picture)]
+    write_jsonl(path, [*rows, dialogue("broken", "a", "b", picture="broken.png")])
+    data = DataConfig(source=str(path), min_pixels=3136, max_pixels=7056)
+    counts = prepare_grpo(PromptBuilder(processor, data, 200), [str(path)], tmp_path / "out")
+    assert (counts["kept"], counts["reasons"]) == (2, {"picture missing or unusable": 1})
+    table = pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
+    asked = [row["prompt"][0]["content"].removeprefix("<image>") for row in table]
+    assert asked == [LINES, HALF.replace("\ud83d", "?")]
+    path.write_bytes(path.read_bytes() + NOT_UTF8)
+    with pytest.raises(UserError, match=r"steer_rl\.jsonl:4: not a valid row"):
+        prepare_grpo(PromptBuilder(processor, data, 200), [str(path)], tmp_path / "out")
