@@ -101,8 +101,9 @@ def dry_run(planned: list[Step], jobs: int) -> int:
             for step in first
         ]
         report = asyncio.run(Runner(checks, jobs, lambda text: print(text) if "FAILED" in text else None, True).run())
-    print(f"{len(planned)} steps; configs of {len(checks)} checked, {len(report.failed)} with problems")
-    return 2 if report.failed else 130 if report.interrupted else 0
+    said = f"{len(planned)} steps; configs of {len(report.now)} of {len(checks)} are sound"
+    print(f"{said}; problems: {', '.join(report.failed) or 'none'}{'; interrupted' if report.interrupted else ''}")
+    return 130 if report.interrupted else 2 if report.failed else 0
 
 
 def _verdict(report: Report, planned: dict[str, Step]) -> int:
