@@ -53,10 +53,9 @@ def test_one_table_of_all_figures(tmp_path, capsys):
 def test_run_all_runs_every_benchmark():
     script = (ROOT / "benchmarks" / "run_all.sh").read_text(encoding="utf-8")
     measured = set(re.findall(r"measure (\w+) \"", script))
-    parts = {"figures", "summary", "fixed_latency_server", "__init__"}
-    assert measured == {path.stem for path in (ROOT / "benchmarks").glob("*.py")} - parts
-    for path in (ROOT / "benchmarks" / f"{name}.py" for name in measured):
-        assert "write_figures(" in path.read_text(encoding="utf-8"), path
+    files = [path for path in (ROOT / "benchmarks").glob("*.py") if path.name != "figures.py"]
+    assert measured == {path.stem for path in files if "write_figures(" in path.read_text(encoding="utf-8")}
+    assert len(measured) >= 7
 
 
 def test_run_all_explains_itself():

@@ -21,7 +21,7 @@ def run(*command: str, cwd: Path = ROOT, text: str | None = None) -> subprocess.
 
 
 def test_everything_public_has_a_docstring_in_googles_form():
-    checked = run("ruff", "check", "--select", "D", ".")
+    checked = run("ruff", "check", ".")
     assert checked.returncode == 0, checked.stdout
     lint = PROJECT["tool"]["ruff"]["lint"]
     assert "D" in lint["select"]
