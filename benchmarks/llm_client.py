@@ -83,7 +83,7 @@ class Stopwatch:
 
     def rate(self, calls: int) -> Rate:
         """The rate of so many calls."""
-        return Rate(calls / (time.perf_counter() - self._wall), (time.process_time() - self._cpu) / calls * 1e3)
+        return Rate(calls / (time.perf_counter() - self._wall), (time.process_time() - self._cpu) / max(calls, 1) * 1e3)
 
 
 async def measure(call: Callable[[int], Awaitable[None]], calls: int, in_flight: int) -> Rate:

@@ -27,7 +27,7 @@ measure() { # NAME QUICK_ARGUMENTS FULL_ARGUMENTS
   python -m "benchmarks.$1" "${sizes[@]}" --out "$out/$1.json" || [[ -s $out/$1.json ]] || failed+=("$1")
 }
 
-measure llm_client "--scale 0.1 --rounds 1" ""
+measure llm_client "--scale 0.5 --rounds 1" ""
 measure stage1_memory "--rows 200 1000" ""
 measure kill_stage1 "--kills 3 --seeds 24" ""
 if [[ -d $data/vlguard ]]; then measure stage1_all_sources "--data $data --seeds 8" "--data $data"; else skipped+=(stage1_all_sources); fi

@@ -23,10 +23,6 @@ from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.images import ImageError, ImageStore, load_image, picture_file
 from safer_steer.rows import Reject
 from safer_steer.store import JsonlStore, read_jsonl
-from training.exports.config import ExportConfig
-from training.exports.rows import _exchanges
-from training.grpo.prepare import PromptBuilder
-from training.sft.data import PictureTokens
 
 SECRET = "secret.png"
 
@@ -138,6 +134,12 @@ def dialogue(name: str, image: str) -> Dialogue:
 
 
 def test_hostile_dialogues_name_no_picture_in_sft_grpo_and_exports(world):
+    # Imported here: they bring transformers, which the other tests of this file do without.
+    from training.exports.config import ExportConfig
+    from training.exports.rows import _exchanges
+    from training.grpo.prepare import PromptBuilder
+    from training.sft.data import PictureTokens
+
     config = load_config(ExportConfig, "configs/exports/default.yaml", [f"data={world}/x.jsonl", "answer_tags=[]"])
     sizer = SimpleNamespace(get_number_of_image_patches=lambda height, width, options: 16, merge_size=2)
     tokens = PictureTokens(sizer, world)
