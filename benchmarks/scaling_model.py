@@ -1,7 +1,7 @@
-"""What the paper's full run needs: GPU hours, tutor replicas, rate limits, cost. Modelled from stated inputs, not measured.
+"""What the paper's full run needs: GPU hours, tutor replicas, rate limits, cost. Modelled from inputs, not measured.
 
-`benchmarks/scaling.yaml` (every input with its source) and the estimates of `data_construction --dry-run` -> the tables of
-`docs/scaling.md`, between its two markers.
+`benchmarks/scaling.yaml` (every input with its source) and the estimates of data construction's `--dry-run` -> the
+tables of `docs/scaling.md`, between its two markers.
 
     python -m benchmarks.scaling_model            # prints them
     python -m benchmarks.scaling_model --write    # puts them into docs/scaling.md
@@ -49,7 +49,7 @@ def values(section: dict[str, Any]) -> dict[str, float]:
 
 
 def serving(billions: float, gpus: float, hardware: dict[str, float]) -> Serving:
-    """A server's speed: prompts are bound by arithmetic (2 FLOP a parameter), answers by reading the weights (2 bytes)."""
+    """A server's speed: prompts are bound by arithmetic (2 FLOP a parameter), answers by reading weights (2 bytes)."""
     prefill = gpus * hardware["peak_tflops"] * 1e12 * hardware["prefill_use"] / (2 * billions * 1e9)
     steps = gpus * hardware["bandwidth_gb_s"] * hardware["decode_use"] / (2 * billions)
     return Serving(prefill, steps * hardware["sequences"])
@@ -195,7 +195,13 @@ def _tutor_table(
 
 def _input_table(inputs: dict[str, Any]) -> list[str]:
     sections = {name: part for name, part in inputs.items() if isinstance(part, dict)}
+    assumed = "assumption of data_construction/cost.py"
     rows = [
+        ["tokens: picture", f"{cost.PICTURE:,}", "tokens", assumed],
+        ["tokens: user turn", f"{cost.USER_TURN}", "tokens", assumed],
+        ["tokens: answer", f"{cost.ANSWER}", "tokens", assumed],
+    ]
+    rows += [
         [f"{section}: {name}", f"{item['value']:,}", item["unit"], item["source"]]
         for section, items in sections.items()
         for name, item in items.items()

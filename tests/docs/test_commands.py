@@ -1,4 +1,4 @@
-"""Every command of the README and the docs runs, in a copy of the repository that has the files the pages tell to write.
+"""Every command of the README and the docs runs, in a copy of the repository with the files that pages tell to write.
 
 Stage commands of all pages run in one process (`run_modules.py`), each distinct one once; the scripts themselves are
 run by tests/test_scripts.py. A block whose treatment is missing or unknown fails.
@@ -21,9 +21,7 @@ from doc_pages import APPENDED, PAGES, ROOT, SHELLS, Block, Command, blocks, com
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 SHELL_BLOCKS = [block for block in BLOCKS if block.language in SHELLS]
 COMMANDS = list(
-    dict.fromkeys(
-        command for block in SHELL_BLOCKS if block.treatment in APPENDED for command in commands(block)
-    )
+    dict.fromkeys(command for block in SHELL_BLOCKS if block.treatment in APPENDED for command in commands(block))
 )
 COPIED = ("data_construction", "evaluation")  # pages write into these; the rest of the copy are links
 EXEC = re.compile(r"^exec python -m (\S+) \"\$@\"$|exec python -m (\S+) \"\$@\"", re.MULTILINE)
@@ -93,7 +91,12 @@ def results(copy):
     for command in COMMANDS:
         if command not in found:
             ran = subprocess.run(
-                command.words, cwd=copy, env=env | dict(command.environment), capture_output=True, text=True, check=False
+                command.words,
+                cwd=copy,
+                env=env | dict(command.environment),
+                capture_output=True,
+                text=True,
+                check=False,
             )
             found[command] = (ran.returncode, ran.stdout + ran.stderr)
     return found

@@ -20,8 +20,19 @@ from training.grpo.config import load_config
 from training.sft.config import SftConfig
 
 SCHEMAS = (DataConfig, SftConfig, EvaluationConfig, ExportConfig)
-FOLDERS = ("safer_steer", "data_construction", "training", "verl", "evaluation", "miniature", "configs", "scripts", "tests",
-           "benchmarks", "docs", ".ci")  # fmt: skip
+FOLDERS = (
+    "safer_steer",
+    "data_construction",
+    "training",
+    "verl",
+    "evaluation",
+    "miniature",
+    "configs",
+    "scripts",
+    "tests",
+    "benchmarks",
+    "docs",
+)
 SUFFIXES = ("md", "py", "yaml", "json", "jsonl", "png", "html", "jinja", "sh", "sqlite", "csv", "parquet")
 WRITTEN = {"data_construction/red_team/strategies/curious_child.yaml"}  # by the reader of docs/own_strategy.md
 

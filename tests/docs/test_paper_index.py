@@ -1,4 +1,4 @@
-"""docs/paper_index.md: every `path:function` exists, every `config:key=value` is what the file says, nothing is left out."""
+"""docs/paper_index.md: every `path:function` exists, every `config:key=value` is what the file says, all is there."""
 
 import ast
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 sys.path.append(str(Path(__file__).parent))
 from doc_pages import ROOT, code_spans
 from omegaconf import OmegaConf
