@@ -1,0 +1,131 @@
+"""Every command of the README and the docs runs, in a copy of the repository with the files that pages tell to write.
+
+Stage commands of all pages run in one process (`run_modules.py`), each distinct one once; the scripts themselves are
+run by tests/test_scripts.py. A block whose treatment is missing or unknown fails.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+sys.path.append(str(Path(__file__).parent))
+from doc_pages import APPENDED, PAGES, ROOT, SHELLS, Block, Command, blocks, commands
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+SHELL_BLOCKS = [block for block in BLOCKS if block.language in SHELLS]
+COMMANDS = list(
+    dict.fromkeys(command for block in SHELL_BLOCKS if block.treatment in APPENDED for command in commands(block))
+)
+COPIED = ("data_construction", "evaluation")  # pages write into these; the rest of the copy are links
+EXEC = re.compile(r"^exec python -m (\S+) \"\$@\"$|exec python -m (\S+) \"\$@\"", re.MULTILINE)
+
+
+def edits(block: Block) -> tuple[str, str | None] | None:
+    """(path, line behind which the block goes, or None for a whole file) of a block that is written."""
+    words = (block.treatment or "").partition(" ")
+    if words[0] == "file":
+        return words[2], None
+    if words[0] == "line":
+        path, _, after = words[2].partition(" after ")
+        return path, after
+    return None
+
+
+def module_of(command: Command) -> tuple[str, list[str]] | None:
+    """The module and arguments that a command runs, where it runs a module and nothing else."""
+    words = list(command.words)
+    if words[:2] == ["python", "-m"]:
+        return words[2], words[3:]
+    if words[0] == "bash" and "--help" not in words:
+        found = EXEC.search((ROOT / words[1]).read_text(encoding="utf-8"))
+        if found:
+            return found[1] or found[2], words[2:]
+    return None
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory):
+    """The repository in a folder of its own, with the pages' files written and their lines added."""
+    folder = tmp_path_factory.mktemp("clone")
+    for entry in ROOT.iterdir():
+        if entry.name in COPIED:
+            shutil.copytree(entry, folder / entry.name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif entry.name not in (".git", "outputs", "data"):
+            (folder / entry.name).symlink_to(entry)
+    for block in BLOCKS:
+        if (edit := edits(block)) is None:
+            continue
+        path, after = folder / edit[0], edit[1]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if after is None:
+            path.write_text(block.text, encoding="utf-8")
+            continue
+        text = path.read_text(encoding="utf-8")
+        assert text.count(f"{after}\n") == 1, f"{block.page}: {edit[0]} has not one line {after!r}"
+        path.write_text(text.replace(f"{after}\n", f"{after}\n{block.text}"), encoding="utf-8")
+    picture = folder / "data/mine/images/kitchen.jpg"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    Image.effect_noise((64, 48), 40).convert("RGB").save(picture)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(copy):
+    """Exit code and output of every command."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(copy), str(copy / "verl")])}
+    modules = {command: module for command in COMMANDS if (module := module_of(command))}
+    tasks = [[dict(command.environment), *module] for command, module in modules.items()]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests/docs/run_modules.py")],
+        cwd=copy, env=env, input=json.dumps(tasks), capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = dict(zip(modules, json.loads(done.stdout), strict=True))
+    for command in COMMANDS:
+        if command not in found:
+            ran = subprocess.run(
+                command.words,
+                cwd=copy,
+                env=env | dict(command.environment),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            found[command] = (ran.returncode, ran.stdout + ran.stderr)
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_shell_block_has_a_known_treatment(page):
+    for block in blocks(page):
+        if block.language in SHELLS:
+            assert block.language == "bash", f"{page.name}: write ```bash, so that the commands are run"
+            assert block.treatment in APPENDED, f"{page.name}: treatment {block.treatment!r} of\n{block.text}"
+        elif block.treatment:
+            assert edits(block), f"{page.name}: unknown treatment {block.treatment!r}"
+        elif "bash scripts/" in block.text or re.search(r"^\s*(\$ )?python -m", block.text, re.MULTILINE):
+            pytest.fail(f"{page.name}: commands in a block that is not ```bash:\n{block.text}")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: f"{command.page}:{command}"[:90])
+def test_command_runs(command, results):
+    code, said = results[command]
+    assert code == 0, f"{command.page}: {command}\n{said[-3000:]}"
+    assert said.strip(), f"{command} said nothing"
+    if command.words[-1] == "--dry-run" and module_of(command) and "scripts/quickstart.sh" not in command.words:
+        assert "# plan" in said
+
+
+def test_the_pages_strategy_and_benchmark_are_taken_up(copy, results):
+    by_text = {str(command): said for command, (_, said) in results.items()}
+    strategy = next(said for text, said in by_text.items() if "red_team.strategies=[curious_child]" in text)
+    assert "- curious_child" in strategy
+    bench = next(said for text, said in by_text.items() if "own_bench" in text)
+    assert "benchmarks: own_bench; 1 dialogues, 2 turns" in bench

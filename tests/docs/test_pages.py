@@ -1,0 +1,118 @@
+"""Links, paths and config keys that the README and the docs name exist."""
+
+import re
+import sys
+import typing
+from functools import cache
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+from pydantic import BaseModel
+
+sys.path.append(str(Path(__file__).parent))
+from doc_pages import PAGES, ROOT, code_spans, links
+
+from data_construction.config import DataConfig
+from evaluation.config import EvaluationConfig
+from training.exports.config import ExportConfig
+from training.grpo.config import load_config
+from training.sft.config import SftConfig
+
+SCHEMAS = (DataConfig, SftConfig, EvaluationConfig, ExportConfig)
+FOLDERS = (
+    "safer_steer",
+    "data_construction",
+    "training",
+    "verl",
+    "evaluation",
+    "miniature",
+    "configs",
+    "scripts",
+    "tests",
+    "benchmarks",
+    "docs",
+)
+SUFFIXES = ("md", "py", "yaml", "json", "jsonl", "png", "html", "jinja", "sh", "sqlite", "csv", "parquet")
+WRITTEN = {"data_construction/red_team/strategies/curious_child.yaml"}  # by the reader of docs/own_strategy.md
+
+
+@cache
+def grpo_tree() -> DictConfig:
+    return load_config("configs/grpo/qwen2_5_vl_3b.yaml").tree
+
+
+def models_in(annotation: object) -> list[type[BaseModel] | str]:
+    """Schemas that a field's annotation holds; "any" stands for the values of a dict."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    if typing.get_origin(annotation) is dict:
+        return [annotation]
+    return [found for part in typing.get_args(annotation) for found in models_in(part)]
+
+
+def resolves(schema: object, parts: list[str]) -> bool:
+    """Whether a dotted key is in a schema; any name stands below a dict."""
+    if not parts:
+        return True
+    if typing.get_origin(schema) is dict:
+        inside = models_in(typing.get_args(schema)[1])
+        return len(parts) == 1 or any(resolves(found, parts[1:]) for found in inside)
+    fields = schema.model_fields
+    found = next((f for name, f in fields.items() if parts[0] in (name, f.alias)), None)
+    if found is None:
+        return False
+    return len(parts) == 1 or any(resolves(inner, parts[1:]) for inner in models_in(found.annotation))
+
+
+def in_tree(parts: list[str]) -> bool:
+    """Whether a dotted key is in the composed config of Stage III."""
+    node = grpo_tree()
+    for part in parts:
+        if not isinstance(node, DictConfig) or part not in node:
+            return False
+        node = node._get_node(part)
+    return True
+
+
+def config_keys(page: Path) -> list[str]:
+    """Inline code of a page in the form a.b.c that is no file."""
+    found = []
+    for span in code_spans(page):
+        key = span.partition("=")[0]
+        if re.fullmatch(r"\+?[a-z_]\w*(\.[A-Za-z_]\w*)+", key) and key.rpartition(".")[2] not in SUFFIXES:
+            found.append(key.lstrip("+"))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    lost = [target for target in links(page) if not (page.parent / target).exists()]
+    assert not lost, f"{page.name} links to {lost}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_paths_exist(page):
+    lost = []
+    for span in code_spans(page):
+        path = re.split(r"[\s:]", span.removeprefix("bash "))[0]
+        if path.split("/")[0] in FOLDERS and "/" in path and path not in WRITTEN and not list(ROOT.glob(path)):
+            lost.append(path)
+    assert not lost, f"{page.name} names {lost}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_config_keys_resolve(page):
+    lost = [
+        key
+        for key in config_keys(page)
+        if not any(resolves(schema, key.split(".")) for schema in SCHEMAS) and not in_tree(key.split("."))
+    ]
+    assert not lost, f"{page.name} names keys that no config has: {lost}"
+
+
+def test_the_checks_can_fail():
+    assert resolves(DataConfig, ["sources", "NAME", "limit"])
+    assert not resolves(DataConfig, ["sources", "NAME", "limits"])
+    assert not resolves(SftConfig, ["training", "epoch"])
+    assert not in_tree(["safer_steer", "tcsr", "alhpa"])

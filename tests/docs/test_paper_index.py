@@ -1,0 +1,63 @@
+"""docs/paper_index.md: every `path:function` exists, every `config:key=value` is what the file says, all is there."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+sys.path.append(str(Path(__file__).parent))
+from doc_pages import ROOT, code_spans
+from omegaconf import OmegaConf
+
+INDEX = ROOT / "docs" / "paper_index.md"
+SPANS = code_spans(INDEX)
+PLACES = sorted({span for span in SPANS if re.fullmatch(r"[\w/]+\.py:[\w.]+", span)})
+VALUES = sorted({span for span in SPANS if re.fullmatch(r"[\w/]+\.yaml:[\w.]+=.*", span)})
+EQUATIONS = (3, 4, *range(7, 23))
+
+
+def numbers(word: str) -> set[int]:
+    """The numbers that the index's first column names after a word, ranges included."""
+    found = set()
+    for row in INDEX.read_text(encoding="utf-8").splitlines():
+        first = row.split("|")[1] if row.startswith("|") else row if row.startswith("## ") else ""
+        for low, high in re.findall(rf"{word} (\d+)(?:-(\d+))?", first):
+            found |= set(range(int(low), int(high or low) + 1))
+    return found
+
+
+def test_every_equation_and_table_is_in_it():
+    assert set(EQUATIONS) <= numbers(r"Eq\.")
+    assert set(range(1, 10)) <= numbers("Table")
+    assert 4 in numbers(r"Fig\.")
+
+
+def test_it_has_entries_of_both_kinds():
+    assert len(PLACES) > 30
+    assert len(VALUES) > 40
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_function_exists(place):
+    path, _, name = place.partition(":")
+    body = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+    for part in name.split("."):
+        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+        found = next((node for node in body if isinstance(node, kinds) and node.name == part), None)
+        assert found is not None, f"{path} has no {name}"
+        body = found.body
+
+
+@pytest.mark.parametrize("entry", VALUES)
+def test_config_says_so(entry):
+    path, _, setting = entry.partition(":")
+    key, _, value = setting.partition("=")
+    said = OmegaConf.select(OmegaConf.load(ROOT / path), key, throw_on_missing=True)
+    assert said is not None, f"{path} has no {key}"
+    stated = yaml.safe_load(value)
+    if isinstance(said, float | int) and not isinstance(said, bool):
+        stated = float(stated)  # YAML 1.1 reads 1e-5 as text
+    assert said == stated
