@@ -14,7 +14,9 @@ IN_THE_WAY = (errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
 BROKEN = (errno.EIO, errno.ESTALE, errno.ENOTCONN)
 AGAIN = "then run the same command again: what is finished is kept"
 # Libraries that write by themselves (safetensors, torch, SQLite) say it in their own words.
-_FULL_TEXT = re.compile(r"No space left on device|os error 28\b|PytorchStreamWriter failed|database or disk is full")
+_FULL_TEXT = re.compile(
+    r"No space left on device|os error (?:27|28|122)\b|PytorchStreamWriter failed|database or disk is full"
+)
 _NO_ACCESS_TEXT = re.compile(r"Read-only file system|os error 30\b|attempt to write a readonly database")
 _MEMORY_TEXT = re.compile(
     r"out of memory|OutOfMemory|MemoryError|can't allocate memory|Cannot allocate memory|oom-kill|No available memory|"

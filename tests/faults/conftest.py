@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from data_construction import run as data_stage
 from data_construction.config import DataConfig
@@ -165,7 +165,8 @@ class Gate:
                     self.requests += 1
                     number = self.requests
                 if (answer := self.fault(number, await request.json())) is not None:
-                    return JSONResponse(answer[1], status_code=answer[0], headers=answer[2])
+                    status, found, headers = answer
+                    return Response(json.dumps(found), status, headers, media_type="application/json")
             return await call_next(request)
 
         self.app.mount("/", teacher)
