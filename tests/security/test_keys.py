@@ -55,7 +55,7 @@ def run_stage() -> Callable[..., subprocess.CompletedProcess]:
 
     def run(module: str, *arguments: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", module, *arguments]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ, check=False)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=550, env=os.environ, check=False)
         assert CANARY not in answer.stdout + answer.stderr
         return answer
 
