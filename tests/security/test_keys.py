@@ -55,7 +55,7 @@ def run_stage() -> Callable[..., subprocess.CompletedProcess]:
 
     def run(module: str, *arguments: str) -> subprocess.CompletedProcess:
         command = [sys.executable, "-m", module, *arguments]
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ, check=False)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=550, env=os.environ, check=False)
         assert CANARY not in answer.stdout + answer.stderr
         return answer
 
@@ -180,18 +180,16 @@ async def test_the_tutor_of_grpo_keeps_the_key_to_itself(serve, refusing, tmp_pa
     assert files_with(CANARY, tmp_path) == []
 
 
-@pytest.mark.parametrize("address", BAD_ADDRESSES)
-def test_an_address_with_a_key_is_refused_without_repeating_it(run_stage, monkeypatch, tmp_path, address):
-    for module, config in (
-        ("data_construction.run", data_config(tmp_path, address)),
-        ("evaluation.run", evaluation_config(tmp_path, address)),
-    ):
-        answer = run_stage(module, config, "--dry-run")
-        assert answer.returncode == 2
+def test_an_address_with_a_key_is_refused_without_repeating_it(run_stage, tmp_path):
+    user, query = BAD_ADDRESSES
+    answers = [
+        run_stage("data_construction.run", data_config(tmp_path, user), "--dry-run"),
+        run_stage("evaluation.run", evaluation_config(tmp_path, query), "--dry-run"),
+        run_stage("training.grpo.run", "configs/grpo/miniature.yaml", f"safer_steer.tutor.base_url='{user}'"),
+    ]
+    for answer in answers:
+        assert answer.returncode == 2, answer.stdout
         assert "base_url" in answer.stderr
-    answer = run_stage("training.grpo.run", "configs/grpo/miniature.yaml", f"safer_steer.tutor.base_url='{address}'")
-    assert answer.returncode == 2
-    assert "base_url" in answer.stderr
 
 
 def test_a_config_holds_no_key_under_any_name(tmp_path, monkeypatch):
