@@ -1,6 +1,7 @@
 """Runs many `python -m MODULE ARGUMENTS` in one process, so that engines are imported once for all of them.
 
-stdin: a JSON list of [environment, module, arguments]. stdout: a JSON list of [exit code, output].
+python run_modules.py RESULTS; stdin: a JSON list of [environment, module, arguments]. RESULTS: a JSON list of
+[exit code, output]; a file, for engines write to stdout past Python.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ import os
 import runpy
 import sys
 import traceback
+from pathlib import Path
 
 
 def run(environment: dict[str, str], module: str, arguments: list[str]) -> tuple[int, str]:
@@ -35,6 +37,5 @@ def run(environment: dict[str, str], module: str, arguments: list[str]) -> tuple
 
 
 if __name__ == "__main__":
-    tasks = json.load(sys.stdin)
-    results = [run(*task) for task in tasks]
-    json.dump(results, sys.stdout)
+    place = Path(sys.argv[1])
+    place.write_text(json.dumps([run(*task) for task in json.load(sys.stdin)]), encoding="utf-8")

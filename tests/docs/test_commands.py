@@ -50,6 +50,10 @@ def module_of(command: Command) -> tuple[str, list[str]] | None:
     return None
 
 
+def run(words, folder, env, said: str = "") -> subprocess.CompletedProcess:
+    return subprocess.run(words, cwd=folder, env=env, input=said, capture_output=True, text=True, check=False)
+
+
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory):
     """The repository in a folder of its own, with the pages' files written and their lines added."""
@@ -82,22 +86,14 @@ def results(copy):
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(copy), str(copy / "verl")])}
     modules = {command: module for command in COMMANDS if (module := module_of(command))}
     tasks = [[dict(command.environment), *module] for command, module in modules.items()]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests/docs/run_modules.py")],
-        cwd=copy, env=env, input=json.dumps(tasks), capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    place = copy / "outputs-of-commands.json"
+    runner = [sys.executable, str(ROOT / "tests/docs/run_modules.py"), str(place)]
+    done = run(runner, copy, env, json.dumps(tasks))
     assert done.returncode == 0, done.stderr[-2000:]
-    found = dict(zip(modules, json.loads(done.stdout), strict=True))
+    found = dict(zip(modules, json.loads(place.read_text(encoding="utf-8")), strict=True))
     for command in COMMANDS:
         if command not in found:
-            ran = subprocess.run(
-                command.words,
-                cwd=copy,
-                env=env | dict(command.environment),
-                capture_output=True,
-                text=True,
-                check=False,
-            )
+            ran = run(command.words, copy, env | dict(command.environment))
             found[command] = (ran.returncode, ran.stdout + ran.stderr)
     return found
 

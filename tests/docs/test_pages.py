@@ -15,11 +15,12 @@ from doc_pages import PAGES, ROOT, code_spans, links
 
 from data_construction.config import DataConfig
 from evaluation.config import EvaluationConfig
+from safer_steer.dialogue import Dialogue
 from training.exports.config import ExportConfig
 from training.grpo.config import load_config
 from training.sft.config import SftConfig
 
-SCHEMAS = (DataConfig, SftConfig, EvaluationConfig, ExportConfig)
+SCHEMAS = (DataConfig, SftConfig, EvaluationConfig, ExportConfig, Dialogue)  # rows too: `meta.category`
 FOLDERS = (
     "safer_steer",
     "data_construction",
