@@ -113,6 +113,8 @@ def _read_messages(messages: list[dict]) -> tuple[list[str], list[str]]:
 
 @lru_cache(maxsize=4096)
 def _scene(picture: str) -> Scene | None:
+    if not picture.startswith("data:image/"):  # a path would be read from this machine's disk
+        raise UnknownRequest("a picture must come as a data URL (data:image/png;base64,...)")
     return read_picture(load_image(picture))
 
 
