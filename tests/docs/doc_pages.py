@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     ROOT / "README.md",
-    *sorted(page for page in (ROOT / "docs").glob("*.md") if page.stem not in ("reliability", "miniature")),
+    *sorted(page for page in (ROOT / "docs").glob("*.md") if page.stem != "miniature"),
 ]
 FENCE = re.compile(r"(?:^<!-- test: ([^\n]*?) -->\n)?^(```+)([^\n`]*)\n(.*?)^\2$", re.MULTILINE | re.DOTALL)
 APPENDED = {"run": [], "dry-run": ["--dry-run"], "help": ["--help"]}

@@ -13,7 +13,7 @@ CELLS = [(fault, stage, row) for fault, data in MATRIX.items() for stage, row in
 
 
 @cache
-def tests_of(file: str) -> set[str]:
+def names_of_tests(file: str) -> set[str]:
     """The tests of a file that pytest collects; those that are always skipped are left out."""
     functions = [node for node in ast.parse((ROOT / file).read_text(encoding="utf-8")).body if hasattr(node, "name")]
     marks = {node.name: {ast.unparse(mark) for mark in node.decorator_list} for node in functions}
@@ -35,7 +35,7 @@ def test_every_promise_is_shown(fault, stage, row):
     assert row.get("tests") != []
     for name in row.get("tests", []):
         file, _, test = name.partition("::")
-        assert test in tests_of(file), f"{name}: no such test"
+        assert test in names_of_tests(file), f"{name}: no such test"
 
 
 def test_the_page_is_what_the_matrix_makes():

@@ -78,6 +78,7 @@ def test_away_for_longer_than_all_retries_take_and_nothing_is_lost(
     whole, stage = make_stage(name, switch.url, tmp_path / "whole"), make_stage(name, switch.url)
     assert whole().code == 0
     gate.requests = 0
+    gate.fault = lambda number, body: time.sleep(0.02)  # None: the teacher answers; slow enough to be stopped half-way
 
     def restart() -> None:
         while gate.requests < 6:

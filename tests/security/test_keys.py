@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -189,7 +190,7 @@ def test_an_address_with_a_key_is_refused_without_repeating_it(run_stage, tmp_pa
     ]
     for answer in answers:
         assert answer.returncode == 2, answer.stdout
-        assert "base_url" in answer.stderr
+        assert re.search("base_url|the value of OPENAI_API_KEY is in the config", answer.stderr)
 
 
 def test_a_config_holds_no_key_under_any_name(tmp_path, monkeypatch):
@@ -234,12 +235,11 @@ def test_records_and_locks_strike_keys_out_of_the_command(tmp_path, monkeypatch)
     )
     config = EndpointConfig(model="m", base_url="http://h/v1")
     with Run.open(tmp_path / "run", config, stage="s") as run:
-        with pytest.raises(UserError, match="in use") as error:
-            Run.open(tmp_path / "run", config, stage="s")
+        holder = (tmp_path / "run" / ".lock").read_text(encoding="utf-8")  # what a second process is told
         run.finish({})
     assert "x.api_key=" in run.record["command"]
-    assert "other-one" not in str(error.value) + run.record["command"]
-    assert CANARY not in str(error.value)
+    assert "x.api_key=" in holder
+    assert "other-one" not in holder + run.record["command"]
     assert files_with(CANARY, tmp_path) == files_with("other-one", tmp_path) == []
 
 
