@@ -2,8 +2,12 @@
 
 A cell is one trained model: `CELLS` says how it is trained, `steps` turns cells and seeds into a list of `Step`s in the
 order in which they are best started. Shared steps are there once.
+
+All seeds start from one Base, as all of the paper's runs start from the published Qwen2.5-VL: a seed has its own
+pictures, questions, dialogues, SFT and GRPO. So intervals over seeds are about the method, not about the Base.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,40 +25,40 @@ class Cell:
     Attributes:
         title: its name in tables.
         stage: what trains it last: `warm_up`, `sft` or `grpo`.
-        folder: of its run, below the seed's folder; holds `checkpoint/`, or is the checkpoint (the Base).
+        folder: of its run, below the seed's folder; holds `checkpoint/`. The Base, all seeds' own, has none.
         arguments: beside the config and the seed's folder and number; `{root}` is the seed's folder.
-        needs: steps before the training.
+        needs: steps of the seed before the training.
     """
 
     title: str
     stage: str
-    folder: str
+    folder: str | None = None
     arguments: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
 
     def checkpoint(self, root: Path) -> Path:
-        """The model that is evaluated."""
-        return root / self.folder if self.stage == "warm_up" else root / self.folder / "checkpoint"
+        """The model that is evaluated; `root` is the seed's folder."""
+        return root / self.folder / "checkpoint" if self.folder else base_folder(root.parent)
 
 
 STATIC = "actor_rollout_ref.model.path={root}/sft_single_turn/checkpoint"
 CELLS: dict[str, Cell] = {
-    "base": Cell("Base", "warm_up", "base"),
+    "base": Cell("Base", "warm_up"),
     "sft_single_turn": Cell(
         "Single-turn SFT",
         "sft",
         "sft_single_turn",
         ("turns=last", "output={root}/sft_single_turn"),
-        ("data", "warm_up"),
+        ("data",),
     ),
-    "sft": Cell("Multi-turn SFT", "sft", "sft", (), ("data", "warm_up")),
+    "sft": Cell("Multi-turn SFT", "sft", "sft", (), ("data",)),
     "grpo": Cell("SFT+GRPO (full)", "grpo", "grpo", (), ("sft",)),
     "grpo_no_tcsr": Cell("− TCSR", "grpo", "grpo_no_tcsr", ("ablation=no_tcsr",), ("sft",)),
     "grpo_no_feedback_dynamics": Cell(
         "− feedback dynamics", "grpo", "grpo_no_feedback_dynamics", ("ablation=no_feedback_dynamics",), ("sft",)
     ),
     "grpo_no_bootstrapping": Cell(
-        "− bootstrapping", "grpo", "grpo_no_bootstrapping", ("ablation=no_bootstrapping",), ("data", "warm_up")
+        "− bootstrapping", "grpo", "grpo_no_bootstrapping", ("ablation=no_bootstrapping",), ("data",)
     ),
     "grpo_single_turn": Cell(
         "Single-turn SFT+GRPO", "grpo", "grpo_single_turn", ("ablation=single_turn", STATIC), ("sft_single_turn",)
@@ -70,12 +74,20 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "grpo": (("bash", "scripts/run_grpo.sh"), "grpo/miniature.yaml", "data.seed"),
     "evaluation": (("bash", "scripts/run_evaluation.sh"), "evaluation/reproduce.yaml", "sampling.seed"),
 }
-# Steps that make no cell: folder of their run, and what they need.
+# Stage -> its setting that names the Base.
+BASE_KEYS = {"data": "services.target.vllm.checkpoint", "sft": "model", "grpo": "safer_steer.base_model"}
+# Steps of a seed that make no cell: folder of their run, and what they need.
 SHARED: dict[str, tuple[str, tuple[str, ...]]] = {
     "seeds": ("world", ()),
     "single_turn": ("single_turn", ()),
-    "data": ("data", ("seeds", "warm_up")),
+    "data": ("data", ("seeds",)),
 }
+WARM_UP = "shared/warm_up"
+
+
+def base_folder(root: Path) -> Path:
+    """Where the Base of all seeds is."""
+    return root / "shared" / "base"
 
 
 def variant_cells(settings: Settings) -> dict[str, Cell]:
@@ -103,45 +115,48 @@ def choose(known: dict[str, Cell], only: str | None, prefix: str = "") -> dict[s
 
 
 def steps(settings: Settings, root: Path, seeds: range, cells: dict[str, Cell]) -> list[Step]:
-    """All steps that the cells need, over all seeds: those of a seed together, each after what it needs."""
-    return [step for seed in seeds for step in _of_seed(settings, root / f"seed_{seed}", seed, cells)]
+    """All steps that the cells need: the Base, then each step for all seeds before the next one, each after its needs.
+
+    So what is there after an interrupt says something about every seed.
+    """
+    by_seed = [_of_seed(settings, root / f"seed_{seed}", seed, cells) for seed in seeds]
+    folder = root / "shared"
+    output = base_folder(root)
+    base = _make(settings, folder, 0, "warm_up", "warm_up", (), output, (), [output / "run.json"])
+    return [base, *(step for same in zip(*by_seed, strict=True) for step in same)]
 
 
 def _of_seed(settings: Settings, folder: Path, seed: int, cells: dict[str, Cell]) -> list[Step]:
-    wanted: set[str] = {"single_turn"}
+    known = CELLS | cells
+    trained: set[str] = set()
 
     def want(name: str) -> None:
-        needs = SHARED[name][1] if name in SHARED else (CELLS | cells)[_cell_of(name)].needs
-        if name not in wanted:
-            wanted.add(name)
-            for need in needs:
+        if name not in trained and name not in SHARED:
+            trained.add(name)
+            for need in known[name].needs:
                 want(need)
 
     for name in cells:
-        want(_training(name))
-    want("data")  # the benchmarks
-    order = ["seeds", "warm_up", "data", "single_turn", *(_training(name) for name in (CELLS | cells))]
-    training = [_step(settings, folder, seed, name, cells) for name in dict.fromkeys(order) if name in wanted]
-    return training + [_evaluation(settings, folder, seed, name, cell) for name, cell in cells.items()]
+        want(name)
+    found = [_shared(settings, folder, seed, name) for name in ("seeds", "data", "single_turn")]
+    for name, cell in known.items():
+        if name in trained and cell.folder:
+            found.append(_training(settings, folder, seed, name, cell))
+        if name in cells:
+            found.append(_evaluation(settings, folder, seed, name, cell))
+    return found
 
 
-def _training(cell: str) -> str:
-    """The step that trains a cell; the Base is trained by the warm-up."""
-    return "warm_up" if cell == "base" else cell
+def _shared(settings: Settings, folder: Path, seed: int, name: str) -> Step:
+    where, needs = SHARED[name]
+    output = folder / where
+    return _make(settings, folder, seed, name, name, (), output, needs, [output / "run.json"])
 
 
-def _cell_of(step: str) -> str:
-    return "base" if step == "warm_up" else step
-
-
-def _step(settings: Settings, folder: Path, seed: int, name: str, cells: dict[str, Cell]) -> Step:
-    if name in SHARED:
-        stage, (where, needs), arguments = name, SHARED[name], ()
-    else:
-        cell = (CELLS | cells)[_cell_of(name)]
-        stage, where, needs, arguments = cell.stage, cell.folder, cell.needs, cell.arguments
-    extra = [item.format(root=folder) for item in arguments]
-    return _make(settings, folder, seed, name, stage, extra, folder / where, needs, [folder / where / "run.json"])
+def _training(settings: Settings, folder: Path, seed: int, name: str, cell: Cell) -> Step:
+    output = folder / str(cell.folder)
+    extra = [item.format(root=folder) for item in cell.arguments]
+    return _make(settings, folder, seed, name, cell.stage, extra, output, cell.needs, [output / "run.json"])
 
 
 def _evaluation(settings: Settings, folder: Path, seed: int, name: str, cell: Cell) -> Step:
@@ -151,25 +166,38 @@ def _evaluation(settings: Settings, folder: Path, seed: int, name: str, cell: Ce
         f"models.model.checkpoint={cell.checkpoint(folder)}",
         f"output={output}",
     ]
-    needs = ("data", "single_turn", _training(name))
+    needs = ("data", "single_turn", *([name] if cell.folder else []))
     records = [output / "model" / "judge.json"]
     files = (output / "summary.json", output / "model" / "dialogues.jsonl")
     return _make(settings, folder, seed, f"evaluate_{name}", "evaluation", extra, output, needs, records, files)
 
 
-def _make(settings, folder, seed, name, stage, extra, output, needs, records, files=()) -> Step:
+def _make(
+    settings: Settings,
+    folder: Path,
+    seed: int,
+    name: str,
+    stage: str,
+    extra: Sequence[str],
+    output: Path,
+    needs: Sequence[str],
+    records: Sequence[Path],
+    files: Sequence[Path] = (),
+) -> Step:
     start, config, seed_key = COMMANDS[stage]
     path = CONFIGS / config
+    base = [f"{BASE_KEYS[stage]}={base_folder(folder.parent)}"] if stage in BASE_KEYS else []
     # Ours after the settings': what tells the cells apart is not up to them.
-    command = (*start, str(path), f"root={folder}", f"{seed_key}={seed}", *getattr(settings, stage), *extra)
+    command = (*start, str(path), f"root={folder}", f"{seed_key}={seed}", *getattr(settings, stage), *base, *extra)
     label = folder.name
+    before = [f"{label}/{need}" for need in needs]
     return Step(
         name=f"{label}/{name}",
         command=command,
         config=path,
         folder=folder,
         output=output,
-        needs=tuple(f"{label}/{need}" for need in needs),
+        needs=(*before, WARM_UP) if base or stage == "evaluation" else tuple(before),
         records=tuple(records),
         files=tuple(files),
     )

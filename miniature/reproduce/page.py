@@ -29,7 +29,8 @@ def write_page(root: Path, folder: Path, results: Results, claims: dict[str, Any
         "# The paper in miniature",
         "Made by `bash scripts/reproduce.sh miniature`: every cell of the paper's tables, trained and evaluated in the "
         "miniature world, on held-out pictures and phrasings, sampled at temperature 1. Rates are percent with 95 % "
-        "intervals over seeds and dialogues (two-level bootstrap, `miniature/reproduce/intervals.py`).",
+        "intervals over seeds and dialogues (two-level bootstrap, `miniature/reproduce/intervals.py`). All seeds start "
+        "from one Base, as the paper's runs do; a seed has its own pictures, questions, dialogues, SFT and GRPO.",
     ]
     if FINDINGS.is_file():
         parts.append(FINDINGS.read_text(encoding="utf-8").strip())
@@ -57,7 +58,7 @@ def write_page(root: Path, folder: Path, results: Results, claims: dict[str, Any
 
 def origin(root: Path) -> str:
     """Commit, versions and settings, from the records of the runs."""
-    records = sorted(root.glob("seed_*/*/run.json"))
+    records = sorted(root.glob("*/*/run.json"))
     if not records:
         return ""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in records]

@@ -93,7 +93,7 @@ def dry_run(planned: list[Step], jobs: int) -> int:
     for step in planned:
         print(f"{step.name}{' (finished)' if step.done() else ''}: {shlex.join(step.command)}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        first = [step for step in planned if step.folder == planned[0].folder]
+        first = [step for step in planned if step.folder in (planned[0].folder, planned[1].folder)]  # Base, first seed
         checks = [
             dataclasses.replace(
                 step, command=(*step.command, "--dry-run"), folder=Path(folder), needs=(), records=(), files=()

@@ -124,7 +124,7 @@ def sweep_table(results: Results, sweep: Results) -> str:
 def seconds_table(root: Path) -> str:
     """Seconds and memory of every step, over the seeds."""
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
-    for path in sorted(root.glob("seed_*/stages/*.json")):
+    for path in sorted(root.glob("*/stages/*.json")):
         found[path.stem].append(json.loads(path.read_text(encoding="utf-8")))
     if not found:
         return ""

@@ -36,13 +36,19 @@ def run(planned: list[Step], jobs: int = 2):
 def test_the_graph_has_shared_steps_once_and_every_need_before():
     planned = steps(load_config(Settings, CONFIG), Path("r"), range(3), CELLS)
     names = [step.name for step in planned]
-    assert len(names) == len(set(names)) == 3 * (3 + len(CELLS) + len(CELLS))
+    assert len(names) == len(set(names)) == 1 + 3 * (3 + len(CELLS) - 1 + len(CELLS))
     for index, step in enumerate(planned):
         assert set(step.needs) <= set(names[:index]), step.name
     commands = {step.name: step.command for step in planned}
     assert "ablation=single_turn" in commands["seed_1/grpo_single_turn"]
     assert "actor_rollout_ref.model.path=r/seed_1/sft_single_turn/checkpoint" in commands["seed_1/grpo_single_turn"]
-    assert "models.model.checkpoint=r/seed_2/base" in commands["seed_2/evaluate_base"]
+    assert "models.model.checkpoint=r/shared/base" in commands["seed_2/evaluate_base"]
+    assert "model=r/shared/base" in commands["seed_2/sft"]
+    assert "services.target.vllm.checkpoint=r/shared/base" in commands["seed_2/data"]
+    assert "safer_steer.base_model=r/shared/base" in commands["seed_0/grpo_no_bootstrapping"]
+    assert names.index("seed_2/evaluate_grpo") < names.index(
+        "seed_0/grpo_no_tcsr"
+    )  # what is early is there for all seeds
     assert "data.seed=2" in commands["seed_2/grpo"]
 
 
@@ -50,7 +56,7 @@ def test_only_picks_cells_with_what_they_need():
     settings = load_config(Settings, CONFIG)
     names = [step.short for step in steps(settings, Path("r"), range(1), choose(CELLS, "grpo_single_turn"))]
     assert names == [
-        "seeds", "warm_up", "data", "single_turn", "sft_single_turn", "grpo_single_turn", "evaluate_grpo_single_turn",
+        "warm_up", "seeds", "data", "single_turn", "sft_single_turn", "grpo_single_turn", "evaluate_grpo_single_turn",
     ]  # fmt: skip
     with pytest.raises(UserError, match="'nonsense'; choose from base, sft_single_turn"):
         choose(CELLS, "base,nonsense")
@@ -64,7 +70,12 @@ def test_the_sweep_is_the_full_cell_with_overrides_on_the_same_data():
     planned = {s.short: s for s in steps(sweep, Path("r"), range(1), choose(variants, "k_8", "sweep_"))}
     assert "output=r/seed_0/sweep/k_8" in planned["sweep_k_8"].command
     assert "actor_rollout_ref.rollout.n=8" in planned["sweep_k_8"].command
-    assert planned["evaluate_sweep_k_8"].needs == ("seed_0/data", "seed_0/single_turn", "seed_0/sweep_k_8")
+    assert planned["evaluate_sweep_k_8"].needs == (
+        "seed_0/data",
+        "seed_0/single_turn",
+        "seed_0/sweep_k_8",
+        "shared/warm_up",
+    )
     with pytest.raises(UserError, match="'k_9'; choose from alpha_0"):
         choose(variants, "k_9", "sweep_")
 
