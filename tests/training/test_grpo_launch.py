@@ -15,9 +15,10 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from safer_steer.errors import UserError
+from safer_steer.store import write_jsonl
 from training.grpo import checkpoints, curve, launch, processes
 from training.grpo.config import load_config
-from training.grpo.run import _set_steps
+from training.grpo.run import _set_steps, tutor_calls
 
 
 def checkpoint(folder: Path, step: int, whole: bool = True) -> None:
@@ -208,3 +209,18 @@ def test_mistakes_end_in_one_line_and_code_2(tmp_path, overrides, word):
     assert answer.stderr.startswith("error: ")
     assert word in answer.stderr
     assert len(answer.stderr.strip().splitlines()) == 1
+
+
+def test_tutor_calls_are_a_turn_each_of_the_data_or_ten_without_it(tmp_path):
+    verl = {
+        "trainer": {"total_training_steps": None, "total_epochs": 2},
+        "data": {"train_batch_size": 2},
+        "actor_rollout_ref": {"rollout": {"n": 5}},
+    }
+    source = tmp_path / "steer_rl.jsonl"
+    assert tutor_calls(source, False, verl) is None
+    write_jsonl(source, [{"turns": [{}] * count} for count in (2, 4, 3, 3, 8)])
+    assert tutor_calls(source, False, verl) == 2 * 2 * 2 * 5 * 4  # epochs x steps x prompts x rollouts x mean turns
+    assert tutor_calls(source, True, verl) == 2 * 2 * 2 * 5
+    verl["trainer"]["total_training_steps"] = 3
+    assert tutor_calls(tmp_path / "absent", False, verl) == 3 * 2 * 5 * 10
