@@ -58,7 +58,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """The exception and what caused it, newest first."""
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def _says(error: BaseException, words: re.Pattern) -> bool:
