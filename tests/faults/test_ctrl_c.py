@@ -61,9 +61,11 @@ class Command:
     """A command in a process group of its own; all its processes are known at its end."""
 
     def __init__(self, *arguments: str):
+        # A shell starts its background jobs with Ctrl-C ignored, and what they start inherits that.
+        hearing = "import os, sys, signal as s; s.signal(s.SIGINT, s.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
         self.process = subprocess.Popen(
-            [sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            start_new_session=True,
+            [sys.executable, "-c", hearing, sys.executable, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            text=True, start_new_session=True,
         )  # fmt: skip
         self._started: list[psutil.Process] = []
 
