@@ -24,7 +24,8 @@ def test_one_run_through_all_faults_equals_an_untouched_one(config_for, weights,
     assert main(whole) == 0
     folder, handlers = Path(config.output), [(n, signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM)]
 
-    # Ctrl-C after the second step.
+    # Ctrl-C after the second step. A shell starts its background jobs, such as this test, with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     real = LogCallback.on_step_end
 
     def press_ctrl_c(self, args, state, control, **rest):
