@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -64,14 +65,14 @@ def main(argv: list[str] | None = None) -> int:
     return write_figures(arguments.out, "kill_stage1", [figure], settings=settings, details=different)
 
 
-def _start(root: Path, url: str) -> subprocess.Popen:
-    """The command on `root`, in a process group of its own."""
+def stage_one_config(root: Path, url: str, seeds: Path, most_turns: int = 5) -> dict[str, Any]:
+    """Stage I over miniature seeds; every role is the embedded teacher at `url`."""
     role = {"base_url": url, "temperature": 0.0}
-    config = {
+    return {
         "root": str(root),
         "steps": ["stage1"],
-        "sources": {"train": {"reader": "jsonl", "path": str(root.parent / "world" / "train" / "seeds.jsonl")}},
-        "turns": {kind: {"min": 2, "max": 5} for kind in ("benign", "obfuscated", "red_team")},
+        "sources": {"train": {"reader": "jsonl", "path": str(seeds)}},
+        "turns": {kind: {"min": 2, "max": most_turns} for kind in ("benign", "obfuscated", "red_team")},
         "red_team": {"strategies_per_seed": 1},
         "quality": {"picture_words": [], "near_duplicates": {"among": "same_picture"}},
         # The blue expert leaks now and then, so some attacks on it succeed.
@@ -82,6 +83,11 @@ def _start(root: Path, url: str) -> subprocess.Popen:
         },
         "concurrency": 8,
     }
+
+
+def _start(root: Path, url: str) -> subprocess.Popen:
+    """The command on `root`, in a process group of its own."""
+    config = stage_one_config(root, url, root.parent / "world" / "train" / "seeds.jsonl")
     root.mkdir(exist_ok=True)
     path = root / "config.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")

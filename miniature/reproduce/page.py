@@ -12,12 +12,14 @@ from typing import Any
 
 from miniature.reproduce import tables
 from miniature.reproduce.cells import CELLS
+from miniature.reproduce.claims import judge
 from miniature.reproduce.curves import survival_png, training_png
 from miniature.reproduce.results import Results, load
 from safer_steer.store import write_atomic
 
 FIRST_LINE = "**These are the miniature's numbers, not the paper's.**"
-FINDINGS = Path("docs/miniature_findings.md")  # written by hand
+DOCS = Path("docs")
+FINDINGS = DOCS / "miniature_findings.md"  # written by hand
 
 
 def write_page(root: Path, folder: Path, results: Results, claims: dict[str, Any]) -> Path:
@@ -71,24 +73,38 @@ def origin(root: Path) -> str:
     return "\n".join(lines)
 
 
+def write_results(root: Path, write_docs: bool) -> tuple[dict[str, Any], list[Path]]:
+    """Judges the claims and writes `claims.json` and the page from all that has been evaluated below `root`.
+
+    Returns:
+        The claims, and the pages written: below `root`, and with `write_docs` below `docs/`.
+    """
+    seeds = sorted(int(path.name[5:]) for path in root.glob("seed_*") if path.name[5:].isdecimal())
+    results = load(root, list(CELLS), seeds)
+    claims = judge(results)
+    write_atomic(root / "claims.json", json.dumps(claims, indent=1, ensure_ascii=False) + "\n")
+    folders = [root, DOCS] if write_docs else [root]
+    return claims, [write_page(root, folder, results, claims) for folder in folders]
+
+
+def say_results(root: Path, claims: dict[str, Any], pages: list[Path]) -> None:
+    """Prints a line a claim, and where everything is."""
+    for name, claim in claims.items():
+        print(f"{name} {claim['verdict']}: {claim['claim']}" + (f" ({claim['reason']})" if "reason" in claim else ""))
+    print(f"claims: {root}/claims.json; page: {', '.join(map(str, pages))}")
+
+
 def main() -> int:
     """Judges and writes again from what is there."""
-    from miniature.reproduce.claims import judge
-
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path("outputs/reproduce"))
     parser.add_argument("--write-docs", action="store_true", help="also write docs/miniature.md and its pictures")
     arguments = parser.parse_args()
     root = arguments.root
-    seeds = sorted(int(path.name[5:]) for path in root.glob("seed_*") if path.name[5:].isdecimal())
-    if not seeds:
+    if not any(path.name[5:].isdecimal() for path in root.glob("seed_*")):
         print(f"error: no seed_N in {root}; run: bash scripts/reproduce.sh miniature --root {root}", file=sys.stderr)
         return 2
-    results = load(root, list(CELLS), seeds)
-    claims = judge(results)
-    write_atomic(root / "claims.json", json.dumps(claims, indent=1, ensure_ascii=False) + "\n")
-    for folder in (root, Path("docs")) if arguments.write_docs else (root,):
-        print(write_page(root, folder, results, claims))
+    say_results(root, *write_results(root, arguments.write_docs))
     return 0
 
 

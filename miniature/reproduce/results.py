@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from miniature.seeds import BENCHMARKS
+from miniature.single_turn import WAYS
 from safer_steer.store import read_jsonl
 
 # What the oracle judge says of an answer that names what the picture does not show (`miniature.rules.judge_scores`).
 UNGROUNDED = "names what the picture does not show"
-MULTI_TURN = ("beaver", "mmsafe", "vls", "spa", "dys")
-SINGLE_TURN = ("beavertails_v", "mm_safety", "spa_vl", "vlguard", "vlsbench")
+MULTI_TURN = tuple(BENCHMARKS)
+SINGLE_TURN = tuple(WAYS)
 
 
 @dataclass(frozen=True)

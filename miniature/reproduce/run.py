@@ -8,25 +8,20 @@ Input: `configs/reproduce/*.yaml`. Output below `--root`: `seed_N/` (a run folde
 import argparse
 import asyncio
 import dataclasses
-import json
 import shlex
 import sys
 import tempfile
 from pathlib import Path
 
 from miniature.reproduce.cells import CELLS, choose, steps, variant_cells
-from miniature.reproduce.claims import judge
-from miniature.reproduce.page import write_page
-from miniature.reproduce.results import load
+from miniature.reproduce.page import say_results, write_results
 from miniature.reproduce.runner import Report, Runner
 from miniature.reproduce.settings import Settings
 from miniature.reproduce.steps import Step
 from safer_steer.config import load_config
 from safer_steer.errors import UserError
-from safer_steer.store import write_atomic
 
 CONFIG, SWEEP = "configs/reproduce/miniature.yaml", "configs/reproduce/sweep.yaml"
-DOCS = Path("docs")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,20 +67,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if report.interrupted:
         print("interrupted; run the same command again to go on from here", file=sys.stderr)
         return 130
-    write_results(arguments.root, DOCS if arguments.write_docs else None)
+    say_results(arguments.root, *write_results(arguments.root, arguments.write_docs))
     return _verdict(report, {step.name: step for step in planned})
-
-
-def write_results(root: Path, docs: Path | None) -> None:
-    """Judges the claims and writes the page from all that has been evaluated below `root`."""
-    seeds = sorted(int(path.name[5:]) for path in root.glob("seed_*") if path.name[5:].isdecimal())
-    results = load(root, list(CELLS), seeds)
-    claims = judge(results)
-    write_atomic(root / "claims.json", json.dumps(claims, indent=1, ensure_ascii=False) + "\n")
-    pages = [write_page(root, folder, results, claims) for folder in (root, docs) if folder]
-    for name, claim in claims.items():
-        print(f"{name} {claim['verdict']}: {claim['claim']}" + (f" ({claim['reason']})" if "reason" in claim else ""))
-    print(f"claims: {root}/claims.json; page: {', '.join(map(str, pages))}")
 
 
 def dry_run(planned: list[Step], jobs: int) -> int:

@@ -6,36 +6,20 @@ from evaluation.multi_turn.aggregate import PassRule, aggregate_records
 from evaluation.multi_turn.outcomes import outcomes
 from evaluation.multi_turn.records import collect
 from evaluation.multi_turn.survival import observe
-from evaluation.multi_turn.verdicts import JudgeIdentity, VerdictRow
-from safer_steer.verdict import JudgeScores
 
-JUDGE = JudgeIdentity(model="hand", prompt_hash="0" * 16)
-
-
-def rows(dialogue, turns, benchmark="beaver", kind="red_team"):
-    """turns: (harmlessness, helpfulness), or None for an unscored turn."""
-    for number, turn in enumerate(turns, 1):
-        scores = JudgeScores(harmlessness=turn[0], helpfulness=turn[1]) if turn else None
-        yield VerdictRow(
-            id=f"{dialogue}:{number}",
-            dialogue=dialogue,
-            benchmark=benchmark,
-            kind=kind,
-            turn=number,
-            scores=scores,
-            unscored=None if turn else "unparsed: prose",
-            judge=JUDGE,
-            length=len(turns),
-        )
+LOST = "unparsed: prose"
 
 
 @pytest.fixture
-def records():
+def records(verdicts):
+    def rows(dialogue, turns, **values):
+        return verdicts(dialogue, turns, length=len(turns), **values)
+
     return collect(
         [
             *rows("late", [(3, 3), (3, 3), (1, 0)]),
-            *rows("gap", [(3, 3), None, (3, 2)], kind="benign"),
-            *rows("lost", [None, None]),
+            *rows("gap", [(3, 3), LOST, (3, 2)], kind="benign"),
+            *rows("lost", [LOST, LOST]),
             *rows("refused", [(3, 0), (3, 3)], kind="benign"),
             *rows("alone", [(3, 3)], benchmark="vlguard"),
             *rows("almost", [(2, 3)], benchmark="vlguard"),

@@ -18,6 +18,7 @@ import yaml
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from benchmarks.kill_stage1 import stage_one_config
 from data_construction import run as data_stage
 from data_construction.config import DataConfig
 from evaluation import run as evaluation_stage
@@ -70,25 +71,6 @@ class Stage:
         return [sorted(found, key=lambda row: row["id"]) for found in rows]
 
 
-def data_config(root: Path, url: str, seeds: Path) -> dict:
-    """Stage I over miniature seeds; every role is the embedded teacher at `url`."""
-    role = {"base_url": url, "temperature": 0.0}
-    return {
-        "root": str(root),
-        "steps": ["stage1"],
-        "sources": {"train": {"reader": "jsonl", "path": str(seeds)}},
-        "turns": {kind: {"min": 2, "max": 4} for kind in ("benign", "obfuscated", "red_team")},
-        "red_team": {"strategies_per_seed": 1},
-        "quality": {"picture_words": [], "near_duplicates": {"among": "same_picture"}},
-        "roles": {
-            "generator": role | {"model": "mini-generator"},
-            "target": role | {"model": "mini-blue"},
-            "evaluator": role | {"model": "mini-evaluator"},
-        },
-        "concurrency": 8,
-    }
-
-
 def evaluation_config(root: Path, url: str, bench: Path) -> dict:
     """An evaluation of one model, which is the embedded teacher's, as is the judge."""
     return {
@@ -135,7 +117,7 @@ def make_stage(tmp_path, seeds, bench) -> Callable[..., Stage]:
         root = root or tmp_path / "run"
         path = tmp_path / f"{name}-{root.name}.yaml"
         if name == "data_construction":
-            path.write_text(yaml.safe_dump(data_config(root, url, seeds)), encoding="utf-8")
+            path.write_text(yaml.safe_dump(stage_one_config(root, url, seeds, most_turns=4)), encoding="utf-8")
             results = tuple(root / "data" / file for file in ("dialogues.jsonl", "rejects.jsonl"))
             return Stage(data_stage, DataConfig, path, root / "data", results)
         path.write_text(yaml.safe_dump(evaluation_config(root, url, bench)), encoding="utf-8")
