@@ -8,7 +8,7 @@ pictures, questions, dialogues, SFT and GRPO. So intervals over seeds are about 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from miniature.reproduce.settings import Settings
@@ -76,11 +76,11 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str, str]] = {
 }
 # Stage -> its setting that names the Base.
 BASE_KEYS = {"data": "services.target.vllm.checkpoint", "sft": "model", "grpo": "safer_steer.base_model"}
-# Steps of a seed that make no cell: folder of their run, and what they need.
+# Steps of a seed that make no cell, in their order: folder of their run, and what they need.
 SHARED: dict[str, tuple[str, tuple[str, ...]]] = {
     "seeds": ("world", ()),
-    "single_turn": ("single_turn", ()),
     "data": ("data", ("seeds",)),
+    "single_turn": ("single_turn", ()),
 }
 WARM_UP = "shared/warm_up"
 
@@ -114,19 +114,44 @@ def choose(known: dict[str, Cell], only: str | None, prefix: str = "") -> dict[s
     return {name: cell for name, cell in known.items() if name in asked}
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A run folder: what all steps of one seed (or of the Base) have in common."""
+
+    settings: Settings
+    folder: Path
+    seed: int
+
+    def step(self, name: str, stage: str, output: Path, needs: Sequence[str] = (), extra: Sequence[str] = ()) -> Step:
+        """One command of `stage`; `needs` are names of this run's steps, `extra` is what tells it from its likes."""
+        start, config, seed_key = COMMANDS[stage]
+        base = [f"{BASE_KEYS[stage]}={base_folder(self.folder.parent)}"] if stage in BASE_KEYS else []
+        own = [f"root={self.folder}", f"{seed_key}={self.seed}"]
+        # Ours after the settings': what tells the cells apart is not up to them.
+        overrides = [*own, *getattr(self.settings, stage), *base, *extra]
+        before = tuple(f"{self.folder.name}/{need}" for need in needs)
+        return Step(
+            name=f"{self.folder.name}/{name}",
+            command=(*start, str(CONFIGS / config), *overrides),
+            config=CONFIGS / config,
+            folder=self.folder,
+            output=output,
+            needs=(*before, WARM_UP) if base or stage == "evaluation" else before,
+            records=(output / "run.json",),
+        )
+
+
 def steps(settings: Settings, root: Path, seeds: range, cells: dict[str, Cell]) -> list[Step]:
     """All steps that the cells need: the Base, then each step for all seeds before the next one, each after its needs.
 
     So what is there after an interrupt says something about every seed.
     """
-    by_seed = [_of_seed(settings, root / f"seed_{seed}", seed, cells) for seed in seeds]
-    folder = root / "shared"
-    output = base_folder(root)
-    base = _make(settings, folder, 0, "warm_up", "warm_up", (), output, (), [output / "run.json"])
+    by_seed = [_of_seed(_Run(settings, root / f"seed_{seed}", seed), cells) for seed in seeds]
+    base = _Run(settings, root / "shared", 0).step("warm_up", "warm_up", base_folder(root))
     return [base, *(step for same in zip(*by_seed, strict=True) for step in same)]
 
 
-def _of_seed(settings: Settings, folder: Path, seed: int, cells: dict[str, Cell]) -> list[Step]:
+def _of_seed(run: _Run, cells: dict[str, Cell]) -> list[Step]:
     known = CELLS | cells
     trained: set[str] = set()
 
@@ -138,66 +163,24 @@ def _of_seed(settings: Settings, folder: Path, seed: int, cells: dict[str, Cell]
 
     for name in cells:
         want(name)
-    found = [_shared(settings, folder, seed, name) for name in ("seeds", "data", "single_turn")]
+    found = [run.step(name, name, run.folder / where, needs) for name, (where, needs) in SHARED.items()]
     for name, cell in known.items():
         if name in trained and cell.folder:
-            found.append(_training(settings, folder, seed, name, cell))
+            extra = [item.format(root=run.folder) for item in cell.arguments]
+            found.append(run.step(name, cell.stage, run.folder / cell.folder, cell.needs, extra))
         if name in cells:
-            found.append(_evaluation(settings, folder, seed, name, cell))
+            found.append(_evaluation(run, name, cell))
     return found
 
 
-def _shared(settings: Settings, folder: Path, seed: int, name: str) -> Step:
-    where, needs = SHARED[name]
-    output = folder / where
-    return _make(settings, folder, seed, name, name, (), output, needs, [output / "run.json"])
-
-
-def _training(settings: Settings, folder: Path, seed: int, name: str, cell: Cell) -> Step:
-    output = folder / str(cell.folder)
-    extra = [item.format(root=folder) for item in cell.arguments]
-    return _make(settings, folder, seed, name, cell.stage, extra, output, cell.needs, [output / "run.json"])
-
-
-def _evaluation(settings: Settings, folder: Path, seed: int, name: str, cell: Cell) -> Step:
-    output = folder / "evaluation" / name
+def _evaluation(run: _Run, name: str, cell: Cell) -> Step:
+    output = run.folder / "evaluation" / name
     extra = [
         f"models.model.title={cell.title}",
-        f"models.model.checkpoint={cell.checkpoint(folder)}",
+        f"models.model.checkpoint={cell.checkpoint(run.folder)}",
         f"output={output}",
     ]
     needs = ("data", "single_turn", *([name] if cell.folder else []))
-    records = [output / "model" / "judge.json"]
+    step = run.step(f"evaluate_{name}", "evaluation", output, needs, extra)
     files = (output / "summary.json", output / "model" / "dialogues.jsonl")
-    return _make(settings, folder, seed, f"evaluate_{name}", "evaluation", extra, output, needs, records, files)
-
-
-def _make(
-    settings: Settings,
-    folder: Path,
-    seed: int,
-    name: str,
-    stage: str,
-    extra: Sequence[str],
-    output: Path,
-    needs: Sequence[str],
-    records: Sequence[Path],
-    files: Sequence[Path] = (),
-) -> Step:
-    start, config, seed_key = COMMANDS[stage]
-    path = CONFIGS / config
-    base = [f"{BASE_KEYS[stage]}={base_folder(folder.parent)}"] if stage in BASE_KEYS else []
-    # Ours after the settings': what tells the cells apart is not up to them.
-    command = (*start, str(path), f"root={folder}", f"{seed_key}={seed}", *getattr(settings, stage), *base, *extra)
-    label = folder.name
-    before = [f"{label}/{need}" for need in needs]
-    return Step(
-        name=f"{label}/{name}",
-        command=command,
-        config=path,
-        folder=folder,
-        output=output,
-        needs=(*before, WARM_UP) if base or stage == "evaluation" else tuple(before),
-        records=tuple(records),
-        files=tuple(files),
-    )
+    return replace(step, records=(output / "model" / "judge.json",), files=files)
