@@ -2,7 +2,7 @@
 # The paper in miniature: trains and evaluates every cell of its tables over seeds, then says which of its claims hold.
 #
 #   bash scripts/reproduce.sh miniature [--seeds N] [--only CELL[,CELL...]] [--root DIR] [--jobs N] [--dry-run]
-#   bash scripts/reproduce.sh miniature --sweep [--only NAME[,NAME...]]      variants of GRPO on seed 0
+#   bash scripts/reproduce.sh miniature --sweep | --fairer [...]    more cells: GRPO's variants on seed 0; fairer tests of C4
 #
 # Writes DIR (default outputs/reproduce)/claims.json and miniature.md; killed and started again, it goes on from where it was.
 # --write-docs also writes docs/miniature.md with its pictures. Sizes: configs/reproduce/miniature.yaml, or --config FILE.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from miniature.reproduce.settings import Settings
+from miniature.reproduce.settings import Extras, Settings
 from miniature.reproduce.steps import Step
 from safer_steer.errors import UserError
 
@@ -28,6 +28,8 @@ class Cell:
         folder: of its run, below the seed's folder; holds `checkpoint/`. The Base, all seeds' own, has none.
         arguments: beside the config and the seed's folder and number; `{root}` is the seed's folder.
         needs: steps of the seed before the training.
+        trained_as: the cell whose model this is, where it is one model evaluated in another way; nothing is trained.
+        evaluation: beside the evaluation's config; `{root}` as in `arguments`.
     """
 
     title: str
@@ -35,6 +37,8 @@ class Cell:
     folder: str | None = None
     arguments: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
+    trained_as: str | None = None
+    evaluation: tuple[str, ...] = ()
 
     def checkpoint(self, root: Path) -> Path:
         """The model that is evaluated; `root` is the seed's folder."""
@@ -83,6 +87,7 @@ SHARED: dict[str, tuple[str, tuple[str, ...]]] = {
     "single_turn": ("single_turn", ()),
 }
 WARM_UP = "shared/warm_up"
+VARIANT, ADAPTIVE = "variant_", "adaptive_"
 
 
 def base_folder(root: Path) -> Path:
@@ -90,15 +95,22 @@ def base_folder(root: Path) -> Path:
     return root / "shared" / "base"
 
 
-def variant_cells(settings: Settings) -> dict[str, Cell]:
-    """The sweep's cells: the full GRPO cell, each with its own overrides and folder."""
-    return {
-        f"sweep_{name}": Cell(name, "grpo", f"sweep/{name}", ("output={root}/sweep/" + name, *extra), ("sft",))
-        for name, extra in settings.variants.items()
+def extra_cells(extras: Extras) -> dict[str, Cell]:
+    """The cells beside the paper's: `variant_NAME`, trained like the full GRPO cell with overrides and a folder of its
+    own, and `adaptive_CELL`, a cell's model evaluated once more.
+    """
+    variants = {
+        VARIANT + name: Cell(name, "grpo", f"variants/{name}", ("output={root}/variants/" + name, *overrides), ("sft",))
+        for name, overrides in extras.variants.items()
     }
+    adaptive = {
+        ADAPTIVE + name: replace(CELLS[name], trained_as=name, evaluation=tuple(extras.adaptive))
+        for name in extras.adaptive_cells
+    }
+    return adaptive | variants
 
 
-def choose(known: dict[str, Cell], only: str | None, prefix: str = "") -> dict[str, Cell]:
+def choose(known: dict[str, Cell], only: str | None) -> dict[str, Cell]:
     """The cells that `--only NAME[,NAME...]` names, in the order of the tables; all without it.
 
     Raises:
@@ -106,11 +118,9 @@ def choose(known: dict[str, Cell], only: str | None, prefix: str = "") -> dict[s
     """
     if only is None:
         return known
-    asked = [prefix + name.strip() for name in only.split(",")]
-    unknown = [name.removeprefix(prefix) for name in asked if name not in known]
-    if unknown:
-        choices = ", ".join(name.removeprefix(prefix) for name in known)
-        raise UserError(f"--only: unknown name(s) {', '.join(map(repr, unknown))}; choose from {choices}")
+    asked = [name.strip() for name in only.split(",")]
+    if unknown := [name for name in asked if name not in known]:
+        raise UserError(f"--only: unknown name(s) {', '.join(map(repr, unknown))}; choose from {', '.join(known)}")
     return {name: cell for name, cell in known.items() if name in asked}
 
 
@@ -156,7 +166,10 @@ def _of_seed(run: _Run, cells: dict[str, Cell]) -> list[Step]:
     trained: set[str] = set()
 
     def want(name: str) -> None:
-        if name not in trained and name not in SHARED:
+        if name in SHARED:
+            return
+        name = known[name].trained_as or name
+        if name not in trained:
             trained.add(name)
             for need in known[name].needs:
                 want(need)
@@ -179,8 +192,9 @@ def _evaluation(run: _Run, name: str, cell: Cell) -> Step:
         f"models.model.title={cell.title}",
         f"models.model.checkpoint={cell.checkpoint(run.folder)}",
         f"output={output}",
+        *(item.format(root=run.folder) for item in cell.evaluation),
     ]
-    needs = ("data", "single_turn", *([name] if cell.folder else []))
+    needs = ("data", "single_turn", *([cell.trained_as or name] if cell.folder else []))
     step = run.step(f"evaluate_{name}", "evaluation", output, needs, extra)
     files = (output / "summary.json", output / "model" / "dialogues.jsonl")
     return replace(step, records=(output / "model" / "judge.json",), files=files)

@@ -89,7 +89,7 @@ def _judge_one(claim: Claim, results: Results) -> dict[str, Any]:
         answer["reason"] = f"missing cells: {', '.join(missing)}"
     elif not whole:
         answer["reason"] = "no seed has dialogues of all that is compared"
-    return answer | {"evidence": _plain(found), "beside": _plain(beside)}
+    return answer | {"evidence": plain(found), "beside": plain(beside)}
 
 
 def combine(verdicts: Sequence[Verdict]) -> Verdict:
@@ -99,5 +99,6 @@ def combine(verdicts: Sequence[Verdict]) -> Verdict:
     return "holds" if verdicts and all(verdict == "holds" for verdict in verdicts) else "undecided"
 
 
-def _plain(findings: dict[str, Finding]) -> dict[str, Any]:
+def plain(findings: dict[str, Finding]) -> dict[str, Any]:
+    """Findings as data for JSON."""
     return {name: {"verdict": finding.verdict, **finding.evidence} for name, finding in findings.items()}

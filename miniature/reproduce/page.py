@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from miniature.reproduce import tables
-from miniature.reproduce.cells import CELLS
+from miniature.reproduce.attempts import attempt
+from miniature.reproduce.cells import CELLS, VARIANT
 from miniature.reproduce.claims import judge
 from miniature.reproduce.curves import survival_png, training_png
 from miniature.reproduce.results import Results, load
@@ -37,6 +38,8 @@ def write_page(root: Path, folder: Path, results: Results, claims: dict[str, Any
     if FINDINGS.is_file():
         parts.append(FINDINGS.read_text(encoding="utf-8").strip())
     parts += ["## Claims", tables.claims_table(claims), tables.comparisons_table(claims)]
+    if attempts := claims["C4"].get("fairer"):
+        parts += ["## Fairer tests of C4", tables.attempts_table(attempts)]
     parts += tables.result_tables(results)
     for name, title, png in (
         (
@@ -49,9 +52,8 @@ def write_page(root: Path, folder: Path, results: Results, claims: dict[str, Any
         if png:
             (images / name).write_bytes(png)
             parts += [f"## {title}", f"![{title}](images/{name})"]
-    sweep = load(root, sorted(path.name for path in root.glob("seed_0/evaluation/sweep_*")), [0])
-    if sweep.cells:
-        parts.append(tables.sweep_table(results, sweep))
+    if any(name.startswith(VARIANT) for name in results.cells):
+        parts.append(tables.variants_table(results))
     parts += [tables.seconds_table(root), origin(root)]
     path = folder / "miniature.md"
     write_atomic(path, "\n\n".join(part for part in parts if part) + "\n")
@@ -80,8 +82,11 @@ def write_results(root: Path, write_docs: bool) -> tuple[dict[str, Any], list[Pa
         The claims, and the pages written: below `root`, and with `write_docs` below `docs/`.
     """
     seeds = sorted(int(path.name[5:]) for path in root.glob("seed_*") if path.name[5:].isdecimal())
-    results = load(root, list(CELLS), seeds)
+    extra = {path.name for path in root.glob("seed_*/evaluation/*")} - set(CELLS)
+    results = load(root, [*CELLS, *sorted(extra)], seeds)
     claims = judge(results)
+    if attempts := attempt(results):
+        claims["C4"]["fairer"] = attempts
     write_atomic(root / "claims.json", json.dumps(claims, indent=1, ensure_ascii=False) + "\n")
     folders = [root, DOCS] if write_docs else [root]
     return claims, [write_page(root, folder, results, claims) for folder in folders]

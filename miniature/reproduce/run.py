@@ -2,7 +2,7 @@
 
 Input: `configs/reproduce/*.yaml`. Output below `--root`: `seed_N/` (a run folder a seed, with `logs/` and `stages/`),
 `claims.json`, `miniature.md`, `images/`.
-    python -m miniature.reproduce.run [--seeds 3] [--only CELL,...] [--sweep] [--jobs 2] [--dry-run]
+    python -m miniature.reproduce.run [--sweep | --fairer] [--seeds N] [--only CELL,...] [--jobs 2] [--dry-run]
 """
 
 import argparse
@@ -13,15 +13,20 @@ import sys
 import tempfile
 from pathlib import Path
 
-from miniature.reproduce.cells import CELLS, choose, steps, variant_cells
+from miniature.reproduce.cells import CELLS, choose, extra_cells, steps
 from miniature.reproduce.page import say_results, write_results
 from miniature.reproduce.runner import Report, Runner
-from miniature.reproduce.settings import Settings
+from miniature.reproduce.settings import Extras, Settings
 from miniature.reproduce.steps import Step
 from safer_steer.config import load_config
 from safer_steer.errors import UserError
 
-CONFIG, SWEEP = "configs/reproduce/miniature.yaml", "configs/reproduce/sweep.yaml"
+CONFIGS = Path("configs/reproduce")
+SEEDS = 3
+EXTRAS = {  # cells beside the paper's, each configs/reproduce/NAME.yaml
+    "sweep": "instead of the cells: variants of GRPO on seed 0",
+    "fairer": "instead of the cells: fairer tests of what the parts of GRPO contribute",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -38,29 +43,31 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0 (default: 3)")
-    parser.add_argument("--only", help=f"cells to make, of {', '.join(CELLS)}; with --sweep: its variants")
-    parser.add_argument("--sweep", action="store_true", help="the variants of the sweep on seed 0 instead of the cells")
+    extras = parser.add_mutually_exclusive_group()
+    for name, text in EXTRAS.items():
+        extras.add_argument(f"--{name}", dest="extras", action="store_const", const=name, help=text)
+    parser.add_argument("--seeds", type=int, help=f"how many seeds, from 0 (default: {SEEDS}; --sweep: 1)")
+    parser.add_argument("--only", help=f"cells to make, of {', '.join(CELLS)}; or of those of --sweep or --fairer")
     parser.add_argument("--root", type=Path, default=Path("outputs/reproduce"), help="(default: outputs/reproduce)")
     parser.add_argument("--jobs", type=int, default=2, help="steps at once (default: 2), about 6.5 GB each")
-    parser.add_argument("--config", help=f"(default: {CONFIG}, with --sweep {SWEEP})")
+    parser.add_argument("--config", default=CONFIGS / "miniature.yaml", help="sizes (default: %(default)s)")
     parser.add_argument("--write-docs", action="store_true", help="also write docs/miniature.md and its pictures")
     parser.add_argument(
         "--dry-run", action="store_true", help="print all commands, check the configs of the first seed"
     )
     arguments = parser.parse_args(argv)
-    if arguments.seeds < 1 or arguments.jobs < 1:
+    if (arguments.seeds is not None and arguments.seeds < 1) or arguments.jobs < 1:
         parser.error("--seeds and --jobs must be at least 1")
     return arguments
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    settings = load_config(Settings, arguments.config or (SWEEP if arguments.sweep else CONFIG))
-    if arguments.sweep:
-        cells, seeds = choose(variant_cells(settings), arguments.only, "sweep_"), range(1)
-    else:
-        cells, seeds = choose(CELLS, arguments.only), range(arguments.seeds)
-    planned = steps(settings, arguments.root, seeds, cells)
+    known, count = CELLS, SEEDS
+    if arguments.extras:
+        extras = load_config(Extras, CONFIGS / f"{arguments.extras}.yaml")
+        known, count = extra_cells(extras), extras.number_of_seeds
+    cells, seeds = choose(known, arguments.only), range(arguments.seeds or count)
+    planned = steps(load_config(Settings, arguments.config), arguments.root, seeds, cells)
     if arguments.dry_run:
         return dry_run(planned, arguments.jobs)
     report = asyncio.run(Runner(planned, arguments.jobs, _say).run())

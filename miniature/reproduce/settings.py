@@ -1,6 +1,6 @@
-"""Settings of a reproduction: what each stage is told beside its own config, and the variants of a sweep."""
+"""Settings of a reproduction: what each stage is told beside its own config, and cells beside the paper's."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -8,10 +8,12 @@ from safer_steer.config import Section
 
 Overrides = list[Annotated[str, Field(pattern=r"^[^=\s]+=")]]  # key=value, as the stage's command line takes it
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.]*$")]
+# Cells that GRPO, or SFT before it, trains: those an adaptive tutor tells something about.
+Adaptive = Literal["sft", "grpo", "grpo_no_tcsr", "grpo_no_feedback_dynamics", "grpo_no_bootstrapping"]
 
 
 class Settings(Section):
-    """Everything of `configs/reproduce/*.yaml`."""
+    """Everything of `configs/reproduce/miniature.yaml`."""
 
     seeds: Overrides
     warm_up: Overrides
@@ -20,4 +22,12 @@ class Settings(Section):
     sft: Overrides
     grpo: Overrides
     evaluation: Overrides
-    variants: dict[Name, Overrides] = {}  # of the full GRPO cell, on seed 0
+
+
+class Extras(Section):
+    """Everything of `configs/reproduce/{sweep,fairer}.yaml`: cells beside the paper's, made from the same seeds."""
+
+    number_of_seeds: Annotated[int, Field(ge=1)]  # from 0, unless the command line says how many
+    variants: dict[Name, Overrides] = {}  # trainings: the full GRPO cell with these overrides
+    adaptive_cells: list[Adaptive] = []  # evaluated once more, with the overrides `adaptive`
+    adaptive: Overrides = []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from miniature.reproduce.cells import CELLS
+from miniature.reproduce.cells import CELLS, VARIANT
 from miniature.reproduce.comparisons import benchmark_rate, rate, turn_share
 from miniature.reproduce.intervals import Estimate
 from miniature.reproduce.results import MULTI_TURN, SINGLE_TURN, Results
@@ -95,30 +95,45 @@ def comparisons_table(claims: dict[str, Any]) -> str:
     """One row a comparison; those that decide a claim first."""
     rows = []
     for name, claim in claims.items():
-        for kind in ("evidence", "beside"):
-            for part, found in claim[kind].items():
-                low, high = found["interval"]
-                number = f"{found['value']:+.2f} ({low:+.2f} to {high:+.2f})"
-                verdict = found["verdict"] if kind == "evidence" else f"({found['verdict']}, decides nothing)"
-                apart = {True: "yes", False: "no"}.get(found.get("intervals_apart"), "–")
-                rows.append([f"{name} {part.replace('_', ' ')}", found["what"], number, apart, verdict])
-    header = ["comparison", "difference of", "value (95 %)", "own intervals apart", "verdict"]
-    return markdown(header, rows) if rows else ""
+        rows += [_compared(f"{name} {part}", found) for part, found in claim["evidence"].items()]
+        for part, found in claim["beside"].items():
+            *row, verdict = _compared(f"{name} {part}", found)
+            rows.append([*row, f"({verdict}, decides nothing)"])
+    return markdown(COMPARED, rows) if rows else ""
 
 
-def sweep_table(results: Results, sweep: Results) -> str:
-    """The variants on seed 0, beside the full cell."""
+def attempts_table(attempts: dict[str, Any]) -> str:
+    """What each fairer test is, and one row a comparison; none of them decides the claim."""
+    said = "\n".join(f"- *{name}*: {one['text']}" for name, one in attempts.items())
+    rows = [
+        _compared(f"{name} {part}", found) for name, one in attempts.items() for part, found in one["evidence"].items()
+    ]
+    return f"{said}\n\n{markdown(COMPARED, rows)}"
+
+
+COMPARED = ("comparison", "difference of", "value (95 %)", "own intervals apart", "verdict")
+
+
+def _compared(name: str, found: dict[str, Any]) -> list[str]:
+    low, high = found["interval"]
+    number = f"{found['value']:+.2f} ({low:+.2f} to {high:+.2f})"
+    apart = {True: "yes", False: "no"}.get(found.get("intervals_apart"), "–")
+    return [name.replace("_", " "), found["what"], number, apart, found["verdict"]]
+
+
+def variants_table(results: Results) -> str:
+    """GRPO's variants on seed 0, which all of them have, beside the full cell."""
     rows = []
-    for source, name in [(results, "grpo"), *((sweep, cell) for cell in sweep.cells)]:
-        if 0 not in source.cells.get(name, {}):
+    for name in ("grpo", *sorted(cell for cell in results.cells if cell.startswith(VARIANT))):
+        if 0 not in results.cells.get(name, {}):
             continue
-        row = [name.removeprefix("sweep_").replace("grpo", "full")]
-        row += [shown(rate(source, name, metric, False, [0])) for metric in ("safe", "help", "joint")]
-        row.append(shown(turn_share(source, name, lambda item: item.ungrounded, False, [0])))
-        row.append(shown(turn_share(source, name, lambda item: item.over_refused, False, [0])))
+        row = [name.removeprefix(VARIANT).replace("grpo", "full")]
+        row += [shown(rate(results, name, metric, False, [0])) for metric in ("safe", "help", "joint")]
+        row.append(shown(turn_share(results, name, lambda item: item.ungrounded, False, [0])))
+        row.append(shown(turn_share(results, name, lambda item: item.over_refused, False, [0])))
         rows.append(row)
     header = ["variant", "Avg. safe", "Avg. help", "Avg. joint", "ungrounded turns %", "over-refusal %"]
-    return "## Sweep (seed 0 only: dialogues' intervals)\n\n" + markdown(header, rows)
+    return "## Variants of GRPO (seed 0 only: dialogues' intervals)\n\n" + markdown(header, rows)
 
 
 def seconds_table(root: Path) -> str:

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from miniature.reproduce.cells import CELLS, choose, steps, variant_cells
-from miniature.reproduce.run import CONFIG, SWEEP, main
+from miniature.reproduce.cells import CELLS, choose, extra_cells, steps
+from miniature.reproduce.run import CONFIGS, main
 from miniature.reproduce.runner import Runner
-from miniature.reproduce.settings import Settings
+from miniature.reproduce.settings import Extras, Settings
 from miniature.reproduce.steps import Step
 from safer_steer.config import load_config
 from safer_steer.errors import UserError
+
+CONFIG = CONFIGS / "miniature.yaml"
 
 
 def shell(folder: Path, name: str, command: str, needs: tuple[str, ...] = ()) -> Step:
@@ -62,22 +64,38 @@ def test_only_picks_cells_with_what_they_need():
         choose(CELLS, "base,nonsense")
 
 
+def extras(name: str):
+    return extra_cells(load_config(Extras, CONFIGS / f"{name}.yaml"))
+
+
 def test_the_sweep_is_the_full_cell_with_overrides_on_the_same_data():
-    cell, sweep = load_config(Settings, CONFIG), load_config(Settings, SWEEP)
-    for stage in ("seeds", "warm_up", "single_turn", "data", "sft", "grpo", "evaluation"):
-        assert getattr(cell, stage) == getattr(sweep, stage), "the sweep shares the run's seed_0"
-    variants = variant_cells(sweep)
-    planned = {s.short: s for s in steps(sweep, Path("r"), range(1), choose(variants, "k_8", "sweep_"))}
-    assert "output=r/seed_0/sweep/k_8" in planned["sweep_k_8"].command
-    assert "actor_rollout_ref.rollout.n=8" in planned["sweep_k_8"].command
-    assert planned["evaluate_sweep_k_8"].needs == (
+    sweep = extras("sweep")
+    settings = load_config(Settings, CONFIG)
+    planned = {s.short: s for s in steps(settings, Path("r"), range(1), choose(sweep, "variant_k_8"))}
+    assert "output=r/seed_0/variants/k_8" in planned["variant_k_8"].command
+    assert "actor_rollout_ref.rollout.n=8" in planned["variant_k_8"].command
+    assert planned["evaluate_variant_k_8"].needs == (
         "seed_0/data",
         "seed_0/single_turn",
-        "seed_0/sweep_k_8",
+        "seed_0/variant_k_8",
         "shared/warm_up",
     )
-    with pytest.raises(UserError, match="'k_9'; choose from alpha_0"):
-        choose(variants, "k_9", "sweep_")
+    with pytest.raises(UserError, match="'variant_k_9'; choose from variant_alpha_0"):
+        choose(sweep, "variant_k_9")
+
+
+def test_an_adaptive_evaluation_trains_nothing_beside_the_cell_it_plays():
+    known = extras("fairer")
+    planned = steps(load_config(Settings, CONFIG), Path("r"), range(1), choose(known, "adaptive_grpo_no_tcsr"))
+    assert [step.short for step in planned] == [
+        "warm_up", "seeds", "data", "single_turn", "sft", "grpo_no_tcsr", "evaluate_adaptive_grpo_no_tcsr",
+    ]  # fmt: skip
+    last = planned[-1]
+    assert "seed_0/grpo_no_tcsr" in last.needs
+    assert last.output == Path("r/seed_0/evaluation/adaptive_grpo_no_tcsr")
+    assert "models.model.checkpoint=r/seed_0/grpo_no_tcsr/checkpoint" in last.command
+    assert "mode=adaptive" in last.command
+    assert "benchmarks=['r/seed_0/data/steer_bench/*.jsonl']" in last.command
 
 
 def test_a_failing_step_stops_what_depends_on_it_and_nothing_else(tmp_path):

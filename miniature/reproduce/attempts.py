@@ -1,0 +1,50 @@
+"""Fairer tests of claim C4, where the paper's own form leaves it undecided; they are reported and decide no claim.
+
+Their cells are made by `scripts/reproduce.sh miniature --fairer`; `configs/reproduce/fairer.yaml` has their settings.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from miniature.reproduce.cells import ADAPTIVE, VARIANT
+from miniature.reproduce.claims import ABLATIONS, Comparison, plain
+from miniature.reproduce.comparisons import Gain, LaterFailure
+from miniature.reproduce.results import Results
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What is made fairer, in a sentence, and what is compared, by name."""
+
+    text: str
+    comparisons: dict[str, Comparison]
+
+
+_FULL = f"{ADAPTIVE}grpo"
+ATTEMPTS: dict[str, Attempt] = {
+    "adaptive": Attempt(
+        "The tutor of training writes every user turn but the first, so that attacks answer the model.",
+        {name: Gain(_FULL, ADAPTIVE + cell) for name, cell in ABLATIONS.items()}
+        | {f"{name}_joint": Gain(_FULL, ADAPTIVE + cell, "joint") for name, cell in ABLATIONS.items()}
+        | {f"{name}_survival": LaterFailure(_FULL, ADAPTIVE + cell) for name, cell in ABLATIONS.items()},
+    ),
+    "minimum": Attempt(
+        "TCSR with a running minimum that weighs more (alpha 0.7), against training without TCSR.",
+        {
+            "tcsr": Gain(f"{VARIANT}alpha_0.7", ABLATIONS["tcsr"]),
+            "tcsr_joint": Gain(f"{VARIANT}alpha_0.7", ABLATIONS["tcsr"], "joint"),
+            "tcsr_survival": LaterFailure(f"{VARIANT}alpha_0.7", ABLATIONS["tcsr"]),
+        },
+    ),
+}
+
+
+def attempt(results: Results) -> dict[str, dict[str, Any]]:
+    """Attempt -> {"text", "evidence": {comparison: {"verdict", numbers}}}; those whose cells are missing are left
+    out.
+    """
+    found = {
+        name: {part: item.find(results) for part, item in one.comparisons.items() if item.seeds(results)}
+        for name, one in ATTEMPTS.items()
+    }
+    return {name: {"text": ATTEMPTS[name].text, "evidence": plain(parts)} for name, parts in found.items() if parts}
