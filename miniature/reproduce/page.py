@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from miniature.reproduce import tables
+from miniature.reproduce import signal, tables
 from miniature.reproduce.attempts import attempt
 from miniature.reproduce.cells import CELLS, VARIANT
 from miniature.reproduce.claims import judge
@@ -52,6 +52,8 @@ def write_page(root: Path, folder: Path, results: Results, claims: dict[str, Any
         if png:
             (images / name).write_bytes(png)
             parts += [f"## {title}", f"![{title}](images/{name})"]
+    if trajectories := signal.read(root):
+        parts.append(tables.signal_tables(trajectories))
     if any(name.startswith(VARIANT) for name in results.cells):
         parts.append(tables.variants_table(results))
     parts += [tables.seconds_table(root), origin(root)]
