@@ -21,6 +21,7 @@ class Attempt:
 
 
 _FULL = f"{ADAPTIVE}grpo"
+_MINIMUM, _MEAN = f"{VARIANT}min_mean", f"{VARIANT}mean"
 ATTEMPTS: dict[str, Attempt] = {
     "adaptive": Attempt(
         "The tutor of training writes every user turn but the first, so that attacks answer the model.",
@@ -28,12 +29,13 @@ ATTEMPTS: dict[str, Attempt] = {
         | {f"{name}_joint": Gain(_FULL, ADAPTIVE + cell, "joint") for name, cell in ABLATIONS.items()}
         | {f"{name}_survival": LaterFailure(_FULL, ADAPTIVE + cell) for name, cell in ABLATIONS.items()},
     ),
-    "minimum": Attempt(
-        "TCSR with a running minimum that weighs more (alpha 0.7), against training without TCSR.",
+    "one_number": Attempt(
+        "The released code's rule, one number for the dialogue: 0.3 of its minimum and 0.7 of its mean, in which a "
+        "late failure costs as much as an early one; against the mean alone.",
         {
-            "tcsr": Gain(f"{VARIANT}alpha_0.7", ABLATIONS["tcsr"]),
-            "tcsr_joint": Gain(f"{VARIANT}alpha_0.7", ABLATIONS["tcsr"], "joint"),
-            "tcsr_survival": LaterFailure(f"{VARIANT}alpha_0.7", ABLATIONS["tcsr"]),
+            "tcsr": Gain(_MINIMUM, _MEAN),
+            "tcsr_joint": Gain(_MINIMUM, _MEAN, "joint"),
+            "tcsr_survival": LaterFailure(_MINIMUM, _MEAN),
         },
     ),
 }

@@ -167,18 +167,23 @@ def test_the_page_says_first_whose_numbers_these_are(tmp_path):
 def test_fairer_tests_are_reported_where_their_cells_are_and_decide_nothing(tmp_path):
     rates = as_the_paper_says() | {"grpo_no_tcsr": (0.85, 0.95)}
     assert attempt(results(**rates)) == {}
-    variants = {"variant_alpha_0.7": (0.95, 0.95), "adaptive_grpo": (0.8, 0.9), "adaptive_grpo_no_tcsr": (0.9, 0.9)}
+    variants = {
+        "variant_min_mean": (0.95, 0.95),
+        "variant_mean": (0.85, 0.95),
+        "adaptive_grpo": (0.8, 0.9),
+        "adaptive_grpo_no_tcsr": (0.9, 0.9),
+    }
     found = results(**rates | variants)
     attempts = attempt(found)
-    assert attempts["minimum"]["evidence"]["tcsr"]["verdict"] == "holds"
+    assert attempts["one_number"]["evidence"]["tcsr"]["verdict"] == "holds"
     assert attempts["adaptive"]["evidence"]["tcsr"]["verdict"] == "does not hold"
     assert "bootstrapping" not in attempts["adaptive"]["evidence"], "its cell is missing"
     claims = judge(found)
     assert claims["C4"]["verdict"] == "undecided"
     claims["C4"]["fairer"] = attempts
     text = write_page(tmp_path, tmp_path, found, claims).read_text(encoding="utf-8")
-    assert "| minimum tcsr | multi-turn safe %, variant_alpha_0.7 − grpo_no_tcsr | +10.00 (" in text
-    assert "| alpha_0.7 | 95.0 (" in text
+    assert "| one number tcsr | multi-turn safe %, variant_min_mean − variant_mean | +10.00 (" in text
+    assert "| min_mean | 95.0 (" in text
 
 
 def test_curves_are_means_over_the_seeds_that_have_the_step():
