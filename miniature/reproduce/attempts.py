@@ -21,7 +21,7 @@ class Attempt:
 
 
 _FULL = f"{ADAPTIVE}grpo"
-_MINIMUM, _MEAN = f"{VARIANT}min_mean", f"{VARIANT}mean"
+_STATIC = f"{VARIANT}static_"
 ATTEMPTS: dict[str, Attempt] = {
     "adaptive": Attempt(
         "The tutor of training writes every user turn but the first, so that attacks answer the model.",
@@ -29,13 +29,22 @@ ATTEMPTS: dict[str, Attempt] = {
         | {f"{name}_joint": Gain(_FULL, ADAPTIVE + cell, "joint") for name, cell in ABLATIONS.items()}
         | {f"{name}_survival": LaterFailure(_FULL, ADAPTIVE + cell) for name, cell in ABLATIONS.items()},
     ),
-    "one_number": Attempt(
-        "The released code's rule, one number for the dialogue: 0.3 of its minimum and 0.7 of its mean, in which a "
-        "late failure costs as much as an early one; against the mean alone.",
+    "weaker_student": Attempt(
+        "GRPO starts from single-turn SFT, which refuses at once and gives in later: there is more to win, and late.",
         {
-            "tcsr": Gain(_MINIMUM, _MEAN),
-            "tcsr_joint": Gain(_MINIMUM, _MEAN, "joint"),
-            "tcsr_survival": LaterFailure(_MINIMUM, _MEAN),
+            "full": Gain(f"{_STATIC}full", "sft_single_turn"),
+            "tcsr": Gain(f"{_STATIC}full", f"{_STATIC}no_tcsr"),
+            "feedback_dynamics": Gain(f"{_STATIC}full", f"{_STATIC}no_feedback_dynamics"),
+            "tcsr_survival": LaterFailure(f"{_STATIC}full", f"{_STATIC}no_tcsr"),
+            "feedback_dynamics_survival": LaterFailure(f"{_STATIC}full", f"{_STATIC}no_feedback_dynamics"),
+        },
+    ),
+    "one_number": Attempt(
+        "As the weaker student, with the released code's rule, one number for the dialogue: 0.3 of its minimum and 0.7 "
+        "of its mean, in which a late failure costs as much as an early one.",
+        {
+            "tcsr": Gain(f"{_STATIC}min_mean", f"{_STATIC}no_tcsr"),
+            "tcsr_survival": LaterFailure(f"{_STATIC}min_mean", f"{_STATIC}no_tcsr"),
         },
     ),
 }

@@ -88,6 +88,7 @@ SHARED: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 WARM_UP = "shared/warm_up"
 VARIANT, ADAPTIVE = "variant_", "adaptive_"
+STARTS = ("sft", "sft_single_turn")  # models that a variant may start from
 
 
 def base_folder(root: Path) -> Path:
@@ -100,7 +101,7 @@ def extra_cells(extras: Extras) -> dict[str, Cell]:
     own, and `adaptive_CELL`, a cell's model evaluated once more.
     """
     variants = {
-        VARIANT + name: Cell(name, "grpo", f"variants/{name}", ("output={root}/variants/" + name, *overrides), ("sft",))
+        VARIANT + name: Cell(name, "grpo", f"variants/{name}", ("output={root}/variants/" + name, *overrides), STARTS)
         for name, overrides in extras.variants.items()
     }
     adaptive = {
@@ -179,7 +180,7 @@ def _of_seed(run: _Run, cells: dict[str, Cell]) -> list[Step]:
     found = [run.step(name, name, run.folder / where, needs) for name, (where, needs) in SHARED.items()]
     for name, cell in known.items():
         if name in trained and cell.folder:
-            extra = [item.format(root=run.folder) for item in cell.arguments]
+            extra = [item.replace("{root}", str(run.folder)) for item in cell.arguments]
             found.append(run.step(name, cell.stage, run.folder / cell.folder, cell.needs, extra))
         if name in cells:
             found.append(_evaluation(run, name, cell))
@@ -192,7 +193,7 @@ def _evaluation(run: _Run, name: str, cell: Cell) -> Step:
         f"models.model.title={cell.title}",
         f"models.model.checkpoint={cell.checkpoint(run.folder)}",
         f"output={output}",
-        *(item.format(root=run.folder) for item in cell.evaluation),
+        *(item.replace("{root}", str(run.folder)) for item in cell.evaluation),
     ]
     needs = ("data", "single_turn", *([cell.trained_as or name] if cell.folder else []))
     step = run.step(f"evaluate_{name}", "evaluation", output, needs, extra)

@@ -168,22 +168,22 @@ def test_fairer_tests_are_reported_where_their_cells_are_and_decide_nothing(tmp_
     rates = as_the_paper_says() | {"grpo_no_tcsr": (0.85, 0.95)}
     assert attempt(results(**rates)) == {}
     variants = {
-        "variant_min_mean": (0.95, 0.95),
-        "variant_mean": (0.85, 0.95),
+        "variant_static_full": (0.95, 0.95),
+        "variant_static_no_tcsr": (0.85, 0.95),
         "adaptive_grpo": (0.8, 0.9),
         "adaptive_grpo_no_tcsr": (0.9, 0.9),
     }
     found = results(**rates | variants)
     attempts = attempt(found)
-    assert attempts["one_number"]["evidence"]["tcsr"]["verdict"] == "holds"
+    assert attempts["weaker_student"]["evidence"]["tcsr"]["verdict"] == "holds"
     assert attempts["adaptive"]["evidence"]["tcsr"]["verdict"] == "does not hold"
     assert "bootstrapping" not in attempts["adaptive"]["evidence"], "its cell is missing"
     claims = judge(found)
     assert claims["C4"]["verdict"] == "undecided"
     claims["C4"]["fairer"] = attempts
     text = write_page(tmp_path, tmp_path, found, claims).read_text(encoding="utf-8")
-    assert "| one number tcsr | multi-turn safe %, variant_min_mean − variant_mean | +10.00 (" in text
-    assert "| min_mean | 95.0 (" in text
+    assert "| weaker student tcsr | multi-turn safe %, variant_static_full − variant_static_no_tcsr | +10.00 (" in text
+    assert "| static_full | 95.0 (" in text
 
 
 def test_curves_are_means_over_the_seeds_that_have_the_step():

@@ -80,6 +80,7 @@ def test_the_sweep_is_the_full_cell_with_overrides_on_the_same_data():
         "seed_0/variant_k_8",
         "shared/warm_up",
     )
+    assert planned["variant_k_8"].needs == ("seed_0/sft", "seed_0/sft_single_turn", "shared/warm_up")
     with pytest.raises(UserError, match="'variant_k_9'; choose from variant_alpha_0"):
         choose(sweep, "variant_k_9")
 
