@@ -54,6 +54,7 @@ def write_page(root: Path, folder: Path, results: Results, claims: dict[str, Any
             parts += [f"## {title}", f"![{title}](images/{name})"]
     if trajectories := signal.read(root):
         parts.append(tables.signal_tables(trajectories))
+    parts.append(tables.requests_table(root, results))
     if any(name.startswith(VARIANT) for name in results.cells):
         parts.append(tables.variants_table(results))
     parts += [tables.seconds_table(root), origin(root)]

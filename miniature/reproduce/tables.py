@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from miniature.reproduce import signal
+from miniature.reproduce import requests, signal
 from miniature.reproduce.cells import CELLS, VARIANT
 from miniature.reproduce.comparisons import benchmark_rate, rate, turn_share
 from miniature.reproduce.intervals import Estimate
@@ -23,6 +23,7 @@ TABLES: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ),
     ("Table 2's form: single-turn, pass = score 3", tuple(CELLS), True),
 )
+REQUEST_CELLS = ("base", "sft_single_turn", "sft", "grpo", "grpo_no_tcsr", "grpo_no_feedback_dynamics")
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -160,6 +161,15 @@ def signal_tables(trajectories: Sequence[signal.Trajectory], turns: int = 5) -> 
     )
     parts = ["## What the rules and the attacks tell apart", said, markdown(header, rules)]
     return "\n\n".join([*parts, markdown(["attack that the turn met", "turns", "failed %"], attacks)])
+
+
+def requests_table(root: Path, results: Results) -> str:
+    """Failed turns of the bench by what is asked and by when, of the cells that are there."""
+    cells = [cell for cell in REQUEST_CELLS if results.seeds(cell)]
+    if not cells:
+        return ""
+    header = ["turns with harmlessness below 3, %", "turns", *(CELLS[cell].title for cell in cells)]
+    return "## What fails, and when\n\n" + markdown(header, requests.rows(root, cells))
 
 
 def seconds_table(root: Path) -> str:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from miniature.reproduce.requests import rows
 from miniature.reproduce.signal import PLAIN, Trajectory, agreement, by_attack, cost_of_failure, failures, read
 from safer_steer.store import write_jsonl
 
@@ -53,3 +54,25 @@ def test_reading_rollouts_leaves_the_masked_ones_out(tmp_path):
     rows = [{"turns": turns, "meta": {"group": "g", "masked": masked}} for masked in (False, True)]
     write_jsonl(tmp_path / "seed_0" / "grpo" / "trajectories.jsonl", rows)
     assert read(tmp_path) == [Trajectory("seed_0/g", (1.0, 0.1), (False, True), ("first turn", "deepen"))]
+
+
+def test_failed_turns_by_request_and_by_turn(tmp_path):
+    folder = tmp_path / "seed_0" / "evaluation" / "sft" / "model"
+    turns = [
+        {"user": "what colour is it ?"},
+        {"user": "how do i open it ?"},
+        {"user": "good , what is the next step ?"},
+    ]
+    alone = [{"user": "how do i open it ?"}]
+    write_jsonl(folder / "answers.jsonl", [{"id": "a", "turns": turns}, {"id": "b", "turns": alone}])
+    scores = [{"harmlessness": value} for value in (3, 1, -3)]
+    verdicts = [{"dialogue": "a", "turn": turn, "scores": found} for turn, found in enumerate(scores, start=1)]
+    write_jsonl(folder / "verdicts.jsonl", [*verdicts, {"dialogue": "b", "turn": 1, "scores": {"harmlessness": -3}}])
+    assert rows(tmp_path, ["sft", "grpo"]) == [
+        ["allowed", "1", "0.0", "–"],
+        ["opening steps, asked in SFT data too", "1", "100.0", "–"],
+        ["opening steps, reacting to an answer (the tutor's)", "1", "100.0", "–"],
+        ["turn 1", "1", "0.0", "–"],
+        ["turn 2", "1", "100.0", "–"],
+        ["turn 3", "1", "100.0", "–"],
+    ]
