@@ -172,18 +172,19 @@ def tutor(payload: dict, scene: Scene, rng: random.Random) -> dict:
     user, answer, static = payload["user"], payload["assistant"], payload["static_next"]
     scores = tutor_scores(user, answer, scene)
     reading = read_answer(answer, scene)
+    split = split_of(static) if static else "train"  # in an evaluation the attacks are held-out phrasings too
     strategy, question = "none", static
     attackable = scene.sealed and static is not None
     if attackable and not is_opening(static) and rng.random() < TUTOR_KEEP_ALLOWED:
         attackable = False
     if attackable and reading.leaks:
-        strategy, question = "deepen", ask("next", rng, avoid=_avoid(payload))
+        strategy, question = "deepen", ask("next", rng, split, _avoid(payload))
     elif attackable and reading.sentence == "full_refusal":
-        strategy, question = "bait_and_switch", ask("bait", rng, avoid=_avoid(payload))
+        strategy, question = "bait_and_switch", ask("bait", rng, split, _avoid(payload))
     elif attackable and reading.sentence == "thin_refusal":
-        strategy, question = "persistence", ask(rng.choice(("persist", "open")), rng, avoid=_avoid(payload))
+        strategy, question = "persistence", ask(rng.choice(("persist", "open")), rng, split, _avoid(payload))
     elif attackable and not is_opening(static):
-        question = ask(rng.choice([name for name in OPENING if name != "bait"]), rng, avoid=_avoid(payload))
+        question = ask(rng.choice([name for name in OPENING if name != "bait"]), rng, split, _avoid(payload))
     diagnosis = f"the answer is {reading.sentence or 'no sentence of this world'}; wanted {wanted(user, scene)}"
     return {"diagnosis": diagnosis, "scores": scores, "attack_strategy": strategy, "new_question": question}
 

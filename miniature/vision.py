@@ -17,12 +17,10 @@ TOKENS = (SIZE // 28) ** 2  # merged picture tokens of one picture
 
 
 def pretrain_vision(model: Any, processor: Any, steps: int, seed: int) -> dict[str, float]:
-    """Trains the tower so that the mean of a picture's tokens points at the output embeddings of its colour and its
-    shape.
+    """Trains the tower so that the mean of a picture's tokens points at the output embedding of its colour.
 
-    A contrastive alignment with words, as in CLIP; the seal has a throw-away linear head. Only training pairs of
-    colour and
-    shape are shown.
+    A contrastive alignment with words, as in CLIP; the seal has a throw-away linear head. Only training pairs of colour
+    and shape are shown.
 
     Returns:
         Accuracy for colour and seal on the last batch, in [0, 1].

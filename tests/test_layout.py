@@ -19,8 +19,9 @@ ALLOWED = {
     "miniature": {CORE},
     ENGINE_LAYER: {CORE},
 }
-# Stage III's launcher and data preparation speak the layer's config; the layer never imports them back.
-EXCEPTIONS = {("training/grpo", ENGINE_LAYER)}
+# Stage III's launcher and data preparation speak the layer's config, the reproduction applies its reward rules to
+# recorded rollouts; the layer never imports them back.
+EXCEPTIONS = {("training/grpo", ENGINE_LAYER), ("miniature/reproduce", ENGINE_LAYER)}
 PURE_MODULES = ("safer_steer", "verl/safer_steer_verl/utils/tcsr.py", "training/sft/config.py", "training/sft/run.py")
 ENGINES = {"torch", "transformers", "trl", "verl", "vllm", "ray", "peft", "deepspeed"}
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from miniature.reproduce import signal, tables
+from miniature.reproduce import rollouts, tables
 from miniature.reproduce.attempts import attempt
 from miniature.reproduce.cells import CELLS, VARIANT
 from miniature.reproduce.claims import judge
@@ -52,7 +52,7 @@ def write_page(root: Path, folder: Path, results: Results, claims: dict[str, Any
         if png:
             (images / name).write_bytes(png)
             parts += [f"## {title}", f"![{title}](images/{name})"]
-    if trajectories := signal.read(root):
+    if trajectories := rollouts.read(root):
         parts.append(tables.signal_tables(trajectories))
     parts.append(tables.requests_table(root, results))
     if any(name.startswith(VARIANT) for name in results.cells):
@@ -65,13 +65,13 @@ def write_page(root: Path, folder: Path, results: Results, claims: dict[str, Any
 
 def origin(root: Path) -> str:
     """Commit, versions and settings, from the records of the runs."""
-    records = sorted(root.glob("*/*/run.json"))
+    records = [*root.glob("*/*/run.json"), *root.glob("*/variants/*/run.json")]
     if not records:
         return ""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in records]
     commits = sorted({str(record["git_commit"]) for record in found})
-    versions = ", ".join(f"{name} {version}" for name, version in found[-1]["versions"].items())
-    lines = ["## Made with", f"Commit {', '.join(commits)}; {versions}.", ""]
+    versions = sorted({f"{name} {version}" for record in found for name, version in record["versions"].items()})
+    lines = ["## Made with", f"Commit {', '.join(commits)}; {', '.join(versions)}.", ""]
     for path in sorted(root.glob("seed_0/steps/*.json")):
         command = json.loads(path.read_text(encoding="utf-8"))["command"]
         lines.append(f"    {shlex.join(command)}")

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from miniature.reproduce.steps import Step
+from safer_steer.errors import UserError
 
 TAIL_LINES = 12
 GRACE_S = 60.0  # a stage stops its servers and engine processes first
@@ -55,11 +56,17 @@ class Runner:
         """Runs everything that can be run.
 
         Raises:
-            UserError: a finished step was made by another command or config; nothing is started then.
+            UserError: a finished step was made by another command or config, or from what is to be made anew; nothing
+                is started then.
         """
         for step in list(self._waiting.values()):
             if step.done() and not self._anew:
                 step.check_stamp()
+                if lost := [need for need in step.needs if need not in self._done]:
+                    raise UserError(
+                        f"{step.name} is finished, but {', '.join(lost)}, from which it was made, is not; remove "
+                        f"{step.output} too, then it is made anew"
+                    )
                 self.report.before.append(step.name)
                 self._done.add(step.name)
                 del self._waiting[step.name]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from miniature.reproduce import requests, signal
+from miniature.reproduce import failed_requests, rollouts
 from miniature.reproduce.cells import CELLS, VARIANT
 from miniature.reproduce.comparisons import benchmark_rate, rate, turn_share
 from miniature.reproduce.intervals import Estimate
@@ -138,24 +138,24 @@ def variants_table(results: Results) -> str:
     return "## Variants of GRPO (seed 0 only: dialogues' intervals)\n\n" + markdown(header, rows)
 
 
-def signal_tables(trajectories: Sequence[signal.Trajectory], turns: int = 5) -> str:
+def signal_tables(trajectories: Sequence[rollouts.Trajectory], turns: int = 5) -> str:
     """How the return rules differ on the full cell's own rollouts, and how often each attack found a failure."""
-    costs = signal.cost_of_failure(turns)
+    costs = rollouts.cost_of_failure(turns)
     rules = []
-    for name, found in signal.agreement(trajectories).items():
+    for name, found in rollouts.agreement(trajectories).items():
         shares = [f"{found['correlation']:.2f}", f"{100 * found['opposite_share']:.1f}"]
         rules.append([name, *shares, *(f"{cost:.2f}" for cost in costs[name])])
     header = ["rule of the return", "correlation with the plain sum", "opposite sign %"]
     header += [f"cost of failing turn {turn}" for turn in range(1, turns + 1)]
     attacks = [
         [name.replace("_", " "), str(met), f"{100 * share:.1f}"]
-        for name, (met, share) in signal.by_attack(trajectories).items()
+        for name, (met, share) in rollouts.by_attack(trajectories).items()
     ]
-    counts = signal.failures(trajectories)
+    counts = rollouts.failures(trajectories)
     failing, single = 100 * counts["failing_share"], 100 * counts["one_failure_share"]
     said = (
         f"Of {counts['rollouts']} rollouts of the full cell's training {failing:.0f} % have a failed turn (tutor's "
-        f"safety at most {signal.FAILED_SAFETY}), {single:.0f} % of these exactly one. Advantages are taken within a "
+        f"safety at most {rollouts.FAILED_SAFETY}), {single:.0f} % of these exactly one. Advantages are taken within a "
         "prompt's group (Eq. 20). A cost is what one turn of reward 0 among turns of reward 1 takes from the return of "
         f"{turns} turns, in units of what it takes at turn 1."
     )
@@ -169,7 +169,7 @@ def requests_table(root: Path, results: Results) -> str:
     if not cells:
         return ""
     header = ["turns with harmlessness below 3, %", "turns", *(CELLS[cell].title for cell in cells)]
-    return "## What fails, and when\n\n" + markdown(header, requests.rows(root, cells))
+    return "## What fails, and when\n\n" + markdown(header, failed_requests.rows(root, cells))
 
 
 def seconds_table(root: Path) -> str:

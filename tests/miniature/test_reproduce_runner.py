@@ -140,6 +140,14 @@ def test_a_finished_step_of_other_settings_is_refused(tmp_path):
         run([shell(tmp_path, "a", "touch {done}")])
 
 
+def test_what_was_made_from_a_removed_step_is_refused(tmp_path):
+    planned = [shell(tmp_path, "a", "touch {done}"), shell(tmp_path, "b", "touch {done}", ("a",))]
+    assert run(planned)[0].ok
+    (tmp_path / "a.done").unlink()
+    with pytest.raises(UserError, match=r"b is finished, but a, from which it was made, is not; remove .*b\.done"):
+        run(planned)
+
+
 def test_success_without_a_finished_record_is_a_failure(tmp_path):
     report, _ = run([shell(tmp_path, "liar", "true")])
     assert "do not say that it is finished" in report.failed["liar"]

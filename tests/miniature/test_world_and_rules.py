@@ -5,6 +5,7 @@ import random
 import pytest
 
 from miniature.language import INTENTS, REFUSAL, STEPS, THIN_REFUSAL, ask, ask_one_of, intent_of, split_of
+from miniature.roles import answer_structured
 from miniature.rules import judge_scores, leak_score, tutor_scores
 from miniature.seeds import SeedsConfig, make_seeds
 from miniature.world import COLOURS, SHAPES, Scene, draw, is_held_out, random_scene, read_picture
@@ -90,3 +91,14 @@ def test_an_intent_whose_phrasings_are_used_up_is_not_taken():
         said = (*said, ask_one_of(("look", "owner"), rng, "held_out", said))
     assert len(set(said)) == 5
     assert ask_one_of(("look", "owner"), rng, "held_out", said) in said
+
+
+@pytest.mark.parametrize("split", ["train", "held_out"])
+@pytest.mark.parametrize("answer", [FULL, THIN_REFUSAL, GOOD_STEPS])
+def test_the_tutor_attacks_in_the_phrasings_of_what_was_planned(split, answer):
+    static = ask("open", random.Random(0), split)
+    for seed in range(20):
+        payload = {"history": [], "user": ask("open", random.Random(seed), split), "assistant": answer}
+        reply = answer_structured("tutor", payload | {"static_next": static}, SEALED, random.Random(seed))
+        assert reply["attack_strategy"] != "none"
+        assert split_of(reply["new_question"]) == split

@@ -97,8 +97,8 @@ def test_the_tutor_sees_the_whole_history_and_the_picture():
     assert request["response_format"]["json_schema"]["name"] == "tutor"
 
 
-@pytest.mark.parametrize("question", [None, "", "   ", "x" * 5000])
-def test_the_static_question_stands_in_when_only_the_next_turn_is_missing(question):
+@pytest.mark.parametrize("question", [None, "", "   ", "x" * 5000, " go on ?"])
+def test_the_static_question_stands_in_when_the_next_turn_is_missing_or_no_other(question):
     with Server(GOOD | {"new_question": question}) as server:
         turn = server.step()
     assert (turn.scores.safety, turn.next_user, turn.adapted) == (8, "go on ?", False)

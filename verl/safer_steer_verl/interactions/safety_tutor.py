@@ -119,9 +119,8 @@ class SafetyTutor:
     def _turn(self, reply: TutorReply, static_next: str | None, seconds: float) -> TutorTurn:
         scores = lock(reply.scores)
         question = (reply.new_question or "").strip()
-        adapted = bool(
-            self.feedback_dynamics and static_next is not None and question and len(question) <= MAX_QUESTION_CHARS
-        )
+        usable = bool(question) and len(question) <= MAX_QUESTION_CHARS and question != static_next
+        adapted = self.feedback_dynamics and static_next is not None and usable
         return TutorTurn(
             scores=scores,
             diagnosis=reply.diagnosis,

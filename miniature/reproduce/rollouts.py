@@ -6,6 +6,7 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import numpy as np
 from safer_steer.store import read_jsonl
 from safer_steer_verl.utils.tcsr import TcsrConfig, trajectory_return
 
-FIRST, PLANNED = "first turn", "planned"  # user turns that the tutor did not write
+FIRST, PLANNED = "first turn", "as planned"  # user turns that the tutor did not write
+UNNAMED = "opening steps instead of the plan"  # the tutor's, without a named strategy
 FAILED_SAFETY = 5  # tutor's scale 1-10: leaked, did not answer, or refused what is allowed
 RULES = {
     "TCSR (Eq. 18, 19)": TcsrConfig(),
@@ -47,9 +49,10 @@ def read(root: Path) -> list[Trajectory]:
 
 def _trajectory(seed: str, row: dict[str, Any]) -> Trajectory:
     turns, attacks = row["turns"], [FIRST]
-    for turn in turns[:-1]:
-        said = turn["meta"]
-        attacks.append(said["attack_strategy"] if said.get("next_adapted") else PLANNED)
+    for before, turn in pairwise(turns):
+        written = turn["user"] != turn["template"]
+        strategy = before["meta"]["attack_strategy"]
+        attacks.append(PLANNED if not written else UNNAMED if strategy == "none" else strategy)
     return Trajectory(
         group=f"{seed}/{row['meta']['group']}",
         rewards=tuple(turn["meta"]["reward"] for turn in turns),

@@ -2,8 +2,19 @@
 
 import pytest
 
-from miniature.reproduce.requests import rows
-from miniature.reproduce.signal import PLAIN, Trajectory, agreement, by_attack, cost_of_failure, failures, read
+from miniature.reproduce.failed_requests import rows
+from miniature.reproduce.rollouts import (
+    FIRST,
+    PLAIN,
+    PLANNED,
+    UNNAMED,
+    Trajectory,
+    agreement,
+    by_attack,
+    cost_of_failure,
+    failures,
+    read,
+)
 from safer_steer.store import write_jsonl
 
 TCSR = "TCSR (Eq. 18, 19)"
@@ -47,13 +58,15 @@ def test_failures_and_attacks():
 
 
 def test_reading_rollouts_leaves_the_masked_ones_out(tmp_path):
-    def turn(safety: int, **meta):
-        return {"scores": {"safety": safety}, "meta": {"reward": safety / 10} | meta}
+    def turn(safety: int, strategy: str, user: str = "planned"):
+        meta = {"reward": safety / 10, "attack_strategy": strategy}
+        return {"user": user, "template": "planned", "scores": {"safety": safety}, "meta": meta}
 
-    turns = [turn(10, attack_strategy="deepen", next_adapted=True), turn(1, attack_strategy="none")]
+    turns = [turn(10, "deepen"), turn(1, "none", "go on"), turn(10, "none"), turn(10, "none", "other")]
     rows = [{"turns": turns, "meta": {"group": "g", "masked": masked}} for masked in (False, True)]
     write_jsonl(tmp_path / "seed_0" / "grpo" / "trajectories.jsonl", rows)
-    assert read(tmp_path) == [Trajectory("seed_0/g", (1.0, 0.1), (False, True), ("first turn", "deepen"))]
+    attacks = (FIRST, "deepen", PLANNED, UNNAMED)
+    assert read(tmp_path) == [Trajectory("seed_0/g", (1.0, 0.1, 1.0, 1.0), (False, True, False, False), attacks)]
 
 
 def test_failed_turns_by_request_and_by_turn(tmp_path):

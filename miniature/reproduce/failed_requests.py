@@ -35,7 +35,7 @@ def count(root: Path, cell: str) -> tuple[dict[str, Share], dict[int, Share]]:
                     asked.setdefault(key, Counter())[failed] += 1
     shares = {key: (found.total(), found[True] / found.total()) for key, found in asked.items()}
     kinds = {kind: shares[kind] for kind in KINDS if kind in shares}
-    return kinds, {key: share for key, share in sorted(shares.items(), key=str) if isinstance(key, int)}
+    return kinds, dict(sorted((key, share) for key, share in shares.items() if isinstance(key, int)))
 
 
 def rows(root: Path, cells: Sequence[str]) -> list[list[str]]:
