@@ -1,0 +1,47 @@
+"""The shipped paper-scale configs hand each other their files: what one stage writes is what the next one reads."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+def values(name: str) -> dict:
+    """The file's own values, interpolations resolved."""
+    raw = OmegaConf.load(CONFIGS / f"{name}.yaml")
+    raw.pop("defaults", None)
+    found = OmegaConf.to_container(
+        OmegaConf.create({"output": "${root}/grpo"} | OmegaConf.to_container(raw)), resolve=True
+    )
+    assert isinstance(found, dict)
+    return found
+
+
+DATA = f"{values('data_construction/default')['root']}/data"
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl_3b", "qwen2_5_vl_3b_single_turn", "qwen2_5_vl_7b"])
+def test_sft_reads_what_data_construction_writes(name):
+    assert values(f"sft/{name}")["data"] == f"{DATA}/steer_sft.jsonl"
+
+
+@pytest.mark.parametrize("name", ["default", "steer_rl"])
+def test_exports_read_what_data_construction_writes(name):
+    assert Path(values(f"exports/{name}")["data"]).parent == Path(DATA)
+
+
+def test_grpo_starts_from_sft_on_the_rows_of_data_construction():
+    grpo, sft = values("grpo/qwen2_5_vl_3b"), values("sft/qwen2_5_vl_3b")
+    assert grpo["actor_rollout_ref"]["model"]["path"] == f"{sft['output']}/checkpoint"
+    assert grpo["safer_steer"]["data"]["source"] == f"{DATA}/steer_rl.jsonl"
+    assert values("grpo/qwen2_5_vl_7b")["root"] == values("sft/qwen2_5_vl_7b")["root"]
+
+
+@pytest.mark.parametrize("name", ["steer_bench", "single_turn"])
+def test_evaluation_takes_the_models_that_training_writes(name):
+    models = values(f"evaluation/{name}")["models"]
+    assert models["sft"]["checkpoint"] == f"{values('sft/qwen2_5_vl_3b')['output']}/checkpoint"
+    assert models["sft_grpo"]["checkpoint"] == f"{values('grpo/qwen2_5_vl_3b')['output']}/checkpoint"
+    assert values("evaluation/steer_bench")["benchmarks"] == [f"{DATA}/steer_bench/*.jsonl"]
