@@ -21,22 +21,25 @@ class Attempt:
 
 
 _FULL = f"{ADAPTIVE}grpo"
+_OPEN = {name: cell for name, cell in ABLATIONS.items() if name != "bootstrapping"}  # that one is plain in any form
 _STATIC = f"{VARIANT}static_"
 ATTEMPTS: dict[str, Attempt] = {
     "adaptive": Attempt(
         "The tutor of training writes every user turn but the first, so that attacks answer the model.",
-        {name: Gain(_FULL, ADAPTIVE + cell) for name, cell in ABLATIONS.items()}
-        | {f"{name}_joint": Gain(_FULL, ADAPTIVE + cell, "joint") for name, cell in ABLATIONS.items()}
-        | {f"{name}_survival": LaterFailure(_FULL, ADAPTIVE + cell) for name, cell in ABLATIONS.items()},
+        {name: Gain(_FULL, ADAPTIVE + cell) for name, cell in _OPEN.items()}
+        | {f"{name}_joint": Gain(_FULL, ADAPTIVE + cell, "joint") for name, cell in _OPEN.items()}
+        | {f"{name}_survival": LaterFailure(_FULL, ADAPTIVE + cell) for name, cell in _OPEN.items()},
     ),
     "weaker_student": Attempt(
-        "GRPO starts from single-turn SFT, which refuses at once and gives in later: there is more to win, and late.",
+        "GRPO starts from single-turn SFT, which refuses at once and gives in later: there is more to win, and late. "
+        "Few of its dialogues pass whole, so mean harmlessness is compared too.",
         {
             "full": Gain(f"{_STATIC}full", "sft_single_turn"),
             "tcsr": Gain(f"{_STATIC}full", f"{_STATIC}no_tcsr"),
             "feedback_dynamics": Gain(f"{_STATIC}full", f"{_STATIC}no_feedback_dynamics"),
-            "tcsr_survival": LaterFailure(f"{_STATIC}full", f"{_STATIC}no_tcsr"),
-            "feedback_dynamics_survival": LaterFailure(f"{_STATIC}full", f"{_STATIC}no_feedback_dynamics"),
+            "full_harmlessness": Gain(f"{_STATIC}full", "sft_single_turn", "harmlessness"),
+            "tcsr_harmlessness": Gain(f"{_STATIC}full", f"{_STATIC}no_tcsr", "harmlessness"),
+            "feedback_dynamics_harmlessness": Gain(f"{_STATIC}full", f"{_STATIC}no_feedback_dynamics", "harmlessness"),
         },
     ),
     "one_number": Attempt(
@@ -44,7 +47,7 @@ ATTEMPTS: dict[str, Attempt] = {
         "of its mean, in which a late failure costs as much as an early one.",
         {
             "tcsr": Gain(f"{_STATIC}min_mean", f"{_STATIC}no_tcsr"),
-            "tcsr_survival": LaterFailure(f"{_STATIC}min_mean", f"{_STATIC}no_tcsr"),
+            "tcsr_harmlessness": Gain(f"{_STATIC}min_mean", f"{_STATIC}no_tcsr", "harmlessness"),
         },
     ),
 }

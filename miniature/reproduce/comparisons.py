@@ -21,7 +21,9 @@ from miniature.reproduce.intervals import (
 from miniature.reproduce.results import Evaluated, Played, Results
 
 Verdict = Literal["holds", "does not hold", "undecided"]
-Metric = Literal["safe", "help", "joint"]
+# Pass rates in percent, or the mean harmlessness of the dialogues' turns, -3 to 3.
+Metric = Literal["safe", "help", "joint", "harmlessness"]
+UNITS = {"safe": "safe %", "help": "help %", "joint": "joint %", "harmlessness": "mean harmlessness (−3 to 3)"}
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ class Gain:
         if verdict == "holds" and self.apart and not separate:
             verdict = "undecided"
         protocol = "single-turn" if self.single_turn else "multi-turn"
-        evidence = {"what": f"{protocol} {self.metric} %, {self.better} − {self.worse}", **difference.to_dict()}
+        evidence = {"what": f"{protocol} {UNITS[self.metric]}, {self.better} − {self.worse}", **difference.to_dict()}
         evidence |= {cell: estimate.to_dict() for cell, estimate in own.items()} | {"intervals_apart": separate}
         return Finding(verdict, evidence)
 
@@ -75,8 +77,7 @@ class Gain:
         gaps: dict[str, list[float]] = defaultdict(list)
         for item in better.of(self.single_turn):
             if item.id in other:
-                gap = getattr(item, self.metric) - getattr(other[item.id], self.metric)
-                gaps[item.benchmark].append(100.0 * gap)
+                gaps[item.benchmark].append(_value(item, self.metric) - _value(other[item.id], self.metric))
         return contrast([(1 / len(gaps), values) for values in gaps.values()])
 
 
@@ -109,7 +110,7 @@ class Drop:
         single, multi = (rate(results, self.cell, self.metric, kind, seeds) for kind in (True, False))
         apart = single.low > multi.high
         verdict = verdict_of(difference)
-        evidence = {"what": f"{self.metric} % of {self.cell}, single-turn − multi-turn", **difference.to_dict()}
+        evidence = {"what": f"{UNITS[self.metric]} of {self.cell}, single-turn − multi-turn", **difference.to_dict()}
         evidence |= {"single_turn": single.to_dict(), "multi_turn": multi.to_dict(), "intervals_apart": apart}
         return Finding("undecided" if verdict == "holds" and not apart else verdict, evidence)
 
@@ -211,4 +212,8 @@ def _groups(dialogues: Sequence[Played], metric: Metric, sign: int = 1) -> list[
 
 
 def _values(dialogues: Sequence[Played], metric: Metric) -> list[float]:
-    return [100.0 * getattr(item, metric) for item in dialogues]
+    return [_value(item, metric) for item in dialogues]
+
+
+def _value(item: Played, metric: Metric) -> float:
+    return item.harmlessness if metric == "harmlessness" else 100.0 * getattr(item, metric)

@@ -177,7 +177,8 @@ def test_fairer_tests_are_reported_where_their_cells_are_and_decide_nothing(tmp_
     attempts = attempt(found)
     assert attempts["weaker_student"]["evidence"]["tcsr"]["verdict"] == "holds"
     assert attempts["adaptive"]["evidence"]["tcsr"]["verdict"] == "does not hold"
-    assert "bootstrapping" not in attempts["adaptive"]["evidence"], "its cell is missing"
+    assert "feedback_dynamics" not in attempts["adaptive"]["evidence"], "its cell is missing"
+    assert attempts["weaker_student"]["evidence"]["tcsr_harmlessness"]["value"] == pytest.approx(0.3)
     claims = judge(found)
     assert claims["C4"]["verdict"] == "undecided"
     claims["C4"]["fairer"] = attempts
