@@ -80,6 +80,8 @@ def _problem(item: Mapping[str, Any], model: type[BaseModel]) -> str:
         return f"{key}: missing, a value is required"
     if item["type"] == "credential":
         return f"{key}: {item['msg']}"
+    if isinstance(item["input"], Mapping):  # a rule about several keys together; the whole section says nothing
+        return f"{key}: {item['msg']}"
     return f"{key}: {item['msg']}, got {redacted(item['input'])!r}"
 
 

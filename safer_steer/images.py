@@ -250,7 +250,7 @@ def image_data_url(source: str | Path | Image.Image) -> str:
     """A picture as a PNG data URL; a stored PNG is passed on byte for byte."""
     if isinstance(source, Image.Image):
         data = png_bytes(source)
-    elif str(source).endswith(".png") and Path(source).is_file():
+    elif is_stored(Path(source)) and Path(source).is_file():
         data = Path(source).read_bytes()
     else:
         data = png_bytes(load_image(source))

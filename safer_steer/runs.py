@@ -34,6 +34,10 @@ NOT_FINGERPRINTED = {
     "outage_wait_s",
     "rate_limit_wait_s",
     "retry_after_cap_s",
+    # What a run bears before it stops; its messages advise to raise these and go on.
+    "max_unscored_rate",
+    "token_check",
+    "tutor_budget_s",
     "base_url",
     "price_in",
     "price_out",

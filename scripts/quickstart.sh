@@ -23,6 +23,7 @@ stage() { # NAME COMMAND... : runs one stage and records its seconds and peak me
 
 [[ ${dry:-} ]] || bash scripts/setup.sh auto
 source scripts/common.sh
+export GPUS=1 # the miniature trains in one process, on the CPU
 stage seeds python -m miniature.seeds "root=$root" "seed=$seed"
 stage warm_up python -m miniature.warm_up "root=$root" "seed=$seed"
 stage data bash scripts/run_data_construction.sh configs/data_construction/miniature.yaml "root=$root" "seed=$seed"

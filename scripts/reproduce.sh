@@ -17,4 +17,5 @@ if [[ ${1:-} != miniature ]]; then
 fi
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+export GPUS=1 # the miniature trains in one process, on the CPU
 exec python -m miniature.reproduce.run "${@:2}"

@@ -50,10 +50,10 @@ def choose(
     chosen = {"sft": sft, "rl": rl, "bench": bench}
     for name in SPLITS:
         size, selection = getattr(settings, name).size, chosen[name]
-        if size and not selection.rows:
+        if size != 0 and not selection.rows:
             reasons = ", ".join(f"{number} {reason}" for reason, number in selection.reasons().items())
             raise UserError(
-                f"assemble.{name}: none of {size} rows could be found"
+                f"assemble.{name}: none of {'all' if size is None else size} rows could be found"
                 + (f" (left out: {reasons})" if reasons else "")
                 + "; see rejects.jsonl and keep_rule.md, or set its size to 0"
             )

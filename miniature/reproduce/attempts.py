@@ -48,6 +48,7 @@ ATTEMPTS: dict[str, Attempt] = {
         {
             "tcsr": Gain(f"{_STATIC}min_mean", f"{_STATIC}no_tcsr"),
             "tcsr_harmlessness": Gain(f"{_STATIC}min_mean", f"{_STATIC}no_tcsr", "harmlessness"),
+            "against_the_sum_of_tcsr_harmlessness": Gain(f"{_STATIC}min_mean", f"{_STATIC}full", "harmlessness"),
         },
     ),
 }

@@ -51,7 +51,7 @@ def parse_structured(text: str, schema: type[Model]) -> Model:
                 fitting.append(schema.model_validate(json.loads(data) if isinstance(data, str) else data))
             except ValidationError as error:
                 problem = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:4])
-            except ValueError:
+            except (ValueError, RecursionError):  # the latter: nested deeper than any answer that was asked for
                 continue
         distinct = [item for index, item in enumerate(fitting) if item not in fitting[:index]]
         if len(distinct) == 1:

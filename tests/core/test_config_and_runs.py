@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from pydantic import model_validator
 
 from safer_steer.cli import Plan, run_cli
 from safer_steer.config import Section, load_config
@@ -42,6 +43,17 @@ def test_all_errors_come_at_once_with_what_is_allowed(config_file):
     for part in ("inner.size", "got 'x'", "inner.sise: unknown key; allowed here: rate, size", "rooot", "inner.rate"):
         assert part in text
     assert "\n" not in text
+
+
+def test_a_rule_about_several_keys_does_not_print_the_section(config_file):
+    class Both(Outer):
+        @model_validator(mode="after")
+        def _never(self):
+            raise ValueError("root and rate do not go together")
+
+    with pytest.raises(UserError) as caught:
+        load_config(Both, config_file)
+    assert str(caught.value).endswith("(whole file): Value error, root and rate do not go together")
 
 
 @pytest.mark.parametrize("overrides", [["no-equals-sign"], ["root=${missing}"]])

@@ -147,3 +147,17 @@ def test_two_processes_may_store_the_same_picture_at_once(tmp_path):
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(store.put, [picture] * 40))) == 1
     assert [path.suffix for path in (tmp_path / "images").iterdir()] == [".png"]
+
+
+def test_only_stored_pictures_are_passed_on_byte_for_byte(tmp_path):
+    path = tmp_path / "big.png"
+    Image.new("RGBA", (3000, 1500), (255, 0, 0, 128)).save(path)
+    sent = decoded(image_data_url(path))
+    assert sent.mode == "RGB"
+    assert sent.size == load_image(path).size != (3000, 1500)
+    stored = tmp_path / ImageStore(tmp_path).put(Image.new("RGB", (60, 60), "blue"))
+    assert base64.b64decode(image_data_url(stored).partition(",")[2]) == stored.read_bytes()
+
+
+def decoded(url: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))

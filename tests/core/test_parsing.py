@@ -45,6 +45,8 @@ def test_the_object_is_found(text):
         f"<think>{GOOD}",
         f"{GOOD}</think>",
         f"{GOOD} or {GOOD.replace('8', '9')}",
+        pytest.param("[" * 3000, id="deep list"),
+        pytest.param('{"a":' * 3000, id="deep object"),
     ],
 )
 def test_anything_else_is_an_error(text):

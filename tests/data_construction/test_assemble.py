@@ -295,3 +295,11 @@ def test_an_empty_split_is_an_error(make_seeds, make_config):
     splits = {"rl_share": 0, "sft": {"size": 2, "mix": {"benign": 1}}, "rl": {"size": 5}, "bench": {"size": 0}}
     with pytest.raises(UserError, match=r"assemble\.rl: none of 5 rows"):
         main(make_config(sources, kinds=["benign"], assemble=splits))
+
+
+def test_a_split_of_all_rows_that_finds_none_is_an_error_too(make_seeds, make_config, double):
+    sources = {"train": {"reader": "jsonl", "path": str(make_seeds("train", ["a", "b"]))}}
+    splits = {"rl_share": 0, "sft": {"origin": "answered"}, "rl": {"size": 0}, "bench": {"size": 0}}
+    config = make_config(sources, kinds=["benign"], steps=["stage1", "assemble"], assemble=splits)
+    with pytest.raises(UserError, match=r"assemble\.sft: none of all rows could be found"):
+        main(config)

@@ -49,6 +49,8 @@ def test_the_held_out_reward_counts_where_there_is_one_and_a_restart_remembers(t
     again = BestCheckpoint(tmp_path)
     assert not again.note({TRAINING: 1.0, VALIDATION: 0.4}, checkpoint(tmp_path / "saved", 4), 4)
     assert again.note({TRAINING: 0.1, VALIDATION: 0.6}, checkpoint(tmp_path / "saved", 6), 6)
+    assert not again.note({TRAINING: 1.0}, checkpoint(tmp_path / "saved", 8), 8), "not held-out: says less"
+    assert not again.note({VALIDATION: 0.55}, checkpoint(tmp_path / "saved", 10), 10)
     assert json.loads((tmp_path / "best.json").read_text())["step"] == 6
 
 

@@ -133,6 +133,9 @@ def train(config_path: Path, env: dict[str, str], *, steps: int, done: int) -> f
     make_ray_folder(folder)
     command = [sys.executable, "-m", "safer_steer_verl.main", str(config_path), str(failure_path)]
     meter = MemoryMeter(folder)
+    failure_path.unlink(missing_ok=True)  # of an attempt before
+    if log_path.is_file():
+        log_path.replace(log_path.with_name("verl.previous.log"))
     with log_path.open("wb") as log:
         child = subprocess.Popen(
             command, env=env, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True

@@ -43,6 +43,8 @@ class BestCheckpoint:
             return False
         score, measure = self._score(metrics)
         self._since_save.clear()
+        if measure == TRAINING and self._best(VALIDATION):
+            return False  # held-out scores say more; a step without one does not replace a step with one
         if score is None or (self._best(measure) or (-1.0, 0))[0] >= score:
             return False
         export_weights(checkpoint, self.folder / "best")

@@ -149,9 +149,9 @@ def _records(keys: list[str], partition_id: str) -> dict[str, TrajectoryRecord]:
 
 
 def _resumed(path: Path, key: str, step_of: Any, last_step: int) -> JsonlStore:
-    """The file's store, without the rows of steps after `last_step`."""
+    """The file's store, without the rows of steps after `last_step`; 0: without any, the run begins anew."""
     if path.exists():
-        write_jsonl(path, [row for row in read_jsonl(path) if step_of(row) <= last_step])
+        write_jsonl(path, [row for row in read_jsonl(path) if last_step and step_of(row) <= last_step])
     return JsonlStore(path, key=key)
 
 
