@@ -4,6 +4,7 @@ from collections import Counter
 
 from rich.table import Table
 
+from evaluation.benchmarks import benchmark
 from evaluation.config import PassConfig
 from evaluation.multi_turn.aggregate import Average, Rates
 from evaluation.multi_turn.agreement import Agreement
@@ -53,7 +54,8 @@ def _pair(average: Average) -> Cell:
 def headline_row(result: ModelResult) -> list[Cell]:
     """One model's row, in the order of `HEADLINE`."""
     overall, numbers = result.numbers.overall, result.numbers
-    average = numbers.average if numbers.average.safe is not None else numbers.single_turn_average
+    several = any(not benchmark(name).single_turn for name in numbers.by_benchmark)
+    average = numbers.average if several else numbers.single_turn_average
     return [
         result.title,
         percent(overall.safe),
