@@ -180,18 +180,18 @@ def test_too_many_unscored_stop_the_run_and_cost_nothing_when_mended(serve, tmp_
 
 
 def test_a_run_that_may_still_pass_is_not_stopped_and_one_that_cannot_is(serve, tmp_path):
-    """Failures come first: 4 of the first 50 verdicts, or 8 %, but no more than 5 % of all 80."""
+    """4 of the first 56 verdicts are 7 %, but no more than 5 % of all 80."""
     write_jsonl(tmp_path / ANSWERS, [dialogue(f"d{i}", ["x"]) for i in range(80)])
 
-    def failing(number):
-        return lambda body: "no JSON" if int(asked(body)["user"].split()[0][1:]) < number else GOOD
+    def failing(numbers):
+        return lambda body: "no JSON" if int(asked(body)["user"].split()[0][1:]) in numbers else GOOD
 
-    with serve(failing(4)) as server:
+    with serve(failing(range(52, 56))) as server:
         counts, _ = run(server, tmp_path, rate=0.05)
     assert counts["scored"] == 76
     for name in (VERDICTS, UNSCORED):
         (tmp_path / name).unlink()
-    with serve(failing(5)) as server:
+    with serve(failing(range(5))) as server:
         with pytest.raises(RunAborted, match=r"5 of 80 verdicts unscored \(5 unparsed\)"):
             run(server, tmp_path, rate=0.05)
         assert len(server.requests) < 40, "it stops as soon as it cannot pass any more"
