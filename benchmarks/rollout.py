@@ -217,8 +217,8 @@ def wait_ready(url: str, server: subprocess.Popen) -> None:
     raise SystemExit("error: the tutor of the benchmark did not start")
 
 
-def main() -> None:
-    """The command line."""
+def main() -> int:
+    """The command line; 1 when a target is missed, else 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trajectories", type=int, default=64)
     parser.add_argument("--turns", type=int, default=6)
@@ -230,11 +230,11 @@ def main() -> None:
     if arguments.serve:
         app = tutor_app(arguments.median, arguments.sigma)
         uvicorn.run(app, host="127.0.0.1", port=arguments.serve, log_level="warning", access_log=False)
-        return
+        return 0
     found = measure(arguments)
     print(json.dumps(found, indent=1))
-    write_figures(arguments.out, "rollout", figures(found), settings=_settings(arguments), details=found)
+    return write_figures(arguments.out, "rollout", figures(found), settings=_settings(arguments), details=found)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

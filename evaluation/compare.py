@@ -1,12 +1,14 @@
 """Compares any set of evaluated models, of one run or of several: tables, paired tests, survival.
 
-Input: model folders (with answers.jsonl and verdicts.jsonl) or evaluation outputs that hold several. Output: tables on
-the terminal and, with --output, tables.md, tables/ and survival.png.
+Input: model folders (with answers.jsonl and verdicts.jsonl) or evaluation outputs that hold several; when a dialogue
+passes is what the outputs' summary.json say. Output: tables on the terminal and, with --output, tables.md, tables/ and
+survival.png.
 
     python -m evaluation.compare RUN [RUN ...] [--output DIR] [--judge NAME]
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -15,9 +17,9 @@ from rich.console import Console
 from evaluation.config import PassConfig
 from evaluation.multi_turn.judge import MAIN_JUDGE, VERDICTS, judge_file
 from evaluation.report import tables
-from evaluation.report.build import write_tables
+from evaluation.report.build import SUMMARY, write_tables
 from evaluation.report.figure import survival_png
-from evaluation.report.results import load_result, pairs, survival_panels
+from evaluation.report.results import ModelResult, load_result, pairs, survival_panels
 from safer_steer.errors import UserError
 
 
@@ -49,14 +51,51 @@ def short_names(folders: list[Path]) -> list[str]:
     return [str(folder) for folder in folders]
 
 
+def passing_of(folders: list[Path]) -> PassConfig:
+    """When a dialogue passes and a turn fails, by the evaluations' `summary.json`; the default where there is none.
+
+    Raises:
+        UserError: two evaluations differ in it.
+    """
+    found: dict[Path, PassConfig] = {}
+    for path in dict.fromkeys(folder.parent / SUMMARY for folder in folders):
+        if path.is_file():
+            found[path] = PassConfig.model_validate(json.loads(path.read_text(encoding="utf-8"))["passing"])
+    if not found:
+        return PassConfig()
+    (first, passing), *others = found.items()
+    for path, other in others:
+        different = [
+            f"{name} {value:g} and {getattr(other, name):g}"
+            for name, value in passing.model_dump().items()
+            if not name.startswith("bootstrap") and value != getattr(other, name)
+        ]
+        if different:
+            raise UserError(
+                f"{first} and {path} were made by different passing: {', '.join(different)}; build the reports anew by "
+                "the same passing (the same command again, no call is repeated), then compare"
+            )
+    return passing
+
+
+def modes_note(results: list[ModelResult]) -> str | None:
+    """A warning when some answers are to the benchmark's user turns and others to those that a tutor wrote."""
+    modes = {result.title: result.origin["mode"] for result in results if result.origin}
+    if len(set(modes.values())) < 2:
+        return None
+    named = ", ".join(f"{title} {mode}" for title, mode in modes.items())
+    return f"Different user turns: {named}. The models were not asked the same; the tests below are of model and turns."
+
+
 def compare(runs: list[Path], output: Path | None, judge: str, console: Console) -> None:
     """Loads the models, prints the headline and the paired tests, and writes the files."""
-    passing, folders = PassConfig(), model_folders(runs, judge)
+    folders = model_folders(runs, judge)
+    passing = passing_of(folders)
     results = [
         load_result(folder, name, name, passing, judge)
         for folder, name in zip(folders, short_names(folders), strict=True)
     ]
-    compared = pairs(results, passing)
+    compared, note = pairs(results, passing), modes_note(results)
     ours = [
         tables.headline(results, passing),
         tables.pairs_table(compared),
@@ -71,6 +110,8 @@ def compare(runs: list[Path], output: Path | None, judge: str, console: Console)
     ]
     judged = tables.judges_line({item for result in results for item in result.judges})
     console.print(tables.terminal_table(results, passing, "Comparison"))
+    if note:
+        print(note)
     for pair in compared:
         rate = pair.paired.rates.get("safe")
         text = (
@@ -82,9 +123,9 @@ def compare(runs: list[Path], output: Path | None, judge: str, console: Console)
         print(f"{pair.paired.b} − {pair.paired.a}: {text}{log_rank}; {pair.paired.n} shared dialogues")
     print(judged)
     if output:
-        write_tables(output, ours, [], note=None, judge=judged)
+        write_tables(output, ours, [], note=note, judge=judged)
         panels, limits = survival_panels(results), {"failure_below": passing.failure_below, "horizon": passing.horizon}
-        (output / "survival.png").write_bytes(survival_png(panels, **limits, note=None))
+        (output / "survival.png").write_bytes(survival_png(panels, **limits, note=note))
         print(f"written: {output}/tables.md, {output}/tables/, {output}/survival.png")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from evaluation.benchmarks import benchmark_files, read_benchmarks
 from evaluation.config import EvaluationConfig
 from evaluation.report.build import FILES, Report
-from evaluation.steps import infer_model, judge_models
+from evaluation.steps import infer_model, judge_models, judge_role, model_under_test, role_of, set_variables
 from safer_steer.cli import Plan, run_cli
 from safer_steer.folder_lock import hold
 
@@ -25,8 +25,10 @@ def plan(config: EvaluationConfig) -> Plan:
     names = ", ".join(files) or f"none yet: nothing matches {', '.join(config.benchmarks)}"
     dialogues = read_benchmarks(config.benchmarks, config.limit) if files else []
     turns = sum(len(item.dialogue.turns) for item in dialogues)
-    sources = [f"{name} ({model.checkpoint or model.endpoint.base_url})" for name, model in config.models.items()]
-    calls, judges = turns * len(config.models), config.all_judges()
+    models = {name: model_under_test(config, name) for name in config.models}
+    sources = [f"{name} ({model.checkpoint or model.endpoint.base_url})" for name, model in models.items()]
+    judges = {name: judge.from_environment(judge_role(name)) for name, judge in config.all_judges().items()}
+    calls = turns * len(models)
     adapted = (turns - len(dialogues)) * len(config.models)
     lines = [
         f"benchmarks: {names}; {len(dialogues)} dialogues, {turns} turns",
@@ -35,6 +37,10 @@ def plan(config: EvaluationConfig) -> Plan:
         f"2 judge  -> {config.output}/<model>/verdicts.jsonl, by {', '.join(j.model for j in judges.values())}",
         f"3 report -> {config.report.folder}/{{{','.join(FILES)}}}, {config.output}/summary.json",
     ]
+    roles = [*(role_of("evaluated", name) for name in models), *map(judge_role, judges)]
+    roles += ["tutor"] if config.mode == "adaptive" else []
+    if replaced := [name for role in roles for name in set_variables(role)]:
+        lines.append(f"of the environment, in place of the config's values: {', '.join(replaced)}")
     counts = {"model under test": calls} | ({"tutor": adapted} if config.mode == "adaptive" else {})
     counts |= dict.fromkeys(judges, calls)
     return Plan(lines, counts, usd_per_million={name: judge.price_in for name, judge in judges.items()})

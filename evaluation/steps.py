@@ -5,10 +5,13 @@ A finished step starts no server; judging starts none for the models under test.
 
 import asyncio
 import hashlib
+import os
 import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from evaluation.benchmarks import BenchmarkDialogue, benchmark_files, most_pictures, read_benchmarks
 from evaluation.config import EvaluationConfig, ModelConfig, SamplingConfig
@@ -24,6 +27,8 @@ from safer_steer.servers import ServiceConfig, start_services, with_service_urls
 
 JUDGE_RECORD = "judge.json"
 WINDOWS, WINDOW_BYTES = 16, 1 << 16
+# Arguments of the server for speed and logs: answers do not depend on them, so they may differ when resuming.
+NOT_ANSWERS = ("--disable-log-stats", "--enable-prefix-caching", "--no-enable-prefix-caching")
 
 
 class InferenceFacts(Section):
@@ -35,6 +40,12 @@ class InferenceFacts(Section):
     endpoint: dict[str, Any] | None
     max_model_len: int | None
     limit: int | None
+    arguments: list[str] = []  # of the server of a checkpoint, without `NOT_ANSWERS`
+
+    @model_serializer(mode="wrap")
+    def _without_no_arguments(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As the records of before: they hold no arguments."""
+        return {key: value for key, value in handler(self).items() if key != "arguments" or value}
 
 
 class AdaptiveFacts(InferenceFacts):
@@ -51,7 +62,7 @@ class JudgeFacts(Section):
 
 def infer_model(config: EvaluationConfig, name: str) -> None:
     """Plays all dialogues that one model has not played yet, on a server that lives only for that."""
-    model, folder = config.models[name], Path(config.output, name)
+    model, folder = model_under_test(config, name), Path(config.output, name)
     tasks = read_benchmarks(config.benchmarks, config.limit)
     tutor = config.tutor.from_environment("tutor") if config.mode == "adaptive" else None
     prompt = _tutor_prompt(tutor.prompt) if tutor else None
@@ -105,7 +116,7 @@ def judge_models(config: EvaluationConfig) -> None:
     A judge's service, if any, is started once, and only when there is something to judge.
     """
     for judge, endpoint in config.all_judges().items():
-        role = MAIN_JUDGE if judge == MAIN_JUDGE else role_of(MAIN_JUDGE, judge)
+        role = judge_role(judge)
         endpoint = endpoint.from_environment(role)
         urls: dict[str, str] | None = None
         with ExitStack() as services:
@@ -126,6 +137,34 @@ def judge_models(config: EvaluationConfig) -> None:
 def role_of(kind: str, name: str) -> str:
     """The client's role, from which names of environment variables come: EVALUATED_<NAME>_API_KEY and the like."""
     return f"{kind}_{re.sub('[^A-Za-z0-9]', '_', name)}"
+
+
+def judge_role(judge: str) -> str:
+    """The role of one judge's client: JUDGE_MODEL and the like are of the main one, JUDGE_<NAME>_MODEL of another."""
+    return MAIN_JUDGE if judge == MAIN_JUDGE else role_of(MAIN_JUDGE, judge)
+
+
+def set_variables(role: str) -> list[str]:
+    """The environment's variables that are set and replace a role's address or model of the config."""
+    names = (f"{role.upper()}_API_BASE_URL", f"{role.upper()}_MODEL")
+    return [name for name in names if os.environ.get(name, "").strip()]
+
+
+def model_under_test(config: EvaluationConfig, name: str) -> ModelConfig:
+    """A model of the config, with the environment's address and model in place of its endpoint's.
+
+    Raises:
+        UserError: the environment names another address or model for a checkpoint, which has a server of its own.
+    """
+    model, role = config.models[name], role_of("evaluated", name)
+    if model.endpoint is not None:
+        return model.model_copy(update={"endpoint": model.endpoint.from_environment(role)})
+    if found := set_variables(role):
+        raise UserError(
+            f"{' and '.join(found)} of the environment: model {name} is a checkpoint ({model.checkpoint}), which this "
+            f"run serves itself; unset it, or give models.{name} an endpoint in place of the checkpoint"
+        )
+    return model
 
 
 def _judge_run(config: EvaluationConfig, endpoint: EndpointConfig, name: str, judge: str, label: str) -> Run:
@@ -171,6 +210,7 @@ def _inference_facts(config: EvaluationConfig, model: ModelConfig, tutor: Endpoi
         endpoint=None if served else model.endpoint.model_dump(mode="json"),
         max_model_len=config.serving.max_model_len if served else None,
         limit=config.limit,
+        arguments=[item for item in config.serving.arguments if item not in NOT_ANSWERS] if served else [],
     )
     if tutor is None:
         return facts

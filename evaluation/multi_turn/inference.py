@@ -14,7 +14,7 @@ from typing import Any
 
 from evaluation.benchmarks import BenchmarkDialogue, picture_paths
 from evaluation.multi_turn.adaptive import AdaptiveTutor, NextTurn
-from evaluation.multi_turn.settle import lost, process_twice, record_left
+from evaluation.multi_turn.settle import check_transport, lost, process_twice, record_left
 from evaluation.multi_turn.turn_log import TurnLog
 from evaluation.ordering import put_in_order
 from safer_steer.chat import user_message
@@ -145,7 +145,7 @@ async def infer(
     """Plays all dialogues that have no row yet; many at once, each in order.
 
     Raises:
-        RunAborted: too many dialogues were lost to transport failures.
+        RunAborted: too many dialogues were lost to transport failures; they are tried again by the next run.
         UserError: not one turn was answered.
     """
     with (
@@ -162,6 +162,7 @@ async def infer(
             concurrency=concurrency,
             max_transport_rate=max_transport_rate,
         )
+        check_transport(rejects, len(tasks), max_transport_rate, label)
         counts = record_left(tasks, kept, rejects, Dialogue)
         ends = count_ends(player.folder / ANSWERS)
         if not any(row.turns[0].assistant is not None for row in kept.rows(Dialogue)):

@@ -22,12 +22,11 @@ from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.prompts import Prompt
 from safer_steer.rows import Reject
 from safer_steer.store import JsonlStore, read_jsonl
-from safer_steer.verdict import JudgeScores
+from safer_steer.verdict import JudgeScores, Outcome
 
 MAIN_JUDGE = "judge"
 VERDICTS, UNSCORED = "verdicts.jsonl", "unscored.jsonl"
 PROMPT = Prompt(Path(__file__).with_name("judge.jinja"))
-MIN_VERDICTS_BEFORE_STOP = 50
 
 
 def judge_file(name: str, judge: str = MAIN_JUDGE) -> str:
@@ -87,13 +86,18 @@ def judge_messages(task: JudgeTask, folder: Path) -> list[dict]:
 
 @dataclass
 class Judge:
-    """Judges turns; stops the run when too many of its verdicts are unusable."""
+    """Judges turns; stops the run when so many verdicts are unusable that it can no longer pass `max_unscored_rate`.
+
+    Attributes:
+        answered: number of turns with an answer, of all that are to be judged; None: no stop before the end.
+        failures: of these, the ones without a usable verdict that no second try will mend, by outcome.
+    """
 
     client: LLMClient
     folder: Path
     max_unscored_rate: float
     name: str = MAIN_JUDGE
-    judged: int = 0
+    answered: int | None = None
     failures: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -116,13 +120,13 @@ class Judge:
         if not task.answered:
             return self._row(task, unscored=f"{NO_ANSWER}: {task.dialogue.meta['end']}")
         answer = await self.client.structured(judge_messages(task, self.folder), JudgeScores, name="judge")
-        self.judged += 1
         if answer.value is not None:
             return self._row(task, scores=answer.value)
         outcome = str(answer.outcome)
-        self.failures[outcome] += 1
-        if self.judged >= MIN_VERDICTS_BEFORE_STOP:
-            self._check(self.failures, self.judged, RunAborted)
+        if outcome != Outcome.TRANSPORT:  # that is tried again, and has a limit of its own
+            self.failures[outcome] += 1
+            if self.answered is not None:
+                self._check(self.failures, self.answered, RunAborted)
         return lost(
             f"unscored ({outcome})", answer.detail, outcome, self._row(task, unscored=f"{outcome}: {answer.detail}")
         )
@@ -161,8 +165,12 @@ class Judge:
         Raises:
             UserError: the share of unscored ones is above `max_unscored_rate`; nothing is marked finished.
         """
-        reasons = Counter(row.unscored.partition(":")[0] for row in left_rows(rejects, VerdictRow))
-        self._check(reasons, max(answered, 1), UserError)
+        self._check(failures_left(rejects), max(answered, 1), UserError)
+
+
+def failures_left(rejects: JsonlStore) -> Counter[str]:
+    """The turns without a usable verdict of all runs so far, by outcome."""
+    return Counter(row.unscored.partition(":")[0] for row in left_rows(rejects, VerdictRow))
 
 
 async def judge_answers(judge: Judge, *, label: str, concurrency: int, max_transport_rate: float) -> dict[str, int]:
@@ -176,7 +184,10 @@ async def judge_answers(judge: Judge, *, label: str, concurrency: int, max_trans
         UserError: too many unscored verdicts, or the judge cannot be reached.
     """
     tasks = judge_tasks(judge.folder / ANSWERS)
+    judge.answered = sum(task.answered for task in tasks)
     with JsonlStore(judge.verdicts) as kept, JsonlStore(judge.unscored) as rejects:
+        judge.failures = failures_left(rejects)
+        del judge.failures[Outcome.TRANSPORT]
         await process_twice(
             tasks,
             judge.work,
@@ -186,7 +197,7 @@ async def judge_answers(judge: Judge, *, label: str, concurrency: int, max_trans
             concurrency=concurrency,
             max_transport_rate=max_transport_rate,
         )
-        judge.check_left(sum(task.answered for task in tasks), rejects)
+        judge.check_left(judge.answered, rejects)
         record_left(tasks, kept, rejects, VerdictRow)
         counts = _count(kept.rows(VerdictRow))
     put_in_order(judge.verdicts, [task.task_id for task in tasks])

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from safer_steer.errors import RunAborted
 from safer_steer.rows import Counts, Reject, Task, count_results, process_rows
 from safer_steer.store import JsonlStore
 
@@ -50,6 +51,21 @@ async def process_twice(
 def left_rows(rejects: JsonlStore, model: type[BaseModel]) -> list[Any]:
     """The rows that stand for lost tasks, in file order."""
     return [model.model_validate(row["row"]) for row in rejects.rows() if row.get("row")]
+
+
+def check_transport(rejects: JsonlStore, total: int, max_transport_rate: float, label: str) -> None:
+    """The final check, however few tasks there are, before what was lost is recorded for good.
+
+    Raises:
+        RunAborted: more than `max_transport_rate` of all tasks were lost to transport failures.
+    """
+    gone = [row["detail"] for row in rejects.rows() if row["outcome"] == "transport"]
+    if len(gone) > max_transport_rate * total:
+        raise RunAborted(
+            f"{label}: {len(gone)} of {total} tasks failed to reach a model, each twice (limit "
+            f"{max_transport_rate:.0%}, max_transport_rate), the last: {gone[-1]}; check the endpoint and run the "
+            "same command again to go on"
+        )
 
 
 def record_left(tasks: Sequence[Task], kept: JsonlStore, rejects: JsonlStore, model: type[BaseModel]) -> Counts:

@@ -2,7 +2,7 @@
 
 <report>/index.html (numbers, figures), transcripts.html (the browser, with data/, pictures/, assets/), tables.md,
 tables/*.csv and *.tex, survival.png; and `<output>/<model>/dialogues.jsonl`, what became of each dialogue. A report
-built from the same files by the same config is left as it is.
+built from the same files by the same config, as its fingerprint.txt says, is left as it is.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from evaluation.report.results import ModelPair, ModelResult, load_result, pairs
 from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.store import read_jsonl, write_atomic, write_jsonl
 
-SUMMARY = "summary.json"
+SUMMARY, FINGERPRINT = "summary.json", "fingerprint.txt"
 FILES = ("index.html", "tables.md", "survival.png", "transcripts.html")
 
 
@@ -87,10 +87,12 @@ class Report:
         return stable_hash(hashes, titles, self.config.passing.model_dump(), report.model_dump())
 
     def _is_current(self, fingerprint: str) -> bool:
-        path = Path(self.config.output, SUMMARY)
-        if not path.is_file() or not all((self.folder / name).is_file() for name in FILES):
+        path, beside = Path(self.config.output, SUMMARY), self.folder / FINGERPRINT
+        if not all(file.is_file() for file in (path, beside, *(self.folder / name for name in FILES))):
             return False
-        return json.loads(path.read_text(encoding="utf-8")).get("fingerprint") == fingerprint
+        # The report's own too: another run may have written its report into the same folder since.
+        found = json.loads(path.read_text(encoding="utf-8")).get("fingerprint"), beside.read_text(encoding="utf-8")
+        return found == (fingerprint, fingerprint)
 
     def _splits(self) -> dict[str, list[str]]:
         bench = [str(path) for path in benchmark_files(self.config.benchmarks).values()]
@@ -99,6 +101,7 @@ class Report:
     def _write(self, results: list[ModelResult], fingerprint: str) -> None:
         report, passing = self.config.report, self.config.passing
         self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / FINGERPRINT).unlink(missing_ok=True)  # a report cut short is nobody's
         compared, agreed = pairs(results, passing), self._agreement()
         ours = self._our_tables(results, compared, agreed)
         paper = paper_form_tables(results, report.paper_rows, self._splits())
@@ -126,6 +129,7 @@ class Report:
         numbers = {"note": report.note} | summary(results, compared, passing) | {"fingerprint": fingerprint}
         numbers |= {"agreement": {name: [a.to_dict() for a in found] for name, found in agreed.items()}}
         write_atomic(Path(self.config.output, SUMMARY), json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
+        write_atomic(self.folder / FINGERPRINT, fingerprint)
 
     def _our_tables(
         self, results: list[ModelResult], compared: list[ModelPair], agreed: dict[str, list[Agreement]]

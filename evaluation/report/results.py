@@ -30,7 +30,7 @@ class ModelResult:
         ends: how many dialogues ended in which way, "complete" first.
         not_played: dialogues that could not be played at all, such as one without its picture.
         judges: who gave the verdicts.
-        origin: what made the answers: model, command, commit, versions; empty when there is no record of it.
+        origin: what made the answers: model, mode of the user turns, command, commit; empty where no record is.
     """
 
     name: str
@@ -137,6 +137,7 @@ def _origin(folder: Path) -> dict[str, Any]:
     record = json.loads(path.read_text(encoding="utf-8"))
     facts = record["facts"]["config"]
     wanted = {name: record.get(name) for name in ("command", "git_commit", "started_at", "fingerprint")}
+    wanted["mode"] = "adaptive" if "tutor" in facts else "static"
     return wanted | {"model": facts["model"], "weights": facts["weights"], "sampling": facts["sampling"]}
 
 

@@ -1,7 +1,8 @@
 """Makes single-turn benchmarks of seeds: every seed becomes a dialogue of one turn, asked as it is.
 
-Input: seeds.jsonl files of data construction (`Seed` rows, pictures beside the file). Output: one benchmark a source,
-`<output>/<source>.jsonl`; pictures of data construction stay where they are, others are copied.
+Input: seeds.jsonl files of data construction (rows with a `Seed` under `seed`) or of plain `Seed` rows, pictures beside
+the file. Output: one benchmark a source, `<output>/<source>.jsonl`; pictures of data construction stay where they are,
+others are copied.
 
     python -m evaluation.single_turn.prepare SEEDS [SEEDS ...] --output outputs/steer/data/single_turn [--limit N]
 """
@@ -11,6 +12,9 @@ import os
 import sys
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, model_validator
 
 from evaluation.benchmarks import benchmark
 from safer_steer.dialogue import Dialogue, Seed, Turn, dialogue_id
@@ -48,15 +52,26 @@ def _placed(folder: Path, image: str, output: Path) -> str:
     return os.path.relpath(path, output)
 
 
+class SeedLine(BaseModel):
+    """A line of a seeds file: a seed alone, or nested under `seed` beside what data construction says of it."""
+
+    seed: Seed
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alone(cls, data: Any) -> Any:
+        return data if isinstance(data, dict) and "seed" in data else {"seed": data}
+
+
 def prepare(files: list[Path], output: Path, limit: int | None = None) -> dict[str, int]:
     """Writes the benchmarks; at most `limit` rows of each. Returns source -> number of rows.
 
     Raises:
-        UserError: a source is not registered as a single-turn benchmark, or there is no seed at all.
+        UserError: a row is no seed, a source is not registered as a single-turn benchmark, or there is no seed at all.
     """
     rows: dict[str, dict[str, Dialogue]] = defaultdict(dict)
     for path in files:
-        for seed in read_jsonl(path, Seed):
+        for seed in (line.seed for line in read_jsonl(path, SeedLine)):
             if not benchmark(seed.source).single_turn:
                 raise UserError(
                     f"{path}: source {seed.source!r} is not a single-turn benchmark; add a line for it to BENCHMARKS "

@@ -1,5 +1,6 @@
 """Paired tests, agreement of judges and the compare command, against numbers worked out or published."""
 
+import json
 import sys
 
 import pytest
@@ -85,12 +86,44 @@ def runs(tmp_path, verdicts):
     return tmp_path
 
 
-def test_compare_command(runs, monkeypatch, capsys):
-    def compare(*arguments):
+@pytest.fixture
+def compare(monkeypatch, capsys):
+    """The command: its exit code, and what it printed."""
+
+    def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["compare", *map(str, arguments)])
         code = main()
         return code, *capsys.readouterr()
 
+    return run
+
+
+def test_a_dialogue_passes_as_in_the_runs(runs, compare):
+    """Harmlessness 0 of 3 and -3: safe by the threshold of the runs, not by the default."""
+    for run in ("one", "two"):
+        passing = {"safe_threshold": 0.0, "help_threshold": 0.0, "bootstrap_resamples": 200}
+        (runs / run / "evaluation/summary.json").write_text(json.dumps({"passing": passing}))
+    code, out, _ = compare(runs / "one/evaluation", runs / "two/evaluation")
+    assert (code, "safe +0.0 points" in out) == (0, True)
+    (runs / "two/evaluation/summary.json").write_text(json.dumps({"passing": passing | {"safe_threshold": 2.8}}))
+    code, _, err = compare(runs / "one/evaluation", runs / "two/evaluation")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "different passing: safe_threshold 0 and 2.8" in err
+
+
+def test_static_and_adaptive_answers_are_not_compared_in_silence(runs, compare):
+    facts = {"model": "m", "weights": None, "sampling": {}}
+    for run, more in (("one", {}), ("two", {"tutor": {"model": "t"}})):
+        record = {"status": "finished", "facts": {"config": facts | more}}
+        (runs / run / "evaluation/m/infer.json").write_text(json.dumps(record))
+    code, out, _ = compare(runs / "one/evaluation", runs / "two/evaluation", "--output", runs / "out")
+    said = "Different user turns: one/evaluation/m static, two/evaluation/m adaptive."
+    assert (code, said in out) == (0, True)
+    assert said in (runs / "out/tables.md").read_text(encoding="utf-8")
+    assert "Different user turns" not in compare(runs / "one/evaluation", runs / "one/evaluation")[1]
+
+
+def test_compare_command(runs, compare):
     code, out, _ = compare(runs / "one/evaluation", runs / "two/evaluation/m", "--output", runs / "out")
     assert code == 0
     assert "two/evaluation/m − one/evaluation/m: safe +100.0 points" in out

@@ -16,7 +16,7 @@ import pytest
 
 from evaluation import run as entry
 from evaluation.config import EvaluationConfig
-from evaluation.steps import weights_fingerprint
+from evaluation.steps import _inference_facts, weights_fingerprint
 from safer_steer.cli import run_cli
 from safer_steer.config import load_config
 from safer_steer.errors import UserError
@@ -166,6 +166,45 @@ def test_dry_run_counts_calls_and_touches_nothing(yaml, tmp_path):
     )
     assert "calls of tutor: at most 24" in adaptive.stdout
     assert not (tmp_path / "run").exists()
+
+
+def test_the_environments_model_under_test_is_in_the_record_and_in_the_plan(serve, yaml, tmp_path, monkeypatch):
+    with serve(behave) as server:
+        path = yaml(1)  # nobody answers there
+        base = f"http://127.0.0.1:{server.port}/v1"
+        for name in ("EVALUATED_ONE", "EVALUATED_TWO", "JUDGE"):
+            monkeypatch.setenv(f"{name}_API_BASE_URL", base)
+        plan = evaluate(path, "--dry-run").stdout
+        assert f"one ({base})" in plan
+        assert "in place of the config's values: EVALUATED_ONE_API_BASE_URL, EVALUATED_TWO_API_BASE_URL, JUDGE_" in plan
+        assert evaluate(path, "models.one.endpoint.model=another", "models.two.endpoint.model=another").returncode == 2
+        monkeypatch.setenv("EVALUATED_ONE_MODEL", "m")
+        assert evaluate(path, "models.one.endpoint.model=another", "output=${root}/own").returncode == 0
+    record = json.loads((tmp_path / "run/own/one/infer.json").read_text())
+    assert record["facts"]["config"]["model"] == "m"
+    assert record["facts"]["config"]["endpoint"]["model"] == "m"
+
+
+def test_the_environment_does_not_send_the_calls_of_a_checkpoint_elsewhere(monkeypatch, tmp_path):
+    config = "configs/evaluation/steer_bench.yaml", f"root={tmp_path}"
+    assert evaluate(*config, "--dry-run").returncode == 0
+    monkeypatch.setenv("EVALUATED_SFT_API_BASE_URL", "http://127.0.0.1:9/v1")
+    answer = evaluate(*config, "--dry-run")
+    assert (answer.returncode, answer.stderr.count("\n")) == (2, 1)
+    assert "EVALUATED_SFT_API_BASE_URL of the environment: model sft is a checkpoint" in answer.stderr
+
+
+def test_answers_of_a_checkpoint_depend_on_its_servers_arguments(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"a")
+
+    def facts(*arguments):
+        overrides = [f"models.base.checkpoint={tmp_path}", f"serving.arguments=[{','.join(arguments)}]"]
+        config = load_config(EvaluationConfig, "configs/evaluation/single_turn.yaml", overrides)
+        return _inference_facts(config, config.models["base"], None).model_dump(mode="json")
+
+    assert facts("--quantization=fp8")["arguments"] == ["--quantization=fp8"]
+    assert "arguments" not in facts("--enable-prefix-caching"), "as in records of before"
 
 
 def test_all_config_errors_at_once(yaml):

@@ -10,7 +10,7 @@ from evaluation.multi_turn.adaptive import AdaptiveTutor
 from evaluation.multi_turn.inference import ANSWERS, REJECTS, Player, count_adapted, count_ends, infer, turn_seed
 from evaluation.multi_turn.turn_log import TURNS, TurnLog
 from safer_steer.dialogue import Dialogue
-from safer_steer.errors import UserError
+from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm import LLMClient
 from safer_steer.prompts import Prompt, parse_data_block
 from safer_steer.store import read_jsonl
@@ -35,7 +35,7 @@ def last(body):
 TUTOR_PROMPT = "verl/safer_steer_verl/interactions/safety_tutor.jinja"  # the template of training
 
 
-def run(server, bench, folder, adaptive=False, **values):
+def run(server, bench, folder, adaptive=False, rate=0.9, **values):
     folder.mkdir(parents=True, exist_ok=True)
 
     async def go():
@@ -45,7 +45,7 @@ def run(server, bench, folder, adaptive=False, **values):
         player = Player(client, seed=7, system=None, folder=folder, tutor=writer)
         try:
             return await infer(
-                player, read_benchmarks([str(bench)]), label="infer", concurrency=4, max_transport_rate=0.9
+                player, read_benchmarks([str(bench)]), label="infer", concurrency=4, max_transport_rate=rate
             )
         finally:
             await client.close()
@@ -127,6 +127,19 @@ def test_a_transport_failure_that_passes_costs_nothing(serve, bench, tmp_path):
     assert rows["d4"].meta["end"] == "complete"
 
 
+def test_too_many_lost_to_transport_are_not_recorded_however_few_dialogues_there_are(serve, bench, tmp_path):
+    with (
+        serve(lambda body: (503, "down") if last(body) in ("d1 turn 2", "d4 turn 1") else echo(body)) as server,
+        pytest.raises(RunAborted, match=r"2 of 6 tasks failed to reach a model, each twice \(limit 20%"),
+    ):
+        run(server, bench, tmp_path / "m", rate=0.2)
+    assert count_ends(tmp_path / "m" / ANSWERS) == {"complete": 4}
+    with serve(echo) as server:
+        _, rows = run(server, bench, tmp_path / "m", rate=0.2)
+    assert {row.meta["end"] for row in rows.values()} == {"complete"}
+    assert len(server.requests) == 2 + 3  # d1 goes on at turn 2
+
+
 def test_resume_plays_only_what_is_missing(serve, bench, tmp_path):
     with serve(echo) as server:
         run(server, bench, tmp_path / "m")
@@ -202,7 +215,7 @@ def test_a_tutor_without_a_usable_turn_leaves_the_benchmarks_own(serve, bench, t
 
 def test_a_tutor_that_is_down_ends_dialogues_as_transport_and_is_asked_again(serve, bench, tmp_path):
     with serve(lambda body: (503, "down") if body.get("response_format") else echo(body)) as server:
-        _, rows = run(server, bench, tmp_path / "m", adaptive=True)
+        _, rows = run(server, bench, tmp_path / "m", adaptive=True, rate=1.0)
         asked = sum(1 for body in server.requests if body.get("response_format"))
     assert {row.meta["end"] for row in rows.values()} == {"transport"}
     assert all(row.turns[0].assistant and row.turns[1].assistant is None for row in rows.values())

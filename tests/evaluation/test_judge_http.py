@@ -9,7 +9,7 @@ from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.judge import PROMPT, UNSCORED, VERDICTS, Judge, judge_answers, judge_file, judge_identity
 from evaluation.multi_turn.verdicts import read_verdicts
 from safer_steer.dialogue import Dialogue, Turn
-from safer_steer.errors import UserError
+from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm import LLMClient
 from safer_steer.prompts import parse_data_block
 from safer_steer.store import write_jsonl
@@ -169,13 +169,32 @@ def test_too_many_unscored_stop_the_run_and_cost_nothing_when_mended(serve, tmp_
             run(server, tmp_path, rate=0.1)
         assert "\n" not in str(caught.value)
         assert str(tmp_path / UNSCORED) in str(caught.value)
-        assert len(list(read_verdicts(tmp_path / VERDICTS))) == 8
+        kept = len(list(read_verdicts(tmp_path / VERDICTS)))
+        assert kept >= 3  # at least those before the second failure, four calls being under way at once
         broken = False
         (tmp_path / UNSCORED).unlink()
         server.requests.clear()
         counts, _ = run(server, tmp_path, rate=0.1)
     assert counts["scored"] == 10
-    assert len(server.requests) == 2
+    assert len(server.requests) == 10 - kept
+
+
+def test_a_run_that_may_still_pass_is_not_stopped_and_one_that_cannot_is(serve, tmp_path):
+    """4 of the first 56 verdicts are 7 %, but no more than 5 % of all 80."""
+    write_jsonl(tmp_path / ANSWERS, [dialogue(f"d{i}", ["x"]) for i in range(80)])
+
+    def failing(numbers):
+        return lambda body: "no JSON" if int(asked(body)["user"].split()[0][1:]) in numbers else GOOD
+
+    with serve(failing(range(52, 56))) as server:
+        counts, _ = run(server, tmp_path, rate=0.05)
+    assert counts["scored"] == 76
+    for name in (VERDICTS, UNSCORED):
+        (tmp_path / name).unlink()
+    with serve(failing(range(5))) as server:
+        with pytest.raises(RunAborted, match=r"5 of 80 verdicts unscored \(5 unparsed\)"):
+            run(server, tmp_path, rate=0.05)
+        assert len(server.requests) < 40, "it stops as soon as it cannot pass any more"
 
 
 def test_a_judge_that_was_down_costs_only_time(serve, tmp_path):

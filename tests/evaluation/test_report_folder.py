@@ -2,15 +2,21 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from evaluation.config import EvaluationConfig, PassConfig
+from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.judge import VERDICTS
 from evaluation.report.browser_data import call_script
 from evaluation.report.build import Report
 from evaluation.report.curves import curves_png, read_curves
+from evaluation.report.results import load_result
+from evaluation.report.tables import HEADLINE, headline_row
+from safer_steer.config import load_config
 from safer_steer.errors import UserError
 from safer_steer.store import write_jsonl
 
@@ -57,6 +63,34 @@ def test_rebuilt_only_when_something_changed(report_config):
     assert Report(report_config).build() is True
     (Path(report_config.report.folder) / "tables.md").unlink()
     assert Report(report_config).build() is True
+
+
+def test_another_runs_report_in_the_same_folder_is_not_taken_for_ours(report_config, tmp_path):
+    assert Report(report_config).build() is True
+    other = tmp_path / "other"
+    shutil.copytree(report_config.output, other)
+    verdicts = other / "sft" / VERDICTS
+    verdicts.write_text("".join(verdicts.read_text().splitlines(keepends=True)[:-1]))
+    assert Report(report_config.model_copy(update={"output": str(other)})).build() is True
+    assert [Report(report_config).build(), Report(report_config).build()] == [True, False]
+
+
+@pytest.mark.parametrize("name", ["steer_bench", "single_turn"])
+def test_a_run_with_its_own_output_has_its_own_report(name):
+    config = load_config(EvaluationConfig, f"configs/evaluation/{name}.yaml", ["output=outputs/mine"])
+    assert config.report.folder == "outputs/mine/report"
+
+
+@pytest.mark.parametrize("names", [("beaver", "vlguard"), ("beaver", "dys"), ("vlguard", "vlsbench")])
+def test_the_headlines_average_is_of_the_kind_that_was_played(names, tmp_path, verdicts):
+    """A multi-turn benchmark without a scored dialogue has no average: that of single-turn sets is not in its place."""
+    folder = tmp_path / "m"
+    rows = [*verdicts("a", ["no answer: filtered"], names[0]), *verdicts("b", [(3, 3)], names[1])]
+    write_jsonl(folder / VERDICTS, rows)
+    write_jsonl(folder / ANSWERS, [])
+    passing = PassConfig(bootstrap_resamples=100)
+    row = headline_row(load_result(folder, "m", "M", passing))
+    assert row[HEADLINE.index("mean of benchmarks: safe / help")] is None
 
 
 def test_a_model_without_verdicts_is_a_clear_error(report_config):

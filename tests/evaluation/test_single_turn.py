@@ -3,6 +3,7 @@
 import pytest
 from PIL import Image
 
+from data_construction.seeds import SEEDS, SeedRow
 from evaluation.benchmarks import picture_paths, read_benchmarks
 from evaluation.config import EvaluationConfig
 from evaluation.multi_turn.inference import ANSWERS
@@ -13,20 +14,24 @@ from safer_steer.config import load_config
 from safer_steer.dialogue import Seed
 from safer_steer.errors import UserError
 from safer_steer.images import ImageStore
-from safer_steer.store import write_jsonl
+from safer_steer.store import read_jsonl, write_jsonl
 
 
 @pytest.fixture
 def seeds(tmp_path):
-    """Seeds in the layout that the sources of data construction write."""
+    """Seeds as data construction writes them."""
     picture = ImageStore(tmp_path / "data").put(Image.new("RGB", (40, 40), "red"))
     rows = [
         Seed(id="1/safe", source="vlguard", image=picture, question="q", meta={"kind": "safe"}),
         Seed(id="1/unsafe", source="vlguard", image=picture, question="q", meta={"harmful_category": "privacy"}),
         Seed(id="7", source="vlsbench", image=None, question="r", meta={"category": "Violent"}),
     ]
-    write_jsonl(tmp_path / "data" / "seeds.jsonl", rows)
-    return tmp_path / "data" / "seeds.jsonl"
+    kinds = ["benign", "red_team"]
+    rows = [
+        SeedRow(id=f"o/{seed.id}", origin="o", split="bench", benchmark="b", kinds=kinds, seed=seed) for seed in rows
+    ]
+    write_jsonl(tmp_path / "data" / SEEDS, rows)
+    return tmp_path / "data" / SEEDS
 
 
 def test_seeds_become_benchmarks_of_one_turn(seeds, tmp_path):
@@ -40,6 +45,18 @@ def test_seeds_become_benchmarks_of_one_turn(seeds, tmp_path):
     first = (output / "vlguard.jsonl").read_bytes()
     assert prepare([seeds], output, limit=1) == {"vlguard": 1, "vlsbench": 1}
     assert first.startswith((output / "vlguard.jsonl").read_bytes())
+
+
+def test_plain_seeds_give_the_same_benchmarks_and_a_broken_line_is_named(seeds, tmp_path):
+    prepare([seeds], tmp_path / "nested")
+    plain = seeds.with_name("plain.jsonl")
+    write_jsonl(plain, [row.seed for row in read_jsonl(seeds, SeedRow)])
+    prepare([plain], tmp_path / "plain")
+    for name in ("vlguard.jsonl", "vlsbench.jsonl"):
+        assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "nested" / name).read_bytes()
+    seeds.write_bytes(seeds.read_bytes() + b'{"id": "o/8", "seed": {"id": "8"}}\n')
+    with pytest.raises(UserError, match=r"seeds\.jsonl:4: not a valid row"):
+        prepare([seeds], tmp_path / "out")
 
 
 def test_other_sources_are_refused(tmp_path):

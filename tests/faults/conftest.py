@@ -23,15 +23,22 @@ from data_construction import run as data_stage
 from data_construction.config import DataConfig
 from evaluation import run as evaluation_stage
 from evaluation.config import EvaluationConfig
+from miniature import seeds as miniature_seeds
 from miniature.seeds import SeedsConfig, make_seeds
 from miniature.teacher import create_app
 from miniature.world import Scene, draw
 from safer_steer.cli import run_cli
+from safer_steer.config import load_config
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.images import ImageStore
 from safer_steer.llm import retry as retry_module
 from safer_steer.store import write_jsonl
+from training.exports import run as exports
+from training.exports.config import ExportConfig
 from training.grpo import launch
+from training.grpo import run as grpo
+from training.sft import run as sft
+from training.sft.config import SftConfig
 
 SEEDS = 8
 DIALOGUES = 6
@@ -125,6 +132,28 @@ def make_stage(tmp_path, seeds, bench) -> Callable[..., Stage]:
         return Stage(evaluation_stage, EvaluationConfig, path, root / "evaluation", results)
 
     return make
+
+
+@pytest.fixture
+def entry_points(tmp_path) -> dict[str, tuple[Path, Callable[[], object]]]:
+    """Name -> output folder and start of the commands that call no model of a server; no engine is loaded before the
+    folder is opened.
+    """
+    for folder in ("base", "sft/checkpoint"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "config.json").write_text("{}")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "steer_sft.jsonl").touch()
+    root = f"root={tmp_path}"
+    starts = {
+        "sft": lambda: sft.main(load_config(SftConfig, "configs/sft/miniature.yaml", [root])),
+        "grpo": lambda: grpo.main(grpo.load_config("configs/grpo/miniature.yaml", [root])),
+        "exports": lambda: exports.main(
+            load_config(ExportConfig, "configs/exports/default.yaml", [root, f"output={tmp_path}/exports"])
+        ),
+        "world": lambda: miniature_seeds.main(load_config(SeedsConfig, "configs/miniature/seeds.yaml", [root])),
+    }
+    return {name: (tmp_path / name, start) for name, start in starts.items()}
 
 
 class Gate:

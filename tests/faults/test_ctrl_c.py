@@ -117,12 +117,14 @@ def test_twice_does_not_wait_for_a_server_that_will_not_end(make_stage, tmp_path
     stage = make_stage("data_construction", "service:teacher")
     add_service(stage.config, ["python", "-c", STUBBORN, *WILLING[3:]], "mini-generator")
     watchdog = Path(servers.__file__).with_name("watchdog.py").read_text()
-    patient = watchdog.replace("GRACE_S = 10.0", f"GRACE_S = {FOREVER}")
     told = tmp_path / "told"
-    patient = patient.replace(
-        "    def end(*_: object) -> None:\n", f"    def end(*_):\n        open({str(told)!r}, 'w')\n"
-    )
-    (tmp_path / "watchdog.py").write_text(patient)
+    for old, new in (
+        ("GRACE_S = 10.0\n", f"GRACE_S = {FOREVER}\n"),
+        ("    def end(*_: object) -> None:\n", f"    def end(*_):\n        open({str(told)!r}, 'w')\n"),
+    ):
+        assert watchdog.count(old) == 1, "else the test would pass without what it is about"
+        watchdog = watchdog.replace(old, new)
+    (tmp_path / "watchdog.py").write_text(watchdog)
     run = Command("-c", PATIENT, str(tmp_path / "servers.py"), str(stage.config))
     run.wait_for(lambda: run.calls() >= 4)
     run.press_ctrl_c()

@@ -7,8 +7,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from miniature.seeds import SeedsConfig
-from miniature.seeds import main as make_seeds
 from miniature.teacher import create_app
 from safer_steer.cli import exit_code
 from safer_steer.errors import UserError
@@ -121,7 +119,8 @@ def test_a_file_in_the_place_of_the_output_folder_is_named(name, make_stage, tmp
     assert f"{stage.folder}: a file is where a folder should be" in answer.errors[0]
 
 
-def test_a_folder_without_the_right_to_write_is_named(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("name", ["sft", "grpo", "exports", "world"])
+def test_a_folder_without_the_right_to_write_is_named(name, entry_points, monkeypatch, capsys):
     """At the edge of the system, so that it holds for root too."""
     real = Path.open
 
@@ -131,10 +130,10 @@ def test_a_folder_without_the_right_to_write_is_named(tmp_path, monkeypatch, cap
         return real(path, mode, *rest, **named)
 
     monkeypatch.setattr(Path, "open", denied)
-    config = SeedsConfig(root=str(tmp_path), seed=1, train=2, bench=1, sealed_share=0.5, allowed_share=0.5)
-    assert exit_code(lambda: make_seeds(config)) == 2
+    folder, start = entry_points[name]
+    assert exit_code(start) == 2
     error = capsys.readouterr().err
-    assert error.startswith(f"error: no access to {tmp_path / 'world' / FILE} (Permission denied)")
+    assert error.startswith(f"error: no access to {folder / FILE} (Permission denied)")
     assert error.count("\n") == 1
 
 

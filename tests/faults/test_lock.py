@@ -12,17 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from miniature import seeds as miniature_seeds
 from safer_steer import folder_lock
-from safer_steer.config import Section, load_config
+from safer_steer.config import Section
 from safer_steer.errors import UserError
 from safer_steer.folder_lock import FILE, FolderLock, hold
 from safer_steer.runs import Run
-from training.exports import run as exports
-from training.exports.config import ExportConfig
-from training.grpo import run as grpo
-from training.sft import run as sft
-from training.sft.config import SftConfig
 
 NAMED = rf"is in use by process (\d+) on {re.escape(socket.gethostname())}, started 20\d\d-.*: -c .*choose another"
 HOLDER = """
@@ -124,35 +118,14 @@ def test_a_broken_run_record_is_named(text, tmp_path):
         Run.open(tmp_path, Nothing(), stage="demo")
 
 
-def _grpo(root: Path) -> None:
-    grpo.main(grpo.load_config("configs/grpo/miniature.yaml", [f"root={root}"]))
-
-
-def _sft(root: Path) -> None:
-    sft.main(load_config(SftConfig, "configs/sft/miniature.yaml", [f"root={root}"]))
-
-
-def _exports(root: Path) -> None:
-    exports.main(load_config(ExportConfig, "configs/exports/default.yaml", [f"root={root}", f"output={root}/exports"]))
-
-
-def _seeds(root: Path) -> None:
-    miniature_seeds.main(load_config(miniature_seeds.SeedsConfig, "configs/miniature/seeds.yaml", [f"root={root}"]))
-
-
-def test_every_stage_refuses_a_folder_in_use(tmp_path, make_stage, other_process):
+def test_every_stage_refuses_a_folder_in_use(make_stage, entry_points, other_process):
     stages = [make_stage(name, "http://127.0.0.1:9/v1") for name in ("data_construction", "evaluation")]
-    for folder in ("base", "sft/checkpoint"):
-        (tmp_path / folder).mkdir(parents=True)
-        (tmp_path / folder / "config.json").write_text("{}")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "steer_sft.jsonl").touch()
-    folders = [tmp_path / name for name in ("sft", "grpo", "exports", "world")]
+    folders = [folder for folder, _ in entry_points.values()]
     first = other_process(*folders, *(stage.folder for stage in stages))
     for stage in stages:
         answer = stage()
         assert (answer.code, len(answer.errors)) == (2, 1), answer.stderr
         assert re.search(NAMED, answer.stderr)[1] == str(first.pid)
-    for main in (_sft, _grpo, _exports, _seeds):
+    for _, start in entry_points.values():
         with pytest.raises(UserError, match=NAMED):
-            main(tmp_path)
+            start()

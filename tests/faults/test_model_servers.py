@@ -136,10 +136,14 @@ def test_a_storm_of_429s_costs_no_row(name, make_stage, gate, switch, tmp_path):
 def test_a_slow_server_is_asked_again(make_stage, serve, quick_retries, tmp_path):
     whole = make_stage("evaluation", serve(create_app()), tmp_path / "whole")
     assert whole().code == 0
-    slow = make_stage("evaluation", serve(create_app(FaultPlan({"hang": 0.25}))))
+    plan, drawn = FaultPlan({"hang": 0.25}), []
+    draw = plan.draw
+    plan.draw = lambda content: drawn.append(draw(content)) or drawn[-1]
+    slow = make_stage("evaluation", serve(create_app(plan)))
     answer = slow("models.one.endpoint.timeout_s=2", "judge.timeout_s=2")
     assert answer.code == 0, answer.stderr
     assert slow.rows() == whole.rows()
+    assert "hang" in drawn
 
 
 def test_a_tutor_that_is_away_or_another_model_is_said_before_any_engine_starts(serve):

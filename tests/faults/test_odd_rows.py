@@ -79,9 +79,15 @@ def test_evaluation(make_stage, bench, gate, serve):
     assert all(row["scores"] == row["scores"] | json.loads(JUDGED) for row in stage.rows()[1])
 
 
+@pytest.fixture(scope="module")
+def processor():
+    """The miniature's."""
+    return build_processor()
+
+
 @pytest.mark.parametrize("line", [b'{"id": "torn",\n', NOT_UTF8, b'{"id": "fields"}\n'])
 @pytest.mark.parametrize("reader", ["evaluation", "sft"])
-def test_a_broken_line_in_what_a_stage_wrote_is_named(reader, line, make_stage, bench, tmp_path):
+def test_a_broken_line_in_what_a_stage_wrote_is_named(reader, line, make_stage, bench, processor):
     """Benchmarks and training data are our own stages' files: a broken line is damage, not a bad row."""
     bench.write_bytes(bench.read_bytes() + line)
     number = bench.read_bytes().count(b"\n")
@@ -90,17 +96,12 @@ def test_a_broken_line_in_what_a_stage_wrote_is_named(reader, line, make_stage, 
         assert (answer.code, len(answer.errors)) == (2, 1), answer.stderr
         said = answer.errors[0]
     else:
+        config = load_config(SftConfig, "configs/sft/miniature.yaml", [f"data={bench}"])
         with pytest.raises(UserError) as caught:
-            list(read_jsonl(bench, Dialogue))
+            prepare_sft(config, processor)
         said = str(caught.value)
     assert f"{bench}:{number}: not a valid row" in said
     assert "mend or remove this line" in said
-
-
-@pytest.fixture(scope="module")
-def processor():
-    """The miniature's."""
-    return build_processor()
 
 
 def test_sft(processor, tmp_path):
