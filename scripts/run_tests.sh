@@ -10,6 +10,7 @@ bash "$(dirname "${BASH_SOURCE[0]}")/setup.sh" "${SETUP:-auto}" || exit
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 export HF_HUB_OFFLINE=1
 ruff check .
+ruff format --check --quiet .
 mypy
 shellcheck scripts/*.sh benchmarks/*.sh .ci/run
 exec python -m pytest "$@"

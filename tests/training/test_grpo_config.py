@@ -162,3 +162,11 @@ def test_a_missing_file_or_value_is_one_line(tmp_path):
     (tmp_path / "bare.yaml").write_text("defaults: [safer_steer_cpu, _self_]\n")
     with pytest.raises(UserError, match=r"root: missing.*safer_steer\.tutor: missing"):
         load_config(tmp_path / "bare.yaml")
+
+
+def test_the_tutor_of_the_environment_is_the_configs(monkeypatch):
+    monkeypatch.setenv("TUTOR_MODEL", "other-tutor")
+    monkeypatch.setenv("TUTOR_API_BASE_URL", "http://10.0.0.2:8000/v1, http://10.0.0.3:8000/v1")
+    tutor = load_config("configs/grpo/qwen2_5_vl_3b.yaml").config.safer_steer.tutor
+    assert tutor.model == "other-tutor"
+    assert tutor.base_url == ["http://10.0.0.2:8000/v1", "http://10.0.0.3:8000/v1"]

@@ -82,7 +82,13 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Loaded:
         _raise(path, _unknown_keys(tree, added=_added(overrides)))
     _raise(path, [f"{k}: missing, a value is required" for k in REQUIRED if OmegaConf.is_missing(*_parent(tree, k))])
     tree.actor_rollout_ref.rollout.agent.agent_loop_config_path = str(PACKAGE / "agent_loops.yaml")
-    return Loaded(_validated(tree, path), tree)
+    return Loaded(_with_environment(_validated(tree, path)), tree)
+
+
+def _with_environment(config: GrpoConfig) -> GrpoConfig:
+    """With TUTOR_MODEL and TUTOR_API_BASE_URL put in, so that plan, record and the workers of every node have them."""
+    tutor = config.safer_steer.tutor.from_environment("tutor")
+    return config.model_copy(update={"safer_steer": config.safer_steer.model_copy(update={"tutor": tutor})})
 
 
 def _validated(tree: DictConfig, path: Path) -> GrpoConfig:
