@@ -13,6 +13,8 @@ _NAME = re.compile(
     r"(?:^|[._-])(?:api[_-]?key|secret(?:[_-]?key)?|passw(?:or)?d|authorization|(?:access|auth|hf|bearer)[_-]?token)$",
     re.IGNORECASE,
 )
+# Of environment names only: a config may well have a key such as max_token.
+_ENVIRONMENT = re.compile(r"(?:^|_)(?:secret_access_key|hub_token|github_token|openai_key)$", re.IGNORECASE)
 _ASSIGNED = re.compile(
     r"((?:api[_-]?key|secret|passw(?:or)?d|authorization|(?:access|auth|hf|bearer)[_-]?token)(?:=|[\"']\s*:\s*))[^\s,}]+",
     re.IGNORECASE,
@@ -23,7 +25,8 @@ _QUERY = re.compile(r"(://[^\s'\"?]*\?)[^\s'\"]+")
 
 def keys_of_environment() -> dict[str, str]:
     """Name -> value of the environment's variables that hold credentials, by their name (`JUDGE_API_KEY`, ...)."""
-    found = {name: value.strip() for name, value in os.environ.items() if _NAME.search(name)}
+    named = {name: value for name, value in os.environ.items() if _NAME.search(name) or _ENVIRONMENT.search(name)}
+    found = {name: value.strip() for name, value in named.items()}
     return {name: value for name, value in found.items() if len(value) >= MIN_KEY_CHARS}
 
 
