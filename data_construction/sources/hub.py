@@ -28,7 +28,8 @@ def locate(path: str | Path, patterns: Sequence[str], *, local_only: bool = Fals
     """Finds a source's files.
 
     Args:
-        path: a local file or folder, or a hub id: "ORG/NAME", "ORG/NAME@REVISION", with or without "hub:" before it.
+        path: a local file or folder, or a hub id: "ORG/NAME", "ORG/NAME@REVISION", with or without "hub:" before it;
+            with it where there is a local folder ORG.
         patterns: the files to download, globs relative to the data set's root.
         local_only: take what an earlier download left, never the network.
 
@@ -43,6 +44,11 @@ def locate(path: str | Path, patterns: Sequence[str], *, local_only: bool = Fals
     match = _HUB_ID.fullmatch(str(path))
     if match is None:
         raise UserError(f"seeds not found: {path}; correct sources.*.path, or make the file first")
+    if not str(path).startswith("hub:") and local.parent.is_dir():
+        raise UserError(
+            f"seeds not found: {path} is no file or folder, but {local.parent} is a local folder; correct "
+            f"sources.*.path, or write hub:{path} if you mean the hub's data set"
+        )
     return _download(str(path), match["id"], match["revision"], patterns, local_only)
 
 
