@@ -112,7 +112,10 @@ def _work(config: SftConfig) -> dict[str, float]:
     prepared = prepare(config, processor)
     if int(os.environ.get("RANK", "0")) == 0:
         write_jsonl(Path(config.output) / "rejects.jsonl", prepared.rejects)
-    return prepared.counts() | train(config, processor, prepared)
+    counts = prepared.counts() | train(config, processor, prepared)
+    if torch.distributed.is_initialized():  # else its threads may abort a process that ends
+        torch.distributed.destroy_process_group()
+    return counts
 
 
 if __name__ == "__main__":
