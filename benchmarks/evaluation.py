@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import json
 import random
-import resource
 import shutil
 import statistics
 import subprocess
@@ -25,7 +24,7 @@ import openai
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before this folder, where `evaluation` is this file
 
-from benchmarks.figures import Figure, write_figures
+from benchmarks.figures import Figure, peak_mib, write_figures
 from evaluation.benchmarks import BenchmarkDialogue
 from evaluation.multi_turn.inference import ANSWERS, Player, infer
 from miniature.language import ask
@@ -172,11 +171,11 @@ def aggregate_here(model: Path) -> None:
     from evaluation.config import PassConfig
     from evaluation.report.results import load_result
 
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = peak_mib()
     started = time.monotonic()
     result = load_result(model, "m", "M", PassConfig())
     seconds = time.monotonic() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = peak_mib()
     numbers = {"seconds": seconds, "imports_mib": before, "peak_mib": peak, "safe": result.numbers.overall.safe}
     print(json.dumps(numbers))
 

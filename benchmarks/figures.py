@@ -73,3 +73,9 @@ def write_figures(
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(record | {"details": details}, indent=1) + "\n", encoding="utf-8")
     return int(any(figure["met"] is False for figure in found))
+
+
+def peak_mib() -> float:
+    """This process's largest resident size so far, in MiB; `getrusage` would count the parent's in (Linux)."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024

@@ -12,7 +12,6 @@ a process of its own, in turns, so that other work on the machine weighs on both
 import argparse
 import json
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import Figure, write_figures
+from benchmarks.figures import Figure, peak_mib, write_figures
 
 BATCH = 8
 SEED = 0
@@ -139,7 +138,7 @@ def measure(side: str, root: Path, output: Path) -> dict[str, float]:
         "seconds": round(seconds, 2),
         "tokens_per_s": round(meter.tokens / seconds, 1),
         "padding_share": round(1 - meter.tokens / meter.places, 4),
-        "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+        "peak_mib": round(peak_mib(), 1),
     }
 
 
@@ -160,9 +159,9 @@ def compare(root: Path, rounds: int) -> dict[str, Any]:
 
 def table(result: dict[str, Any]) -> str:
     """The result as text."""
-    lines = [f"{'':6}{'tokens/s':>10}{'padding':>10}{'peak MB':>10}"]
+    lines = [f"{'':6}{'tokens/s':>10}{'padding':>10}{'peak MiB':>10}"]
     for side, rounds in result["rounds"].items():
-        best = [statistics.median(item[key] for item in rounds) for key in ("tokens_per_s", "padding_share", "peak_mb")]
+        best = [statistics.median(item[key] for item in rounds) for key in ("tokens_per_s", "padding_share", "peak_mib")]
         lines.append(f"{side:6}{best[0]:>10.0f}{best[1]:>10.1%}{best[2]:>10.0f}")
     return "\n".join([*lines, f"ratio ours / TRL {result['ratio']:.2f} (target >= {result['target']})"])
 
@@ -170,14 +169,14 @@ def table(result: dict[str, Any]) -> str:
 def figures(result: dict[str, Any]) -> list[Figure]:
     """Medians of both sides."""
     ours, trl = (
-        {key: statistics.median(item[key] for item in rounds) for key in ("tokens_per_s", "padding_share", "peak_mb")}
+        {key: statistics.median(item[key] for item in rounds) for key in ("tokens_per_s", "padding_share", "peak_mib")}
         for rounds in result["rounds"].values()
     )
     speed = ours["tokens_per_s"], "plain TRL", trl["tokens_per_s"]
     return [
         Figure("SFT speed", "tokens/s", *speed, result["target"], ratio=result["ratio"]),
         Figure("padding of batches", "share", ours["padding_share"], "plain TRL", trl["padding_share"], None, "lower"),
-        Figure("peak memory", "MB", ours["peak_mb"], "plain TRL", trl["peak_mb"], None, "lower"),
+        Figure("peak memory", "MiB", ours["peak_mib"], "plain TRL", trl["peak_mib"], None, "lower"),
     ]
 
 

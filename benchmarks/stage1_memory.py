@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.figures import Figure, write_figures
+from benchmarks.figures import Figure, peak_mib, write_figures
 from data_construction.config import DataConfig
 from data_construction.stage_one import StageOne, run_stage_one
 from data_construction.tasks import StageOneTask, make_dialogue
@@ -125,14 +125,8 @@ def _measure(folder: Path, url: str, rows: int) -> None:
     run_stage_one(config)
     seconds = time.monotonic() - started
     counts = json.loads((config.folder / "run.stage1.json").read_text())["counts"]
-    numbers = {"rows": counts["in"], "kept": counts["kept"], "mib": _peak_mib(), "seconds": seconds}
+    numbers = {"rows": counts["in"], "kept": counts["kept"], "mib": peak_mib(), "seconds": seconds}
     print(json.dumps(numbers | {"rate": counts["in"] / seconds}))
-
-
-def _peak_mib() -> float:
-    """This process's largest resident size so far; `getrusage` would count the parent's in (Linux)."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 def _seeds(folder: Path, number: int) -> Iterator[Seed]:
