@@ -161,7 +161,9 @@ def table(result: dict[str, Any]) -> str:
     """The result as text."""
     lines = [f"{'':6}{'tokens/s':>10}{'padding':>10}{'peak MiB':>10}"]
     for side, rounds in result["rounds"].items():
-        best = [statistics.median(item[key] for item in rounds) for key in ("tokens_per_s", "padding_share", "peak_mib")]
+        best = [
+            statistics.median(item[key] for item in rounds) for key in ("tokens_per_s", "padding_share", "peak_mib")
+        ]
         lines.append(f"{side:6}{best[0]:>10.0f}{best[1]:>10.1%}{best[2]:>10.0f}")
     return "\n".join([*lines, f"ratio ours / TRL {result['ratio']:.2f} (target >= {result['target']})"])
 
