@@ -54,6 +54,15 @@ def test_the_held_out_reward_counts_where_there_is_one_and_a_restart_remembers(t
     assert json.loads((tmp_path / "best.json").read_text())["step"] == 6
 
 
+def test_a_best_step_that_will_be_done_again_is_forgotten(tmp_path):
+    best = BestCheckpoint(tmp_path)
+    assert best.note({TRAINING: 0.9}, checkpoint(tmp_path / "saved", 4), 4)
+    best.rewind(4)
+    assert (tmp_path / "best.json").is_file()
+    best.rewind(2)
+    assert best.note({TRAINING: 0.5}, checkpoint(tmp_path / "again", 4), 4)
+
+
 def test_a_step_without_any_score_is_never_the_best(tmp_path):
     assert not BestCheckpoint(tmp_path).note({}, checkpoint(tmp_path / "saved", 2), 2)
 

@@ -128,6 +128,7 @@ def test_all_unknown_overrides_are_named_at_once():
         (["data.train_batch_size=15"], "does not divide"),
         (["actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=24"], "does not divide a rank's 32"),
         (["actor_rollout_ref.rollout.n=1"], "at least 2"),
+        (["trainer.max_actor_ckpt_to_keep=1"], "max_actor_ckpt_to_keep: 1; at least 2"),
         (["actor_rollout_ref.rollout.max_model_len=100"], "below prompt \\+ response"),
         (["nonsense"], "key=value"),
         (["safer_steer.credit=turn", "safer_steer.tcsr.rule=min_mean"], "needs a value for every turn"),

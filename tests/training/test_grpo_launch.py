@@ -30,12 +30,18 @@ def checkpoint(folder: Path, step: int, whole: bool = True) -> None:
         (actor.parent / "data.pt").write_text("x")
 
 
+def rows(folder: Path, *steps: int) -> Path:
+    path = folder / "metrics.jsonl"
+    path.write_text("".join(f'{{"step": {step}}}\n' for step in steps))
+    return path
+
+
 def test_the_last_whole_checkpoint_is_found(tmp_path):
-    assert checkpoints.last_step(tmp_path / "none") == 0
+    assert checkpoints.last_step(tmp_path / "none", tmp_path / "metrics.jsonl") == 0
     checkpoint(tmp_path, 2)
     checkpoint(tmp_path, 4)
     (tmp_path / checkpoints.TRACKER).write_text("4")
-    assert checkpoints.last_step(tmp_path) == 4
+    assert checkpoints.last_step(tmp_path, rows(tmp_path, 1, 2, 3, 4)) == 4
 
 
 @pytest.mark.parametrize("tracker", ["", "4", "x"])
@@ -43,8 +49,41 @@ def test_a_torn_save_falls_back_to_the_step_before(tmp_path, tracker):
     checkpoint(tmp_path, 2)
     checkpoint(tmp_path, 4, whole=False)
     (tmp_path / checkpoints.TRACKER).write_text(tracker)
-    assert checkpoints.last_step(tmp_path) == 2
+    assert checkpoints.last_step(tmp_path, rows(tmp_path, 1, 2, 3)) == 2
     assert (tmp_path / checkpoints.TRACKER).read_text() == "2"
+
+
+@pytest.mark.parametrize("tracker", ["", "4"])
+def test_a_step_saved_without_its_rows_is_done_again(tmp_path, tracker, capsys):
+    checkpoint(tmp_path, 2)
+    checkpoint(tmp_path, 4)
+    (tmp_path / checkpoints.TRACKER).write_text(tracker)
+    assert checkpoints.last_step(tmp_path, rows(tmp_path, 1, 2, 3)) == 2
+    assert "before the rows of step 4 were written; goes on after step 2" in capsys.readouterr().err
+    assert checkpoints.last_step(tmp_path, rows(tmp_path, 1, 2)) == 2  # killed again, at step 3
+
+
+def test_a_first_checkpoint_without_its_rows_begins_anew(tmp_path):
+    checkpoint(tmp_path, 3)
+    (tmp_path / checkpoints.TRACKER).write_text("3")
+    assert checkpoints.last_step(tmp_path, rows(tmp_path, 1, 2)) == 0
+    assert checkpoints.last_step(tmp_path, rows(tmp_path, 1)) == 0  # killed again, at step 2
+    assert verl_would_load(tmp_path) is None
+
+
+def test_lost_rows_of_finished_steps_are_refused_and_nothing_changes(tmp_path):
+    checkpoint(tmp_path, 2)
+    checkpoint(tmp_path, 4)
+    (tmp_path / checkpoints.TRACKER).write_text("4")
+    with pytest.raises(UserError, match="no row of step 3, but .* checkpoint of step 4; put the file back"):
+        checkpoints.last_step(tmp_path, tmp_path / "metrics.jsonl")
+    assert (tmp_path / checkpoints.TRACKER).read_text() == "4"
+
+
+def verl_would_load(folder: Path) -> str | None:
+    from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
+
+    return find_latest_ckpt_path(str(folder))
 
 
 def test_only_processes_of_this_run_are_ended(tmp_path):

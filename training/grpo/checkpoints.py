@@ -1,30 +1,58 @@
-"""verl's checkpoint folder: which step is the last whole one."""
+"""verl's checkpoint folder: the step after which a run goes on."""
 
+import sys
 from pathlib import Path
 
-from safer_steer.store import write_atomic
+from safer_steer.errors import UserError
+from safer_steer.store import read_jsonl, write_atomic
 
 TRACKER = "latest_checkpointed_iteration.txt"
 PREFIX = "global_step_"
 
 
-def last_step(folder: Path) -> int:
-    """The step of the last whole checkpoint in verl's folder, 0 when there is none.
+def last_step(folder: Path, metrics: Path) -> int:
+    """The last step whose checkpoint is whole and whose row is written, 0 when there is none.
 
-    verl writes a checkpoint's parts, then the tracker file. A run killed in between leaves a torn tracker or a
-    partial folder; the tracker is then set back to the last step whose parts are all there.
+    verl writes a checkpoint's parts, then the tracker file; then the step is validated and its rows are written. A run
+    killed in between leaves a torn tracker, a partial folder, or a checkpoint without its step's rows; the tracker is
+    then set back, so that the step is done again and no row of the run is missing.
+
+    Args:
+        folder: verl's checkpoint folder.
+        metrics: the run's `metrics.jsonl`.
+
+    Raises:
+        UserError: rows are missing that a kill cannot explain; nothing is changed.
     """
-    whole = sorted(int(path.name.removeprefix(PREFIX)) for path in folder.glob(f"{PREFIX}*") if _is_whole(path))
     tracker = folder / TRACKER
     named = tracker.read_text(encoding="utf-8").strip() if tracker.is_file() else ""
-    if named.isdigit() and int(named) in whole:
-        return int(named)
-    if not whole:
-        tracker.unlink(missing_ok=True)
-        return 0
-    earlier = [step for step in whole if not named.isdigit() or step < int(named)] or whole
-    write_atomic(tracker, str(earlier[-1]))
-    return earlier[-1]
+    candidates = _candidates(folder, named)
+    rows = {row["step"] for row in read_jsonl(metrics)} if candidates and metrics.is_file() else set()
+    found = next((step for step in candidates if step in rows), 0)
+    if candidates and (newest := candidates[0]) != found:
+        if newest > 1 and newest - 1 not in rows:
+            raise UserError(
+                f"{metrics}: no row of step {newest - 1}, but {folder} has a checkpoint of step {newest}; put the file "
+                "back, or give another `output` to begin anew"
+            )
+        print(
+            f"grpo: killed before the rows of step {newest} were written; goes on after step {found}", file=sys.stderr
+        )
+    if folder.is_dir() and named != str(found):
+        write_atomic(tracker, str(found))  # verl finds no folder of step 0 and begins anew
+    return found
+
+
+def _candidates(folder: Path, named: str) -> list[int]:
+    """Steps with a whole checkpoint, newest first; none after the tracker's, which an earlier call may have set."""
+    whole = sorted((_step(path) for path in folder.glob(f"{PREFIX}*") if _is_whole(path)), reverse=True)
+    if not named.isdigit():
+        return whole
+    return [step for step in whole if step <= int(named)] or (whole if int(named) else [])
+
+
+def _step(path: Path) -> int:
+    return int(path.name.removeprefix(PREFIX))
 
 
 def _is_whole(path: Path) -> bool:

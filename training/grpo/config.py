@@ -146,6 +146,11 @@ def _fit_problems(tree: DictConfig) -> list[str]:
         )
     if not tree.actor_rollout_ref.model.path:
         problems.append("actor_rollout_ref.model.path: empty; ablation=no_bootstrapping needs safer_steer.base_model")
+    keep = tree.trainer.max_actor_ckpt_to_keep
+    if keep is not None and keep < 2:
+        problems.append(
+            f"trainer.max_actor_ckpt_to_keep: {keep}; at least 2, so that a run killed while it saves can go back one"
+        )
     if (tree.trainer.test_freq > 0 or tree.trainer.val_before_train) and not ours.data.get("validation"):
         problems.append("trainer.test_freq, trainer.val_before_train: need files in safer_steer.data.validation")
     return problems

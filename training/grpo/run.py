@@ -106,8 +106,8 @@ def _train(loaded: Loaded, folder: Path, tutor: dict[str, Any]) -> dict[str, Any
     write_atomic(config_path, OmegaConf.to_yaml(config))
     data = launch.prepare_data(config_path, env)
     steps = _set_steps(config, data["kept"])
-    saved = Path(config.trainer.default_local_dir)
-    done, peak_mb = checkpoints.last_step(saved), 0.0
+    saved, metrics = Path(config.trainer.default_local_dir), folder / "metrics.jsonl"
+    done, peak_mb = checkpoints.last_step(saved, metrics), 0.0
     config.trainer.val_before_train &= done == 0  # a resumed run has been validated at its start
     write_atomic(config_path, OmegaConf.to_yaml(config))
     if done < steps:
@@ -115,7 +115,7 @@ def _train(loaded: Loaded, folder: Path, tutor: dict[str, Any]) -> dict[str, Any
             peak_mb = launch.train(config_path, env, steps=steps, done=done)
         finally:
             _draw(folder)
-        done = checkpoints.last_step(saved)
+        done = checkpoints.last_step(saved, metrics)
     if done != steps:
         log = folder / "log" / "verl.log"
         raise UserError(f"verl ended after step {done} of {steps}; see {log}, then run again to resume")

@@ -26,6 +26,11 @@ class BestCheckpoint:
         """Where the best step's number and score stand."""
         return self.folder / "best.json"
 
+    def rewind(self, step: int) -> None:
+        """Forgets a best step after `step`: it will be done again. Its weights stay until a saved step follows."""
+        if self.record.is_file() and json.loads(self.record.read_text(encoding="utf-8"))["step"] > step:
+            self.record.unlink()
+
     def note(self, metrics: dict[str, float], checkpoint: Path | None, step: int) -> bool:
         """Takes in a step's metrics; copies the weights when the step was saved and is the best so far.
 
