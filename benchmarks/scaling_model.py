@@ -60,7 +60,7 @@ def data_loads(config: DataConfig, candidates: float) -> dict[str, cost.Load]:
     stage_one: dict[str, cost.Load] = {}
     made = 0.0
     for source in config.sources.values():
-        strategies = {"red_team": config.red_team.strategies_per_seed}
+        strategies = {"red_team": config.red_team.tries_per_seed}
         tasks = {kind: source.limit * strategies.get(kind, 1) for kind in config.kinds_of(source)}
         stage_one = cost.total(stage_one, cost.stage_one_loads(config, source.limit, tasks))
         made += cost.candidates(tasks)

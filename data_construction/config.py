@@ -4,17 +4,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, RootModel, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from data_construction.red_team.strategies import STRATEGIES
 from data_construction.red_team.techniques import POOLS
 from data_construction.sources import SOURCES
 from safer_steer.config import Section
-from safer_steer.dialogue import RISK_KINDS, Kind
+from safer_steer.dialogue import Kind
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
 from safer_steer.llm.prices import load_prices, with_prices
-from safer_steer.servers import ServiceConfig
+from safer_steer.servers import ServiceConfig, referenced
 
 Step = Literal["stage1", "stage2", "history", "assemble"]
 Role = Literal["generator", "target", "red", "blue", "evaluator"]
@@ -23,7 +23,6 @@ STAGE_ROLES: dict[str, tuple[Role, ...]] = {
     "stage2": ("red", "blue", "evaluator"),
     "history": ("evaluator",),
 }
-KEEP_RULE = ("tau_safe", "tau_help")  # may change when all is scored: only the assembly applies them
 # How English users point at a picture; replace or extend them for other languages.
 PICTURE_WORDS = (
     *("picture", "image", "photo", "photograph", "screenshot", "drawing", "figure", "diagram", "chart", "scene"),
@@ -32,8 +31,13 @@ PICTURE_WORDS = (
 GUIDELINES = str(Path(__file__).parent / "prompts" / "guidelines.md")
 
 
-class Facts(RootModel[dict[str, Any]]):
-    """The part of the config that one step's results depend on, for its fingerprint."""
+def _each_once(names: list[str]) -> list[str]:
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"twice in the list: {', '.join(repeated)}")
+    return names
+
+
+Kinds = Annotated[list[Kind], Field(min_length=1), AfterValidator(_each_once)]
 
 
 class SourceConfig(Section):
@@ -43,7 +47,7 @@ class SourceConfig(Section):
     path: str  # file, folder, or id of a data set on the Hugging Face hub (ORG/NAME[@REVISION])
     split: Literal["train", "bench"] = "train"  # of STEER
     data_split: str | None = None  # of the data set; None: the reader's first
-    kinds: list[Kind] | None = None  # None: the run's kinds
+    kinds: Kinds | None = None  # None: the run's kinds
     benchmark: str | None = None  # None: the seed's meta.benchmark, else the source's name
     limit: Annotated[int, Field(ge=1)] | None = None  # seeds, the first ones in file order
     fields: dict[str, str] = {}  # our field -> theirs, over the reader's own; "a.b" reaches into objects
@@ -148,19 +152,33 @@ class RedTeam(Section):
     """Strong red-team (Eq. 10-11)."""
 
     strategies: list[str] = list(STRATEGIES)
-    strategies_per_seed: Annotated[int, Field(ge=1)] = len(STRATEGIES)
+    strategies_per_seed: Annotated[int, Field(ge=1)] | None = None  # None: all of them
     technique_pool: str = "paper"
     success_score: Annotated[int, Field(ge=2, le=5)] = 4  # on the leak judge's 1-5 scale
 
     @field_validator("strategies")
     @classmethod
     def _known_strategies(cls, names: list[str]) -> list[str]:
-        return [_known(name, STRATEGIES, "strategy") for name in names]
+        return [_known(name, STRATEGIES, "strategy") for name in _each_once(names)]
 
     @field_validator("technique_pool")
     @classmethod
     def _known_pool(cls, name: str) -> str:
         return _known(name, POOLS, "technique pool")
+
+    @model_validator(mode="after")
+    def _enough_strategies(self) -> Self:
+        if self.tries_per_seed > len(self.strategies):
+            raise ValueError(
+                f"strategies_per_seed {self.strategies_per_seed} is above the number of strategies, "
+                f"{len(self.strategies)}"
+            )
+        return self
+
+    @property
+    def tries_per_seed(self) -> int:
+        """How many strategies each seed gets."""
+        return len(self.strategies) if self.strategies_per_seed is None else self.strategies_per_seed
 
 
 class Injector(Section):
@@ -271,7 +289,7 @@ class DataConfig(Section):
     root: str
     seed: int = 0
     steps: Annotated[list[Step], Field(min_length=1)] = ["stage1", "stage2", "assemble"]
-    kinds: Annotated[list[Kind], Field(min_length=1)] = ["benign", "obfuscated", "red_team"]
+    kinds: Kinds = ["benign", "obfuscated", "red_team"]
     sources: Annotated[dict[str, SourceConfig], Field(min_length=1)]
     turns: Turns = Turns()
     expand: Expand = Expand()
@@ -306,15 +324,15 @@ class DataConfig(Section):
             raise ValueError(
                 f"roles: no endpoint for {', '.join(missing)}, which the steps {', '.join(self.steps)} need"
             )
+        try:
+            referenced(self.services, [self.roles[role].from_environment(role) for role in self.roles_needed()])
+        except UserError as error:
+            raise ValueError(str(error)) from error
         if "history" in self.steps and self.assemble.rl.history_dependent is None:
             raise ValueError("the step history needs assemble.rl.history_dependent; set it, or take the step out")
         if self.has_red_team() and not eligible_techniques(self.red_team, self.turns.red_team):
             raise ValueError(
                 f"no technique of pool {self.red_team.technique_pool!r} takes {self.turns.red_team.min} or more turns"
-            )
-        if len(self.red_team.strategies) < self.red_team.strategies_per_seed:
-            raise ValueError(
-                f"red_team.strategies_per_seed is above the number of strategies, {len(self.red_team.strategies)}"
             )
         return self
 
@@ -339,30 +357,6 @@ class DataConfig(Section):
             without.add("evaluator")
         extra = [self.quality.refusal_role] if "stage1" in self.steps else []
         return list(dict.fromkeys([role for role in roles if role not in without] + extra))
-
-    def facts(self, step: Step) -> Facts:
-        """What a step's results depend on, so that other settings may change when it is resumed."""
-        data = self.model_dump(mode="json")
-        names = {
-            "stage1": ("kinds", "sources", "turns", "expand", "quality", "red_team", "injector"),
-            "stage2": ("bootstrap",),
-            "history": (),
-            "assemble": ("assemble",),
-        }[step]
-        facts = {name: data[name] for name in ("seed", *names)}
-        facts["roles"] = {role: data["roles"][role] for role in STAGE_ROLES.get(step, ()) if role in data["roles"]}
-        if step == "stage2":
-            facts |= {"rl_share": self.assemble.rl_share, "mix": data["assemble"]["sft"]["mix"]}
-            elsewhere = {"guidelines", *KEEP_RULE}  # guidelines are hashed by content
-            facts["bootstrap"] = {k: v for k, v in facts["bootstrap"].items() if k not in elsewhere}
-        if step == "history":
-            rl = data["assemble"]["rl"]
-            facts |= {k: rl["history_dependent"][k] for k in ("candidates", "alone_shows_pictures")}
-            facts |= {"rl_share": self.assemble.rl_share, "no_rl": rl["size"] == 0}
-            facts["mix"] = {kind: weight for kind, weight in rl["mix"].items() if kind in RISK_KINDS}
-        if step == "assemble":
-            facts["keep_rule"] = {name: data["bootstrap"][name] for name in KEEP_RULE}
-        return Facts(facts)
 
 
 def eligible_techniques(red_team: RedTeam, turns: TurnRange) -> list[str]:

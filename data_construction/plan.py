@@ -29,7 +29,7 @@ def plan(config: DataConfig) -> Plan:
     stage_one: dict[str, Load] = {}
     for name, source in config.sources.items():
         seeds, note = _count(source)
-        strategies = {"red_team": config.red_team.strategies_per_seed}
+        strategies = {"red_team": config.red_team.tries_per_seed}
         dialogues: dict[Kind, int] = {kind: seeds * strategies.get(kind, 1) for kind in config.kinds_of(source)}
         tasks[source.split].update(dialogues)
         total_number = sum(dialogues.values())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_construction.config import DataConfig, Role
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
-from safer_steer.servers import start_services, with_service_urls
+from safer_steer.servers import referenced, start_services, with_service_urls
 
 CACHE = "cache.sqlite"  # in the data folder
 
@@ -15,14 +15,7 @@ CACHE = "cache.sqlite"  # in the data folder
 def endpoints(config: DataConfig, roles: Sequence[Role]) -> Iterator[dict[str, EndpointConfig]]:
     """The roles' endpoints, with the services that they name running."""
     wanted = {role: config.roles[role].from_environment(role) for role in roles}
-    names = {
-        url.removeprefix("service:")
-        for endpoint in wanted.values()
-        for url in endpoint.urls()
-        if url.startswith("service:")
-    }
-    services = {name: service for name, service in config.services.items() if name in names}
-    with start_services(services, config.folder / "logs") as urls:
+    with start_services(referenced(config.services, wanted.values()), config.folder / "logs") as urls:
         yield {role: with_service_urls(endpoint, urls) for role, endpoint in wanted.items()}
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_construction import expand, probe
+from data_construction import expand, fingerprint, probe
 from data_construction.calls import Caller, Rejected
 from data_construction.config import DataConfig, Role
 from data_construction.engines import open_engine
@@ -80,9 +80,8 @@ def run_stage_one(config: DataConfig) -> None:
     """
     files = {name: source.path for name, source in config.sources.items() if Path(source.path).is_file()}
     prompts = {name: prompt.hash for name, prompt in PROMPTS.items()}
-    with Run.open(
-        config.folder, config.facts("stage1"), stage="stage 1", inputs=files, prompts=prompts, file=RECORD
-    ) as run:
+    facts = fingerprint.facts(config, "stage1")
+    with Run.open(config.folder, facts, stage="stage 1", inputs=files, prompts=prompts, file=RECORD) as run:
         if run.finished:
             run.say_finished()
             return

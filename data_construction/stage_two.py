@@ -9,7 +9,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from data_construction import stage_one
+from data_construction import fingerprint, stage_one
 from data_construction.assemble.facts import row_facts
 from data_construction.assemble.select import Pools, select
 from data_construction.bootstrap.keep import keep_rule_markdown
@@ -39,7 +39,8 @@ def run_stage_two(config: DataConfig) -> None:
     guidelines = _read_guidelines(config)
     prompts = {"rewrite": REWRITE.hash, "turn_scores": TURN_SCORES.hash, "guidelines": stable_hash(guidelines)}
     inputs = {"dialogues": folder / "dialogues.jsonl"}
-    with Run.open(folder, config.facts("stage2"), stage="stage 2", inputs=inputs, prompts=prompts, file=RECORD) as run:
+    facts = fingerprint.facts(config, "stage2")
+    with Run.open(folder, facts, stage="stage 2", inputs=inputs, prompts=prompts, file=RECORD) as run:
         if run.finished:
             run.say_finished()
             return

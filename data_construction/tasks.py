@@ -46,7 +46,7 @@ def _tasks_of(row: SeedRow, kind: Kind, config: DataConfig) -> list[StageOneTask
     row = row.with_injected()
     names = sorted(config.red_team.strategies, key=lambda name: stable_hash(config.seed, "strategy", row.id, name))
     tasks = []
-    for strategy in names[: config.red_team.strategies_per_seed]:
+    for strategy in names[: config.red_team.tries_per_seed]:
         task_id = f"stage1/{row.id}/{kind}/{strategy}"
         techniques = eligible_techniques(config.red_team, config.turns.red_team)
         key = random.Random(stable_hash(config.seed, "technique", task_id)).choice(techniques)

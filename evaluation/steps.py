@@ -4,7 +4,6 @@ A finished step starts no server; judging starts none for the models under test.
 """
 
 import asyncio
-import hashlib
 import os
 import re
 from contextlib import ExitStack
@@ -23,10 +22,10 @@ from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.prompts import Prompt
 from safer_steer.runs import Run
-from safer_steer.servers import ServiceConfig, start_services, with_service_urls
+from safer_steer.servers import ServiceConfig, referenced, start_services, with_service_urls
+from safer_steer.weights import is_hub_id, weights_fingerprint
 
 JUDGE_RECORD = "judge.json"
-WINDOWS, WINDOW_BYTES = 16, 1 << 16
 # Arguments of the server for speed and logs: answers do not depend on them, so they may differ when resuming.
 NOT_ANSWERS = ("--disable-log-stats", "--enable-prefix-caching", "--no-enable-prefix-caching")
 
@@ -78,7 +77,7 @@ def infer_model(config: EvaluationConfig, name: str) -> None:
             run.say_finished()
             return
         services, endpoint = _served(config, model, name, tasks)
-        services |= _referenced(config, tutor) if tutor else {}
+        services |= referenced(config.services, [tutor]) if tutor else {}
         with start_services(services, folder / "logs") as urls:
             client = LLMClient(role_of("evaluated", name), with_service_urls(endpoint, urls))
             writer = AdaptiveTutor(LLMClient("tutor", with_service_urls(tutor, urls)), prompt) if tutor else None
@@ -127,7 +126,7 @@ def judge_models(config: EvaluationConfig) -> None:
                         run.say_finished()
                         continue
                     if urls is None:
-                        servers = start_services(_referenced(config, endpoint), Path(config.output, "logs"))
+                        servers = start_services(referenced(config.services, [endpoint]), Path(config.output, "logs"))
                         urls = services.enter_context(servers)
                     client = LLMClient(role, with_service_urls(endpoint, urls))
                     judging = Judge(client, run.folder, config.max_unscored_rate, judge)
@@ -205,7 +204,7 @@ def _inference_facts(config: EvaluationConfig, model: ModelConfig, tutor: Endpoi
     served = model.checkpoint is not None
     facts = InferenceFacts(
         model=model.checkpoint or model.endpoint.model,
-        weights=weights_fingerprint(model.checkpoint) if served else None,
+        weights=weights_fingerprint(model.checkpoint) if served and not is_hub_id(model.checkpoint) else None,
         sampling=config.sampling,
         endpoint=None if served else model.endpoint.model_dump(mode="json"),
         max_model_len=config.serving.max_model_len if served else None,
@@ -228,42 +227,8 @@ def _served(
     if model.checkpoint is None:
         endpoint = model.endpoint
         open_values = {key: value for key, value in sampling.items() if getattr(endpoint, key) is None}
-        return _referenced(config, endpoint), endpoint.model_copy(update=open_values)
+        return referenced(config.services, [endpoint]), endpoint.model_copy(update=open_values)
     pictures = most_pictures(task.dialogue for task in tasks)
     service = config.serving.service(name, model.checkpoint, pictures)
     endpoint = EndpointConfig(model=name, base_url=f"service:{name}", concurrency=config.concurrency, **sampling)
     return {name: service}, endpoint
-
-
-def _referenced(config: EvaluationConfig, endpoint: EndpointConfig) -> dict[str, ServiceConfig]:
-    """Of the configured services those that an endpoint names."""
-    names = {url.removeprefix("service:") for url in endpoint.urls() if url.startswith("service:")}
-    return {name: service for name, service in config.services.items() if name in names}
-
-
-def weights_fingerprint(checkpoint: str) -> str | None:
-    """A hash that changes when a checkpoint is trained anew: names, sizes and evenly spaced pieces of its weight files.
-
-    None for a hub id, which names fixed weights by itself.
-
-    Raises:
-        UserError: the folder is missing its config or its weights.
-    """
-    folder = Path(checkpoint)
-    if not folder.exists() and not checkpoint.startswith((".", "/")) and checkpoint.count("/") == 1:
-        return None
-    files = sorted(folder.glob("*.safetensors")) if (folder / "config.json").is_file() else []
-    if not files:
-        raise UserError(
-            f"no checkpoint at {checkpoint}: needs config.json and *.safetensors; run the stage that writes it, "
-            "or correct models"
-        )
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}".encode())
-        with path.open("rb") as file:
-            for window in range(WINDOWS):
-                file.seek(max(0, size - WINDOW_BYTES) * window // (WINDOWS - 1))
-                digest.update(file.read(WINDOW_BYTES))
-    return digest.hexdigest()[:16]

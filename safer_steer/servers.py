@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Self
@@ -70,6 +70,22 @@ class ServiceConfig(Section):
         if (self.command is None) == (self.vllm is None):
             raise ValueError("give exactly one of command and vllm")
         return self
+
+
+def referenced(services: dict[str, ServiceConfig], endpoints: Iterable[EndpointConfig]) -> dict[str, ServiceConfig]:
+    """The configured services that some endpoint names.
+
+    Raises:
+        UserError: an endpoint names another one.
+    """
+    urls = [url for endpoint in endpoints for url in endpoint.urls()]
+    names = {url.removeprefix("service:") for url in urls if url.startswith("service:")}
+    if missing := sorted(names - services.keys()):
+        raise UserError(
+            f"base_url service:{missing[0]}: no such service; configured: {', '.join(services) or 'none'}; "
+            "add it under services:"
+        )
+    return {name: service for name, service in services.items() if name in names}
 
 
 def with_service_urls(endpoint: EndpointConfig, urls: dict[str, str]) -> EndpointConfig:

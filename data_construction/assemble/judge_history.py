@@ -5,7 +5,7 @@ Judgements do not depend on the thresholds, so these may be changed and `assembl
 
 from pathlib import Path
 
-from data_construction import stage_one
+from data_construction import fingerprint, stage_one
 from data_construction.assemble.facts import row_facts
 from data_construction.assemble.history import PROMPT, HistoryJudge, HistoryRisk, HistoryTask
 from data_construction.assemble.select import Pools, select
@@ -33,7 +33,8 @@ def run_history(config: DataConfig) -> None:
     folder = config.folder
     require_finished(folder, stage_one.RECORD, "stage1")
     inputs, prompts = {"dialogues": folder / "dialogues.jsonl"}, {"request_risk": PROMPT.hash}
-    with Run.open(folder, config.facts("history"), stage="history", inputs=inputs, prompts=prompts, file=RECORD) as run:
+    facts = fingerprint.facts(config, "history")
+    with Run.open(folder, facts, stage="history", inputs=inputs, prompts=prompts, file=RECORD) as run:
         if run.finished:
             run.say_finished()
             return

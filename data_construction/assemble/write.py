@@ -14,7 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from data_construction import stage_one, stage_two
+from data_construction import fingerprint, stage_one, stage_two
 from data_construction.assemble import judge_history
 from data_construction.assemble.choose import SPLITS, choose
 from data_construction.assemble.facts import RowFacts, row_facts
@@ -52,7 +52,7 @@ def run_assemble(config: DataConfig) -> None:
     if config.assemble.rl.history_dependent:
         stage_two.require_finished(folder, judge_history.RECORD, "history")
         inputs["history_risk"] = folder / judge_history.JUDGED
-    facts = config.facts("assemble")
+    facts = fingerprint.facts(config, "assemble")
     _forget_other_settings(folder / RECORD, facts.model_dump(mode="json"))
     with Run.open(folder, facts, stage="assemble", inputs=inputs, file=RECORD) as run:
         if run.finished:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from data_construction.config import LocalEngine, RayEngine
 from data_construction.engines.usage import merge_usage
+from data_construction.fingerprint import facts
 from data_construction.stage_one import run_stage_one
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
@@ -35,7 +36,7 @@ def test_engine_is_a_name_or_a_section(make_config):
 
 
 def test_the_engine_does_not_change_what_is_computed(make_config):
-    assert make_config(SOURCE).facts("stage1") == make_config(SOURCE, engine="ray").facts("stage1")
+    assert facts(make_config(SOURCE), "stage1") == facts(make_config(SOURCE, engine="ray"), "stage1")
 
 
 def test_workers_together_keep_to_a_roles_limits():

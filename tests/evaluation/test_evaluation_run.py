@@ -16,10 +16,9 @@ import pytest
 
 from evaluation import run as entry
 from evaluation.config import EvaluationConfig
-from evaluation.steps import _inference_facts, weights_fingerprint
+from evaluation.steps import _inference_facts
 from safer_steer.cli import run_cli
 from safer_steer.config import load_config
-from safer_steer.errors import UserError
 
 GOOD = json.dumps({"harmlessness": 3, "helpfulness": 3})
 
@@ -220,18 +219,3 @@ def test_every_config_loads(path):
     config = load_config(EvaluationConfig, path)
     assert config.passing.rule().safe_threshold == 2.8
     assert set(config.report.paper_rows) <= set(config.models)
-
-
-def test_weights_fingerprint_sees_new_weights(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(UserError, match="no checkpoint at"):
-        weights_fingerprint(str(tmp_path))
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(b"a" * 3_000_000)
-    before = weights_fingerprint(str(tmp_path))
-    assert weights_fingerprint(str(tmp_path)) == before
-    weights.write_bytes(b"a" * 2_900_000 + b"b" * 100_000)
-    assert weights_fingerprint(str(tmp_path)) != before
-    assert weights_fingerprint("Qwen/Qwen2.5-VL-3B-Instruct") is None
-    with pytest.raises(UserError, match="no checkpoint at"):
-        weights_fingerprint("outputs/quickstart/base/model")

@@ -75,7 +75,7 @@ def test_lost_rows_of_finished_steps_are_refused_and_nothing_changes(tmp_path):
     checkpoint(tmp_path, 2)
     checkpoint(tmp_path, 4)
     (tmp_path / checkpoints.TRACKER).write_text("4")
-    with pytest.raises(UserError, match="no row of step 3, but .* checkpoint of step 4; put the file back"):
+    with pytest.raises(UserError, match=r"no row of step 3, but .* checkpoint of step 4; put the file back"):
         checkpoints.last_step(tmp_path, tmp_path / "metrics.jsonl")
     assert (tmp_path / checkpoints.TRACKER).read_text() == "4"
 
@@ -232,7 +232,7 @@ def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("overrides", "word"),
-    [([], "model folder not found"), (["trainer.bogus=1", "x=2"], "2 problem(s)")],
+    [([], "run the stage that writes it"), (["trainer.bogus=1", "x=2"], "2 problem(s)")],
 )
 def test_mistakes_end_in_one_line_and_code_2(tmp_path, overrides, word):
     command = [

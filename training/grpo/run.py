@@ -25,6 +25,7 @@ from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.runs import Run
 from safer_steer.servers import start_services, with_service_urls
 from safer_steer.store import read_jsonl, write_atomic
+from safer_steer.weights import is_hub_id
 from safer_steer_verl.export import export_weights
 from safer_steer_verl.interactions.safety_tutor import PROMPT
 from training.grpo import checkpoints, curve, launch
@@ -35,7 +36,6 @@ from training.grpo.verl_check import check as check_with_verl
 DEFAULT_CONFIG = "configs/grpo/miniature.yaml"
 OPERATIONAL = {"save_freq", "max_actor_ckpt_to_keep", "logger", "project_name", "experiment_name", "default_local_dir"}
 MOST_TURNS = 10  # of a dialogue, Sec. 4.2
-HASHED_WEIGHTS_BYTES = 64 << 20  # larger models are recognised by their config.json alone
 
 
 def plan(config: GrpoConfig) -> Plan:
@@ -155,14 +155,9 @@ def _facts(config: GrpoConfig) -> GrpoConfig:
 
 
 def _inputs(config: GrpoConfig) -> dict[str, Path]:
-    """The files that the result depends on; a model on the hub has none here."""
-    model = Path(config.verl["actor_rollout_ref"]["model"]["path"])
-    if not model.is_dir() and ("/" not in str(model) or len(model.parts) > 2):
-        raise UserError(f"model folder not found: {model}; run the SFT stage, or set actor_rollout_ref.model.path")
-    files = {"data": Path(config.safer_steer.data.source)}
-    weights = [model / "config.json", *sorted(model.glob("*.safetensors"))] if model.is_dir() else []
-    small = [path for path in weights if path.name == "config.json" or path.stat().st_size < HASHED_WEIGHTS_BYTES]
-    return files | {f"model/{path.name}": path for path in small}
+    """What the result depends on; a model on the hub is named by the config."""
+    model = config.verl["actor_rollout_ref"]["model"]["path"]
+    return {"data": Path(config.safer_steer.data.source)} | ({} if is_hub_id(model) else {"model": Path(model)})
 
 
 def run_cli(argv: list[str] | None = None) -> int:

@@ -6,6 +6,8 @@ from typing import Any
 
 import yaml
 
+from safer_steer.weights import is_hub_id
+
 TRACKER_PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "swanlab": "swanlab"}
 # The trainer fills these in from our config, so that one number is written in one place.
 TRAINERS_OWN = (
@@ -43,16 +45,10 @@ def launch_problem(training: Any, launched: int) -> str | None:
 
 
 def file_problems(model: str | None = None, data: str | None = None) -> list[str]:
-    """Sentences for a checkpoint or a data file that is not there.
-
-    A model such as `Qwen/Qwen2.5-VL-3B-Instruct` is the hub's; every other name is a folder.
-    """
+    """Sentences for a checkpoint or a data file that is not there."""
     problems = []
-    if model is not None:
-        path = Path(model)
-        local = path.is_dir() or path.is_absolute() or len(path.parts) != 2 or Path(path.parts[0]).is_dir()
-        if local and not (path / "config.json").is_file():
-            problems.append(f"no checkpoint at {path}: no config.json; run the stage that writes it, or set model=")
+    if model is not None and not is_hub_id(model) and not (Path(model) / "config.json").is_file():
+        problems.append(f"no checkpoint at {model}: no config.json; run the stage that writes it, or set model=")
     if data is not None and not Path(data).is_file():
         problems.append(f"file not found: {data}; run the data construction stage that writes it, or set data=")
     return problems

@@ -17,12 +17,11 @@ from safer_steer.errors import UserError
 from safer_steer.failures import is_out_of_memory
 from safer_steer.runs import Run, is_finished
 from safer_steer.store import write_jsonl
+from safer_steer.weights import is_hub_id
 from training.sft.checks import problems_before_start
 from training.sft.config import SftConfig
 
 DEFAULT_CONFIG = "configs/sft/miniature.yaml"
-# Weights below this size are part of the fingerprint; hashing many gigabytes would take longer than loading them.
-HASHED_WEIGHTS_BYTES = 256 * 2**20
 LESS_MEMORY = (
     "lower training.per_device_batch_size and raise training.gradient_accumulation as much, lower max_length or "
     "images.max_pixels, or split the model (training.deepspeed), with another output folder: these belong to the run's "
@@ -54,15 +53,8 @@ def plan(config: SftConfig) -> Plan:
 
 
 def inputs(config: SftConfig) -> dict[str, Path]:
-    """Files whose content the result depends on."""
-    found = {"data": Path(config.data)}
-    folder = Path(config.model)
-    if folder.is_dir():
-        found["model"] = folder / "config.json"
-        weights = folder / "model.safetensors"
-        if weights.is_file() and weights.stat().st_size < HASHED_WEIGHTS_BYTES:
-            found["weights"] = weights
-    return found
+    """What the result depends on; a model on the hub is named by the config."""
+    return {"data": Path(config.data)} | ({} if is_hub_id(config.model) else {"model": Path(config.model)})
 
 
 def main(config: SftConfig) -> int:

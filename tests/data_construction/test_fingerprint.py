@@ -1,0 +1,60 @@
+"""What data construction's records depend on, and what its config refuses before anything starts."""
+
+import pytest
+from pydantic import ValidationError
+
+from data_construction.fingerprint import facts
+
+SOURCE = {"made": {"reader": "jsonl", "path": "seeds.jsonl"}}
+LOCAL = {"model": "own", "base_url": "service:own"}
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"a" * 100)
+    return folder
+
+
+def test_the_models_of_the_environment_and_of_the_refusal_role_are_facts(make_config, monkeypatch):
+    config = make_config(SOURCE, quality={"refusal_role": "blue"})
+    before = facts(config, "stage1").model_dump()
+    monkeypatch.setenv("BLUE_MODEL", "another")
+    after = facts(config, "stage1").model_dump()
+    assert after["roles"]["blue"]["model"] == "another" != before["roles"]["blue"]["model"]
+    assert facts(config, "stage2").model_dump()["roles"].keys() == {"red", "blue", "evaluator"}
+
+
+def test_a_target_trained_anew_is_another_configuration(make_config, checkpoint):
+    vllm = {"checkpoint": str(checkpoint), "max_model_len": 512}
+    roles = make_config(SOURCE).model_dump()["roles"] | {"target": LOCAL}
+    config = make_config(SOURCE, roles=roles, services={"own": {"serves": "own", "vllm": vllm}})
+    before = facts(config, "stage1").model_dump()
+    (checkpoint / "model.safetensors").write_bytes(b"b" * 100)
+    after = facts(config, "stage1").model_dump()
+    assert before["weights"].keys() == {"own"}
+    assert before["weights"] != after["weights"]
+    assert facts(config, "stage2").model_dump()["weights"] == {}
+
+
+def test_an_unknown_service_is_found_at_once_unless_the_environment_names_another_address(make_config, monkeypatch):
+    roles = make_config(SOURCE).model_dump()["roles"] | {"red": LOCAL}
+    with pytest.raises(ValidationError, match="service:own: no such service; configured: none"):
+        make_config(SOURCE, roles=roles)
+    monkeypatch.setenv("RED_API_BASE_URL", "http://127.0.0.1:9/v1")
+    assert make_config(SOURCE, roles=roles)
+
+
+def test_a_shorter_list_of_strategies_needs_no_second_key(make_config):
+    names = make_config(SOURCE).red_team.strategies[:3]
+    assert make_config(SOURCE, red_team={"strategies": names}).red_team.tries_per_seed == 3
+    with pytest.raises(ValidationError, match="strategies_per_seed 4 is above the number of strategies, 3"):
+        make_config(SOURCE, red_team={"strategies": names, "strategies_per_seed": 4})
+
+
+@pytest.mark.parametrize("changes", [{"kinds": ["benign", "benign"]}, {"red_team": {"strategies": ["X", "X"]}}])
+def test_the_same_twice_is_refused(make_config, changes):
+    with pytest.raises(ValidationError, match=r"twice in the list: (benign|X)"):
+        make_config(SOURCE, **changes)
