@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from data_construction.config import STAGE_ROLES, DataConfig, Step
 from data_construction.engines import MakeWork, open_engine
 from data_construction.roles import endpoints
-from safer_steer.rows import Counts, Task, TaskResults, count_results, process_rows
+from safer_steer.rows import Counts, Task, TaskResults, check_transport, count_results, process_twice
 from safer_steer.store import JsonlStore
 
 
@@ -53,8 +53,8 @@ async def _call(
     rejects: JsonlStore,
 ) -> tuple[Counts, dict]:
     async with open_engine(config, wanted, make_work) as engine:
-        counts = await process_rows(
-            tasks,
+        counts = await process_twice(
+            lambda: tasks,
             engine.work,
             kept=kept,
             rejects=rejects,
@@ -62,4 +62,5 @@ async def _call(
             concurrency=config.concurrency,
             max_transport_rate=config.max_transport_rate,
         )
+        check_transport(rejects, counts.tasks, config.max_transport_rate, step)
         return counts, await engine.usage()

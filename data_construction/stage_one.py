@@ -8,6 +8,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from data_construction import expand, fingerprint, probe
@@ -27,7 +28,7 @@ from data_construction.tasks import StageOneTask, stage_one_tasks
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.llm import LLMClient
-from safer_steer.rows import Counts, Reject, TaskResults, count_results, process_rows
+from safer_steer.rows import Counts, Reject, TaskResults, check_transport, count_results, process_twice
 from safer_steer.runs import Run
 from safer_steer.store import JsonlStore
 
@@ -135,8 +136,8 @@ def _survey(config: DataConfig, results: TaskResults) -> Survey:
 
 async def _make(config: DataConfig, total: int, wanted: dict, kept: JsonlStore, rejects: JsonlStore):
     async with open_engine(config, wanted, StageOne) as engine:
-        counts = await process_rows(
-            _tasks(config),
+        counts = await process_twice(
+            partial(_tasks, config),
             engine.work,
             kept=kept,
             rejects=rejects,
@@ -145,6 +146,7 @@ async def _make(config: DataConfig, total: int, wanted: dict, kept: JsonlStore, 
             max_transport_rate=config.max_transport_rate,
             total=total,
         )
+        check_transport(rejects, counts.tasks, config.max_transport_rate, "stage 1")
         return counts, await engine.usage()
 
 

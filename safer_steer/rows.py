@@ -30,7 +30,7 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Reject:
-    """Why a task gave no row. Rejects with outcome "transport" are tried again when the run is resumed."""
+    """Why a task gave no row. Rejects with outcome "transport" are tried again, see `process_twice`."""
 
     reason: str
     detail: str = ""
@@ -148,6 +148,55 @@ async def process_rows(
         waiting = not_done()
         await _run_all([worker(waiting) for _ in range(concurrency)])
     return _counts(ends)
+
+
+async def process_twice(
+    tasks: Callable[[], Iterable[Task]],
+    work: Callable[[Any], Awaitable[BaseModel | Reject]],
+    *,
+    kept: JsonlStore,
+    rejects: JsonlStore,
+    label: str,
+    concurrency: int,
+    max_transport_rate: float,
+    total: int | None = None,
+) -> Counts:
+    """Runs `process_rows`, and once more when transport failures are left, which it tries again.
+
+    Args as there, but `tasks` begins the stream of tasks anew at every call.
+
+    Raises:
+        RunAborted: as `process_rows`.
+    """
+    for _ in range(2):
+        counts = await process_rows(
+            tasks(),
+            work,
+            kept=kept,
+            rejects=rejects,
+            label=label,
+            concurrency=concurrency,
+            max_transport_rate=max_transport_rate,
+            total=total,
+        )
+        if not any(map(_is_transport, rejects.rows())):
+            break
+    return counts
+
+
+def check_transport(rejects: JsonlStore, total: int, max_transport_rate: float, label: str) -> None:
+    """The final check, however few tasks there are, before what was lost is recorded for good.
+
+    Raises:
+        RunAborted: more than `max_transport_rate` of all tasks were lost to transport failures.
+    """
+    gone = [row["detail"] for row in rejects.rows() if _is_transport(row)]
+    if len(gone) > max_transport_rate * total:
+        raise RunAborted(
+            f"{label}: {len(gone)} of {total} tasks failed to reach a model, each twice (limit "
+            f"{max_transport_rate:.0%}, max_transport_rate), the last: {gone[-1]}; check the endpoint and run the "
+            "same command again to go on"
+        )
 
 
 def _reject_row(task: Task, reject: Reject) -> dict[str, Any]:

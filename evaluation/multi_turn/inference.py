@@ -14,7 +14,7 @@ from typing import Any
 
 from evaluation.benchmarks import BenchmarkDialogue, picture_paths
 from evaluation.multi_turn.adaptive import AdaptiveTutor, NextTurn
-from evaluation.multi_turn.settle import check_transport, lost, process_twice, record_left
+from evaluation.multi_turn.settle import lost, record_left
 from evaluation.multi_turn.turn_log import TurnLog
 from evaluation.ordering import put_in_order
 from safer_steer.chat import user_message
@@ -22,7 +22,7 @@ from safer_steer.dialogue import Dialogue, Turn, stable_hash
 from safer_steer.errors import UserError
 from safer_steer.images import load_image
 from safer_steer.llm import CONTEXT_FULL, LLMClient, Reply
-from safer_steer.rows import Counts, Reject
+from safer_steer.rows import Counts, Reject, check_transport, process_twice
 from safer_steer.store import JsonlStore, read_jsonl
 from safer_steer.verdict import Outcome
 
@@ -154,7 +154,7 @@ async def infer(
         TurnLog(player.folder) as log,
     ):
         await process_twice(
-            tasks,
+            lambda: tasks,
             lambda task: player.play(task, log),
             kept=kept,
             rejects=rejects,

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from evaluation.multi_turn.inference import ANSWERS
-from evaluation.multi_turn.settle import left_rows, lost, process_twice, record_left
+from evaluation.multi_turn.settle import left_rows, lost, record_left
 from evaluation.multi_turn.verdicts import NO_ANSWER, JudgeIdentity, VerdictRow, verdict_id
 from evaluation.ordering import put_in_order
 from safer_steer.chat import user_message
@@ -20,7 +20,7 @@ from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.prompts import Prompt
-from safer_steer.rows import Reject
+from safer_steer.rows import Reject, process_twice
 from safer_steer.store import JsonlStore, read_jsonl
 from safer_steer.verdict import JudgeScores, Outcome
 
@@ -189,7 +189,7 @@ async def judge_answers(judge: Judge, *, label: str, concurrency: int, max_trans
         judge.failures = failures_left(rejects)
         del judge.failures[Outcome.TRANSPORT]
         await process_twice(
-            tasks,
+            lambda: tasks,
             judge.work,
             kept=kept,
             rejects=rejects,

@@ -8,7 +8,7 @@ import pytest
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import RunAborted
 from safer_steer.images import ImageError
-from safer_steer.rows import Reject, count_results, process_rows
+from safer_steer.rows import Reject, check_transport, count_results, process_rows, process_twice
 from safer_steer.store import JsonlStore
 
 
@@ -126,3 +126,31 @@ def test_too_many_transport_failures_stop_the_run(tmp_path):
         run(tmp_path, jobs, work)
     with JsonlStore(tmp_path / "kept.jsonl") as kept, JsonlStore(tmp_path / "rejects.jsonl") as rejects:
         assert count_results(jobs, kept, rejects).rejected < 100
+
+
+def test_a_task_that_reached_no_model_is_tried_once_more_from_a_stream(tmp_path):
+    seen = []
+
+    async def work(job):
+        seen.append(job.text)
+        return row(job) if job.text != "b" or seen.count("b") > 1 else Reject("gone", "no answer", "transport")
+
+    with JsonlStore(tmp_path / "kept.jsonl") as kept, JsonlStore(tmp_path / "rejects.jsonl") as rejects:
+        stores = {"kept": kept, "rejects": rejects, "label": "demo", "concurrency": 2, "max_transport_rate": 0.0}
+        counts = asyncio.run(process_twice(lambda: (Job(text, text) for text in "abc"), work, **stores))
+        check_transport(rejects, counts.tasks, 0.0, "demo")
+    assert sorted(seen) == ["a", "b", "b", "c"]
+    assert (counts.tasks, counts.kept, counts.rejected) == (3, 3, 0)
+
+
+def test_few_tasks_lost_for_good_stop_the_step_and_are_not_recorded_as_its_end(tmp_path):
+    async def work(job):
+        return row(job) if job.text == "a" else Reject("gone", "no answer", "transport")
+
+    with JsonlStore(tmp_path / "kept.jsonl") as kept, JsonlStore(tmp_path / "rejects.jsonl") as rejects:
+        stores = {"kept": kept, "rejects": rejects, "label": "demo", "concurrency": 2, "max_transport_rate": 0.2}
+        counts = asyncio.run(process_twice(lambda: [Job(text, text) for text in "ab"], work, **stores))
+        assert (counts.kept, counts.reasons) == (1, {"gone": 1})
+        with pytest.raises(RunAborted, match=r"1 of 2 tasks .* each twice \(limit 20%.* the last: no answer"):
+            check_transport(rejects, counts.tasks, 0.2, "demo")
+        check_transport(rejects, counts.tasks, 0.5, "demo")
