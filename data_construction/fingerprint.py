@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import RootModel
 
-from data_construction.config import STAGE_ROLES, DataConfig, Role, Step
+from data_construction.config import DataConfig, Role, Step
 from safer_steer.dialogue import RISK_KINDS
 from safer_steer.llm import EndpointConfig
 from safer_steer.servers import referenced
@@ -50,8 +50,9 @@ def facts(config: DataConfig, step: Step) -> Facts:
 
 
 def _roles(config: DataConfig, step: Step) -> list[Role]:
-    extra = [config.quality.refusal_role] if step == "stage1" else []
-    return [role for role in dict.fromkeys([*STAGE_ROLES.get(step, ()), *extra]) if role in config.roles]
+    """The roles that a step calls."""
+    called = set(config.model_copy(update={"steps": [step]}).roles_needed())
+    return [role for role in config.roles if role in called]
 
 
 def _weights(config: DataConfig, endpoints: Iterable[EndpointConfig]) -> dict[str, str]:

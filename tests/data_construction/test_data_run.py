@@ -92,7 +92,7 @@ def test_mistakes_end_in_one_line_and_code_2(tmp_path):
     assert errors.count("\n") == 1
     assert "sede: unknown key" in errors
     assert "turns.benign.mx: unknown key" in errors
-    process = command(path, f"root={tmp_path}")
+    process = command(path, f"root={tmp_path}", "kinds=[benign]")
     _, errors = process.communicate(timeout=60)
     assert (process.returncode, errors.count("\n")) == (2, 1)
     assert "seeds not found" in errors
