@@ -17,6 +17,7 @@ from data_construction import cost
 from data_construction.config import DataConfig
 from safer_steer.config import load_config
 from safer_steer.llm.prices import load_prices
+from safer_steer.load import ANSWER, CHARACTERS_A_TOKEN, PICTURE, USER_TURN, Load
 from safer_steer.store import write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -55,9 +56,9 @@ def serving(billions: float, gpus: float, hardware: dict[str, float]) -> Serving
     return Serving(prefill, steps * hardware["sequences"])
 
 
-def data_loads(config: DataConfig, candidates: float) -> dict[str, cost.Load]:
+def data_loads(config: DataConfig, candidates: float) -> dict[str, Load]:
     """Calls and tokens of Stage I, scaled to the paper's candidates, and of Stage II and `history` as configured."""
-    stage_one: dict[str, cost.Load] = {}
+    stage_one: dict[str, Load] = {}
     made = 0.0
     for source in config.sources.values():
         strategies = {"red_team": config.red_team.tries_per_seed}
@@ -73,18 +74,18 @@ def data_loads(config: DataConfig, candidates: float) -> dict[str, cost.Load]:
     )
 
 
-def conversation_load(dialogues: float, turns: float, prompt: Path, out: float) -> cost.Load:
+def conversation_load(dialogues: float, turns: float, prompt: Path, out: float) -> Load:
     """One call a turn that reads everything so far, as tutor and judge do."""
-    fixed = len(prompt.read_text(encoding="utf-8")) / cost.CHARACTERS_A_TOKEN + cost.PICTURE
-    mean_history = (turns + 1) / 2 * (cost.USER_TURN + cost.ANSWER)
-    load = cost.Load()
+    fixed = len(prompt.read_text(encoding="utf-8")) / CHARACTERS_A_TOKEN + PICTURE
+    mean_history = (turns + 1) / 2 * (USER_TURN + ANSWER)
+    load = Load()
     load.add(dialogues * turns, fixed + mean_history, out)
     return load
 
 
 def dialogue_tokens(turns: float) -> float:
     """Tokens of a whole dialogue with its picture."""
-    return cost.PICTURE + turns * (cost.USER_TURN + cost.ANSWER)
+    return PICTURE + turns * (USER_TURN + ANSWER)
 
 
 def training_hours(tokens: float, flops_a_parameter: float, inputs: dict[str, Any]) -> float:
@@ -94,7 +95,7 @@ def training_hours(tokens: float, flops_a_parameter: float, inputs: dict[str, An
     return flops / (hardware["peak_tflops"] * 1e12 * hardware["training_use"]) / 3600
 
 
-def gpu_hours(inputs: dict[str, Any], loads: dict[str, cost.Load]) -> dict[str, float]:
+def gpu_hours(inputs: dict[str, Any], loads: dict[str, Load]) -> dict[str, float]:
     """Stage -> GPU hours. 8 FLOP a parameter and token in training (6, and 2 to recompute), 2 in a forward pass."""
     work, hardware, models = (values(inputs[name]) for name in ("work", "hardware", "models"))
     student, cached = serving(models["student"], 1, hardware), hardware["cached"]
@@ -102,17 +103,17 @@ def gpu_hours(inputs: dict[str, Any], loads: dict[str, cost.Load]) -> dict[str, 
     trajectories = work["rl_prompts"] * work["rollouts"]
     rl_tokens = trajectories * dialogue_tokens(work["rl_turns"])
     plays = work["bench_dialogues"] * work["bench_models"] * work["bench_turns"]
-    played_in = plays * (cost.PICTURE + (work["bench_turns"] + 1) / 2 * (cost.USER_TURN + cost.ANSWER))
+    played_in = plays * (PICTURE + (work["bench_turns"] + 1) / 2 * (USER_TURN + ANSWER))
     sft_tokens = work["sft_dialogues"] * work["sft_epochs"] * dialogue_tokens(work["sft_turns"])
-    rollout_in = trajectories * work["rl_turns"] * (dialogue_tokens(work["rl_turns"]) + cost.PICTURE) / 2
+    rollout_in = trajectories * work["rl_turns"] * (dialogue_tokens(work["rl_turns"]) + PICTURE) / 2
     replica = serving(models["tutor"], models["tutor_gpus"], hardware)
     return {
         "Stage I: target that attacks are tried on": student.hours(target.tokens_in, target.tokens_out, cached),
         "SFT": training_hours(sft_tokens, 8, inputs),
-        "GRPO: rollouts": student.hours(rollout_in, trajectories * work["rl_turns"] * cost.ANSWER, cached),
+        "GRPO: rollouts": student.hours(rollout_in, trajectories * work["rl_turns"] * ANSWER, cached),
         "GRPO: log-probs (two passes) and update": training_hours(rl_tokens, 8 + 2 * 2, inputs),
         "GRPO: Safety Tutor": models["tutor_gpus"] * replica.hours(tutor.tokens_in, tutor.tokens_out, cached),
-        "Evaluation: models under test": student.hours(played_in, plays * cost.ANSWER, cached),
+        "Evaluation: models under test": student.hours(played_in, plays * ANSWER, cached),
     }
 
 
@@ -144,7 +145,7 @@ def tables(inputs: dict[str, Any]) -> str:
     return "\n\n".join("\n".join([f"## {title}", "", *lines]) for title, lines in parts)
 
 
-def _cost_table(loads: dict[str, cost.Load], names: dict[str, str], prices: Any) -> list[str]:
+def _cost_table(loads: dict[str, Load], names: dict[str, str], prices: Any) -> list[str]:
     rows, sum_usd = [], 0.0
     for role, load in loads.items():
         price = prices.models[names[role]]
@@ -156,7 +157,7 @@ def _cost_table(loads: dict[str, cost.Load], names: dict[str, str], prices: Any)
     return table(["role", "calls", "million tokens in", "million tokens out", "USD"], rows)
 
 
-def _rate_table(loads: dict[str, cost.Load], hours: list[int], names: dict[str, str]) -> list[str]:
+def _rate_table(loads: dict[str, Load], hours: list[int], names: dict[str, str]) -> list[str]:
     head = ["role", *[f"{unit} a minute, {h} h" for h in hours for unit in ("calls", "thousand tokens")]]
     rows = []
     for role, load in loads.items():
@@ -176,7 +177,7 @@ def _gpu_table(hours: dict[str, float], usd: float, nodes: list[int], gpus: int)
 
 
 def _tutor_table(
-    inputs: dict[str, Any], load: cost.Load, hours: dict[str, float], models: Any, hardware: Any, work: Any
+    inputs: dict[str, Any], load: Load, hours: dict[str, float], models: Any, hardware: Any, work: Any
 ) -> list[str]:
     steps = int(work["rl_prompts"] // work["rl_batch"])
     replica = serving(models["tutor"], models["tutor_gpus"], hardware)
@@ -197,9 +198,9 @@ def _input_table(inputs: dict[str, Any]) -> list[str]:
     sections = {name: part for name, part in inputs.items() if isinstance(part, dict)}
     assumed = "assumption of data_construction/cost.py"
     rows = [
-        ["tokens: picture", f"{cost.PICTURE:,}", "tokens", assumed],
-        ["tokens: user turn", f"{cost.USER_TURN}", "tokens", assumed],
-        ["tokens: answer", f"{cost.ANSWER}", "tokens", assumed],
+        ["tokens: picture", f"{PICTURE:,}", "tokens", assumed],
+        ["tokens: user turn", f"{USER_TURN}", "tokens", assumed],
+        ["tokens: answer", f"{ANSWER}", "tokens", assumed],
     ]
     rows += [
         [f"{section}: {name}", f"{item['value']:,}", item["unit"], item["source"]]

@@ -1,12 +1,11 @@
 """What a run will cost before it runs: calls and tokens by role, from the plan, the prompts and a few assumptions.
 
 Upper bounds where a run may stop early (attacks that succeed), averages elsewhere. The assumptions are the constants
-below; the answers' lengths depend on the models, so expect the real cost within a factor of two and see `run.json`.
+below and those of `safer_steer.load`.
 """
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from data_construction import expand, probe
 from data_construction.assemble import history
@@ -16,35 +15,14 @@ from data_construction.quality import writer
 from data_construction.red_team import forensics, intent, plan, simulate
 from data_construction.red_team.techniques import POOLS
 from safer_steer.dialogue import Kind
-from safer_steer.prompts import Prompt
+from safer_steer.load import ANSWER, PICTURE, SCORES, USER_TURN, Load, prompt_tokens
 
-# Tokens. A picture of a million pixels has about 1,300 for Qwen2.5-VL and 765 for GPT-4.1.
-PICTURE, QUESTION, USER_TURN, ANSWER, GUIDELINES = 1000, 40, 35, 200, 350
-CHARACTERS_A_TOKEN = 4
-PROBE, FORENSICS, INTENT, LEAK, REFUSAL, REWRITTEN, SCORES = 100, 180, 120, 60, 10, 45, 90  # of answers
+QUESTION, GUIDELINES = 40, 350  # tokens
+PROBE, FORENSICS, INTENT, LEAK, REFUSAL, REWRITTEN = 100, 180, 120, 60, 10, 45  # of answers
 PLANNED_TURN, EXPANDED_TURN, ANSWERED_TURN = 60, 45, 150
 DOUBTED = 0.3  # share of rewrites without a question mark, which the refusal classifier looks at
 REASKED = 0.05  # share of answers that are asked for twice
 SUCCESS = 0.5  # share of attacks that succeed, and so become candidates
-
-
-@dataclass
-class Load:
-    """What a role has to do."""
-
-    calls: float = 0.0
-    tokens_in: float = 0.0
-    tokens_out: float = 0.0
-
-    def add(self, calls: float, tokens_in: float, tokens_out: float) -> None:
-        """Adds so many calls with so many tokens each."""
-        self.calls += calls
-        self.tokens_in += calls * tokens_in
-        self.tokens_out += calls * tokens_out
-
-    def scaled(self, factor: float) -> "Load":
-        """So many times as much."""
-        return Load(self.calls * factor, self.tokens_in * factor, self.tokens_out * factor)
 
 
 Loads = Mapping[str, Load]
@@ -77,21 +55,23 @@ def stage_one_loads(config: DataConfig, seeds: int, dialogues: Mapping[Kind, int
     generator, attacks = loads["generator"], dialogues.get("red_team", 0)
     expanded = {kind: number for kind, number in dialogues.items() if kind != "red_team" and number}
     if expanded:
-        generator.add(seeds * (1 + REASKED), _prompt(probe.PROMPT) + PICTURE + QUESTION, PROBE)
+        generator.add(seeds * (1 + REASKED), prompt_tokens(probe.PROMPT) + PICTURE + QUESTION, PROBE)
     for kind, number in expanded.items():
         answered = kind == "benign" and config.expand.benign_answers == "always"
         out = mean_turns(config, kind) * (EXPANDED_TURN + (ANSWERED_TURN if answered else 0))
-        generator.add(number * (1 + REASKED), _prompt(expand.PROMPT) + PICTURE + QUESTION, out)
+        generator.add(number * (1 + REASKED), prompt_tokens(expand.PROMPT) + PICTURE + QUESTION, out)
     if attacks:
-        generator.add(seeds, _prompt(forensics.PROMPT) + PICTURE + QUESTION, FORENSICS)
-        generator.add(attacks, _prompt(intent.PROMPT) + PICTURE + FORENSICS + 3 * QUESTION, INTENT)
+        generator.add(seeds, prompt_tokens(forensics.PROMPT) + PICTURE + QUESTION, FORENSICS)
+        generator.add(attacks, prompt_tokens(intent.PROMPT) + PICTURE + FORENSICS + 3 * QUESTION, INTENT)
         planned = mean_turns(config, "red_team") * PLANNED_TURN
-        generator.add(attacks * (1 + REASKED), _prompt(plan.PROMPT) + PICTURE + FORENSICS + 5 * QUESTION, planned)
+        generator.add(attacks * (1 + REASKED), prompt_tokens(plan.PROMPT) + PICTURE + FORENSICS + 5 * QUESTION, planned)
         for number, share in turn_weights(config, "red_team").items():
-            _add_turns(loads["target"], attacks * share, number, PICTURE, ANSWER)
-            _add_turns(loads["evaluator"], attacks * share, number, _prompt(simulate.PROMPT) + PICTURE + ANSWER, LEAK)
+            loads["target"].add_turns(attacks * share, number, PICTURE, ANSWER)
+            loads["evaluator"].add_turns(
+                attacks * share, number, prompt_tokens(simulate.PROMPT) + PICTURE + ANSWER, LEAK
+            )
     doubted = DOUBTED * (seeds * bool(expanded) + attacks)
-    loads[config.quality.refusal_role].add(doubted, _prompt(writer.PROMPT) + QUESTION, REFUSAL)
+    loads[config.quality.refusal_role].add(doubted, prompt_tokens(writer.PROMPT) + QUESTION, REFUSAL)
     return dict(loads)
 
 
@@ -100,17 +80,17 @@ def stage_two_loads(config: DataConfig, dialogues: Mapping[Kind, float]) -> dict
     loads = {role: Load() for role in ("red", "blue", "evaluator")}
     for kind, number in dialogues.items():
         for turns, share in turn_weights(config, kind).items():
-            _add_turns(loads["red"], number * share, turns, _prompt(REWRITE) + PICTURE, REWRITTEN)
-            _add_turns(loads["blue"], number * share, turns, GUIDELINES + PICTURE, ANSWER)
-            _add_turns(loads["evaluator"], number * share, turns, _prompt(TURN_SCORES) + PICTURE + ANSWER, SCORES)
+            loads["red"].add_turns(number * share, turns, prompt_tokens(REWRITE) + PICTURE, REWRITTEN)
+            loads["blue"].add_turns(number * share, turns, GUIDELINES + PICTURE, ANSWER)
+            loads["evaluator"].add_turns(number * share, turns, prompt_tokens(TURN_SCORES) + PICTURE + ANSWER, SCORES)
     return loads
 
 
 def history_loads(dialogues: float) -> dict[str, Load]:
     """What step `history` asks for so many dialogues: the last turn alone, and with its history of about eight."""
     load = Load()
-    load.add(dialogues, _prompt(history.PROMPT) + PICTURE + USER_TURN, LEAK)
-    load.add(dialogues, _prompt(history.PROMPT) + PICTURE + 8 * USER_TURN, LEAK)
+    load.add(dialogues, prompt_tokens(history.PROMPT) + PICTURE + USER_TURN, LEAK)
+    load.add(dialogues, prompt_tokens(history.PROMPT) + PICTURE + 8 * USER_TURN, LEAK)
     return {"evaluator": load}
 
 
@@ -128,21 +108,3 @@ def total(*parts: Loads) -> dict[str, Load]:
                 *(getattr(result[role], name) + getattr(load, name) for name in ("calls", "tokens_in", "tokens_out"))
             )
     return dict(result)
-
-
-def usd(config: DataConfig, role: str, load: Load) -> float | None:
-    """What a load costs; None where the role's endpoint has no price."""
-    endpoint = config.roles[role]
-    if endpoint.price_in is None or endpoint.price_out is None:
-        return None
-    return (load.tokens_in * endpoint.price_in + load.tokens_out * endpoint.price_out) / 1e6
-
-
-def _add_turns(load: Load, dialogues: float, turns: int, fixed: int, out: int) -> None:
-    """Adds the calls of whole conversations: each turn's prompt holds the turns before it."""
-    for turn in range(1, turns + 1):
-        load.add(dialogues, fixed + turn * USER_TURN + (turn - 1) * ANSWER, out)
-
-
-def _prompt(prompt: Prompt) -> int:
-    return len(prompt.source) // CHARACTERS_A_TOKEN

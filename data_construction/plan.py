@@ -4,20 +4,19 @@ from collections import Counter
 
 from data_construction.config import DataConfig, SourceConfig
 from data_construction.cost import (
-    Load,
     candidates,
     history_loads,
     mean_turns,
     stage_one_loads,
     stage_two_loads,
     total,
-    usd,
 )
 from data_construction.sources import SOURCES
 from data_construction.stats.tables import PAPER, cost_table
 from safer_steer.cli import Plan
 from safer_steer.dialogue import RISK_KINDS, Kind
 from safer_steer.errors import UserError
+from safer_steer.load import Load
 
 
 def plan(config: DataConfig) -> Plan:
@@ -92,7 +91,7 @@ def _table(config: DataConfig, loads: dict[str, Load]) -> list[str]:
             "calls": round(load.calls),
             "tokens_in": round(load.tokens_in),
             "tokens_out": round(load.tokens_out),
-            "usd": usd(config, role, load),
+            "usd": config.roles[role].usd(load.tokens_in, load.tokens_out),
         }
         for role, load in loads.items()
         if load.calls and role in config.roles

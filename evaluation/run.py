@@ -7,14 +7,17 @@ Input: checkpoints or endpoints, benchmark files. Output: <output>/<model>/{answ
     python -m evaluation.run [CONFIG] [key=value ...] [--dry-run]
 """
 
+from collections import Counter
 from pathlib import Path
 
 from evaluation.benchmarks import benchmark_files, read_benchmarks
 from evaluation.config import EvaluationConfig
+from evaluation.multi_turn.judge import PROMPT
 from evaluation.report.build import FILES, Report
 from evaluation.steps import infer_model, judge_models, judge_role, model_under_test, role_of, set_variables
 from safer_steer.cli import Plan, run_cli
 from safer_steer.folder_lock import hold
+from safer_steer.load import ANSWER, PICTURE, SCORES, USER_TURN, Load, prompt_tokens
 
 DEFAULT_CONFIG = "configs/evaluation/miniature.yaml"
 
@@ -24,12 +27,11 @@ def plan(config: EvaluationConfig) -> Plan:
     files = benchmark_files(config.benchmarks)
     names = ", ".join(files) or f"none yet: nothing matches {', '.join(config.benchmarks)}"
     dialogues = read_benchmarks(config.benchmarks, config.limit) if files else []
-    turns = sum(len(item.dialogue.turns) for item in dialogues)
+    lengths = Counter(len(item.dialogue.turns) for item in dialogues)
+    turns = sum(length * number for length, number in lengths.items())
     models = {name: model_under_test(config, name) for name in config.models}
     sources = [f"{name} ({model.checkpoint or model.endpoint.base_url})" for name, model in models.items()]
     judges = {name: judge.from_environment(judge_role(name)) for name, judge in config.all_judges().items()}
-    calls = turns * len(models)
-    adapted = (turns - len(dialogues)) * len(config.models)
     lines = [
         f"benchmarks: {names}; {len(dialogues)} dialogues, {turns} turns",
         f"models, one after another: {', '.join(sources)}",
@@ -41,9 +43,22 @@ def plan(config: EvaluationConfig) -> Plan:
     roles += ["tutor"] if config.mode == "adaptive" else []
     if replaced := [name for role in roles for name in set_variables(role)]:
         lines.append(f"of the environment, in place of the config's values: {', '.join(replaced)}")
-    counts = {"model under test": calls} | ({"tutor": adapted} if config.mode == "adaptive" else {})
-    counts |= dict.fromkeys(judges, calls)
-    return Plan(lines, counts, usd_per_million={name: judge.price_in for name, judge in judges.items()})
+    return Plan(
+        lines, _loads(config, lengths, list(judges)), judges | ({"tutor": config.tutor} if config.tutor else {})
+    )
+
+
+def _loads(config: EvaluationConfig, lengths: Counter[int], judges: list[str]) -> dict[str, Load]:
+    """Calls and tokens of the models under test, the tutor and each judge; `lengths`: turns -> number of dialogues."""
+    models = len(config.models)
+    student, tutor, judge = Load(), Load(), Load()
+    for length, number in lengths.items():
+        student.add_turns(number * models, length, PICTURE, ANSWER)
+        judge.add_turns(number * models, length, prompt_tokens(PROMPT) + PICTURE + ANSWER, SCORES)
+        # It sees a turn's answer and writes the next turn.
+        tutor.add_turns(number * models, length - 1, PICTURE + ANSWER, SCORES + USER_TURN)
+    adaptive = {"tutor": tutor} if config.mode == "adaptive" else {}
+    return {"model under test": student} | adaptive | dict.fromkeys(judges, judge)
 
 
 def main(config: EvaluationConfig) -> None:

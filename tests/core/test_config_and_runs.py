@@ -8,6 +8,7 @@ from pydantic import model_validator
 from safer_steer.cli import Plan, run_cli
 from safer_steer.config import Section, load_config
 from safer_steer.errors import UserError
+from safer_steer.load import Load
 from safer_steer.runs import Run
 
 
@@ -73,7 +74,7 @@ def test_cli_dry_run_touches_nothing_and_errors_exit_with_2(config_file, capsys)
         (["inner.size=x"], 2),
     ):
         with pytest.raises(SystemExit) as caught:
-            run_cli("doc", Outer, lambda config: Plan(["line"], {"judge": 7}), fail, str(config_file), argv)
+            run_cli("doc", Outer, lambda config: Plan(["line"], {"judge": Load(7)}), fail, str(config_file), argv)
         assert caught.value.code == code
     output = capsys.readouterr()
     assert "calls of judge: at most 7" in output.out

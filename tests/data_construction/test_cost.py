@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from data_construction.config import DataConfig, TurnRange
-from data_construction.cost import Load, candidates, mean_turns, stage_one_loads, stage_two_loads, total, usd
+from data_construction.cost import candidates, mean_turns, stage_one_loads, stage_two_loads, total
 from data_construction.plan import plan
 from safer_steer.config import load_config
 from safer_steer.llm.prices import load_prices
@@ -43,8 +43,8 @@ def test_prices_of_the_file_fill_what_a_role_does_not_say(make_config, tmp_path,
     roles = {role: {"model": role, "base_url": double.url} for role in ("generator", "target", "blue", "evaluator")}
     roles["red"] = {"model": "red", "base_url": double.url, "price_in": 5, "price_out": 6}
     config = make_config(SOURCE, roles=roles, prices=str(path))
-    assert usd(config, "generator", Load(1, 1e6, 1e6)) == 10
-    assert usd(config, "red", Load(1, 1e6, 0)) == 5
+    assert config.roles["generator"].usd(1e6, 1e6) == 10
+    assert config.roles["red"].usd(1e6, 0) == 5
 
 
 def test_the_papers_plan_has_its_size_and_a_price_for_every_role(monkeypatch):

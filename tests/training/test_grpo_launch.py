@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -18,7 +19,8 @@ from safer_steer.errors import UserError
 from safer_steer.store import write_jsonl
 from training.grpo import checkpoints, curve, launch, processes
 from training.grpo.config import load_config
-from training.grpo.run import _set_steps, tutor_calls
+from training.grpo.plan import tutor_load
+from training.grpo.run import _set_steps
 
 
 def checkpoint(folder: Path, step: int, whole: bool = True) -> None:
@@ -252,14 +254,31 @@ def test_mistakes_end_in_one_line_and_code_2(tmp_path, overrides, word):
 
 def test_tutor_calls_are_a_turn_each_of_the_data_or_ten_without_it(tmp_path):
     verl = {
-        "trainer": {"total_training_steps": None, "total_epochs": 2},
+        "trainer": {"total_training_steps": None, "total_epochs": 2, "test_freq": -1, "val_before_train": False},
         "data": {"train_batch_size": 2},
-        "actor_rollout_ref": {"rollout": {"n": 5}},
+        "actor_rollout_ref": {"rollout": {"n": 5, "val_kwargs": {"n": 1}}},
     }
-    source = tmp_path / "steer_rl.jsonl"
-    assert tutor_calls(source, False, verl) is None
-    write_jsonl(source, [{"turns": [{}] * count} for count in (2, 4, 3, 3, 8)])
-    assert tutor_calls(source, False, verl) == 2 * 2 * 2 * 5 * 4  # epochs x steps x prompts x rollouts x mean turns
-    assert tutor_calls(source, True, verl) == 2 * 2 * 2 * 5
+    data = SimpleNamespace(source=str(tmp_path / "steer_rl.jsonl"), turns="all", validation=[])
+    assert tutor_load(data, verl) is None
+    write_jsonl(data.source, [{"turns": [{}] * count} for count in (2, 4, 3, 3, 8)])
+    load = tutor_load(data, verl)
+    assert load.calls == pytest.approx(2 * 2 * 2 * 5 * 4)  # epochs x steps x prompts x rollouts x mean turns
+    assert load.tokens_in > load.calls * 1000  # pictures, and the turns before
+    last = SimpleNamespace(**vars(data) | {"turns": "last"})
+    assert tutor_load(last, verl).calls == pytest.approx(2 * 2 * 2 * 5)
     verl["trainer"]["total_training_steps"] = 3
-    assert tutor_calls(tmp_path / "absent", False, verl) == 3 * 2 * 5 * 10
+    absent = SimpleNamespace(source=str(tmp_path / "absent"), turns="all", validation=[])
+    assert tutor_load(absent, verl).calls == 3 * 2 * 5 * 10
+
+
+def test_validations_cost_tutor_calls_too(tmp_path):
+    held_out = tmp_path / "held_out.jsonl"
+    write_jsonl(held_out, [{"turns": [{}] * count} for count in (2, 4)])
+    verl = {
+        "trainer": {"total_training_steps": 5, "total_epochs": 1, "test_freq": 2, "val_before_train": True},
+        "data": {"train_batch_size": 2},
+        "actor_rollout_ref": {"rollout": {"n": 5, "val_kwargs": {"n": 3}}},
+    }
+    data = SimpleNamespace(source=str(tmp_path / "absent"), turns="all", validation=[str(held_out)])
+    trained = 5 * 2 * 5 * 10
+    assert tutor_load(data, verl).calls == pytest.approx(trained + 4 * 3 * 6)  # before, after steps 2, 4 and the last

@@ -18,58 +18,24 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from safer_steer.cli import Plan, exit_code
+from safer_steer.cli import exit_code
 from safer_steer.config import resolved_yaml
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.runs import Run
 from safer_steer.servers import start_services, with_service_urls
-from safer_steer.store import read_jsonl, write_atomic
+from safer_steer.store import write_atomic
 from safer_steer.weights import is_hub_id
 from safer_steer_verl.export import export_weights
 from safer_steer_verl.interactions.safety_tutor import PROMPT
 from training.grpo import checkpoints, curve, launch
 from training.grpo.config import GrpoConfig, Loaded, load_config
+from training.grpo.plan import plan
 from training.grpo.processes import end_run_processes
 from training.grpo.verl_check import check as check_with_verl
 
 DEFAULT_CONFIG = "configs/grpo/miniature.yaml"
 OPERATIONAL = {"save_freq", "max_actor_ckpt_to_keep", "logger", "project_name", "experiment_name", "default_local_dir"}
-MOST_TURNS = 10  # of a dialogue, Sec. 4.2
-
-
-def plan(config: GrpoConfig) -> Plan:
-    """What the run would do; the number of tutor calls is an upper bound: dialogues may end early."""
-    verl, ours = config.verl, config.safer_steer
-    batch, rollouts = verl["data"]["train_batch_size"], verl["actor_rollout_ref"]["rollout"]["n"]
-    steps = verl["trainer"]["total_training_steps"]
-    asked = f"{steps} steps" if steps else f"{verl['trainer']['total_epochs']} epoch(s)"
-    lines = [
-        f"{asked} of {batch} prompts x {rollouts} rollouts, answers of at most {ours.turns.max_tokens} tokens",
-        f"student {verl['actor_rollout_ref']['model']['path']}, prompts {ours.data.source}",
-        f"tutor {ours.tutor.model} at {ours.tutor.base_url}; services started: {', '.join(ours.services) or 'none'}",
-        f"device {verl['trainer']['device']}; checkpoint every {verl['trainer']['save_freq']} steps",
-        "verl's own checks of the config: passed",
-        f"output {config.output}",
-    ]
-    calls = tutor_calls(Path(ours.data.source), ours.data.turns == "last", verl)
-    if calls is None:
-        lines.append(f"tutor calls: not known before {ours.data.source} is there")
-    return Plan(lines, calls={} if calls is None else {"tutor": calls})
-
-
-def tutor_calls(source: Path, last_turn_only: bool, verl: dict[str, Any]) -> int | None:
-    """Tutor calls of a whole run, one a turn of a trajectory; None where neither the data nor the steps are known.
-
-    Without the data file every dialogue counts as ten turns long, the most that the method has.
-    """
-    trainer, batch = verl["trainer"], verl["data"]["train_batch_size"]
-    turns = [len(row["turns"]) for row in read_jsonl(source)] if source.is_file() else []
-    steps = trainer["total_training_steps"] or trainer["total_epochs"] * (len(turns) // batch)
-    if not steps:
-        return None
-    mean = 1.0 if last_turn_only else sum(turns) / len(turns) if turns else float(MOST_TURNS)
-    return round(steps * batch * verl["actor_rollout_ref"]["rollout"]["n"] * mean)
 
 
 def main(loaded: Loaded) -> None:

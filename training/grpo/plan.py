@@ -1,0 +1,69 @@
+"""The plan that --dry-run prints: steps, models, and what the tutor has to do and will cost."""
+
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from safer_steer.cli import Plan
+from safer_steer.load import ANSWER, PICTURE, SCORES, Load, prompt_tokens
+from safer_steer.store import read_jsonl
+from safer_steer_verl.interactions.safety_tutor import PROMPT
+from safer_steer_verl.settings import DataConfig
+from training.grpo.config import GrpoConfig
+
+MOST_TURNS = 10  # of a dialogue, Sec. 4.2
+
+
+def plan(config: GrpoConfig) -> Plan:
+    """What the run would do; the number of tutor calls is an upper bound: dialogues may end early."""
+    verl, ours = config.verl, config.safer_steer
+    batch, rollouts = verl["data"]["train_batch_size"], verl["actor_rollout_ref"]["rollout"]["n"]
+    steps = verl["trainer"]["total_training_steps"]
+    asked = f"{steps} steps" if steps else f"{verl['trainer']['total_epochs']} epoch(s)"
+    lines = [
+        f"{asked} of {batch} prompts x {rollouts} rollouts, answers of at most {ours.turns.max_tokens} tokens",
+        f"student {verl['actor_rollout_ref']['model']['path']}, prompts {ours.data.source}",
+        f"tutor {ours.tutor.model} at {ours.tutor.base_url}; services started: {', '.join(ours.services) or 'none'}",
+        f"device {verl['trainer']['device']}; checkpoint every {verl['trainer']['save_freq']} steps",
+        "verl's own checks of the config: passed",
+        f"output {config.output}",
+    ]
+    load = tutor_load(ours.data, verl)
+    if load is None:
+        lines.append(f"tutor calls: not known before {ours.data.source} is there")
+        return Plan(lines)
+    return Plan(lines, {"tutor": load}, {"tutor": ours.tutor})
+
+
+def tutor_load(data: DataConfig, verl: dict[str, Any]) -> Load | None:
+    """Tutor calls of a whole run, one a turn of a trajectory; None where neither the data nor the steps are known.
+
+    Without a data file its dialogues count as ten turns long, the most that the method has.
+    """
+    trainer, batch = verl["trainer"], verl["data"]["train_batch_size"]
+    rollout = verl["actor_rollout_ref"]["rollout"]
+    turns = _turns([Path(data.source)])
+    steps = trainer["total_training_steps"] or trainer["total_epochs"] * (turns.total() // batch)
+    if not steps:
+        return None
+    load = Load()
+    _add_dialogues(load, turns, steps * batch * rollout["n"], data.turns == "last")
+    freq = trainer["test_freq"]
+    validations = (math.ceil(steps / freq) if freq > 0 else 0) + trainer["val_before_train"]
+    held_out = _turns([Path(path) for path in data.validation])
+    _add_dialogues(load, held_out, validations * held_out.total() * rollout["val_kwargs"]["n"], data.turns == "last")
+    return load
+
+
+def _turns(files: list[Path]) -> Counter[int]:
+    """Number of turns -> number of dialogues, of the files that are there."""
+    return Counter(len(row["turns"]) for file in files if file.is_file() for row in read_jsonl(file))
+
+
+def _add_dialogues(load: Load, turns: Counter[int], dialogues: int, last_turn_only: bool) -> None:
+    """Adds the tutor's calls in so many dialogues of these lengths."""
+    known = turns or Counter({MOST_TURNS: 1})
+    for length, number in known.items():
+        share = dialogues * number / known.total()
+        load.add_turns(share, 1 if last_turn_only else length, prompt_tokens(PROMPT) + PICTURE + ANSWER, SCORES)
