@@ -187,12 +187,16 @@ def test_without_log_probs_none_are_passed_on(processor):
     assert output.response_logprobs is None
 
 
-def test_wrong_accounting_stops_the_trajectory(processor, monkeypatch):
+def test_a_trajectory_with_wrong_accounting_is_masked_with_the_reason(processor, monkeypatch):
     from safer_steer_verl import agent_loop
 
     monkeypatch.setattr(agent_loop.TokenAccount, "problem", lambda *_: "forged")
-    with pytest.raises(agent_loop.TokenAccountingError, match="forged"):
-        play(processor, ["a .<|im_end|>"], turns=1)
+    output, *_ = play(processor, ["a .<|im_end|>"], turns=1)
+    record = record_of(output)
+    assert (record.masked, record.unscored, record.reason) == (True, True, "token accounting: forged")
+    assert record.end == "complete"
+    assert record.ret is None
+    assert sum(output.response_mask) == 0
 
 
 @pytest.mark.parametrize(("check", "warnings"), [("warn", 1), ("off", 0)])

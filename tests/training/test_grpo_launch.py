@@ -127,7 +127,7 @@ def test_rays_folder_is_this_users_alone(tmp_path, monkeypatch):
 LOG = """
 \x1b[36m(AgentLoopWorkerTQ pid=12)\x1b[0m ERROR:Error in _run_prompt for uid=7
 (AgentLoopWorkerTQ pid=12) Traceback (most recent call last):
-(AgentLoopWorkerTQ pid=12) safer_steer_verl.agent_loop.TokenAccountingError: dialogue d: token accounting: forged
+(AgentLoopWorkerTQ pid=12) safer_steer_verl.dataset.RowError: dialogue d: forged
 ray.exceptions.RayTaskError(ValueError): ray::TaskRunner.run() (pid=3)
 ValueError: Batch contains no materializable trajectories
 """
@@ -136,7 +136,7 @@ ValueError: Batch contains no materializable trajectories
 def test_the_useful_lines_of_a_log():
     assert launch.useful_lines(LOG) == [
         "ERROR:Error in _run_prompt for uid=7",
-        "safer_steer_verl.agent_loop.TokenAccountingError: dialogue d: token accounting: forged",
+        "safer_steer_verl.dataset.RowError: dialogue d: forged",
     ]
 
 

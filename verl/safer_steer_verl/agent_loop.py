@@ -34,10 +34,6 @@ from safer_steer_verl.utils.turn_reward import safety_reward, turn_reward
 logger = logging.getLogger(__name__)
 
 
-class TokenAccountingError(RuntimeError):
-    """The ids of a trajectory are not what the chat template says: training on them would be wrong."""
-
-
 @dataclass(frozen=True)
 class Shared:
     """What all trajectories of a worker share: settings and one long-lived tutor."""
@@ -67,7 +63,7 @@ class SafetyTutorLoop(AgentLoopBase):
 
     A trajectory ends after the row's number of turns (`complete`), when a turn no longer fits (`context_full`), or
     when a turn could not be scored (`unscored`): then its response mask is all zeros and its reward NaN, and it
-    leaves its group before the mean. Everything a trajectory holds is local to `run`, so a cancelled one leaves
+    leaves its group before the mean; so does one whose tokens are not what the chat template says. Everything a trajectory holds is local to `run`, so a cancelled one leaves
     nothing behind: its call slot at the tutor is given back, and no other trajectory notices.
     """
 
@@ -204,10 +200,9 @@ class SafetyTutorLoop(AgentLoopBase):
             problem = f"{sum(tokens.mask)} ones in the mask, {record.generated_tokens} generated tokens"
         if problem is None:
             return
-        text = f"dialogue {record.dialogue_id}: token accounting: {problem}"
-        if settings.token_check == "strict":
-            raise TokenAccountingError(f"{text}; set safer_steer.token_check=warn to go on regardless")
-        logger.warning(text)
+        logger.warning("dialogue %s: token accounting: %s", record.dialogue_id, problem)
+        if settings.token_check == "strict" and not record.unscored:
+            record.unscored, record.reason = True, f"token accounting: {problem}"
 
     def _output(
         self,

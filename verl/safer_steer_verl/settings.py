@@ -54,7 +54,7 @@ class SaferSteerSettings(Section):
     # advantage of what follows from that turn.
     credit: Literal["trajectory", "turn"] = "trajectory"
     turns: TurnLimits
-    token_check: TokenCheck = "strict"  # trajectory ids against the chat template: raise, log, or do not look
+    token_check: TokenCheck = "strict"  # trajectory ids against the chat template: mask it, log, or do not look
     # Share of a step's trajectories that may lack a score (tutor outage, unusable tutor answer) before the run stops.
     max_unscored_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1
     services: dict[str, ServiceConfig] = {}
