@@ -28,6 +28,7 @@ OVERRIDES = (
     "training.export_epoch=1",
     "training.save_every=1",
     "training.trackers=[tensorboard]",
+    "images.max_pixels=100000",
 )
 
 
@@ -67,7 +68,14 @@ def test_merged_checkpoint_equals_the_adapter_model(run, config, world, weights,
     assert merge_main([str(world / "base"), str(run / "adapter"), str(tmp_path / "m"), "--dtype", "float32"]) == 0
     by_hand, ours = weights(tmp_path / "m"), weights(run / "checkpoint")
     assert all(torch.equal(by_hand[name], ours[name]) for name in ours)
+    assert load_limits(tmp_path / "m") == load_limits(run / "checkpoint") == 100000
     assert merge_main([str(world / "base"), str(world / "base"), str(tmp_path / "n")]) == 2
+
+
+def load_limits(folder):
+    from transformers import AutoProcessor
+
+    return AutoProcessor.from_pretrained(folder).image_processor.size["longest_edge"]
 
 
 def test_frozen_tower_has_no_adapter_and_only_the_epoch_asked_for_is_exported(run, weights):

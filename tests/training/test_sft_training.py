@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from trl import SFTTrainer
 
 from miniature.student import build_model, build_processor
 from safer_steer.errors import UserError
@@ -98,6 +99,15 @@ def test_loss_that_is_not_a_number_stops_the_run(world, config_for, weights):
     with pytest.raises(UserError, match="loss is nan at step 1"):
         main(config.model_copy(update={"model": str(spoilt)}))
     assert not (Path(config.output) / "checkpoint").exists()
+
+
+def test_a_gradient_norm_that_is_no_number_stops_the_run_before_the_step(config_for, monkeypatch):
+    config = config_for("no_norm")
+    monkeypatch.setattr(SFTTrainer, "_get_grad_norm", lambda *_, **__: torch.tensor(math.inf))
+    with pytest.raises(UserError, match=r"gradient norm is inf at step 1: .*max_grad_norm"):
+        main(config)
+    assert not (Path(config.output) / "checkpoint").exists()
+    assert not list((Path(config.output) / "trainer").glob("checkpoint-*"))
 
 
 def test_frozen_parts_keep_their_weights(world, config_for, weights):

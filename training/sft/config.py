@@ -9,6 +9,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from safer_steer.answer_tags import check_tags
 from safer_steer.config import Section
+from safer_steer.images import MAX_PIXELS
 from training.sft.checks import batch_problem, deepspeed_problem, file_problems
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -17,10 +18,10 @@ Period = Literal["epoch"] | PositiveInt  # at the end of every epoch, or every s
 
 
 class ImageConfig(Section):
-    """Picture area limits in pixels; null keeps those of the checkpoint's processor."""
+    """Picture area limits in pixels; null keeps those of the checkpoint's processor. Stored pictures are no larger."""
 
-    min_pixels: Annotated[int, Field(ge=28 * 28)] | None = None
-    max_pixels: Annotated[int, Field(ge=28 * 28)] | None = None
+    min_pixels: Annotated[int, Field(ge=28 * 28, le=MAX_PIXELS)] | None = None
+    max_pixels: Annotated[int, Field(ge=28 * 28, le=MAX_PIXELS)] | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -30,7 +30,7 @@ def require_finite(name: str, value: float, step: int, folder: Path) -> None:
 
 
 class LogCallback(TrainerCallback):
-    """Writes the logs, moves the progress bar and checks the gradient norm."""
+    """Writes the logs, moves the progress bar."""
 
     def __init__(self, folder: Path):
         self.path, self.eval_path, self.figure = folder / "log.jsonl", folder / "eval.jsonl", folder / "loss.png"
@@ -55,11 +55,7 @@ class LogCallback(TrainerCallback):
             self.bar.advance(f"loss {self.last.get('loss', math.nan):.4f}")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """Appends one row.
-
-        Raises:
-            UserError: the gradient norm is NaN or infinite.
-        """
+        """Appends one row."""
         logs = logs or {}
         if "eval_loss" in logs and state.is_world_process_zero:
             row = {"step": state.global_step, "epoch": logs["epoch"], "eval_loss": float(logs["eval_loss"])}
@@ -68,7 +64,6 @@ class LogCallback(TrainerCallback):
         if "loss" not in values:
             return
         values["num_tokens"] = int(values.get("num_tokens", 0)) + self._tokens_before
-        require_finite("gradient norm", values.get("grad_norm", 0.0), state.global_step, Path(args.output_dir))
         self.last = {"step": state.global_step, **values, "seconds": round(time.monotonic() - self._started, 1)}
         if state.is_world_process_zero:
             _append(self.path, self.last)

@@ -120,7 +120,9 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(
                 f"{given.adapter} holds no adapter_config.json; give RUN/adapter or RUN/trainer/checkpoint-N"
             )
-        processor = AutoProcessor.from_pretrained(given.base)
+        # The trainer leaves its processor beside the adapter; it has the run's picture limits.
+        beside = Path(given.adapter, "chat_template.jinja").is_file()
+        processor = AutoProcessor.from_pretrained(given.adapter if beside else given.base)
         merge(given.base, Path(given.adapter), Path(given.target), processor, getattr(torch, given.dtype))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

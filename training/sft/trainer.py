@@ -27,7 +27,7 @@ from training.sft.save import ExportCallback
 
 
 class DialogueTrainer(SFTTrainer):
-    """`SFTTrainer` with our row order and held-out loss; it stops on the first loss that is not a number."""
+    """`SFTTrainer` with our row order and held-out loss; stops on the first loss or norm that is not a number."""
 
     def __init__(self, *args: Any, sampler: LengthGroupedSampler | None, held_out: list[dict[str, Any]], **kwargs: Any):
         self.sampler, self.held_out = sampler, held_out
@@ -49,6 +49,17 @@ class DialogueTrainer(SFTTrainer):
         if self.model.training:
             require_finite("loss", loss.item(), self.state.global_step + 1, Path(self.args.output_dir))
         return loss
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """Called before every optimizer step (under DeepSpeed after it, before any export).
+
+        Raises:
+            UserError: the norm is NaN or infinite.
+        """
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        if norm is not None:
+            require_finite("gradient norm", float(norm), self.state.global_step + 1, Path(self.args.output_dir))
+        return norm
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The mean loss a label token over the held-out rows, whatever the batch size and the number of processes.

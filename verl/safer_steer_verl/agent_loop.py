@@ -63,8 +63,9 @@ class SafetyTutorLoop(AgentLoopBase):
 
     A trajectory ends after the row's number of turns (`complete`), when a turn no longer fits (`context_full`), or
     when a turn could not be scored (`unscored`): then its response mask is all zeros and its reward NaN, and it
-    leaves its group before the mean; so does one whose tokens are not what the chat template says. Everything a trajectory holds is local to `run`, so a cancelled one leaves
-    nothing behind: its call slot at the tutor is given back, and no other trajectory notices.
+    leaves its group before the mean; so does one whose tokens are not what the chat template says. Everything a
+    trajectory holds is local to `run`, so a cancelled one leaves nothing behind: its call slot at the tutor is given
+    back, and no other trajectory notices.
     """
 
     def __init__(self, *args: Any, tools: Any = None, **kwargs: Any):
