@@ -12,24 +12,26 @@ from data_construction.config import STAGE_ROLES, DataConfig, Step
 from data_construction.engines import MakeWork, open_engine
 from data_construction.roles import endpoints
 from safer_steer.rows import Counts, Task, TaskResults, check_transport, count_results, process_twice
+from safer_steer.runs import Run
 from safer_steer.store import JsonlStore
 
 
 def run_tasks(
-    config: DataConfig, step: Step, tasks: Sequence[Task], make_work: MakeWork, *, kept: str, rejects: str
-) -> tuple[Counts, dict]:
+    config: DataConfig, step: Step, run: Run, tasks: Sequence[Task], make_work: MakeWork, *, kept: str, rejects: str
+) -> Counts:
     """Does a step's tasks that have no result yet; starts no service and opens no client when there is none.
 
     Args:
         config: the run's config.
         step: whose roles to call.
+        run: the step's run, for its usage.
         tasks: all tasks of the step, with unique ids.
         make_work: makes the function that does one task, out of the config and the roles' clients.
         kept: name of the JSONL file for results in the data folder.
         rejects: name of the JSONL file for tasks without one.
 
     Returns:
-        Counts over all tasks, and the usage by role of this attempt.
+        Counts over all tasks.
 
     Raises:
         UserError: an endpoint does not answer.
@@ -38,21 +40,22 @@ def run_tasks(
     with JsonlStore(config.folder / kept) as good, JsonlStore(config.folder / rejects) as bad:
         results = TaskResults(good, bad, with_transport=False)
         if all(results.of(task) is not None for task in tasks):
-            return count_results(tasks, good, bad), {}
+            return count_results(tasks, good, bad)
         with endpoints(config, STAGE_ROLES[step]) as wanted:
-            return asyncio.run(_call(config, step, tasks, make_work, wanted, good, bad))
+            return asyncio.run(_call(config, step, run, tasks, make_work, wanted, good, bad))
 
 
 async def _call(
     config: DataConfig,
     step: Step,
+    run: Run,
     tasks: Sequence[Task],
     make_work: MakeWork,
     wanted: dict,
     kept: JsonlStore,
     rejects: JsonlStore,
-) -> tuple[Counts, dict]:
-    async with open_engine(config, wanted, make_work) as engine:
+) -> Counts:
+    async with open_engine(config, wanted, make_work, run) as engine:
         counts = await process_twice(
             lambda: tasks,
             engine.work,
@@ -63,4 +66,4 @@ async def _call(
             max_transport_rate=config.max_transport_rate,
         )
         check_transport(rejects, counts.tasks, config.max_transport_rate, step)
-        return counts, await engine.usage()
+        return counts

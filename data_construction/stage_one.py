@@ -92,11 +92,11 @@ def run_stage_one(config: DataConfig) -> None:
             RejectStore(config.folder / REJECTS) as rejects,
         ):
             rejects.failures = attack_failures
-            seeds, counts, usage = _fill(config, kept, rejects)
+            seeds, counts = _fill(config, run, kept, rejects)
         files = [config.folder / name for name in (CANDIDATES, DIALOGUES, DUPLICATES)]
         counts = without(counts, deduplicate(*files, config.quality.near_duplicates))
-        write_stage_one_stats(config.folder, seeds | counts.as_dict(), usage)
-        run.finish(seeds | counts.as_dict(), usage)
+        write_stage_one_stats(config.folder, seeds | counts.as_dict(), run.record.get("usage", {}))
+        run.finish(seeds | counts.as_dict())
 
 
 def without(counts: Counts, dropped: Mapping[str, int]) -> Counts:
@@ -105,21 +105,20 @@ def without(counts: Counts, dropped: Mapping[str, int]) -> Counts:
     return Counts(counts.tasks, counts.kept - number, counts.rejected + number, dict(reasons.most_common()))
 
 
-def _fill(config: DataConfig, kept: JsonlStore, rejects: JsonlStore) -> tuple[dict, Counts, dict]:
+def _fill(config: DataConfig, run: Run, kept: JsonlStore, rejects: JsonlStore) -> tuple[dict, Counts]:
     """Two passes, each over a stream: sources -> `seeds.jsonl`, then seeds -> rows. Nothing holds all rows."""
     seed_counts = asyncio.run(ingest(ingest_tasks(config), config.folder, rejects))
     _check_not_empty("seeds", seed_counts)
     survey = _survey(config, TaskResults(kept, rejects, with_transport=False))
-    usage: dict = {}
     if survey.pending:
         with endpoints(config, survey.roles) as wanted:
-            counts, usage = asyncio.run(_make(config, survey.total, wanted, kept, rejects))
+            counts = asyncio.run(_make(config, run, survey.total, wanted, kept, rejects))
     else:
         counts = count_results(_tasks(config), kept, rejects)
     _check_not_empty("Stage I", counts)
     numbers = {"seeds": seed_counts.tasks, "seeds rejected": seed_counts.rejected}
     numbers |= {f"(seed: {reason})": number for reason, number in seed_counts.reasons.items()}
-    return numbers, counts, usage
+    return numbers, counts
 
 
 def _tasks(config: DataConfig) -> Iterator[StageOneTask]:
@@ -134,8 +133,10 @@ def _survey(config: DataConfig, results: TaskResults) -> Survey:
     return Survey(total, pending.total(), list(dict.fromkeys([*roles, config.quality.refusal_role])))
 
 
-async def _make(config: DataConfig, total: int, wanted: dict, kept: JsonlStore, rejects: JsonlStore):
-    async with open_engine(config, wanted, StageOne) as engine:
+async def _make(
+    config: DataConfig, run: Run, total: int, wanted: dict, kept: JsonlStore, rejects: JsonlStore
+) -> Counts:
+    async with open_engine(config, wanted, StageOne, run) as engine:
         counts = await process_twice(
             partial(_tasks, config),
             engine.work,
@@ -147,7 +148,7 @@ async def _make(config: DataConfig, total: int, wanted: dict, kept: JsonlStore, 
             total=total,
         )
         check_transport(rejects, counts.tasks, config.max_transport_rate, "stage 1")
-        return counts, await engine.usage()
+        return counts
 
 
 def _check_not_empty(what: str, counts: Counts) -> None:

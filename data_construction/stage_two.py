@@ -44,9 +44,10 @@ def run_stage_two(config: DataConfig) -> None:
         if run.finished:
             run.say_finished()
             return
-        counts, usage = run_tasks(
+        counts = run_tasks(
             config,
             "stage2",
+            run,
             bootstrap_tasks(config),
             partial(red_blue_loop, guidelines),
             kept=SCORED,
@@ -59,7 +60,7 @@ def run_stage_two(config: DataConfig) -> None:
                 "the guidelines or the endpoints"
             )
         print(write_keep_rule(config))
-        run.finish(counts.as_dict(), usage)
+        run.finish(counts.as_dict())
 
 
 def red_blue_loop(guidelines: str, config: DataConfig, clients: dict[str, LLMClient]) -> RedBlueLoop:

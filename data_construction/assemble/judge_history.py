@@ -39,14 +39,14 @@ def run_history(config: DataConfig) -> None:
             run.say_finished()
             return
         tasks = history_tasks(config)
-        counts, usage = run_tasks(config, "history", tasks, history_judge, kept=JUDGED, rejects=REJECTS)
+        counts = run_tasks(config, "history", run, tasks, history_judge, kept=JUDGED, rejects=REJECTS)
         if tasks and not counts.kept:
             reasons = ", ".join(f"{number} {reason}" for reason, number in counts.reasons.items())
             raise UserError(
                 f"history: none of {counts.tasks} dialogues could be judged ({reasons}); see {REJECTS}, then correct "
                 "the evaluator's endpoint"
             )
-        run.finish(counts.as_dict(), usage)
+        run.finish(counts.as_dict())
 
 
 def history_judge(config: DataConfig, clients: dict[str, LLMClient]) -> HistoryJudge:

@@ -17,12 +17,12 @@ from pydantic import BaseModel
 
 from data_construction.config import DataConfig, RayEngine
 from data_construction.engines.base import Engine, MakeWork
-from data_construction.engines.usage import merge_usage
 from data_construction.roles import CACHE
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
 from safer_steer.rows import Reject, Task
+from safer_steer.usage import merge_usage
 
 os.environ.setdefault("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "0")  # RemoteCache does so, for half a millisecond
 

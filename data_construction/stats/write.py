@@ -67,7 +67,11 @@ def write_stats(
         if stats.get(name):
             sections += [f"## {name.capitalize()}", reason_table(stats[name])]
     if stats.get("usage"):
-        sections += ["## Calls and cost", "Of the last run in this folder.", cost_table(stats["usage"])]
+        sections += [
+            "## Calls and cost",
+            "Of all attempts in this folder but those killed by force.",
+            cost_table(stats["usage"]),
+        ]
     plot_turns(splits, folder / f"turns{suffix}.png")
     write_atomic(folder / f"stats{suffix}.md", "\n\n".join(sections) + "\n")
     write_atomic(folder / f"stats{suffix}.json", json.dumps(stats, indent=1, ensure_ascii=False) + "\n")

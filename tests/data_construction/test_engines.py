@@ -11,12 +11,12 @@ import pytest
 from pydantic import ValidationError
 
 from data_construction.config import LocalEngine, RayEngine
-from data_construction.engines.usage import merge_usage
 from data_construction.fingerprint import facts
 from data_construction.stage_one import run_stage_one
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
 from safer_steer.servers import free_port
+from safer_steer.usage import merge_usage
 
 SOURCE = {"a": {"reader": "jsonl", "path": "seeds.jsonl"}}
 

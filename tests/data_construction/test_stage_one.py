@@ -177,6 +177,8 @@ def test_rows_lost_to_transport_are_tried_again(double, make_seeds, make_config)
     assert len(rows_of(config)) == 3
     assert rows_of(config, "rejects.jsonl") == []
     assert len(double.requests) == asked + 2
+    usage = json.loads((config.folder / "run.stage1.json").read_text())["usage"]["generator"]
+    assert usage["outcomes"] == {"ok": 6, "transport": 2}, "both attempts"
 
 
 def test_a_dead_endpoint_stops_the_run(double, make_seeds, make_config):

@@ -53,7 +53,8 @@ def main(loaded: Loaded) -> None:
             tutor = with_service_urls(config.safer_steer.tutor, urls)
             asyncio.run(_check(tutor))
             counts = _train(loaded, folder, tutor.model_dump(mode="json"))
-        run.finish(counts, usage={"tutor": launch.tutor_usage(folder / "metrics.jsonl")})
+        run.add_usage({"tutor": launch.tutor_usage(folder / "metrics.jsonl")})  # of all attempts, so only at the end
+        run.finish(counts)
 
 
 async def _check(tutor: EndpointConfig) -> None:

@@ -1,14 +1,14 @@
-"""What the workers were called for, added up."""
+"""What roles were called for, added up over workers and attempts."""
 
 from collections.abc import Sequence
 from typing import Any
 
 
 def merge_usage(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Adds up counts, tokens and dollars of several workers, at any depth.
+    """Adds up counts, tokens and dollars of several parts, at any depth.
 
-    Latency percentiles cannot be added: the largest of the workers' is given. Text, such as the model's name or a cost
-    that is unknown to one worker, stands for all.
+    Latency percentiles cannot be added: the largest is given. Text, such as the model's name or a cost that is unknown
+    to one part, stands for all.
     """
     merged: dict[str, Any] = {}
     for part in parts:
