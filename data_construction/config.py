@@ -49,7 +49,8 @@ class SourceConfig(Section):
     data_split: str | None = None  # of the data set; None: the reader's first
     kinds: Kinds | None = None  # None: the run's kinds
     benchmark: str | None = None  # None: the seed's meta.benchmark, else the source's name
-    limit: Annotated[int, Field(ge=1)] | None = None  # seeds, the first ones in file order
+    limit: Annotated[int, Field(ge=1)] | None = None  # seeds; None: all
+    take: Literal["drawn", "first"] = "drawn"  # which ones under a limit: drawn by the run's seed, or in file order
     fields: dict[str, str] = {}  # our field -> theirs, over the reader's own; "a.b" reaches into objects
     where: dict[str, Any] = {}  # their field -> the value, or list of values, that a row must have to be taken
 

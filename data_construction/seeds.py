@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from heapq import nsmallest
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from data_construction.config import DataConfig, SourceConfig
 from data_construction.injector import Injection, inject
 from data_construction.sources import SOURCES, SourceRow
-from safer_steer.dialogue import Kind, Seed
+from safer_steer.dialogue import Kind, Seed, stable_hash
 from safer_steer.disk_map import DiskMap
 from safer_steer.images import ImageStore, load_image
 from safer_steer.rows import Counts, Reject, process_rows
@@ -72,13 +73,32 @@ def ingest_tasks(config: DataConfig) -> Iterator[IngestTask]:
     """
     seen = DiskMap()
     for origin, source in config.sources.items():
-        rows = SOURCES[source.reader].read(source.path, source.fields, source.data_split, source.where)
-        for row in islice(rows, source.limit):
+        for row in _taken(origin, source, config.seed):
             key = f"{origin}/{row.id}"
             times = seen.get(key, 0) + 1
             seen[key] = times
             again = f"#{times}" if times > 1 else ""
             yield IngestTask(f"ingest/{key}{again}", key, origin, row, source, config, bool(again))
+
+
+def _taken(origin: str, source: SourceConfig, seed: int) -> Iterator[SourceRow]:
+    """A source's rows, `limit` of them where it has one: data sets are sorted, so their first rows are all of a kind.
+
+    Drawing reads the records twice, once without pictures to find the rows that have what a seed needs.
+    """
+    reader = SOURCES[source.reader]
+    arguments = (source.path, source.fields, source.data_split, source.where)
+    if source.limit is None or source.take == "first":
+        yield from islice(reader.read(*arguments), source.limit)
+        return
+    usable = (number for number, row in enumerate(reader.read(*arguments, pictures=False)) if not row.problem)
+    drawn = set(nsmallest(source.limit, usable, key=lambda number: stable_hash(seed, origin, number)))
+    if len(drawn) < source.limit:  # all are taken, and those that cannot be used are rejected with their reasons
+        yield from reader.read(*arguments)
+        return
+    for number, row in enumerate(islice(reader.read(*arguments), max(drawn) + 1)):
+        if number in drawn:
+            yield row
 
 
 async def ingest(tasks: Iterable[IngestTask], folder: Path, rejects: JsonlStore) -> Counts:

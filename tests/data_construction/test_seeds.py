@@ -111,6 +111,30 @@ def test_limit_split_and_where_reach_the_source(make_seeds, make_config):
         make_config(source(path, fields={"picture": "p"}))
 
 
+def test_a_limit_draws_usable_rows_from_the_whole_file_by_the_seed(make_seeds, make_config):
+    path = make_seeds("train", [f"q{number}" for number in range(200)])
+    path.write_text("not JSON\n" * 50 + path.read_text())
+    drawn, counts, rejects = run(make_config(source(path, limit=40)))
+    assert (counts.as_dict(), rejects) == ({"in": 40, "kept": 40, "rejected": 0}, {})
+    numbers = sorted(int(row.seed.id[1:]) for row in drawn)
+    assert numbers[0] < 30
+    assert numbers[-1] > 170
+    assert sum(number < 100 for number in numbers) in range(10, 31)
+    again = list(ingest_tasks(make_config(source(path, limit=40))))
+    assert sorted(task.row.id for task in again) == sorted(row.seed.id for row in drawn)
+    other = {task.row.id for task in ingest_tasks(make_config(source(path, limit=40), seed=1))}
+    assert other != {row.seed.id for row in drawn}
+    first = [task.row.id for task in ingest_tasks(make_config(source(path, limit=52, take="first")))]
+    assert first[-2:] == ["s0", "s1"]
+
+
+def test_a_limit_above_what_is_usable_takes_all_and_rejects_the_rest(make_seeds, make_config):
+    path = make_seeds("train", ["a", "b"])
+    path.write_text("not JSON\n" + path.read_text())
+    _, counts, rejects = run(make_config(source(path, limit=3)))
+    assert (counts.as_dict()["kept"], list(rejects.values())) == (2, ["bad record"])
+
+
 def test_the_plan_counts_without_reading_pictures(make_seeds, make_config):
     path = make_seeds("train", ["a", "b", "c"])
     (path.parent / "0.png").unlink()
