@@ -18,6 +18,7 @@ from data_construction.config import DataConfig
 from safer_steer.config import load_config
 from safer_steer.llm.prices import load_prices
 from safer_steer.load import ANSWER, CHARACTERS_A_TOKEN, PICTURE, USER_TURN, Load
+from safer_steer.markdown import table
 from safer_steer.store import write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,11 +118,6 @@ def gpu_hours(inputs: dict[str, Any], loads: dict[str, Load]) -> dict[str, float
     }
 
 
-def table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """A Markdown table, numbers to the right."""
-    return [f"| {' | '.join(row)} |" for row in (head, [":--", *["--:"] * (len(head) - 1)], *rows)]
-
-
 def tables(inputs: dict[str, Any]) -> str:
     """The generated part of the page."""
     config = load_config(DataConfig, str(ROOT / inputs["data_config"]), [f"prices={ROOT / inputs['prices']}"])
@@ -154,7 +150,7 @@ def _cost_table(loads: dict[str, Load], names: dict[str, str], prices: Any) -> l
         tokens = [f"{load.tokens_in / 1e6:,.0f}", f"{load.tokens_out / 1e6:,.0f}"]
         rows.append([f"{role} ({names[role]})", f"{load.calls:,.0f}", *tokens, f"{usd:,.0f}"])
     rows.append(["together", f"{sum(load.calls for load in loads.values()):,.0f}", "", "", f"{sum_usd:,.0f}"])
-    return table(["role", "calls", "million tokens in", "million tokens out", "USD"], rows)
+    return table(["role", "calls", "million tokens in", "million tokens out", "USD"], rows).splitlines()
 
 
 def _rate_table(loads: dict[str, Load], hours: list[int], names: dict[str, str]) -> list[str]:
@@ -163,7 +159,7 @@ def _rate_table(loads: dict[str, Load], hours: list[int], names: dict[str, str])
     for role, load in loads.items():
         rates = [(load.calls / h / 60, (load.tokens_in + load.tokens_out) / h / 60e3) for h in hours]
         rows.append([role, *[f"{number:,.0f}" for pair in rates for number in pair]])
-    return table(head, rows)
+    return table(head, rows).splitlines()
 
 
 def _gpu_table(hours: dict[str, float], usd: float, nodes: list[int], gpus: int) -> list[str]:
@@ -173,7 +169,7 @@ def _gpu_table(hours: dict[str, float], usd: float, nodes: list[int], gpus: int)
         [name, f"{number:,.0f}", f"{number * usd:,.0f}", *[f"{number / (n * gpus):,.1f}" for n in nodes]]
         for name, number in stages
     ]
-    return table(head, rows)
+    return table(head, rows).splitlines()
 
 
 def _tutor_table(
@@ -189,7 +185,8 @@ def _tutor_table(
         bound = "tutor" if share > rollout else "student"
         gpus = f"{number * models['tutor_gpus']:.0f}"
         rows.append([f"{number}", gpus, f"{share / steps * 60:.1f}", f"{share:.1f}", bound])
-    lines = table(["replicas", "GPUs for them", "minutes a step", f"hours of {steps} steps", "rollouts wait for"], rows)
+    head = ["replicas", "GPUs for them", "minutes a step", f"hours of {steps} steps", "rollouts wait for"]
+    lines = table(head, rows).splitlines()
     note = f"The student's own rollouts on {hardware['gpus_per_node']} GPUs: {rollout / steps * 60:.1f} minutes a step."
     return [*lines, "", note]
 
@@ -207,7 +204,7 @@ def _input_table(inputs: dict[str, Any]) -> list[str]:
         for section, items in sections.items()
         for name, item in items.items()
     ]
-    return table(["input", "value", "unit", "source"], rows)
+    return table(["input", "value", "unit", "source"], rows).splitlines()
 
 
 def page_with(text: str, generated: str) -> str:

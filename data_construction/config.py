@@ -10,7 +10,7 @@ from data_construction.red_team.strategies import STRATEGIES
 from data_construction.red_team.techniques import POOLS
 from data_construction.sources import SOURCES
 from safer_steer.config import Section
-from safer_steer.dialogue import Kind
+from safer_steer.dialogue import MAX_TURNS, Kind
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
 from safer_steer.llm.prices import load_prices, with_prices
@@ -71,8 +71,8 @@ class SourceConfig(Section):
 class TurnRange(Section):
     """How many user turns a dialogue gets: uniform over [min, max], or by `weights`, one for each number."""
 
-    min: Annotated[int, Field(ge=2, le=10)] = 2
-    max: Annotated[int, Field(ge=2, le=10)] = 10
+    min: Annotated[int, Field(ge=2, le=MAX_TURNS)] = 2
+    max: Annotated[int, Field(ge=2, le=MAX_TURNS)] = 10
     weights: list[Annotated[float, Field(ge=0)]] | None = None
 
     @model_validator(mode="after")

@@ -20,6 +20,7 @@ from evaluation.report import tables
 from evaluation.report.build import SUMMARY, write_tables
 from evaluation.report.figure import survival_png
 from evaluation.report.results import ModelResult, load_result, pairs, survival_panels
+from safer_steer.cli import exit_code
 from safer_steer.errors import UserError
 
 
@@ -136,13 +137,8 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="folder for tables and figure")
     parser.add_argument("--judge", default=MAIN_JUDGE, help="whose verdicts (default: the main judge)")
     arguments = parser.parse_args()
-    try:
-        console = Console(width=None if sys.stdout.isatty() else 160)
-        compare(arguments.runs, arguments.output, arguments.judge, console)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    return exit_code(lambda: compare(arguments.runs, arguments.output, arguments.judge, console))
 
 
 if __name__ == "__main__":

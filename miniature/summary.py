@@ -13,6 +13,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from safer_steer.cli import exit_code
 from safer_steer.errors import UserError
 from safer_steer.store import write_atomic
 
@@ -71,11 +72,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", default="outputs/quickstart")
     root = Path(parser.parse_args().root)
-    try:
-        summary = build_summary(root)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: _say(root, build_summary(root)))
+
+
+def _say(root: Path, summary: dict) -> None:
     write_atomic(root / "summary.json", json.dumps(summary, indent=1) + "\n")
     console = Console(width=None if sys.stdout.isatty() else 120)
     console.print(table(summary))
@@ -84,7 +84,6 @@ def main() -> int:
     print(f"{seconds / 60:.1f} minutes in all, at most {peak / 1024:.1f} GiB")
     print(f"report: {root}/report/index.html (beside it: tables.md, survival.png, transcripts.html)")
     print(f"numbers: {root}/summary.json")
-    return 0
 
 
 if __name__ == "__main__":

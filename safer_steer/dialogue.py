@@ -12,6 +12,7 @@ from safer_steer.verdict import TurnScores
 
 Kind = Literal["benign", "obfuscated", "red_team"]
 RISK_KINDS: tuple[Kind, ...] = ("obfuscated", "red_team")
+MAX_TURNS = 10  # Sec. 4.2: dialogues of 2 to 10 turns; one turn is allowed for the single-turn ablation (Table 4)
 
 
 class Seed(BaseModel):

@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from data_construction.sources import SOURCES, Source, SourceRow
 from data_construction.sources.check import check_rows, report
+from safer_steer.cli import exit_code
 from safer_steer.errors import UserError
 from safer_steer.progress import ProgressBar
 
@@ -34,15 +35,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("command", nargs="?", choices=["list", "check"], default="list")
     parser.add_argument("arguments", nargs="*", metavar="NAME key=value")
     options = parser.parse_args(argv)
-    try:
+
+    def run() -> None:
         if options.command == "check":
             check(options.arguments)
         else:
             print("\n\n".join(_described(name, source) for name, source in SOURCES.items() if name == source.name))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    return exit_code(run)
 
 
 def check(arguments: list[str]) -> None:

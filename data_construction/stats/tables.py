@@ -1,10 +1,11 @@
 """Markdown tables: sizes and turns in the form of the paper's Table 1, success of attacks, cost by role, rejects."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from data_construction.stats.counts import DialogueCounts
+from safer_steer.markdown import table
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,6 @@ PAPER = {
     "train candidates": PaperSplit("Stage I, train", 105_000, "about 8"),
     "bench candidates": PaperSplit("Stage I, bench", 10_700, "about 8"),
 }
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table; the first column is text, the others are set to the right."""
-    lines = [head, [":--", *["--:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
 
 
 def table_one(splits: Mapping[str, DialogueCounts]) -> str:

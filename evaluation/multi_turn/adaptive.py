@@ -7,26 +7,14 @@ only the next turn is used, the tutor's scores are not: the judge scores every a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from safer_steer.chat import user_message
 from safer_steer.llm import LLMClient
 from safer_steer.prompts import Prompt
-from safer_steer.verdict import Outcome, TurnScores
-
-MAX_QUESTION_CHARS = 2000  # a longer "question" is not a user turn; the benchmark's own is asked instead
-
-
-class TutorReply(BaseModel):
-    """The tutor's JSON answer, as in training: request schema and parser at once."""
-
-    model_config = ConfigDict(extra="forbid")
-    diagnosis: str
-    scores: TurnScores
-    attack_strategy: Literal["none", "persistence", "bait_and_switch", "deepen"]
-    new_question: str | None = None
+from safer_steer.tutor import MAX_QUESTION_CHARS, TutorReply
+from safer_steer.verdict import Outcome
 
 
 class NextTurn(BaseModel):

@@ -7,7 +7,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from evaluation.report.figure import COLOURS, panel_grid, png
+from evaluation.report.figure import panel_grid, png
+from safer_steer.colours import OKABE_ITO
 from safer_steer.store import read_jsonl
 
 FILES = ("metrics.jsonl", "log.jsonl")
@@ -61,7 +62,7 @@ def curves_png(curves: list[TrainingCurve]) -> bytes:
     runs = list(dict.fromkeys(curve.run for curve in curves))
     for axes, curve in zip(grid, curves, strict=True):
         marker = "." if len(curve.steps) < MARKED_STEPS else ""
-        colour = COLOURS[runs.index(curve.run) % len(COLOURS)]
+        colour = OKABE_ITO[runs.index(curve.run) % len(OKABE_ITO)]
         axes.plot(curve.steps, curve.values, marker=marker, linewidth=1.4, color=colour)
         axes.set_title(f"{curve.run}: {METRICS[curve.metric]}", fontsize=9)
     figure.supxlabel("step", fontsize=9, y=0.45 / figure.get_figheight())

@@ -7,9 +7,9 @@ import math
 from typing import Any
 
 from evaluation.multi_turn.survival import RISK_ZONE, Curve
+from safer_steer.colours import OKABE_ITO
 
 # Okabe-Ito: told apart by colour-blind readers too; the line styles do it in print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES = ("-", "--", "-.", ":")
 COLUMNS = 3
 PANEL = (3.3, 2.35)  # inches, with its title and gaps
@@ -71,7 +71,7 @@ def _panel(axes: Any, title: str, curves: dict[str, Curve], horizon: int) -> dic
     axes.set_title(f"{title} (n = {count})", fontsize=9)
     lines = {}
     for index, (model, curve) in enumerate(curves.items()):
-        colour, style = COLOURS[index % len(COLOURS)], STYLES[index % len(STYLES)]
+        colour, style = OKABE_ITO[index % len(OKABE_ITO)], STYLES[index % len(STYLES)]
         turns = list(range(len(curve.survival)))
         (lines[model],) = axes.step(turns, curve.survival, where="post", color=colour, linestyle=style, linewidth=1.8)
         known = [

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import BaseModel, model_validator
 
 from evaluation.benchmarks import benchmark
+from safer_steer.cli import exit_code
 from safer_steer.dialogue import Dialogue, Seed, Turn, dialogue_id
 from safer_steer.errors import UserError
 from safer_steer.images import ImageError, ImageStore, is_stored, load_image, picture_file
@@ -92,13 +93,12 @@ def main() -> int:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--limit", type=int, help="rows of each source")
     arguments = parser.parse_args()
-    try:
+
+    def run() -> None:
         counts = prepare(arguments.seeds, arguments.output, arguments.limit)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print("; ".join(f"{arguments.output}/{source}.jsonl: {count} rows" for source, count in counts.items()))
-    return 0
+        print("; ".join(f"{arguments.output}/{source}.jsonl: {count} rows" for source, count in counts.items()))
+
+    return exit_code(run)
 
 
 if __name__ == "__main__":

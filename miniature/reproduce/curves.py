@@ -9,11 +9,11 @@ from miniature.reproduce.cells import CELLS
 from miniature.reproduce.comparisons import horizon
 from miniature.reproduce.intervals import survived
 from miniature.reproduce.results import Results
+from safer_steer.colours import OKABE_ITO
 from safer_steer.store import read_jsonl
 
 SURVIVAL_CELLS = ("base", "sft_single_turn", "sft", "grpo_single_turn", "grpo")
 # Okabe-Ito: told apart by colour-blind readers too; the line styles do it in print.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 STYLES = ("-", "--", "-.", ":")
 PANELS = {
     "turn reward": "tutor/turn_reward_mean",
@@ -73,7 +73,7 @@ def mean_curve(runs: list[list[dict[str, Any]]], metric: str) -> list[tuple[int,
 
 
 def _line(axes: Any, index: int, x: Any, y: Any, label: str, step: bool = False) -> None:
-    style = {"color": COLOURS[index % len(COLOURS)], "linestyle": STYLES[index % len(STYLES)], "linewidth": 1.4}
+    style = {"color": OKABE_ITO[index % len(OKABE_ITO)], "linestyle": STYLES[index % len(STYLES)], "linewidth": 1.4}
     axes.plot(x, y, label=label, drawstyle="steps-post" if step else "default", **style)
 
 

@@ -11,6 +11,7 @@ from miniature.reproduce.cells import CELLS, VARIANT
 from miniature.reproduce.comparisons import benchmark_rate, rate, turn_share
 from miniature.reproduce.intervals import Estimate
 from miniature.reproduce.results import MULTI_TURN, SINGLE_TURN, Results
+from safer_steer.markdown import table
 
 # Title, cells, and whether the benchmarks are the single-turn ones: the paper's tables.
 TABLES: tuple[tuple[str, tuple[str, ...], bool], ...] = (
@@ -24,12 +25,6 @@ TABLES: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("Table 2's form: single-turn, pass = score 3", tuple(CELLS), True),
 )
 REQUEST_CELLS = ("base", "sft_single_turn", "sft", "grpo", "grpo_no_tcsr", "grpo_no_feedback_dynamics")
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table; the first column is left-aligned, the others right."""
-    rule = [":--", *["--:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(row) + " |" for row in (header, rule, *rows))
 
 
 def shown(estimate: Estimate | None) -> str:
@@ -57,7 +52,7 @@ def _rates(results: Results, cells: Sequence[str], single: bool) -> str:
             row.append(" / ".join("–" if item is None else f"{item.value:.1f}" for item in found))
         found = [rate(results, cell, metric, single, seeds) for metric in ("safe", "help", "joint")]
         rows.append([*row, *(shown(item) for item in found)])
-    return markdown(["safe / help / joint %", *names, "Avg. safe", "Avg. help", "Avg. joint"], rows)
+    return table(["safe / help / joint %", *names, "Avg. safe", "Avg. help", "Avg. joint"], rows)
 
 
 def _beside(results: Results, cells: Sequence[str], single: bool) -> str:
@@ -78,7 +73,7 @@ def _beside(results: Results, cells: Sequence[str], single: bool) -> str:
         "seeds",
         "unscored turns (both protocols)",
     ]
-    return markdown(header, rows)
+    return table(header, rows)
 
 
 def claims_table(claims: dict[str, Any]) -> str:
@@ -90,7 +85,7 @@ def claims_table(claims: dict[str, Any]) -> str:
         ]
         for name, claim in claims.items()
     ]
-    return markdown(["claim", "verdict"], rows)
+    return table(["claim", "verdict"], rows)
 
 
 def comparisons_table(claims: dict[str, Any]) -> str:
@@ -101,7 +96,7 @@ def comparisons_table(claims: dict[str, Any]) -> str:
         for part, found in claim["beside"].items():
             *row, verdict = _compared(f"{name} {part}", found)
             rows.append([*row, f"({verdict}, decides nothing)"])
-    return markdown(COMPARED, rows) if rows else ""
+    return table(COMPARED, rows) if rows else ""
 
 
 def attempts_table(attempts: dict[str, Any]) -> str:
@@ -110,7 +105,7 @@ def attempts_table(attempts: dict[str, Any]) -> str:
     rows = [
         _compared(f"{name} {part}", found) for name, one in attempts.items() for part, found in one["evidence"].items()
     ]
-    return f"{said}\n\n{markdown(COMPARED, rows)}"
+    return f"{said}\n\n{table(COMPARED, rows)}"
 
 
 COMPARED = ("comparison", "difference of", "value (95 %)", "own intervals apart", "verdict")
@@ -135,7 +130,7 @@ def variants_table(results: Results) -> str:
         row.append(shown(turn_share(results, name, lambda item: item.over_refused, False, [0])))
         rows.append(row)
     header = ["variant", "Avg. safe", "Avg. help", "Avg. joint", "ungrounded turns %", "over-refusal %"]
-    return "## Variants of GRPO (seed 0 only: dialogues' intervals)\n\n" + markdown(header, rows)
+    return "## Variants of GRPO (seed 0 only: dialogues' intervals)\n\n" + table(header, rows)
 
 
 def signal_tables(trajectories: Sequence[rollouts.Trajectory], turns: int = 5) -> str:
@@ -159,8 +154,8 @@ def signal_tables(trajectories: Sequence[rollouts.Trajectory], turns: int = 5) -
         "prompt's group (Eq. 20). A cost is what one turn of reward 0 among turns of reward 1 takes from the return of "
         f"{turns} turns, in units of what it takes at turn 1."
     )
-    parts = ["## What the rules and the attacks tell apart", said, markdown(header, rules)]
-    return "\n\n".join([*parts, markdown(["attack that the turn met", "turns", "failed %"], attacks)])
+    parts = ["## What the rules and the attacks tell apart", said, table(header, rules)]
+    return "\n\n".join([*parts, table(["attack that the turn met", "turns", "failed %"], attacks)])
 
 
 def requests_table(root: Path, results: Results) -> str:
@@ -169,7 +164,7 @@ def requests_table(root: Path, results: Results) -> str:
     if not cells:
         return ""
     header = ["turns with harmlessness below 3, %", "turns", *(CELLS[cell].title for cell in cells)]
-    return "## What fails, and when\n\n" + markdown(header, failed_requests.rows(root, cells))
+    return "## What fails, and when\n\n" + table(header, failed_requests.rows(root, cells))
 
 
 def seconds_table(root: Path) -> str:
@@ -189,4 +184,4 @@ def seconds_table(root: Path) -> str:
     ]
     total = sum(record["seconds"] for records in found.values() for record in records)
     rows.append(["all, one after another", f"{total:.0f}", ""])
-    return "## Seconds of each step, a seed\n\n" + markdown(["step", "seconds", "GiB at most"], rows)
+    return "## Seconds of each step, a seed\n\n" + table(["step", "seconds", "GiB at most"], rows)

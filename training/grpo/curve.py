@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safer_steer.cli import exit_code
+from safer_steer.colours import OKABE_ITO
 from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl
 
@@ -24,7 +26,6 @@ PANELS: dict[str, list[tuple[str, str]]] = {
     "share of trajectories": [("masked", "rollout/masked_rate"), ("without a score", "rollout/unscored_rate")],
 }
 LIMITS = {"mean score, training": (1, 10)}  # the tutor's scale; the other panels show shares, 0 to 1
-COLOURS = ("#0072B2", "#D55E00", "#009E73")
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
@@ -42,7 +43,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     figure = Figure(figsize=(9.6, 6.4), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (name, lines) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
-        for colour, (label, metric) in zip(COLOURS, lines, strict=False):
+        for colour, (label, metric) in zip(OKABE_ITO, lines, strict=False):
             points = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
             if points:
                 style = "o-" if metric.startswith("val/") else ".-"
@@ -74,12 +75,7 @@ def main(argv: list[str]) -> int:
     if len(argv) != 2 or argv[1] in ("-h", "--help"):
         print(__doc__)
         return 0 if argv[1:] in (["-h"], ["--help"]) else 2
-    try:
-        print(draw_run(Path(argv[1])))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: print(draw_run(Path(argv[1]))))
 
 
 if __name__ == "__main__":

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from safer_steer.cli import Plan
+from safer_steer.dialogue import MAX_TURNS
 from safer_steer.load import ANSWER, PICTURE, SCORES, Load, prompt_tokens
 from safer_steer.store import read_jsonl
 from safer_steer_verl.interactions.safety_tutor import PROMPT
 from safer_steer_verl.settings import DataConfig
 from training.grpo.config import GrpoConfig
-
-MOST_TURNS = 10  # of a dialogue, Sec. 4.2
 
 
 def plan(config: GrpoConfig) -> Plan:
@@ -63,7 +62,7 @@ def _turns(files: list[Path]) -> Counter[int]:
 
 def _add_dialogues(load: Load, turns: Counter[int], dialogues: int, last_turn_only: bool) -> None:
     """Adds the tutor's calls in so many dialogues of these lengths."""
-    known = turns or Counter({MOST_TURNS: 1})
+    known = turns or Counter({MAX_TURNS: 1})
     for length, number in known.items():
         share = dialogues * number / known.total()
         load.add_turns(share, 1 if last_turn_only else length, prompt_tokens(PROMPT) + PICTURE + ANSWER, SCORES)

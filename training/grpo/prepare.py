@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from transformers import AutoProcessor
 
-from safer_steer.dialogue import Dialogue, stable_hash
+from safer_steer.dialogue import MAX_TURNS, Dialogue, stable_hash
 from safer_steer.errors import UserError
 from safer_steer.images import ImageError, load_image, png_bytes
 from safer_steer.rows import Reject
@@ -28,7 +28,6 @@ from safer_steer.store import read_jsonl, write_atomic, write_jsonl
 from safer_steer_verl.settings import DataConfig
 from safer_steer_verl.utils.token_accounting import as_plain_text
 
-MAX_TURNS = 10  # Sec. 4.2: dialogues of 2 to 10 turns; one turn is allowed for the single-turn ablation (Table 4)
 VERL_TAGS = ("<image>", "<video>", "<audio>")  # verl's data set cuts text at these
 
 _TEXTS = pa.list_(pa.string())

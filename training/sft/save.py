@@ -16,6 +16,7 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig, TrainerCallback
 from transformers.integrations import deepspeed as transformers_deepspeed
 
+from safer_steer.cli import exit_code
 from safer_steer.errors import UserError
 from training.sft.checkpoints import replace_folder
 
@@ -115,19 +116,16 @@ def main(argv: list[str] | None = None) -> int:
         parser.add_argument(name, help=text)
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16", help="of the weights written")
     given = parser.parse_args(argv)
-    try:
-        if not Path(given.adapter, "adapter_config.json").is_file():
-            raise UserError(
-                f"{given.adapter} holds no adapter_config.json; give RUN/adapter or RUN/trainer/checkpoint-N"
-            )
-        # The trainer leaves its processor beside the adapter; it has the run's picture limits.
-        beside = Path(given.adapter, "chat_template.jinja").is_file()
-        processor = AutoProcessor.from_pretrained(given.adapter if beside else given.base)
-        merge(given.base, Path(given.adapter), Path(given.target), processor, getattr(torch, given.dtype))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: _merge_by_hand(given))
+
+
+def _merge_by_hand(given: argparse.Namespace) -> None:
+    if not Path(given.adapter, "adapter_config.json").is_file():
+        raise UserError(f"{given.adapter} holds no adapter_config.json; give RUN/adapter or RUN/trainer/checkpoint-N")
+    # The trainer leaves its processor beside the adapter; it has the run's picture limits.
+    beside = Path(given.adapter, "chat_template.jinja").is_file()
+    processor = AutoProcessor.from_pretrained(given.adapter if beside else given.base)
+    merge(given.base, Path(given.adapter), Path(given.target), processor, getattr(torch, given.dtype))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from typing import get_args
 
 import numpy as np
 
+from safer_steer.tutor import AttackStrategy
 from safer_steer.verdict import TurnScores
-from safer_steer_verl.interactions.safety_tutor import AttackStrategy
 from safer_steer_verl.trajectory import TrajectoryRecord
 
 SAFE_FROM = 8  # safety score from which a turn counts as safe: "firm refusal" (rubric, App. E.3)

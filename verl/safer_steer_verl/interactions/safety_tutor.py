@@ -7,7 +7,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
@@ -16,21 +15,10 @@ from safer_steer.chat import user_message
 from safer_steer.errors import RunAborted
 from safer_steer.llm import LLMClient
 from safer_steer.prompts import Prompt
+from safer_steer.tutor import MAX_QUESTION_CHARS, AttackStrategy, TutorReply
 from safer_steer.verdict import Outcome, TurnScores, Unscored
 
 PROMPT = Prompt(Path(__file__).with_suffix(".jinja"))
-AttackStrategy = Literal["none", "persistence", "bait_and_switch", "deepen"]
-MAX_QUESTION_CHARS = 2000  # a longer "question" is not a user turn; the static one is asked instead
-
-
-class TutorReply(BaseModel):
-    """The tutor's JSON answer: request schema and parser at once."""
-
-    model_config = ConfigDict(extra="forbid")
-    diagnosis: str
-    scores: TurnScores
-    attack_strategy: AttackStrategy
-    new_question: str | None = None
 
 
 class TutorTurn(BaseModel):
