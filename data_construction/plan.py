@@ -38,7 +38,8 @@ def plan(config: DataConfig) -> Plan:
         stage_one = total(stage_one, stage_one_loads(config, seeds, dialogues))
     means = ", ".join(f"{kind} {mean_turns(config, kind):.2f}" for kind in sorted(tasks["train"] | tasks["bench"]))
     lines.append(f"user turns, expected mean: {means}")
-    if "target" in config.roles and config.roles["target"].model == config.roles["generator"].model:
+    models = [config.roles[role].model for role in ("target", "generator") if role in config.roles]
+    if len(models) == 2 and models[0] == models[1]:
         lines.append("note: the target is the generator's model; attacks are then tried on their own author")
 
     parts: list[dict[str, Load]] = []
@@ -109,5 +110,5 @@ def _count(source: SourceConfig) -> tuple[int, str]:
     try:
         reader = SOURCES[source.reader]
         return reader.count(source.path, source.fields, source.data_split, source.where, source.limit), ""
-    except UserError:
-        return source.limit or 0, f" (its limit; {source.path} is not there yet)"
+    except UserError as error:
+        return source.limit or 0, f" ({'its limit' if source.limit else 'unknown'}; {error})"

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from safer_steer.errors import UserError
-from safer_steer.store import write_jsonl
+from safer_steer.store import read_jsonl, write_jsonl
 from training.grpo import checkpoints, curve, launch, processes
 from training.grpo.config import load_config
 from training.grpo.plan import tutor_load
@@ -80,6 +80,16 @@ def test_lost_rows_of_finished_steps_are_refused_and_nothing_changes(tmp_path):
     with pytest.raises(UserError, match=r"no row of step 3, but .* checkpoint of step 4; put the file back"):
         checkpoints.last_step(tmp_path, tmp_path / "metrics.jsonl")
     assert (tmp_path / checkpoints.TRACKER).read_text() == "4"
+
+
+def test_rows_of_steps_that_will_be_done_again_are_taken_out(tmp_path):
+    rows(tmp_path, 0, 1, 2, 3)
+    write_jsonl(tmp_path / "trajectories.jsonl", [{"id": str(n), "meta": {"step": n // 2}} for n in range(2, 8)])
+    checkpoints.rewind(tmp_path, 2)
+    assert [row["step"] for row in read_jsonl(tmp_path / "metrics.jsonl")] == [0, 1, 2]
+    assert [row["meta"]["step"] for row in read_jsonl(tmp_path / "trajectories.jsonl")] == [1, 1, 2, 2]
+    checkpoints.rewind(tmp_path, 0)
+    assert (tmp_path / "metrics.jsonl").read_text() == "", "the validation before training is done again too"
 
 
 def verl_would_load(folder: Path) -> str | None:

@@ -1,13 +1,20 @@
-"""verl's checkpoint folder: the step after which a run goes on."""
+"""The step after which a run goes on, from verl's checkpoint folder and the run's rows."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from safer_steer.errors import UserError
-from safer_steer.store import read_jsonl, write_atomic
+from safer_steer.store import read_jsonl, write_atomic, write_jsonl
 
 TRACKER = "latest_checkpointed_iteration.txt"
 PREFIX = "global_step_"
+ROW_FILES: dict[str, Callable[[dict[str, Any]], int]] = {
+    "metrics.jsonl": lambda row: row["step"],
+    "trajectories.jsonl": lambda row: row["meta"]["step"],
+    "validation.jsonl": lambda row: row["meta"]["step"],
+}
 
 
 def last_step(folder: Path, metrics: Path) -> int:
@@ -41,6 +48,14 @@ def last_step(folder: Path, metrics: Path) -> int:
     if folder.is_dir() and named != str(found):
         write_atomic(tracker, str(found))  # verl finds no folder of step 0 and begins anew
     return found
+
+
+def rewind(folder: Path, step: int) -> None:
+    """Takes the rows of steps after `step` out of a run's files: they will be done again. 0: all rows."""
+    for name, step_of in ROW_FILES.items():
+        path = folder / name
+        if path.is_file():
+            write_jsonl(path, (row for row in read_jsonl(path) if step and step_of(row) <= step))
 
 
 def _candidates(folder: Path, named: str) -> list[int]:

@@ -78,6 +78,7 @@ def _train(loaded: Loaded, folder: Path, tutor: dict[str, Any]) -> dict[str, Any
     config.trainer.val_before_train &= done == 0  # a resumed run has been validated at its start
     write_atomic(config_path, OmegaConf.to_yaml(config))
     if done < steps:
+        checkpoints.rewind(folder, done)
         try:
             peak_mb = launch.train(config_path, env, steps=steps, done=done)
         finally:

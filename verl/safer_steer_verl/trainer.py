@@ -8,7 +8,8 @@ verl's checkpoints, in their parent folder: `metrics.jsonl` (one line a step), `
 import math
 import os
 import uuid
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils
 
 from safer_steer.errors import UserError
-from safer_steer.store import JsonlStore, read_jsonl, write_jsonl
+from safer_steer.store import JsonlStore
 from safer_steer_verl.best import BestCheckpoint
 from safer_steer_verl.step_metrics import step_metrics
 from safer_steer_verl.trajectory import RECORD_KEY, TrajectoryRecord
@@ -49,13 +50,12 @@ class SaferSteerTrainer(PPOTrainerSync):
         self.usage = TutorUsage()
 
     def on_init_end(self) -> None:
-        """Opens the run's files at the resumed step: rows of steps that will be done again are dropped."""
+        """Opens the run's files; `training.grpo.checkpoints.rewind` took out the rows of steps to be done again."""
         super().on_init_end()
         folder = Path(self.config.trainer.default_local_dir).parent
-        self.metrics_file = _resumed(folder / "metrics.jsonl", "step", lambda row: row["step"], self.global_steps)
+        self.metrics_file = JsonlStore(folder / "metrics.jsonl", key="step")
         self.trajectory_file, self.validation_file = (
-            _resumed(folder / f"{name}.jsonl", "id", lambda row: row["meta"]["step"], self.global_steps)
-            for name in ("trajectories", "validation")
+            JsonlStore(folder / f"{name}.jsonl") for name in ("trajectories", "validation")
         )
         # Picture paths in a row are relative to the row's file.
         self.pictures = os.path.relpath(Path(self.config.safer_steer.data.source).parent, folder)
@@ -68,7 +68,7 @@ class SaferSteerTrainer(PPOTrainerSync):
         expected = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
         metrics.update(step_metrics(list(self.records.values()), expected))
         metrics.update(self.usage.take(self.records.values()))  # before a validation's calls are added
-        self._stop_if_unscored(self.records.values(), metrics["rollout/unscored_rate"], expected)
+        self._stop_if_unscored(self.records.values(), metrics["rollout/unscored_rate"], expected, self.trajectory_file)
         batch = super()._compute_advantage(batch, metrics)
         for record, values in zip(self.records.values(), _rows(real, batch.partition_id, "advantages"), strict=True):
             record.advantages = [None if end is None else round(float(values[end]), 6) for end in record.turn_ends]
@@ -93,24 +93,31 @@ class SaferSteerTrainer(PPOTrainerSync):
             records += _records(done.keys, done.partition_id).values()
             tq.kv_clear(keys=done.keys, partition_id=done.partition_id)
         metrics = step_metrics(records, expected)
-        self._stop_if_unscored(records, metrics["rollout/unscored_rate"], expected)
-        for record in records:
-            self.validation_file.append(record.row(self.global_steps, self.pictures))
+        self._stop_if_unscored(records, metrics["rollout/unscored_rate"], expected, self.validation_file)
+        self._write(records, self.validation_file)
         self.usage.take(records)
         metrics = {f"val/{name}": value for name, value in metrics.items()}
         if self.global_steps == 0:  # before training; later ones stand in their step's row
             self.metrics_file.append({"step": 0, **metrics})
         return metrics
 
-    def _stop_if_unscored(self, records: Iterable[TrajectoryRecord], rate: float, expected: int) -> None:
+    def _write(self, records: Iterable[TrajectoryRecord], file: JsonlStore) -> None:
+        for record in records:
+            file.append(record.row(self.global_steps, self.pictures))
+
+    def _stop_if_unscored(
+        self, records: Collection[TrajectoryRecord], rate: float, expected: int, file: JsonlStore
+    ) -> None:
+        """Ends the run when too little was scored; the rows are written first, to be looked at."""
         limit = self.config.safer_steer.max_unscored_rate
         if rate <= limit:
             return
-        reasons = sorted({record.reason for record in records if record.unscored and record.reason})
+        self._write(records, file)
+        reasons = Counter(record.reason for record in records if record.unscored and record.reason).most_common(1)
         raise UnscoredRateError(
             f"step {self.global_steps}: {rate:.0%} of {expected} trajectories have no score, "
-            f"safer_steer.max_unscored_rate is {limit:.0%}; first reason: "
-            f"{reasons[0] if reasons else 'the rollout failed'}; see to the tutor, then run the same command again: "
+            f"safer_steer.max_unscored_rate is {limit:.0%}; most often: "
+            f"{reasons[0][0] if reasons else 'the rollout failed'}; see to the tutor, then run the same command again: "
             "it goes on from the last checkpoint"
         )
 
@@ -128,8 +135,7 @@ class SaferSteerTrainer(PPOTrainerSync):
             keys, tags = (list(column) for column in zip(*used, strict=True))
             kept = KVBatchMeta(partition_id=batch.partition_id, keys=keys, tags=tags)
         super()._compute_metrics(kept, metrics, timing_raw, global_steps, epoch)
-        for record in self.records.values():
-            self.trajectory_file.append(record.row(global_steps, self.pictures))
+        self._write(self.records.values(), self.trajectory_file)
         saved = Path(self.config.trainer.default_local_dir) / f"global_step_{global_steps}"
         metrics["training/is_best"] = int(self.best.note(metrics, saved if saved.is_dir() else None, global_steps))
         row = {name: _number(value) for name, value in sorted(metrics.items())}
@@ -147,13 +153,6 @@ def _records(keys: list[str], partition_id: str) -> dict[str, TrajectoryRecord]:
     data = tq.kv_batch_get(keys=keys, partition_id=partition_id, select_fields=["extra_fields"])
     fields = [getattr(item, "data", item) for item in data["extra_fields"]]
     return {key: TrajectoryRecord.model_validate(item[RECORD_KEY]) for key, item in zip(keys, fields, strict=True)}
-
-
-def _resumed(path: Path, key: str, step_of: Any, last_step: int) -> JsonlStore:
-    """The file's store, without the rows of steps after `last_step`; 0: without any, the run begins anew."""
-    if path.exists():
-        write_jsonl(path, [row for row in read_jsonl(path) if last_step and step_of(row) <= last_step])
-    return JsonlStore(path, key=key)
 
 
 def _number(value: Any) -> float | None:
