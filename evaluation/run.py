@@ -44,7 +44,9 @@ def plan(config: EvaluationConfig) -> Plan:
     if replaced := [name for role in roles for name in set_variables(role)]:
         lines.append(f"of the environment, in place of the config's values: {', '.join(replaced)}")
     return Plan(
-        lines, _loads(config, lengths, list(judges)), judges | ({"tutor": config.tutor} if config.tutor else {})
+        lines,
+        _loads(config, lengths, list(judges)),
+        judges | ({"tutor": config.tutor.from_environment("tutor")} if config.tutor else {}),
     )
 
 
