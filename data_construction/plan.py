@@ -16,6 +16,7 @@ from data_construction.stats.tables import PAPER, cost_table
 from safer_steer.cli import Plan
 from safer_steer.dialogue import RISK_KINDS, Kind
 from safer_steer.errors import UserError
+from safer_steer.llm.prices import load_prices
 from safer_steer.load import Load
 
 
@@ -103,6 +104,8 @@ def _table(config: DataConfig, loads: dict[str, Load]) -> list[str]:
     known = sum(price for price in prices if price is not None)
     calls = sum(numbers["calls"] for numbers in usage.values())
     note = f", and the roles marked ? without a price (see {config.prices or 'prices'})" if None in prices else ""
+    if config.prices:
+        note += f"; prices of {load_prices(config.prices).checked}"
     return [*cost_table(usage).splitlines(), f"together at most {calls:,} calls, about ${known:,.0f}{note}"]
 
 

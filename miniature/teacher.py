@@ -32,12 +32,11 @@ HANG_S = 120.0
 RETRY_AFTER_S = "1"  # what a 429 asks for
 
 
-def create_app(faults: FaultPlan | None = None, latency_s: float = 0.0) -> FastAPI:
+def create_app(faults: FaultPlan | None = None) -> FastAPI:
     """The server as an ASGI application.
 
     Args:
         faults: which requests go wrong, and how.
-        latency_s: added to every answer, in seconds.
     """
     app = FastAPI()
     faults = faults or FaultPlan()
@@ -58,7 +57,8 @@ def create_app(faults: FaultPlan | None = None, latency_s: float = 0.0) -> FastA
             return _error(503, "overloaded")
         if fault == "reset":
             return _Cut()
-        await asyncio.sleep(HANG_S if fault == "hang" else latency_s)
+        if fault == "hang":
+            await asyncio.sleep(HANG_S)
         try:
             text = answer(body)
         except (UnknownRequest, KeyError, ValueError) as error:

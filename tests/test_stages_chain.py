@@ -36,6 +36,7 @@ def test_grpo_starts_from_sft_on_the_rows_of_data_construction():
     grpo, sft = values("grpo/qwen2_5_vl_3b"), values("sft/qwen2_5_vl_3b")
     assert grpo["actor_rollout_ref"]["model"]["path"] == f"{sft['output']}/checkpoint"
     assert grpo["safer_steer"]["data"]["source"] == f"{DATA}/steer_rl.jsonl"
+    assert grpo["safer_steer"]["data"]["max_pixels"] == sft["images"]["max_pixels"]
     assert values("grpo/qwen2_5_vl_7b")["root"] == values("sft/qwen2_5_vl_7b")["root"]
 
 

@@ -182,11 +182,12 @@ def main(argv: list[str]) -> int:
             )
         folder = Path(config.data.train_files).parent
         content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
-        fingerprint = stable_hash(content, data.model_dump(), model, limit)
+        template = OmegaConf.to_container(config.data.get("apply_chat_template_kwargs") or OmegaConf.create({}))
+        fingerprint = stable_hash(content, data.model_dump(), model, limit, template)
         done = folder / "counts.json"
         if done.is_file() and json.loads(done.read_text(encoding="utf-8")).get("fingerprint") == fingerprint:
             return 0
-        builder = PromptBuilder(AutoProcessor.from_pretrained(model), data, limit)
+        builder = PromptBuilder(AutoProcessor.from_pretrained(model), data, limit, template)
         counts = prepare(builder, sources["train"], folder)
         if data.validation:
             counts["validation"] = prepare(builder, data.validation, folder, "validation")
