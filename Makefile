@@ -31,4 +31,4 @@ bench: ## every benchmark, one table in outputs/benchmarks/
 	@bash benchmarks/run_all.sh
 
 audit: ## known vulnerabilities of the pinned packages (needs the network, so not in CI)
-	@$(run) uvx --from pip-audit==2.10.1 pip-audit --no-deps --disable-pip -r requirements.txt
+	@$(run) uvx --from pip-audit==2.10.1 pip-audit --strict --no-deps --disable-pip -r requirements.txt
