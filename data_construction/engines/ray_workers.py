@@ -55,14 +55,24 @@ class RemoteCache(ResponseCache):
 
     def __init__(self, keeper: Any):
         self._keeper = keeper
+        self._writes: list[Any] = []  # not known to have ended yet
 
     def get(self, key: str) -> str | None:
         """The answer, or None."""
         return ray.get(self._keeper.get.remote(key))
 
     def put(self, key: str, answer: str) -> None:
-        """Stores an answer; a later `get` of this worker finds it."""
-        self._keeper.put.remote(key, answer)
+        """Stores an answer; a later `get` of this worker finds it.
+
+        Raises:
+            UserError: an earlier answer could not be stored.
+        """
+        self._writes.append(self._keeper.put.remote(key, answer))
+        ended, self._writes = ray.wait(self._writes, num_returns=len(self._writes), timeout=0)
+        try:
+            ray.get(ended)
+        except RayTaskError as error:
+            raise error.cause from error
 
     def close(self) -> None:
         """Nothing to close here."""

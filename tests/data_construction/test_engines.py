@@ -123,3 +123,23 @@ def test_ray_gives_the_same_rows_and_a_killed_worker_loses_none(double, make_see
     assert set(usage) == {"generator", "target", "evaluator"}
     again = len(double.requests) - 2 * asked  # what was in flight at the killed worker, and its forgotten probes
     assert 0 <= again <= 3 * remote.concurrency
+
+
+def test_an_answer_that_could_not_be_stored_ends_the_work_with_its_reason():
+    import ray
+
+    from data_construction.engines.ray_workers import RemoteCache
+
+    class FullDisk:
+        def put(self, key, answer):
+            raise UserError("response cache x: disk full")
+
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        cache = RemoteCache(ray.remote(FullDisk).remote())
+        cache.put("a", "answer")
+        ray.wait(list(cache._writes), timeout=30)
+        with pytest.raises(UserError, match="disk full"):
+            cache.put("b", "answer")
+    finally:
+        ray.shutdown()
