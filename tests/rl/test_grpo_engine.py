@@ -4,9 +4,12 @@ two agent-loop workers.
 
 import json
 import math
+import random
 import re
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ from safer_steer.store import read_jsonl, write_jsonl
 
 pytestmark = pytest.mark.integration
 SEED = 7
+KILL_WITHIN_S = 60.0  # of the run's start: before, in and after its first step
 OVERRIDES = (
     "safer_steer.tutor.model=fake-tutor",
     "safer_steer.tutor.max_retries=0",
@@ -64,14 +68,33 @@ def make_inputs(root: Path, prompts: int = 6) -> None:
     write_jsonl(root / "data" / "steer_rl.jsonl", rows)
 
 
-def run_grpo(root: Path, *, down_after: float = math.inf) -> subprocess.CompletedProcess:
-    """Runs the stage's own command on the miniature's config with the fake tutor as its service."""
+def command(root: Path, down_after: float = math.inf) -> list[str]:
+    """The stage's own command on the miniature's config with the fake tutor as its service."""
     service = (
         f"safer_steer.services.teacher.command=[python,tests/rl/fake_tutor.py,'{{port}}','about 0','{down_after}']"
     )
     held_out = f"safer_steer.data.validation=[{root}/data/steer_rl.jsonl]"
-    command = [sys.executable, "-m", "training.grpo.run", "configs/grpo/miniature.yaml", f"root={root}", service]
-    return subprocess.run([*command, held_out, *OVERRIDES], capture_output=True, text=True, check=False)
+    stage = [sys.executable, "-m", "training.grpo.run", "configs/grpo/miniature.yaml", f"root={root}", service]
+    return [*stage, held_out, *OVERRIDES]
+
+
+def run_grpo(root: Path, *, down_after: float = math.inf) -> subprocess.CompletedProcess:
+    """Runs the command to its end."""
+    return subprocess.run(command(root, down_after), capture_output=True, text=True, check=False)
+
+
+def kill_grpo(root: Path, at_most_s: float) -> str:
+    """Starts the command and kills it (`kill -9`) at a random moment after its start-up; what it said on stderr."""
+    with (root / "killed.txt").open("w") as said:
+        process = subprocess.Popen(command(root), stdout=subprocess.DEVNULL, stderr=said)
+    deadline = time.monotonic() + 120
+    while "goes on after" not in (root / "killed.txt").read_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(random.uniform(0, at_most_s))
+    process.kill()
+    process.wait()
+    return (root / "killed.txt").read_text()
 
 
 def data_order(prompts: int, batch: int, steps: int, seed: int) -> list[set[str]]:
@@ -89,9 +112,9 @@ def data_order(prompts: int, batch: int, steps: int, seed: int) -> list[set[str]
 
 
 @pytest.mark.timeout(3000)
-def test_a_run_stops_when_the_tutor_dies_and_goes_on_to_the_same_steps(tmp_path):
-    """One dialogue never gets its score; the tutor dies after step 2, whose rows are lost too; the same command then
-    does it again and finishes the run.
+def test_a_run_whose_tutor_dies_and_that_is_killed_goes_on_to_the_same_steps(tmp_path):
+    """One dialogue never gets its score. The tutor dies after step 2, whose rows are lost too; the same command does it
+    again, is killed at a random moment, and the third time finishes the run.
     """
     make_inputs(tmp_path)
     folder = tmp_path / "grpo"
@@ -107,11 +130,12 @@ def test_a_run_stops_when_the_tutor_dies_and_goes_on_to_the_same_steps(tmp_path)
     first_rows = list(read_jsonl(folder / "trajectories.jsonl"))[:8]
     write_jsonl(folder / "metrics.jsonl", metrics[:2])  # as if killed after the checkpoint of step 2, before its rows
 
+    killed = kill_grpo(tmp_path, KILL_WITHIN_S)
+    assert "killed before the rows of step 2 were written; goes on after step 1" in killed
     answer = run_grpo(tmp_path)
     assert answer.returncode == 0, answer.stderr
-    assert "killed before the rows of step 2 were written; goes on after step 1" in answer.stderr
     assert "3 steps" in answer.stdout
-    assert answer.stderr.count("fully safe") >= 2  # the console says how each step went
+    assert "fully safe" in killed + answer.stderr  # the console says how each step went
     metrics = list(read_jsonl(folder / "metrics.jsonl"))
     assert [row["step"] for row in metrics] == [0, 1, 2, 3]
     assert metrics[0]["val/rollout/trajectories"] == metrics[3]["val/rollout/trajectories"] == 6

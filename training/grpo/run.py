@@ -84,6 +84,8 @@ def _train(loaded: Loaded, folder: Path, tutor: dict[str, Any]) -> dict[str, Any
         finally:
             _draw(folder)
         done = checkpoints.last_step(saved, metrics)
+    else:  # killed after its last step
+        _draw(folder)
     if done != steps:
         log = folder / "log" / "verl.log"
         raise UserError(f"verl ended after step {done} of {steps}; see {log}, then run again to resume")
