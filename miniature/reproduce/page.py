@@ -6,6 +6,7 @@ python -m miniature.reproduce.page [--root outputs/reproduce] [--write-docs]
 import argparse
 import json
 import shlex
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,9 @@ DOCS = Path("docs")
 FINDINGS = DOCS / "miniature_findings.md"  # written by hand
 
 
-def write_page(root: Path, folder: Path, results: Results, claims: dict[str, Any]) -> Path:
-    """Writes `<folder>/miniature.md` and its pictures; returns the page's path."""
-    images = folder / "images"
+def write_page(root: Path, results: Results, claims: dict[str, Any]) -> Path:
+    """Writes `<root>/miniature.md` and its pictures; returns the page's path."""
+    images = root / "images"
     images.mkdir(parents=True, exist_ok=True)
     parts = [
         FIRST_LINE,
@@ -58,9 +59,18 @@ def write_page(root: Path, folder: Path, results: Results, claims: dict[str, Any
     if any(name.startswith(VARIANT) for name in results.cells):
         parts.append(tables.variants_table(results))
     parts += [tables.seconds_table(root), origin(root)]
-    path = folder / "miniature.md"
+    path = root / "miniature.md"
     write_atomic(path, "\n\n".join(part for part in parts if part) + "\n")
     return path
+
+
+def copy_page(page: Path, folder: Path) -> Path:
+    """The page and its pictures in another folder."""
+    for path in (page, *(page.parent / "images").glob("miniature_*.png")):
+        target = folder / path.relative_to(page.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    return folder / page.name
 
 
 def origin(root: Path) -> str:
@@ -91,8 +101,8 @@ def write_results(root: Path, write_docs: bool) -> tuple[dict[str, Any], list[Pa
     if attempts := attempt(results):
         claims["C4"]["fairer"] = attempts
     write_atomic(root / "claims.json", json.dumps(claims, indent=1, ensure_ascii=False) + "\n")
-    folders = [root, DOCS] if write_docs else [root]
-    return claims, [write_page(root, folder, results, claims) for folder in folders]
+    page = write_page(root, results, claims)
+    return claims, [page, *([copy_page(page, DOCS)] if write_docs else [])]
 
 
 def say_results(root: Path, claims: dict[str, Any], pages: list[Path]) -> None:

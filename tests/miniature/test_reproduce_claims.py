@@ -152,7 +152,7 @@ def test_reading_what_evaluation_wrote(tmp_path):
 
 def test_the_page_says_first_whose_numbers_these_are(tmp_path):
     found = results(**as_the_paper_says())
-    text = write_page(tmp_path, tmp_path, found, judge(found)).read_text(encoding="utf-8")
+    text = write_page(tmp_path, found, judge(found)).read_text(encoding="utf-8")
     assert text.splitlines()[0] == FIRST_LINE
     assert "the miniature's numbers, not the paper's" in FIRST_LINE
     assert "| SFT+GRPO (full) |" in text
@@ -161,7 +161,7 @@ def test_the_page_says_first_whose_numbers_these_are(tmp_path):
     for heading in ("Table 3", "Tables 4 and 9", "Tables 5 and 8", "Table 2"):
         assert f"## {heading}" in text
     assert (tmp_path / "images" / "miniature_survival.png").stat().st_size < 100_000
-    assert "missing cells" in write_page(tmp_path, tmp_path, Results(), judge(Results())).read_text(encoding="utf-8")
+    assert "missing cells" in write_page(tmp_path, Results(), judge(Results())).read_text(encoding="utf-8")
 
 
 def test_fairer_tests_are_reported_where_their_cells_are_and_decide_nothing(tmp_path):
@@ -182,7 +182,7 @@ def test_fairer_tests_are_reported_where_their_cells_are_and_decide_nothing(tmp_
     claims = judge(found)
     assert claims["C4"]["verdict"] == "undecided"
     claims["C4"]["fairer"] = attempts
-    text = write_page(tmp_path, tmp_path, found, claims).read_text(encoding="utf-8")
+    text = write_page(tmp_path, found, claims).read_text(encoding="utf-8")
     assert "| weaker student tcsr | multi-turn safe %, variant_static_full − variant_static_no_tcsr | +10.00 (" in text
     assert "| static_full | 95.0 (" in text
 
