@@ -14,7 +14,7 @@ from safer_steer.dialogue import MAX_TURNS, Kind
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
 from safer_steer.llm.prices import load_prices, with_prices
-from safer_steer.servers import ServiceConfig, referenced
+from safer_steer.servers import ServiceConfig, check_services
 
 Step = Literal["stage1", "stage2", "history", "assemble"]
 Role = Literal["generator", "target", "red", "blue", "evaluator"]
@@ -325,10 +325,7 @@ class DataConfig(Section):
             raise ValueError(
                 f"roles: no endpoint for {', '.join(missing)}, which the steps {', '.join(self.steps)} need"
             )
-        try:
-            referenced(self.services, [self.roles[role].from_environment(role) for role in self.roles_needed()])
-        except UserError as error:
-            raise ValueError(str(error)) from error
+        check_services(self.services, {role: self.roles[role] for role in self.roles_needed()})
         if "history" in self.steps and self.assemble.rl.history_dependent is None:
             raise ValueError("the step history needs assemble.rl.history_dependent; set it, or take the step out")
         if self.has_red_team() and not eligible_techniques(self.red_team, self.turns.red_team):

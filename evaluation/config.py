@@ -1,5 +1,6 @@
 """The config of an evaluation: which models, which benchmarks, how to sample, who judges, where results go."""
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -9,7 +10,7 @@ from evaluation.multi_turn.judge import MAIN_JUDGE
 from evaluation.multi_turn.survival import FAILURE_BELOW, HORIZON
 from safer_steer.config import Section
 from safer_steer.llm import EndpointConfig
-from safer_steer.servers import ServiceConfig, VllmConfig
+from safer_steer.servers import ServiceConfig, VllmConfig, check_services
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -124,7 +125,14 @@ class EvaluationConfig(Section):
             raise ValueError(f"{MAIN_JUDGE!r} is the name of the main judge; give the one under judges another name")
         if self.report.judge not in self.all_judges():
             raise ValueError(f"report.judge is {self.report.judge!r}; judges: {', '.join(self.all_judges())}")
+        check_services(self.services, self._roles())
         return self
+
+    def _roles(self) -> dict[str, EndpointConfig]:
+        """The roles whose endpoints the config names."""
+        roles = {judge_role(name): judge for name, judge in self.all_judges().items()}
+        roles |= {role_of("evaluated", name): model.endpoint for name, model in self.models.items() if model.endpoint}
+        return roles | ({"tutor": self.tutor} if self.tutor and self.mode == "adaptive" else {})
 
     def all_judges(self) -> dict[str, EndpointConfig]:
         """The main judge, then the further ones."""
@@ -133,3 +141,13 @@ class EvaluationConfig(Section):
     def title(self, model: str) -> str:
         """A model's name in tables."""
         return self.models[model].title or model
+
+
+def role_of(kind: str, name: str) -> str:
+    """The client's role, from which names of environment variables come: EVALUATED_<NAME>_API_KEY and the like."""
+    return f"{kind}_{re.sub('[^A-Za-z0-9]', '_', name)}"
+
+
+def judge_role(judge: str) -> str:
+    """The role of one judge's client: JUDGE_MODEL and the like are of the main one, JUDGE_<NAME>_MODEL of another."""
+    return MAIN_JUDGE if judge == MAIN_JUDGE else role_of(MAIN_JUDGE, judge)

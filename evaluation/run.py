@@ -11,10 +11,10 @@ from collections import Counter
 from pathlib import Path
 
 from evaluation.benchmarks import benchmark_files, read_benchmarks
-from evaluation.config import EvaluationConfig
+from evaluation.config import EvaluationConfig, judge_role, role_of
 from evaluation.multi_turn.judge import PROMPT
 from evaluation.report.build import FILES, Report
-from evaluation.steps import infer_model, judge_models, judge_role, model_under_test, role_of, set_variables
+from evaluation.steps import infer_model, judge_models, model_under_test, set_variables
 from safer_steer.cli import Plan, run_cli
 from safer_steer.folder_lock import hold
 from safer_steer.load import ANSWER, PICTURE, SCORES, USER_TURN, Load, prompt_tokens

@@ -5,7 +5,6 @@ A finished step starts no server; judging starts none for the models under test.
 
 import asyncio
 import os
-import re
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from evaluation.benchmarks import BenchmarkDialogue, benchmark_files, most_pictures, read_benchmarks
-from evaluation.config import EvaluationConfig, ModelConfig, SamplingConfig
+from evaluation.config import EvaluationConfig, ModelConfig, SamplingConfig, judge_role, role_of
 from evaluation.multi_turn.adaptive import AdaptiveTutor
 from evaluation.multi_turn.inference import ANSWERS, Player, count_adapted, count_ends, infer
 from evaluation.multi_turn.judge import MAIN_JUDGE, PROMPT, Judge, judge_answers, judge_file
@@ -137,16 +136,6 @@ def judge_models(config: EvaluationConfig) -> None:
                     finally:
                         run.add_usage({role: client.stats()})
                     run.finish(counts)
-
-
-def role_of(kind: str, name: str) -> str:
-    """The client's role, from which names of environment variables come: EVALUATED_<NAME>_API_KEY and the like."""
-    return f"{kind}_{re.sub('[^A-Za-z0-9]', '_', name)}"
-
-
-def judge_role(judge: str) -> str:
-    """The role of one judge's client: JUDGE_MODEL and the like are of the main one, JUDGE_<NAME>_MODEL of another."""
-    return MAIN_JUDGE if judge == MAIN_JUDGE else role_of(MAIN_JUDGE, judge)
 
 
 def set_variables(role: str) -> list[str]:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Self
@@ -86,6 +86,18 @@ def referenced(services: dict[str, ServiceConfig], endpoints: Iterable[EndpointC
             "add it under services:"
         )
     return {name: service for name, service in services.items() if name in names}
+
+
+def check_services(services: dict[str, ServiceConfig], roles: Mapping[str, EndpointConfig]) -> None:
+    """For validators of configs: every role's service is configured, or the environment names another address.
+
+    Raises:
+        ValueError: one is not.
+    """
+    try:
+        referenced(services, [endpoint.from_environment(role) for role, endpoint in roles.items()])
+    except UserError as error:
+        raise ValueError(str(error)) from error
 
 
 def with_service_urls(endpoint: EndpointConfig, urls: dict[str, str]) -> EndpointConfig:

@@ -155,6 +155,12 @@ def test_no_server_is_one_clear_line(yaml):
     assert answer.stderr.startswith("error: evaluated_one: no model server answers")
 
 
+def test_a_service_that_is_not_configured_is_found_before_any_inference(yaml):
+    answer = evaluate(yaml(1), "judge.base_url=service:juge", "--dry-run")
+    assert answer.returncode == 2
+    assert "service:juge: no such service" in answer.stderr
+
+
 def test_dry_run_counts_calls_and_touches_nothing(yaml, tmp_path):
     answer = evaluate(yaml(1), "--dry-run")
     assert answer.returncode == 0

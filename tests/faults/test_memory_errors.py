@@ -78,6 +78,7 @@ def test_a_record_of_before_is_read_as_one_of_now(tmp_path):
 def test_sft_says_what_to_lower(error, tmp_path, monkeypatch):
     (tmp_path / "base").mkdir()
     (tmp_path / "base" / "config.json").write_text("{}")
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"weights")
     (tmp_path / "data").mkdir()
     Path(tmp_path / "data" / "steer_sft.jsonl").touch()
     config = load_config(SftConfig, "configs/sft/miniature.yaml", [f"root={tmp_path}"])

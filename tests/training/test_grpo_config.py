@@ -136,6 +136,7 @@ def test_all_unknown_overrides_are_named_at_once():
         (["trainer.test_freq=5"], "safer_steer.data.validation"),
         (["ablation=no_bootstrapping", "safer_steer.base_model=null"], "needs safer_steer.base_model"),
         (["safer_steer.max_unscored_rate=1.5"], "max_unscored_rate"),
+        (["safer_steer.tutor.base_url=service:techer"], "service:techer: no such service; configured: teacher"),
     ],
 )
 def test_values_that_do_not_fit_are_refused(overrides, word):
@@ -152,7 +153,7 @@ def test_unknown_keys_of_a_file_are_named_at_once(tmp_path):
     )
     (tmp_path / "typo.yaml").write_text(text)
     with pytest.raises(UserError, match=r"2 problem\(s\)") as error:
-        load_config(tmp_path / "typo.yaml")
+        load_config(tmp_path / "typo.yaml", [f"root={tmp_path}"])  # a finished run's keys are not looked at
     assert "trainer.sav_freq: unknown key" in str(error.value)
     assert "actor_rollout_ref.reff: unknown key" in str(error.value)
 

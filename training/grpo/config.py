@@ -21,6 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from safer_steer.config import Section, refuse_keys, validate
 from safer_steer.errors import UserError
 from safer_steer.runs import is_finished
+from safer_steer.servers import check_services
 from safer_steer_verl.settings import SaferSteerSettings
 from training.grpo import ablations
 
@@ -102,7 +103,7 @@ def _validated(tree: DictConfig, path: Path) -> GrpoConfig:
         "agent_loop_config_path"
     )  # where this checkout lies is no setting
     config = validate(GrpoConfig, ours | {"verl": plain}, str(path))
-    _raise(path, _size_problems(tree) + _fit_problems(tree))
+    _raise(path, _size_problems(tree) + _fit_problems(tree) + _service_problems(config.safer_steer))
     return config
 
 
@@ -154,6 +155,14 @@ def _fit_problems(tree: DictConfig) -> list[str]:
     if (tree.trainer.test_freq > 0 or tree.trainer.val_before_train) and not ours.data.get("validation"):
         problems.append("trainer.test_freq, trainer.val_before_train: need files in safer_steer.data.validation")
     return problems
+
+
+def _service_problems(ours: SaferSteerSettings) -> list[str]:
+    try:
+        check_services(ours.services, {"tutor": ours.tutor})
+    except ValueError as error:
+        return [f"safer_steer.tutor.{error}"]
+    return []
 
 
 def _micro_batch_problems(tree: DictConfig) -> list[str]:
