@@ -18,6 +18,8 @@ ALLOWED = {
     "evaluation": {CORE},
     "miniature": {CORE},
     ENGINE_LAYER: {CORE},
+    # It runs all stages on a machine before a long run does.
+    "rehearsal": {CORE, "data_construction", "training", "evaluation", "miniature", ENGINE_LAYER},
 }
 # Stage III's launcher and data preparation speak the layer's config, the reproduction applies its reward rules to
 # recorded rollouts; the layer never imports them back.

@@ -1,0 +1,81 @@
+"""Random weights: the table's architectures, the stand-in tokenizer, and a folder that is made once."""
+
+from pathlib import Path
+
+import pytest
+
+from rehearsal.families import config_of, families, family_of, parameters, with_layers
+from rehearsal.processors import FIRST_SPECIAL, SPECIALS, processor_from, stand_in_processor
+from rehearsal.weights import make
+from safer_steer.errors import UserError
+
+REAL_TOKENIZER = Path(__file__).resolve().parents[3] / "shared" / "data" / "qwen3_tokenizer"
+BILLIONS = {"qwen2_5_vl_3b": 3.75, "qwen2_5_vl_7b": 8.29}  # as published
+
+
+@pytest.mark.parametrize("name", families())
+@pytest.mark.parametrize("layers", [None, 2])
+def test_parameters_are_those_of_the_model(name, layers):
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    config = with_layers(config_of(families()[name]), layers, layers)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    assert parameters(config) == sum(weight.numel() for weight in model.parameters())
+    if layers is None:
+        assert round(parameters(config) / 1e9, 2) == BILLIONS[name]
+
+
+def test_families_are_found_by_name():
+    assert family_of("outputs/x/checkpoint", "Qwen/Qwen2.5-VL-3B-Instruct").name == "qwen2_5_vl_3b"
+    assert family_of("/models/qwen2.5-vl-7b-sft").name == "qwen2_5_vl_7b"
+    assert family_of("outputs/quickstart/base") is None
+
+
+@pytest.mark.parametrize("layers", [0, 37])
+def test_layers_that_do_not_exist_are_refused(layers):
+    with pytest.raises(UserError, match="between 1 and 36"):
+        with_layers(config_of(families()["qwen2_5_vl_3b"]), layers, None)
+
+
+def test_stand_in_has_the_real_ids_and_sizes():
+    processor = stand_in_processor()
+    tokenizer = processor.tokenizer
+    assert len(tokenizer) == FIRST_SPECIAL + len(SPECIALS)
+    assert tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|image_pad|>"]) == [151645, 151655]
+    text = "Describe the picture: naïve Ω, 图片 and 🙂"
+    assert tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids) == text
+    ids = [9_000, 100_000, 151_000]
+    assert tokenizer.decode(ids) == " w9000 w100000 w151000", "padding words are plain text"
+
+
+def test_stand_in_and_real_tokenizer_agree_on_special_tokens():
+    if not REAL_TOKENIZER.is_dir():
+        pytest.skip(f"the real tokenizer is not at {REAL_TOKENIZER}")
+    real = processor_from(str(REAL_TOKENIZER)).tokenizer
+    assert real.convert_tokens_to_ids(list(SPECIALS)) == list(range(FIRST_SPECIAL, FIRST_SPECIAL + len(SPECIALS)))
+
+
+def test_a_folder_is_made_once_and_loads(tmp_path):
+    from transformers import AutoModelForImageTextToText
+
+    from miniature.student import build_model, build_processor
+
+    source = tmp_path / "source"
+    processor = build_processor()
+    for part in (build_model(processor.tokenizer), processor):
+        part.save_pretrained(source)
+    record = make(str(source), tmp_path / "made", layers=1, vision_layers=1, dtype="bfloat16")
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "made")
+    assert (len(model.model.language_model.layers), len(model.model.visual.blocks)) == (1, 1)
+    assert record["parameters"] == sum(weight.numel() for weight in model.parameters()) == parameters(model.config)
+    assert make(str(source), tmp_path / "made", layers=1, vision_layers=1, dtype="bfloat16") == record
+    assert make(str(source), tmp_path / "made", layers=2, vision_layers=1)["layers"] == 2
+
+
+def test_nothing_known_is_said_with_what_is(tmp_path):
+    with pytest.raises(UserError, match="known: qwen2_5_vl_3b, qwen2_5_vl_7b"):
+        make(str(tmp_path / "absent"), tmp_path / "made")
+    with pytest.raises(UserError, match=r"rehearse\.processor=PATH"):
+        make("qwen2_5_vl_3b", tmp_path / "made", processor=str(tmp_path))
