@@ -2,16 +2,20 @@
 
 Input: the environment. Output: one line when all is well, else for each problem one `error:` line that says
 what to do, and exit code 1.
-`python -m safer_steer.preflight [auto|cpu|gpu] [--quick]`; `--quick` reads package metadata only and imports no engine.
+`python -m safer_steer.preflight [auto|cpu|gpu] [--quick] [--no-device]`; `--quick` reads package metadata only and
+imports no engine, `--no-device` (a login node) leaves out the GPU.
 """
 
 import argparse
 import importlib
 import importlib.metadata
 import importlib.util
+import os
 import re
 import sys
 from pathlib import Path
+
+from safer_steer.gpus import driver_problem, driver_version
 
 ROOT = Path(__file__).resolve().parent.parent
 PIN_FILES = {"gpu": "requirements.txt", "cpu": "requirements-cpu.txt"}
@@ -93,14 +97,19 @@ def source_problems(names: tuple[str, ...] = SOURCES) -> list[str]:
 
 
 def device_problems(mode: str) -> list[str]:
-    """A line when a GPU is asked for and PyTorch sees none (imports torch)."""
+    """A line when a GPU is asked for and PyTorch sees none, or the driver is too old for it (imports torch)."""
     import torch
 
     if mode != "gpu" or torch.cuda.is_available():
         return []
+    if too_old := driver_problem(int(torch.version.cuda.partition(".")[0]) if torch.version.cuda else None):
+        return [too_old]
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     return [
-        f"no GPU is visible to PyTorch {torch.__version__} (CUDA {torch.version.cuda}); check nvidia-smi, the driver "
-        "and CUDA_VISIBLE_DEVICES, or run: bash scripts/setup.sh cpu"
+        f"no GPU is visible to PyTorch {torch.__version__} (CUDA {torch.version.cuda}, NVIDIA driver "
+        f"{driver_version() or 'not found'}, CUDA_VISIBLE_DEVICES {'unset' if hidden is None else repr(hidden)}); "
+        "check nvidia-smi; on a login node without a GPU: bash scripts/setup.sh gpu --no-device; to work on a CPU: "
+        "bash scripts/setup.sh cpu"
     ]
 
 
@@ -116,11 +125,11 @@ def engine_problems(names: tuple[str, ...] = ENGINES) -> list[str]:
     return problems
 
 
-def check(mode: str, *, quick: bool) -> list[str]:
-    """All problems found, in the order in which they should be mended."""
+def check(mode: str, *, quick: bool, device: bool = True) -> list[str]:
+    """All problems found, in the order in which they should be fixed; `device` False leaves out the GPU."""
     problems = python_problems() + pin_problems(read_pins(ROOT / PIN_FILES[mode]), _installed()) + source_problems()
     if not quick and not problems:
-        problems = engine_problems() or device_problems(mode)
+        problems = engine_problems() or (device_problems(mode) if device else [])
     return problems
 
 
@@ -129,14 +138,17 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("mode", nargs="?", default="auto", choices=["auto", *PIN_FILES])
     parser.add_argument("--quick", action="store_true", help="package metadata only; imports no engine")
+    parser.add_argument("--no-device", action="store_true", help="do not look for a GPU: this is a login node")
     arguments = parser.parse_args(argv)
     mode = installed_mode() if arguments.mode == "auto" else arguments.mode
-    problems = check(mode, quick=arguments.quick)
+    problems = check(mode, quick=arguments.quick, device=not arguments.no_device)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if not problems:
         python = ".".join(map(str, sys.version_info[:3]))
-        note = "pins checked" if arguments.quick else f"pins, engines ({', '.join(ENGINES)}) and device checked"
+        note = "pins checked" if arguments.quick else f"pins and engines ({', '.join(ENGINES)}) checked"
+        if not arguments.quick:
+            note += ", the GPU not (--no-device)" if arguments.no_device else " and the device"
         print(f"set-up is ready: {mode}, Python {python}, {note}")
     return 1 if problems else 0
 

@@ -9,13 +9,14 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=$(cd "${VENV:-.venv}" 2>/dev/null && pwd) || venv=
 if [[ ! -x $venv/bin/python ]]; then
-  echo "error: no ${VENV:-.venv}; run: bash scripts/setup.sh" >&2
+  if [[ ${VENV:-} == *-cpu ]]; then set_up='setup.sh cpu'; else set_up=setup.sh; fi
+  echo "error: no ${VENV:-.venv}; run: ${VENV:+VENV=$VENV }bash scripts/$set_up" >&2
   exit 2
 fi
 export PATH="$venv/bin:$PATH"
 # The engine is the pip-installed verl; our layer lives below verl/, which has no __init__.py.
 export PYTHONPATH="$PWD:$PWD/verl${PYTHONPATH:+:$PYTHONPATH}"
-# Every process that imports an engine would compile thousands of files anew.
+# Every process that imports an engine would compile thousands of files again.
 unset PYTHONDONTWRITEBYTECODE
 export PYTHONUNBUFFERED=1 TOKENIZERS_PARALLELISM=false
 # No usage reports from any engine.

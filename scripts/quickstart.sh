@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole method on the miniature world, from set-up to the results table: bash scripts/quickstart.sh [--root DIR] [--seed N]
-# DIR (default outputs/quickstart) holds everything; killed and started again, it goes on from where it was.
+# DIR (default outputs/quickstart) holds everything; killed and started again, it continues from where it was.
 # A second run of a finished quickstart only prints the table. About 16 minutes and 8 GiB on two CPU cores.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -21,7 +21,8 @@ stage() { # NAME COMMAND... : runs one stage and records its seconds and peak me
   python -m miniature.measure "$1" --root "$root" -- "${@:2}"
 }
 
-[[ ${dry:-} ]] || bash scripts/setup.sh auto
+source scripts/cpu_set.sh
+[[ ${dry:-} ]] || bash scripts/setup.sh cpu
 source scripts/common.sh
 export GPUS=1 # the miniature trains in one process, on the CPU
 stage seeds python -m miniature.seeds "root=$root" "seed=$seed"

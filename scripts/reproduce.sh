@@ -4,7 +4,7 @@
 #   bash scripts/reproduce.sh miniature [--seeds N] [--only CELL[,CELL...]] [--root DIR] [--jobs N] [--dry-run]
 #   bash scripts/reproduce.sh miniature --sweep | --fairer [...]    more cells: GRPO's variants on seed 0; fairer tests of C4
 #
-# Writes DIR (default outputs/reproduce)/claims.json and miniature.md; killed and started again, it goes on from where it was.
+# Writes DIR (default outputs/reproduce)/claims.json and miniature.md; killed and started again, it continues from where it was.
 # --write-docs also writes docs/miniature.md with its pictures. Sizes: configs/reproduce/miniature.yaml, or --config FILE.
 set -euo pipefail
 if [[ ${1:-} == --help || ${1:-} == -h ]]; then
@@ -15,7 +15,9 @@ if [[ ${1:-} != miniature ]]; then
   echo "error: unknown world '${1:-}'; allowed: miniature (see --help)" >&2
   exit 2
 fi
+# shellcheck source=scripts/cpu_set.sh
+source "$(dirname "${BASH_SOURCE[0]}")/cpu_set.sh"
 # shellcheck source=scripts/common.sh
-source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+source scripts/common.sh
 export GPUS=1 # the miniature trains in one process, on the CPU
 exec python -m miniature.reproduce.run "${@:2}"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # SFT: supervised fine-tuning on bootstrapped dialogues.
 # usage: bash scripts/run_sft.sh [CONFIG] [key=value ...] [--dry-run] [--help]
-# Several GPUs: one process a GPU is launched; GPUS=N limits them (on a CPU it is the number of processes).
+# Several GPUs: one process per visible GPU is launched (CUDA_VISIBLE_DEVICES); GPUS=N says how many, on a CPU too.
 # Several nodes: the same command on each, with NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT.
 # LAUNCHER=torchrun (default), accelerate or deepspeed (several nodes: HOSTFILE too); each takes training.deepspeed of the config.
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-gpus=${GPUS:-$(nvidia-smi -L 2>/dev/null | grep -c GPU || true)}
+gpus=${GPUS:-$(python -m safer_steer.gpus)}
 nodes=${NNODES:-1} rank=${NODE_RANK:-0} address=${MASTER_ADDR:-127.0.0.1} port=${MASTER_PORT:-29500}
 if [[ " $* " == *" --dry-run "* || " $* " == *" --help "* ]] || ((gpus * nodes <= 1)); then
   exec python -m training.sft.run "$@"

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Everything that must hold: set-up, ruff, mypy, shellcheck, then pytest (unit tests, and the integration tests on real engines).
+# Everything that must hold: set-up, ruff, mypy, shellcheck, then pytest (unit tests, and the integration tests on real engines), on a CPU.
 # usage: bash scripts/run_tests.sh [pytest arguments]      for example: -m unit | -k collator | -x
 if [[ ${1:-} == --help ]]; then
   sed -n '2,3s/^# //p' "${BASH_SOURCE[0]}"
   exit 0
 fi
-bash "$(dirname "${BASH_SOURCE[0]}")/setup.sh" "${SETUP:-auto}" || exit
+# shellcheck source=scripts/cpu_set.sh
+source "$(dirname "${BASH_SOURCE[0]}")/cpu_set.sh"
+bash scripts/setup.sh cpu
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 export HF_HUB_OFFLINE=1

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Serves a Safety Tutor with vLLM, on this node, until Ctrl-C: an OpenAI-compatible endpoint for safer_steer.tutor.base_url.
 # usage: bash scripts/serve_tutor.sh [--dry-run] [--help] [arguments of `vllm serve` ...]
-# environment: TUTOR_MODEL (Qwen/Qwen3-VL-32B-Instruct, Sec. 4.4; 66 GB in bf16), GPUS (all of this node), PORT (8000),
+# environment: TUTOR_MODEL (Qwen/Qwen3-VL-32B-Instruct, Sec. 4.4; 66 GB in bf16), GPUS (all that are visible), PORT (8000),
 #   HOST (127.0.0.1: this node only; 0.0.0.0 for callers on other nodes, and then TUTOR_API_KEY is needed),
 #   TUTOR_CONTEXT (16384 tokens: a whole dialogue, its pictures and the verdict), TUTOR_IMAGES (pictures a dialogue, 10),
 #   TUTOR_API_KEY (then asked of every caller). Several nodes: start it on each, and give base_url all addresses as a list.
@@ -17,7 +17,7 @@ if [[ $host != 127.* && $host != localhost && $host != ::1 && -z ${TUTOR_API_KEY
   echo "error: HOST=$host serves everyone on the network; set TUTOR_API_KEY, here and where GRPO runs, or leave HOST out" >&2
   exit 2
 fi
-gpus=${GPUS:-$(nvidia-smi -L 2>/dev/null | grep -c GPU || true)}
+gpus=${GPUS:-$(python -m safer_steer.gpus)}
 command=(vllm serve "${TUTOR_MODEL:-Qwen/Qwen3-VL-32B-Instruct}" --host "$host" --port "${PORT:-8000}"
   --tensor-parallel-size "$((gpus > 0 ? gpus : 1))" --max-model-len "${TUTOR_CONTEXT:-16384}"
   --limit-mm-per-prompt "{\"image\": ${TUTOR_IMAGES:-10}, \"video\": 0}" --enable-prefix-caching "$@")
@@ -27,7 +27,7 @@ if [[ $dry ]]; then
   exit 0
 fi
 if ((gpus == 0)); then
-  echo "error: no GPU is visible (nvidia-smi lists none); run this on the tutor's GPU node, or use --dry-run to see the command" >&2
+  echo "error: no GPU is visible (nvidia-smi, CUDA_VISIBLE_DEVICES=${CUDA_VISIBLE_DEVICES-unset}); run this on the tutor's GPU node, or use --dry-run to see the command" >&2
   exit 2
 fi
 if [[ ${TUTOR_API_KEY:-} ]]; then export VLLM_API_KEY=$TUTOR_API_KEY; fi # not on the command line, where every user sees it
