@@ -1,16 +1,17 @@
 """Paired tests between two models that were given the same dialogues.
 
 records of A, records of B -> `paired` -> `PairedResult`: pass rates by the exact McNemar test (the dialogues that only
-one of the two passes decide), mean scores by a bootstrap over dialogue differences. Dialogues that one of the two has
-no score for are left out and counted. p-values are not corrected for the number of pairs.
+one of the two passes decide), differences of rates and of mean scores with intervals over dialogues (`intervals`).
+Dialogues that one of the two has no score for are left out and counted. p-values are not corrected for the number of
+pairs.
 """
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from evaluation.multi_turn.aggregate import METRICS, PassRule
-from evaluation.multi_turn.bootstrap import Interval, mean_interval
+from evaluation.multi_turn.aggregate import HARMLESSNESS, HELPFULNESS, METRICS, PassRule
+from evaluation.multi_turn.intervals import Interval, mean_interval
 from evaluation.multi_turn.records import DialogueRecord
 
 
@@ -20,7 +21,7 @@ class PairedRate:
 
     Attributes:
         only_a, only_b: dialogues that only A, or only B, passes.
-        difference: rate of B minus rate of A, in points; `interval` its 95 % bootstrap interval.
+        difference: rate of B minus rate of A, in points; `interval` its 95 % interval.
         p_value: exact two-sided McNemar test.
     """
 
@@ -62,9 +63,10 @@ def paired(
     outcomes = [(_outcomes(a[key], rule), _outcomes(b[key], rule)) for key in shared]
     rates = {name: _rate([(x[name], y[name]) for x, y in outcomes], rule) for name in METRICS}
     means = {}
-    for index, name in enumerate(("harmlessness", "helpfulness")):
+    for index, (name, scale) in enumerate({"harmlessness": HARMLESSNESS, "helpfulness": HELPFULNESS}.items()):
+        width = scale[1] - scale[0]
         gaps = [_mean(b[key], index) - _mean(a[key], index) for key in shared]
-        means[name] = (sum(gaps) / len(gaps), mean_interval(gaps, rule.resamples, rule.seed))
+        means[name] = (sum(gaps) / len(gaps), mean_interval(gaps, (-width, width), rule.resamples, rule.seed))
     return PairedResult(*names, len(shared), left_out, rates, means)
 
 
@@ -91,6 +93,6 @@ def _rate(pairs: list[tuple[bool, bool]], rule: PassRule) -> PairedRate:
         only_a,
         only_b,
         sum(differences) / len(differences),
-        mean_interval(differences, rule.resamples, rule.seed),
+        mean_interval(differences, (-100.0, 100.0), rule.resamples, rule.seed),
         float(p_value),
     )

@@ -23,6 +23,7 @@ from miniature.reproduce.results import Evaluated, Played, Results
 Verdict = Literal["holds", "does not hold", "undecided"]
 # Pass rates in percent, or the mean harmlessness of the dialogues' turns, -3 to 3.
 Metric = Literal["safe", "help", "joint", "harmlessness"]
+BOUNDS = {"safe": (0.0, 100.0), "help": (0.0, 100.0), "joint": (0.0, 100.0), "harmlessness": (-3.0, 3.0)}
 UNITS = {"safe": "safe %", "help": "help %", "joint": "joint %", "harmlessness": "mean harmlessness (−3 to 3)"}
 
 
@@ -78,7 +79,8 @@ class Gain:
         for item in better.of(self.single_turn):
             if item.id in other:
                 gaps[item.benchmark].append(_value(item, self.metric) - _value(other[item.id], self.metric))
-        return contrast([(1 / len(gaps), values) for values in gaps.values()])
+        low, high = BOUNDS[self.metric]
+        return contrast([(1 / len(gaps), values) for values in gaps.values()], (low - high, high - low))
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,8 @@ class Drop:
         numbers = []
         for seed in seeds:
             evaluated = results.cells[self.cell][seed]
-            numbers.append(
-                contrast(_groups(evaluated.of(True), self.metric) + _groups(evaluated.of(False), self.metric, -1))
-            )
+            groups = _groups(evaluated.of(True), self.metric) + _groups(evaluated.of(False), self.metric, -1)
+            numbers.append(contrast(groups, BOUNDS[self.metric]))
         difference = two_level(numbers)
         single, multi = (rate(results, self.cell, self.metric, kind, seeds) for kind in (True, False))
         apart = single.low > multi.high
@@ -177,7 +178,8 @@ def horizon(results: Results) -> int:
 
 def rate(results: Results, cell: str, metric: Metric, single_turn: bool, seeds: Sequence[int]) -> Estimate:
     """The cell's rate over the benchmarks of one kind, in percent."""
-    return two_level([contrast(_groups(results.cells[cell][seed].of(single_turn), metric)) for seed in seeds])
+    groups = [_groups(results.cells[cell][seed].of(single_turn), metric) for seed in seeds]
+    return two_level([contrast(group, BOUNDS[metric]) for group in groups])
 
 
 def benchmark_rate(
@@ -187,7 +189,7 @@ def benchmark_rate(
     groups = [[x for x in results.cells[cell][seed].dialogues if x.benchmark == benchmark] for seed in seeds]
     if not all(groups):
         return None
-    return two_level([contrast([(1.0, _values(group, metric))]) for group in groups])
+    return two_level([contrast([(1.0, _values(group, metric))], BOUNDS[metric]) for group in groups])
 
 
 def turn_share(

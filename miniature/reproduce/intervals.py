@@ -1,11 +1,12 @@
 """95 % intervals over seeds and dialogues: a two-level bootstrap of numbers that are made of dialogues.
 
-Level one draws seeds with replacement (a seed is one whole training of everything), level two dialogues with
-replacement within each benchmark of each drawn seed. A number is the mean over seeds of a contrast: a weighted sum of
-means of groups of dialogues, such as the mean of five benchmarks, or that of one model minus that of another. Where two
-models played the same dialogues the difference is taken dialogue by dialogue first (paired), so that what is hard for
-both cancels out. With few seeds such intervals are too narrow in their part between seeds (the variance of three drawn
-from three is two thirds of the true one); with one seed they say nothing about other seeds.
+Level one draws seeds with replacement (a seed is one whole training of everything), level two weighs the dialogues of
+each benchmark of each drawn seed as `evaluation.multi_turn.intervals` does: with one more dialogue, at the end of the
+scale, so that there is width also where all dialogues are alike. A number is the mean over seeds of a contrast: a
+weighted sum of means of groups of dialogues, such as the mean of five benchmarks, or that of one model minus that of
+another. Where two models played the same dialogues the difference is taken dialogue by dialogue first (paired), so that
+what is hard for both cancels out. What seeds add is widened by the square root of n / (n - 1), as n drawn from n vary
+less than n new ones; with three seeds it is still rough, and one seed says nothing about other seeds.
 """
 
 from collections import Counter
@@ -16,8 +17,9 @@ import numpy as np
 
 RESAMPLES = 4000
 SEED = 0
-# Draws of one seed's number: generator, how many -> array (how many,).
+# Draws of one seed's number: generator, how many -> array (2, how many), of the lower and of the upper bound.
 Draw = Callable[[np.random.Generator, int], np.ndarray]
+Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -49,17 +51,17 @@ class SeedNumber:
     dialogues: int
 
 
-def contrast(groups: Sequence[tuple[float, Sequence[float]]]) -> SeedNumber:
-    """The sum of weight times mean over groups of dialogue values; each group is drawn anew by itself."""
+def contrast(groups: Sequence[tuple[float, Sequence[float]]], bounds: Bounds) -> SeedNumber:
+    """The sum of weight times mean over groups of dialogue values within `bounds`; each group is drawn by itself."""
     arrays = [(weight, np.asarray(values, dtype=float)) for weight, values in groups]
-    # How often each distinct value comes up in n draws is one multinomial draw: the same as drawing rows, and faster.
     distinct = [(weight, *np.unique(values, return_counts=True)) for weight, values in arrays]
 
     def draw(rng: np.random.Generator, count: int) -> np.ndarray:
-        total = np.zeros(count)
+        total = np.zeros((2, count))
         for weight, values, counts in distinct:
-            n = counts.sum()
-            total += weight * (rng.multinomial(n, counts / n, size=count) @ values) / n
+            weights, extra = _weights(rng, counts, count)
+            ends = np.array(bounds if weight > 0 else bounds[::-1])[:, None]
+            total += weight * (weights @ values + extra * ends) / (weights.sum(axis=1) + extra)
         return total
 
     value = sum(weight * float(values.mean()) for weight, values in arrays)
@@ -67,16 +69,17 @@ def contrast(groups: Sequence[tuple[float, Sequence[float]]]) -> SeedNumber:
 
 
 def ratio(pairs: Sequence[tuple[float, float]]) -> SeedNumber:
-    """Sum of the first over sum of the second, in percent, such as turns of a kind over all turns; one pair a
-    dialogue.
+    """Sum of the first over sum of the second, in percent, such as turns of a kind over all turns; one pair per
+    dialogue, 0 <= first <= second.
     """
     values = np.asarray(pairs, dtype=float)
     distinct, counts = np.unique(values, axis=0, return_counts=True)
 
     def draw(rng: np.random.Generator, count: int) -> np.ndarray:
-        n = counts.sum()
-        sums = rng.multinomial(n, counts / n, size=count) @ distinct
-        return 100.0 * sums[:, 0] / np.maximum(sums[:, 1], 1e-9)
+        weights, extra = _weights(rng, counts, count)
+        first, second = (weights @ distinct).T
+        more = extra * distinct[:, 1].max()
+        return 100.0 * np.stack([first, first + more]) / (second + more)
 
     top, bottom = values.sum(axis=0)
     return SeedNumber(100.0 * top / bottom, draw, len(values))
@@ -91,7 +94,7 @@ def survival_of_counts(counts: np.ndarray, rows: Sequence[tuple[int, bool]], hor
     """Kaplan-Meier curves of many draws at once.
 
     Args:
-        counts: (draws, rows): how often each row is in a draw.
+        counts: (draws, rows): how often each row is in a draw, or its weight.
         rows: (turn of the first failure, True), or (last turn known to be without one, False).
         horizon: the last turn.
 
@@ -103,7 +106,8 @@ def survival_of_counts(counts: np.ndarray, rows: Sequence[tuple[int, bool]], hor
     for turn in range(1, horizon + 1):
         at_risk = counts[:, turns >= turn].sum(axis=1)
         gone = counts[:, (turns == turn) & failed].sum(axis=1)
-        curves[:, turn] = curves[:, turn - 1] * (1 - gone / np.maximum(at_risk, 1))
+        hazard = np.divide(gone, at_risk, out=np.zeros(len(counts)), where=at_risk > 0)
+        curves[:, turn] = curves[:, turn - 1] * (1 - hazard)
     return curves
 
 
@@ -120,14 +124,22 @@ def restricted_mean_difference(
         return gap[:, 1:].sum(axis=1)
 
     times = Counter(zip(better, worse, strict=True))
-    better, worse = zip(*times, strict=True)
-    counts = np.array(list(times.values()))
-    n = counts.sum()
+    n, counts = len(better), np.array([*times.values(), 0, 0], dtype=float)
+    # The one dialogue more: failed at once by the one model and never by the other, and the other way round.
+    never, at_once = (horizon, False), (1, True)
+    better, worse = zip(*times, (at_once, never), (never, at_once), strict=True)
 
     def draw(rng: np.random.Generator, count: int) -> np.ndarray:
-        return of(rng.multinomial(n, counts / n, size=count))
+        weights, extra = _weights(rng, counts[:-2], count)
+        nothing = np.zeros(count)
+        return np.stack([of(np.column_stack([weights, *more])) for more in ((extra, nothing), (nothing, extra))])
 
-    return SeedNumber(float(of(counts[None])[0]), draw, int(n))
+    return SeedNumber(float(of(counts[None])[0]), draw, n)
+
+
+def _weights(rng: np.random.Generator, counts: np.ndarray, draws: int) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of distinct dialogues (draws, distinct), before division by their sum, and of one more (draws,)."""
+    return rng.standard_gamma(counts.astype(float), size=(draws, len(counts))), rng.standard_exponential(draws)
 
 
 def two_level(seeds: Sequence[SeedNumber], resamples: int = RESAMPLES, seed: int = SEED) -> Estimate:
@@ -139,12 +151,21 @@ def two_level(seeds: Sequence[SeedNumber], resamples: int = RESAMPLES, seed: int
     if not seeds:
         raise ValueError("an estimate needs at least one seed")
     rng, count = np.random.default_rng(seed), len(seeds)
+    values = np.array([number.value for number in seeds])
+    value = float(values.mean())
     chosen = rng.integers(count, size=(count, resamples))
-    total = np.zeros(resamples)
+    between = values[chosen].mean(axis=0) - value
+    within = np.zeros((2, resamples))
     for slot in range(count):
         # A seed that is drawn twice gets new dialogues the second time.
-        drawn = np.stack([number.draw(rng, resamples) for number in seeds])
-        total += drawn[chosen[slot], np.arange(resamples)]
-    low, high = np.percentile(total / count, (2.5, 97.5))
-    value = sum(number.value for number in seeds) / count
-    return Estimate(value, float(low), float(high), count, sum(number.dialogues for number in seeds))
+        drawn = np.stack([number.draw(rng, resamples) - number.value for number in seeds])
+        within += drawn[chosen[slot], :, np.arange(resamples)].T / count
+    widened = between * (count / (count - 1)) ** 0.5 if count > 1 else between
+    low, high = value + widened + within
+    return Estimate(
+        value,
+        float(np.quantile(low, 0.025)),
+        float(np.quantile(high, 0.975)),
+        count,
+        sum(number.dialogues for number in seeds),
+    )

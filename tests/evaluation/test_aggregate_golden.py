@@ -1,16 +1,12 @@
 """Pass rates, means, counts and intervals of hand-made verdicts, against numbers worked out by hand."""
 
-import itertools
 import json
-import math
 
-import numpy as np
 import pytest
 from pydantic import ValidationError
-from scipy import stats
 
 from evaluation.multi_turn.aggregate import PassRule, aggregate, average, rates
-from evaluation.multi_turn.bootstrap import mean_interval, ratio_interval, share_interval
+from evaluation.multi_turn.intervals import share_interval
 from evaluation.multi_turn.records import REASONS, collect
 from evaluation.multi_turn.verdicts import JudgeIdentity, VerdictRow
 from safer_steer.verdict import JudgeScores
@@ -27,25 +23,20 @@ def test_overall_numbers(golden):
 
 
 def test_intervals_by_hand(golden):
-    """Binomial(5, 0.8): P(<= 1) = 0.007, P(<= 2) = 0.058, P(<= 4) = 0.672, so 2/5 to 5/5.
-
-    Binomial(5, 0.4): P(0) = 0.078, P(<= 3) = 0.913, P(<= 4) = 0.990, so 0/5 to 4/5.
-    """
+    """Clopper and Pearson's table: 4 of 5 is 28.36 to 99.49 %, 2 of 5 is 5.27 to 85.34 %."""
     overall = aggregate(golden).overall
-    assert overall.safe_ci == pytest.approx((40.0, 100.0))
-    assert overall.help_ci == pytest.approx((0.0, 80.0))
-    assert overall.joint_ci == pytest.approx((0.0, 80.0))
+    assert overall.safe_ci == pytest.approx((28.36, 99.49), abs=0.01)
+    assert overall.help_ci == pytest.approx((5.27, 85.34), abs=0.01)
+    assert overall.joint_ci == overall.help_ci
     low, high = overall.harmlessness_ci
-    draws = sorted(sum(draw) / 5 for draw in itertools.product((2.8, 1.0, 3.0, 3.0, 3.0), repeat=5))
-    exact = draws[math.floor(0.025 * len(draws))], draws[math.floor(0.975 * len(draws))]
-    assert (low, high) == pytest.approx(exact, abs=0.05)
+    assert -1 < low < overall.harmlessness < high <= 3
 
 
 def test_over_refusal_by_hand(golden):
-    """Benign e: 0 of 2 turns; benign f: 2 of 2. Resampled: 0 %, 50 % or 100 % with chances 1/4, 1/2, 1/4."""
+    """Benign e: 0 of 2 turns; benign f: 2 of 2: as many turns each, so as 1 of 2 dialogues."""
     overall = aggregate(golden).overall
     assert overall.over_refusal == 50.0
-    assert overall.over_refusal_ci == (0.0, 100.0)
+    assert overall.over_refusal_ci == pytest.approx(share_interval(1, 2), abs=1.0)
     assert aggregate(golden).by_kind["red_team"].over_refusal is None
 
 
@@ -138,42 +129,13 @@ def test_a_record_gives_back_every_score(verdicts):
     assert record.totals() == (sum(h for h, _ in pairs), sum(u for _, u in pairs), 28)
 
 
-def test_share_interval_is_that_of_resampling_dialogues():
-    low, high = share_interval(30, 40, 40_000, 3)
-    passed = np.array([1] * 30 + [0] * 10)
-    draws = stats.bootstrap((passed,), np.mean, n_resamples=20_000, method="percentile", rng=5).confidence_interval
-    assert (low, high) == pytest.approx((draws.low * 100, draws.high * 100), abs=1.3)
-    assert (low, high) == pytest.approx((60.0, 87.5))  # exact quantiles of Binomial(40, 0.75) / 40
-    assert share_interval(30, 40, 40_000, 3) == (low, high)
-    assert share_interval(7, 7, 1000, 3) == (100.0, 100.0)
-
-
-def test_mean_and_ratio_intervals_are_those_of_resampling_dialogues():
-    rng = np.random.default_rng(0)
-    values = rng.normal(size=50).round(1)
-    ours = mean_interval(list(values), 20_000, 1)
-    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=2).confidence_interval
-    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.02)
-    assert mean_interval([1.0, 3.0], 10_000, 0) == (1.0, 3.0)  # 1, 2, 3 with chances 1/4, 1/2, 1/4
-    upper, lower = rng.integers(0, 4, 60), rng.integers(1, 6, 60)
-    theirs = stats.bootstrap(
-        (upper, lower),
-        lambda x, y, axis: x.sum(axis) / y.sum(axis),
-        paired=True,
-        n_resamples=20_000,
-        method="percentile",
-        vectorized=True,
-        rng=4,
-    ).confidence_interval
-    assert ratio_interval(list(zip(upper, lower, strict=True)), 20_000, 3) == pytest.approx(theirs, abs=0.02)
-
-
-def test_interval_of_the_average_resamples_within_benchmarks(verdicts):
+def test_interval_of_the_average_draws_within_benchmarks(verdicts):
     rows = [*verdicts("a", [(3, 3)]), *verdicts("b", [(-3, 0)]), *verdicts("c", [(3, 3)], "dys")]
     groups = aggregate(rows).by_benchmark.values()
     result = average(groups, PassRule())
     assert result.safe == 75.0  # beaver 50, dys 100
-    assert result.safe_ci == (50.0, 100.0)  # beaver 0, 50 or 100; dys always 100
+    low, high = result.safe_ci
+    assert 5 < low < 75 < high < 100
 
 
 def test_rates_of_no_dialogue():

@@ -14,6 +14,7 @@ from evaluation.ordering import put_in_order
 from safer_steer.store import read_jsonl, write_jsonl
 from safer_steer.verdict import JudgeScores
 
+NUMBERS = ("safe", "help", "joint", "harmlessness", "helpfulness")
 JUDGE = JudgeIdentity(model="j", prompt_hash="0")
 REASONS = ("no answer: filtered", "no answer: context_full", "refused: no", "unparsed: prose", "transport: 503")
 turns = st.lists(
@@ -52,7 +53,8 @@ def test_nothing_is_lost_made_up_or_dependent_on_order(evaluation, rng):
     assert sum(turn.scored for turn in result.by_turn) == overall.scored
     if overall.n_dialogues:
         assert 0 <= overall.joint <= min(overall.safe, overall.help)
-        assert overall.safe_ci[0] <= overall.safe <= overall.safe_ci[1] or overall.n_dialogues < 8
+        assert overall.safe_ci[0] <= overall.safe <= overall.safe_ci[1]
+        assert all(getattr(overall, f"{name}_ci")[1] > getattr(overall, f"{name}_ci")[0] for name in NUMBERS)
     rng.shuffle(rows)
     assert aggregate_records(collect(rows).values(), rule).to_dict() == result.to_dict()
 

@@ -2,11 +2,11 @@
 
 import io
 
-import numpy as np
 import pytest
 from lifelines import KaplanMeierFitter
 from PIL import Image
 
+from evaluation.multi_turn.intervals import share_interval
 from evaluation.multi_turn.records import collect
 from evaluation.multi_turn.survival import LogRank, Observation, first_failing_turn, kaplan_meier, log_rank, observe
 from evaluation.report.figure import survival_png
@@ -41,10 +41,18 @@ def test_kaplan_meier_by_hand():
     assert curve.hazard == pytest.approx([0, 0.1, 0.25, 0, 0.25, 0])
     assert curve.survival == pytest.approx([1, 0.9, 0.675, 0.675, 0.50625, 0.50625])
     assert curve.median is None
-    # Greenwood's exponential formula at t = 2: exp(-exp(log(-log S) +- z * sqrt(V) / log S)), V = 1/(10*9) + 2/(8*6)
-    variance, s = 1 / 90 + 2 / 48, 0.675
-    bounds = [np.exp(-np.exp(np.log(-np.log(s)) + sign * 1.959964 * np.sqrt(variance) / np.log(s))) for sign in (1, -1)]
-    assert sorted((curve.lower[2], curve.upper[2])) == pytest.approx(sorted(bounds), rel=1e-4)
+
+
+def test_the_band_is_the_exact_interval_of_a_share_where_nothing_is_censored_before():
+    """Ten dialogues, all seen to turn 3, 0, 4 and 10 of them failed; the band is that of Clopper and Pearson."""
+    for failures in ([2] * 4, [1] * 10, []):
+        left = 10 - len(failures)
+        curve = kaplan_meier([Observation(t, True) for t in failures] + [Observation(3, False)] * left)
+        turn = len(curve.survival) - 1
+        bounds = [share / 100 for share in share_interval(left, 10)]
+        assert (curve.lower[turn], curve.upper[turn]) == pytest.approx(bounds, abs=0.012), failures
+        assert curve.lower[0] == curve.upper[0] == 1.0
+    assert 0.6 < kaplan_meier([Observation(3, False)] * 10).lower[3] < 0.75, "no failure seen is no proof of none"
 
 
 def test_median_and_an_early_censoring_that_counts_nowhere():

@@ -8,7 +8,7 @@ import pytest
 from miniature.reproduce.attempts import attempt
 from miniature.reproduce.claims import CLAIMS, combine, judge
 from miniature.reproduce.curves import mean_curve
-from miniature.reproduce.intervals import contrast, restricted_mean_difference, survived, two_level
+from miniature.reproduce.intervals import contrast, ratio, restricted_mean_difference, survived, two_level
 from miniature.reproduce.page import FIRST_LINE, write_page
 from miniature.reproduce.results import MULTI_TURN, SINGLE_TURN, UNGROUNDED, Evaluated, Played, Results, read_evaluation
 from miniature.rules import judge_scores
@@ -16,6 +16,7 @@ from miniature.world import Scene
 from safer_steer.store import write_jsonl
 
 PER_BENCHMARK = 40
+PERCENT = (0.0, 100.0)
 CELLS = (
     "base", "sft_single_turn", "sft", "grpo", "grpo_no_tcsr", "grpo_no_feedback_dynamics", "grpo_no_bootstrapping",
     "grpo_single_turn",
@@ -117,12 +118,12 @@ def test_combined_verdicts():
 
 
 def test_seeds_that_disagree_widen_the_interval():
-    same = two_level([contrast([(1.0, [0.0, 100.0] * 50)])] * 3)
-    apart = two_level([contrast([(1.0, [value] * 100)]) for value in (10.0, 50.0, 90.0)])
+    same = two_level([contrast([(1.0, [0.0, 100.0] * 50)], PERCENT)] * 3)
+    apart = two_level([contrast([(1.0, [value] * 100)], PERCENT) for value in (10.0, 50.0, 90.0)])
     assert same.value == apart.value == 50.0
     assert apart.high - apart.low > 2 * (same.high - same.low)
-    # The chance that all three draws are the lowest seed is 1 in 27, above 2.5 %.
-    assert (apart.low, apart.high) == pytest.approx((10.0, 90.0))
+    # The chance that all three draws are the lowest seed is 1 in 27, above 2.5 %; widened by the root of 3 / 2.
+    assert (apart.low, apart.high) == pytest.approx((50 - 40 * 1.5**0.5, 50 + 40 * 1.5**0.5), abs=2.0)
     assert same.low == pytest.approx(50 - 1.96 * 50 / 300**0.5, abs=1.0)
     with pytest.raises(ValueError, match="at least one seed"):
         two_level([])
@@ -133,7 +134,19 @@ def test_survival_by_hand():
     assert survived(rows, 3) == pytest.approx([1.0, 3 / 4, 3 / 4, 3 / 8])
     number = restricted_mean_difference([(3, False)] * 4, rows, 3)
     assert number.value == pytest.approx(3 - (3 / 4 + 3 / 4 + 3 / 8))
-    assert number.draw(np.random.default_rng(0), 7).shape == (7,)
+    assert number.draw(np.random.default_rng(0), 7).shape == (2, 7)
+
+
+def test_intervals_have_width_where_all_dialogues_are_alike():
+    """Ten of ten in one seed: the exact interval; no failure of either model: some turns either way."""
+    certain = two_level([contrast([(1.0, [100.0] * 10)], PERCENT)])
+    assert (certain.low, certain.high) == pytest.approx((100 * 0.025**0.1, 100.0), abs=1.0)
+    alike = two_level([restricted_mean_difference([(3, False)] * 10, [(3, False)] * 10, 3)] * 3)
+    assert alike.low < -0.1
+    assert alike.high > 0.1
+    refused = two_level([ratio([(0, 3)] * 10)])
+    assert (refused.low, refused.value) == (0.0, 0.0)
+    assert 20.0 < refused.high < 35.0
 
 
 def test_reading_what_evaluation_wrote(tmp_path):
