@@ -113,7 +113,7 @@ def kaplan_meier(observations: Iterable[Observation]) -> Curve:
     return Curve(survival, lower, upper, at_risk, failed, censored, hazard, median)
 
 
-def confidence_band(at_risk: Sequence[int], failed: Sequence[int]) -> tuple[list[float], list[float]]:
+def confidence_band(at_risk: Sequence[int], failed: Sequence[int]) -> tuple[list[float | None], list[float | None]]:
     """The 95 % band of S(t) by the beta product (Fay, Brittain and Proschan 2013), drawn; S(0) is 1 by definition.
 
     Without censoring it is the exact interval of a share, so that it has width where nobody or everybody has failed.
@@ -123,13 +123,14 @@ def confidence_band(at_risk: Sequence[int], failed: Sequence[int]) -> tuple[list
         failed: dialogues that fail at each turn.
     """
     rng, product = np.random.default_rng(0), np.ones(BAND_DRAWS)
-    lower, upper = [1.0], [1.0]
+    lower: list[float | None] = [1.0]
+    upper: list[float | None] = [1.0]
     for n, gone in list(zip(at_risk, failed, strict=True))[1:]:
         if gone:
             product = product * rng.beta(n - gone + 1, gone, BAND_DRAWS)
         below = product * rng.beta(n - gone, 1, BAND_DRAWS) if n > gone else np.zeros(BAND_DRAWS)
         low, high = quantiles((below, product))
-        lower.append(min(low, lower[-1]))  # a survival curve never rises
+        lower.append(low)
         upper.append(high)
     return lower, upper
 
