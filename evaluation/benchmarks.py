@@ -13,7 +13,7 @@ from pathlib import Path
 
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
-from safer_steer.images import picture_file
+from safer_steer.picture_files import picture_file
 from safer_steer.store import read_jsonl
 
 

@@ -15,3 +15,7 @@ class UserError(Exception):
 
 class RunAborted(UserError):
     """The whole run must stop (a dead endpoint, too many failures); what is done so far is kept and resumed from."""
+
+
+class ImageError(UserError):
+    """A picture that cannot be used; the row that holds it is rejected with this reason."""

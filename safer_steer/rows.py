@@ -11,8 +11,7 @@ from typing import Any, Protocol
 from pydantic import BaseModel
 
 from safer_steer.disk_map import DiskMap
-from safer_steer.errors import RunAborted
-from safer_steer.images import ImageError
+from safer_steer.errors import ImageError, RunAborted
 from safer_steer.progress import ProgressBar
 from safer_steer.store import JsonlStore
 

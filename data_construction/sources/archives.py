@@ -1,13 +1,13 @@
 """Pictures read out of a zip or an uncompressed tar, in place: nothing is unpacked, so no member can be written."""
 
 import tarfile
+import unicodedata
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 
 from data_construction.sources.row import BadRow
+from safer_steer import picture_decode
 from safer_steer.errors import UserError
-from safer_steer.images import MAX_FILE_BYTES
 
 
 class Archive:
@@ -27,11 +27,11 @@ class Archive:
             else:
                 self._tar = tarfile.open(path, "r:")  # noqa: SIM115 - closed by close()
                 members = {item.name: item for item in self._tar if item.isfile()}
-        except (zipfile.BadZipFile, tarfile.TarError, OSError) as error:
+        except Exception as error:  # a damaged file makes these modules raise almost anything
             raise UserError(
                 f"{path} is no zip and no uncompressed tar: {error}; download or unpack it again"
             ) from error
-        self._members = {PurePosixPath(name): item for name, item in members.items()}
+        self._members = {_composed(PurePosixPath(name)): item for name, item in members.items()}
         tops = {name.parts[0] for name in self._members if len(name.parts) > 1}
         self._top = PurePosixPath(tops.pop()) if len(tops) == 1 else PurePosixPath()
 
@@ -41,17 +41,24 @@ class Archive:
         Raises:
             BadRow: the member is damaged or larger than a picture file may be.
         """
+        name = _composed(name)
         member = self._members.get(name) or self._members.get(self._top / name)
         if member is None:
             return None
         size = member.file_size if self._zip else member.size
-        if size > MAX_FILE_BYTES:
-            raise BadRow("unusable picture", f"{name} in {self._path.name} is above {MAX_FILE_BYTES >> 20} MiB")
+        if size > picture_decode.MAX_FILE_BYTES:
+            limit = picture_decode.MAX_FILE_BYTES >> 20
+            raise BadRow("unusable picture", f"{name} in {self._path.name} is above {limit} MiB")
         try:
             return self._zip.read(member) if self._zip else self._tar.extractfile(member).read()
-        except (zipfile.BadZipFile, zlib.error, tarfile.TarError, OSError, RuntimeError, NotImplementedError) as error:
+        except Exception as error:  # also of encrypted members and of compressions that are not there
             raise BadRow("unusable picture", f"{name} in {self._path.name} cannot be read: {error}") from error
 
     def close(self) -> None:
         """Closes the file."""
         (self._zip or self._tar).close()
+
+
+def _composed(name: PurePosixPath) -> PurePosixPath:
+    """The name with composed accents (NFC): archives of one system hold them decomposed, metadata of another not."""
+    return PurePosixPath(unicodedata.normalize("NFC", str(name)))

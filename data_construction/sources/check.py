@@ -8,8 +8,8 @@ from itertools import islice
 
 from data_construction.sources.row import SourceRow
 from safer_steer.disk_map import DiskMap
-from safer_steer.errors import UserError
-from safer_steer.images import ImageError, decode_image, fit_image
+from safer_steer.errors import ImageError, UserError
+from safer_steer.images import decode_image, fit_image
 
 SAMPLES = 3
 EXAMPLES = 2  # of each reason

@@ -1,6 +1,6 @@
 """A record's picture field -> something `load_image` takes, and nothing outside the data folder.
 
-A picture comes as `{"bytes", "path"}` (also as text, as careless exports write it), a data URL, or a path. Paths are
+A picture comes in any form of `safer_steer.picture_field` (also as text, as careless exports write objects). Paths are
 looked up in the record file's folder, the data folder, the source's picture folders, and its zip or tar archives,
 which are read in place and never unpacked.
 """
@@ -8,12 +8,15 @@ which are read in place and never unpacked.
 import ast
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data_construction.sources.archives import Archive
 from data_construction.sources.row import BadRow
+from safer_steer.errors import ImageError
+from safer_steer.picture_field import SeveralPictures, unwrapped
+from safer_steer.picture_files import is_file, located, spellings
 
 OUTSIDE = "picture outside the data folder"
 
@@ -37,29 +40,30 @@ class Pictures:
         self._archives = [Archive(root / name) for name in archives if (root / name).is_file()]
 
     def find(self, value: Any, folder: Path) -> Any:
-        """The picture that a record in `folder` names, for `load_image`; None when it names none.
+        """The picture that a record in `folder` names, for `load_image`: its bytes or its path; None when it names
+        none.
 
         Raises:
-            BadRow: several pictures, or one outside the data folder.
+            BadRow: several pictures, a URL, broken base64, or a path outside the data folder.
         """
-        value = _single(value)
-        if isinstance(value, Mapping):
-            data = value.get("bytes")
-            if data:
-                return dict(value)
-            value = value.get("path")
-        if value is None or value == "" or not isinstance(value, str) or value.startswith("data:"):
-            return value or None
-        return self._locate(value, folder)
+        try:
+            value = unwrapped(_parsed(value))
+        except SeveralPictures as error:
+            raise BadRow("several pictures", f"{error}; a seed has one") from error
+        except ImageError as error:
+            raise BadRow("unusable picture", str(error)) from error
+        return self._locate(value, folder) if isinstance(value, str) else value
 
     def _locate(self, value: str, folder: Path) -> Path | bytes:
-        name = PurePosixPath(value.replace("\\", "/"))
-        places = dict.fromkeys((folder, self._root, *(self._root / inner for inner in self._folders)))
-        inside = [place / name for place in places if self._is_inside(place / name)]
+        inside = [path for path in self._places(value, folder) if self._is_inside(path)]
         if not inside:
             raise BadRow(OUTSIDE, f"picture {value!r:.200} leads out of {self._root}")
-        found = next((path for path in inside if _is_file(path)), None)
-        return found or self._from_archives(name) or inside[0]  # whoever loads the last one says that it is missing
+        found = next((path for path in inside if is_file(path)), None)
+        return found or self._from_archives(value) or inside[0]  # whoever loads the last one says that it is missing
+
+    def _places(self, value: str, folder: Path) -> Iterator[Path]:
+        for place in dict.fromkeys((folder, self._root, *(self._root / inner for inner in self._folders))):
+            yield located(place, value)
 
     def _is_inside(self, path: Path) -> bool:
         try:
@@ -71,11 +75,12 @@ class Pictures:
         named_inside = Path(os.path.abspath(path)).is_relative_to(os.path.abspath(self._root))
         return named_inside and self._real_store is not None and real.is_relative_to(self._real_store)
 
-    def _from_archives(self, name: PurePosixPath) -> bytes | None:
+    def _from_archives(self, value: str) -> bytes | None:
         for archive in self._archives:
             for inner in ("", *self._folders):
-                if (data := archive.read(PurePosixPath(inner) / name)) is not None:
-                    return data
+                for name in spellings(value):
+                    if (data := archive.read(PurePosixPath(inner) / name)) is not None:
+                        return data
         return None
 
     def close(self) -> None:
@@ -84,24 +89,15 @@ class Pictures:
             archive.close()
 
 
-def _single(value: Any) -> Any:
+def _parsed(value: Any) -> Any:
+    """An object or list that a table holds as text; anything else as it is."""
+    if isinstance(value, list | tuple) and len(value) == 1:
+        return _parsed(value[0])
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        for read in (json.loads, ast.literal_eval):
             try:
-                value = json.loads(value)
-            except (ValueError, RecursionError):
-                return value
-    if isinstance(value, list | tuple):
-        if len(value) > 1:
-            raise BadRow("several pictures", f"{len(value)} pictures; a seed has one")
-        return _single(value[0]) if value else None
+                found = read(value.strip())
+            except (ValueError, SyntaxError, MemoryError, RecursionError):
+                continue
+            return found if isinstance(found, Mapping | list) else value
     return value
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        return False

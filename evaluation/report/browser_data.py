@@ -22,7 +22,8 @@ from evaluation.multi_turn.records import DialogueRecord
 from evaluation.multi_turn.survival import FAILURE_BELOW, first_failing_turn
 from evaluation.multi_turn.verdicts import VerdictRow, verdict_id
 from safer_steer.dialogue import Dialogue
-from safer_steer.images import ImageError, load_image, pixel_hash, png_bytes
+from safer_steer.errors import ImageError
+from safer_steer.images import load_image, pixel_hash, png_bytes
 from safer_steer.store import write_atomic
 
 CHUNK = 40  # dialogues

@@ -19,8 +19,9 @@ from pydantic import BaseModel, model_validator
 from evaluation.benchmarks import benchmark
 from safer_steer.cli import exit_code
 from safer_steer.dialogue import Dialogue, Seed, Turn, dialogue_id
-from safer_steer.errors import UserError
-from safer_steer.images import ImageError, ImageStore, is_stored, load_image, picture_file
+from safer_steer.errors import ImageError, UserError
+from safer_steer.images import ImageStore, load_image
+from safer_steer.picture_files import is_stored, picture_file
 from safer_steer.store import read_jsonl, write_jsonl
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from safer_steer.images import ImageError, ImageStore, decode_image, image_data_url, load_image
+from safer_steer.errors import ImageError
+from safer_steer.images import ImageStore, decode_image, image_data_url, load_image
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -107,12 +108,12 @@ def test_what_is_no_picture_at_all_is_an_image_error(source):
 
 
 def test_huge_pictures_are_refused_before_they_are_decoded(monkeypatch, tmp_path):
-    monkeypatch.setattr("safer_steer.images.MAX_DECODED_PIXELS", 100 * 100)
+    monkeypatch.setattr("safer_steer.picture_decode.MAX_DECODED_PIXELS", 100 * 100)
     with pytest.raises(ImageError, match="above 10,000 pixels"):
         load_image(encoded(Image.new("L", (101, 100))))
     assert load_image(encoded(Image.new("L", (100, 100)))).size == (100, 100)
     (tmp_path / "a.png").write_bytes(encoded(Image.new("L", (40, 40))))
-    monkeypatch.setattr("safer_steer.images.MAX_FILE_BYTES", 10)
+    monkeypatch.setattr("safer_steer.picture_decode.MAX_FILE_BYTES", 10)
     with pytest.raises(ImageError, match="above"):
         load_image("a.png", root=tmp_path)
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import pytest
 
 from safer_steer.dialogue import Dialogue, Turn
-from safer_steer.errors import RunAborted
-from safer_steer.images import ImageError
+from safer_steer.errors import ImageError, RunAborted
 from safer_steer.rows import Reject, check_transport, count_results, process_rows, process_twice
 from safer_steer.store import JsonlStore
 

@@ -20,7 +20,9 @@ from evaluation.benchmarks import picture_paths
 from evaluation.single_turn.prepare import prepare
 from safer_steer.config import load_config
 from safer_steer.dialogue import Dialogue, Turn
-from safer_steer.images import ImageError, ImageStore, load_image, picture_file
+from safer_steer.errors import ImageError
+from safer_steer.images import ImageStore, load_image
+from safer_steer.picture_files import picture_file
 from safer_steer.rows import Reject
 from safer_steer.store import JsonlStore, read_jsonl
 
@@ -97,7 +99,7 @@ def test_only_pictures_below_the_folder_or_of_a_store_can_be_named(world):
 
 
 def test_huge_data_is_refused_before_it_is_decoded(world, monkeypatch):
-    monkeypatch.setattr("safer_steer.images.MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr("safer_steer.picture_decode.MAX_FILE_BYTES", 1000)
     text = base64.b64encode(b"x" * 1100).decode()
     for source in (b"x" * 1001, f"data:image/png;base64,{text}", {"bytes": text}, {"bytes": b"x" * 1001}):
         with pytest.raises(ImageError, match="above 0 MiB"):

@@ -10,7 +10,8 @@ from PIL import Image
 
 from safer_steer.answer_tags import join_parts
 from safer_steer.dialogue import Dialogue
-from safer_steer.images import ImageError, load_image
+from safer_steer.errors import ImageError
+from safer_steer.images import load_image
 from safer_steer.store import read_jsonl
 from training.answers import Unusable, answered_turns, tagged_parts
 from training.exports.config import ExportConfig

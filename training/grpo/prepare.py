@@ -21,8 +21,8 @@ from PIL import Image
 from transformers import AutoProcessor
 
 from safer_steer.dialogue import MAX_TURNS, Dialogue, stable_hash
-from safer_steer.errors import UserError
-from safer_steer.images import ImageError, load_image, png_bytes
+from safer_steer.errors import ImageError, UserError
+from safer_steer.images import load_image, png_bytes
 from safer_steer.rows import Reject
 from safer_steer.store import read_jsonl, write_atomic, write_jsonl
 from safer_steer_verl.settings import DataConfig

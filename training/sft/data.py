@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from safer_steer.dialogue import Dialogue, stable_hash
-from safer_steer.errors import UserError
-from safer_steer.images import ImageError, load_image
+from safer_steer.errors import ImageError, UserError
+from safer_steer.images import load_image
 from safer_steer.progress import ProgressBar
 from safer_steer.store import read_jsonl
 from training.answers import Unusable, answered_turns, tagged_parts

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from data_construction.sources import SOURCES
 from data_construction.sources.records import READERS, read_records
-from safer_steer.images import ImageError, load_image
+from safer_steer.errors import ImageError
+from safer_steer.images import load_image
 
 QUICK = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 VALUES = st.recursive(

@@ -13,8 +13,8 @@ from data_construction.sources import SOURCES
 from data_construction.sources.archives import Archive
 from data_construction.sources.pictures import OUTSIDE, Pictures
 from data_construction.sources.row import BadRow
-from safer_steer.errors import UserError
-from safer_steer.images import ImageError, load_image
+from safer_steer.errors import ImageError, UserError
+from safer_steer.images import load_image
 
 
 def png(side: int = 30) -> bytes:
@@ -72,8 +72,15 @@ def test_relative_to_the_record_file_the_data_folder_or_a_picture_folder(root):
 
 @pytest.mark.parametrize("value", ["missing.png", "x" * 5000, "a\0b.png", "images", "https://host/a.png", 7, "{torn"])
 def test_what_is_no_picture_is_an_image_error_and_no_crash(root, value):
-    with pytest.raises(ImageError):
+    with pytest.raises((ImageError, BadRow)):
         load_image(Pictures(root).find(value, root))
+
+
+@pytest.mark.parametrize("wrap", [str, lambda url: {"url": url}, lambda url: [{"image_url": {"url": url}}]])
+def test_what_is_on_the_net_is_to_be_downloaded_first(root, wrap):
+    with pytest.raises(BadRow, match="download it first") as bad:
+        Pictures(root).find(wrap("https://host/a.png"), root)
+    assert bad.value.reason == "unusable picture"
 
 
 def test_a_name_in_the_working_directory_is_not_taken(root, monkeypatch):
@@ -121,7 +128,7 @@ def test_a_damaged_member_is_rejected_and_a_damaged_archive_named(root):
 
 
 def test_an_archive_bomb_is_not_unpacked(root, monkeypatch):
-    monkeypatch.setattr("data_construction.sources.archives.MAX_FILE_BYTES", 1000)
+    monkeypatch.setattr("safer_steer.picture_decode.MAX_FILE_BYTES", 1000)
     make_zip(root / "a.zip", {"a.png": bytes(2000)})
     with pytest.raises(BadRow, match="is above"):
         Archive(root / "a.zip").read("a.png")
