@@ -18,6 +18,7 @@ from safer_steer.dialogue import RISK_KINDS, Kind
 from safer_steer.errors import UserError
 from safer_steer.llm.prices import load_prices
 from safer_steer.load import Load
+from safer_steer.machine import Needs, plan_lines
 
 
 def plan(config: DataConfig) -> Plan:
@@ -43,6 +44,7 @@ def plan(config: DataConfig) -> Plan:
     if len(models) == 2 and models[0] == models[1]:
         lines.append("note: the target is the generator's model; attacks are then tried on their own author")
 
+    lines += plan_lines(Needs("cpu", config.folder))
     parts: list[dict[str, Load]] = []
     if "stage1" in config.steps:
         made = {split: candidates(kinds) for split, kinds in tasks.items()}

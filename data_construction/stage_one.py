@@ -28,6 +28,7 @@ from data_construction.tasks import StageOneTask, stage_one_tasks
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.llm import LLMClient
+from safer_steer.machine import Needs, require
 from safer_steer.rows import Counts, Reject, TaskResults, check_transport, count_results, process_twice
 from safer_steer.runs import Run
 from safer_steer.store import JsonlStore
@@ -86,6 +87,7 @@ def run_stage_one(config: DataConfig) -> None:
         if run.finished:
             run.say_finished()
             return
+        require(Needs("cpu", config.folder))
         with (
             JsonlStore(config.folder / CANDIDATES) as kept,
             JsonlStore(config.folder / failures.FILE) as attack_failures,

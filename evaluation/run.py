@@ -13,11 +13,13 @@ from pathlib import Path
 from evaluation.benchmarks import benchmark_files, read_benchmarks
 from evaluation.config import EvaluationConfig, judge_role, role_of
 from evaluation.multi_turn.judge import PROMPT
+from evaluation.needs import needs
 from evaluation.report.build import FILES, Report
 from evaluation.steps import infer_model, judge_models, model_under_test, set_variables
 from safer_steer.cli import Plan, run_cli
 from safer_steer.folder_lock import hold
 from safer_steer.load import ANSWER, PICTURE, SCORES, USER_TURN, Load, prompt_tokens
+from safer_steer.machine import plan_lines
 
 DEFAULT_CONFIG = "configs/evaluation/miniature.yaml"
 
@@ -43,6 +45,7 @@ def plan(config: EvaluationConfig) -> Plan:
     roles += ["tutor"] if config.mode == "adaptive" else []
     if replaced := [name for role in roles for name in set_variables(role)]:
         lines.append(f"of the environment, in place of the config's values: {', '.join(replaced)}")
+    lines += plan_lines(needs(config))
     return Plan(
         lines,
         _loads(config, lengths, list(judges)),

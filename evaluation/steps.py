@@ -16,9 +16,11 @@ from evaluation.config import EvaluationConfig, ModelConfig, SamplingConfig, jud
 from evaluation.multi_turn.adaptive import AdaptiveTutor
 from evaluation.multi_turn.inference import ANSWERS, Player, count_adapted, count_ends, infer
 from evaluation.multi_turn.judge import MAIN_JUDGE, PROMPT, Judge, judge_answers, judge_file
+from evaluation.needs import needs
 from safer_steer.config import Section
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
+from safer_steer.machine import require
 from safer_steer.prompts import Prompt
 from safer_steer.runs import Run
 from safer_steer.servers import ServiceConfig, referenced, start_services, with_service_urls
@@ -75,6 +77,7 @@ def infer_model(config: EvaluationConfig, name: str) -> None:
         if run.finished:
             run.say_finished()
             return
+        require(needs(config))
         services, endpoint = _served(config, model, name, tasks)
         services |= referenced(config.services, [tutor]) if tutor else {}
         with start_services(services, folder / "logs") as urls:

@@ -8,10 +8,12 @@ from typing import Any
 from safer_steer.cli import Plan
 from safer_steer.dialogue import MAX_TURNS
 from safer_steer.load import ANSWER, PICTURE, SCORES, Load, prompt_tokens
+from safer_steer.machine import plan_lines
 from safer_steer.store import read_jsonl
 from safer_steer_verl.interactions.safety_tutor import PROMPT
 from safer_steer_verl.settings import DataConfig
 from training.grpo.config import GrpoConfig
+from training.grpo.needs import needs
 
 
 def plan(config: GrpoConfig) -> Plan:
@@ -27,6 +29,7 @@ def plan(config: GrpoConfig) -> Plan:
         f"device {verl['trainer']['device']}; checkpoint every {verl['trainer']['save_freq']} steps",
         "verl's own checks of the config: passed",
         f"output {config.output}",
+        *plan_lines(needs(config)),
     ]
     load = tutor_load(ours.data, verl)
     if load is None:

@@ -22,6 +22,7 @@ from safer_steer.cli import exit_code
 from safer_steer.config import resolved_yaml
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
+from safer_steer.machine import require
 from safer_steer.runs import Run
 from safer_steer.servers import start_services, with_service_urls
 from safer_steer.store import write_atomic
@@ -30,6 +31,7 @@ from safer_steer_verl.export import export_weights
 from safer_steer_verl.interactions.safety_tutor import PROMPT
 from training.grpo import checkpoints, curve, launch
 from training.grpo.config import GrpoConfig, Loaded, load_config
+from training.grpo.needs import needs
 from training.grpo.plan import plan
 from training.grpo.processes import end_run_processes
 from training.grpo.verl_check import check as check_with_verl
@@ -46,6 +48,7 @@ def main(loaded: Loaded) -> None:
         if run.finished:
             run.say_finished()
             return
+        require(needs(config))
         leftovers = end_run_processes(folder)
         if leftovers:
             print(f"grpo: ended {leftovers} processes of an interrupted run in {folder}", file=sys.stderr)

@@ -15,11 +15,13 @@ from pathlib import Path
 from safer_steer.cli import Plan, run_cli
 from safer_steer.errors import UserError
 from safer_steer.failures import is_out_of_memory
+from safer_steer.machine import plan_lines, require
 from safer_steer.runs import Run, is_finished
 from safer_steer.store import write_jsonl
 from safer_steer.weights import is_hub_id
 from training.sft.checks import problems_before_start
 from training.sft.config import SftConfig
+from training.sft.needs import needs
 
 DEFAULT_CONFIG = "configs/sft/miniature.yaml"
 LESS_MEMORY = (
@@ -49,7 +51,7 @@ def plan(config: SftConfig) -> Plan:
         lines.append(f"{rows} rows in {data}: at most {steps} steps in {training.epochs} epoch(s)")
     else:
         lines.append(f"{data} is not there yet; the data construction stage writes it")
-    return Plan([*lines, f"writes {config.output}/checkpoint"])
+    return Plan([*lines, f"writes {config.output}/checkpoint", *plan_lines(needs(config))])
 
 
 def inputs(config: SftConfig) -> dict[str, Path]:
@@ -70,6 +72,7 @@ def main(config: SftConfig) -> int:
         if run.finished:
             run.say_finished()
             return 0
+        require(needs(config))
         try:
             counts = _work(config)
         except (MemoryError, RuntimeError) as error:  # torch's own error for a full GPU is a RuntimeError
