@@ -9,7 +9,7 @@ from safer_steer.preflight import installed_mode
 
 
 def needs(config: EvaluationConfig) -> Needs:
-    """GPUs of the server of one model at a time, where checkpoints are served; the largest model's weights in memory."""
+    """GPUs of one model's server, where checkpoints are served, and main memory for the weights of the largest."""
     checkpoints = [model.checkpoint for model in config.models.values() if model.checkpoint]
     local = config.serving.tensor_parallel * config.serving.data_parallel if checkpoints else 0
     cuda = bool(checkpoints) and installed_mode() == "gpu"

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-# Of the models of the paper, where only their name is at hand: parameters (tied embeddings count once), embeddings tied.
+# Of the paper's models, where only a name is at hand: parameters (tied embeddings count once), embeddings tied.
 KNOWN = {"Qwen2.5-VL-3B": (3_754_622_976, True), "Qwen2.5-VL-7B": (8_292_166_656, False)}
 LARGEST_HEADER = 100 * 2**20
 

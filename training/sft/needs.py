@@ -8,6 +8,8 @@ from safer_steer.machine import GIB, Needs
 from safer_steer.model_size import parameters
 from training.sft.config import SftConfig
 
+PROCESS = 2e9  # bytes of a training process itself
+
 
 def needs(config: SftConfig) -> Needs:
     """Disk and memory follow the number of parameters; 0 where that is not known.
@@ -26,7 +28,8 @@ def needs(config: SftConfig) -> Needs:
         host = local * number * (8 if config.lora else 16)
         why = f"{local} process(es) with weights, gradients and Adam's moments"
     else:
-        host, why = max(local * weights, 6 * number if config.lora else 0), f"{local} process(es) that load the weights"
+        loading = weights if training.deepspeed else local * weights  # ZeRO's processes read the same mapped files
+        host, why = max(loading, 6 * number if config.lora else 0) + local * PROCESS, "weights while they are loaded"
     return Needs(
         device=config.device,
         folder=Path(config.output),

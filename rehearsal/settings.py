@@ -1,0 +1,56 @@
+"""The rehearsal's command line: configs, the rehearsal's own keys, and keys of the stages.
+
+`device=` and `layers=` are the rehearsal's, as is everything that begins with `rehearse.`; any other key=value goes to
+each config that knows the key.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from omegaconf import OmegaConf
+from pydantic import Field
+
+from safer_steer.config import Section, validate
+from safer_steer.errors import UserError
+
+PREFIX = "rehearse."
+SHORT = ("device", "layers")
+
+
+class Settings(Section):
+    """How to rehearse."""
+
+    device: Literal["cpu", "cuda"] | None = None  # null: that of each config
+    layers: Annotated[int, Field(ge=1)] | None = None  # of text and of vision; null: all
+    folder: str = (
+        "outputs/rehearsal"  # what the rehearsal writes; removed at its start, and but for the table at its end
+    )
+    processor: str | None = None  # folder with the model's tokenizer and processor; null: the checkpoint's
+    family: str | None = None  # of rehearsal/families.yaml, where neither checkpoint nor name says it
+    tokens: Annotated[int, Field(ge=128)] | None = None  # longest sequence; null: the config's, 1,024 under device=cpu
+    rows: Annotated[int, Field(ge=1)] = 50  # real rows that the data checks look at
+    engines: bool = True  # false: the checks that take seconds only
+    keep: bool = False  # keep weights and run folders, to look at
+    gpu_hour_usd: Annotated[float, Field(ge=0)] = 2.0  # an assumption, as in benchmarks/scaling.yaml: put your own
+
+
+def split(arguments: list[str]) -> tuple[list[str], Settings, list[str]]:
+    """Config files, the rehearsal's settings, and the overrides that are left for the stages.
+
+    Raises:
+        UserError: no config, or a setting that does not fit.
+    """
+    configs = [item for item in arguments if "=" not in item]
+    if not configs:
+        raise UserError("no config; give those of the stages to rehearse, for example configs/grpo/qwen2_5_vl_3b.yaml")
+    if lost := [item for item in configs if not Path(item).is_file()]:
+        raise UserError(f"config file not found: {', '.join(lost)}; see configs/ for the ones that exist")
+    own, rest = [], []
+    for item in arguments:
+        key = item.partition("=")[0]
+        if key.startswith(PREFIX) or key in SHORT:
+            own.append(item.removeprefix(PREFIX))
+        elif "=" in item:
+            rest.append(item)
+    data: Any = OmegaConf.to_container(OmegaConf.from_dotlist(own))
+    return configs, validate(Settings, data, "rehearsal"), rest

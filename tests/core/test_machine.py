@@ -1,0 +1,128 @@
+"""What a run needs against what is there: every check can say no, in words that name what, how much and what to do."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from rehearsal.families import config_of, families
+from rehearsal.families import parameters as counted
+from safer_steer import machine
+from safer_steer.errors import UserError
+from safer_steer.machine import GIB, Needs
+from safer_steer.model_size import KNOWN, parameters, tied
+
+
+def needs(folder: Path, **values: object) -> Needs:
+    return Needs(**{"device": "cpu", "folder": folder, **values})
+
+
+def test_a_small_run_fits_and_leaves_no_trace(tmp_path):
+    findings = machine.check(needs(tmp_path / "a" / "b", disk=1e6, host=1e6, shm=1e6))
+    assert machine.worst(findings) == "ok", findings
+    assert not list(tmp_path.iterdir())
+    machine.require(needs(tmp_path))
+    assert machine.plan_lines(needs(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"disk": 1e18, "disk_why": "3 checkpoints"}, "1,000,000,000.0 GB (3 checkpoints); free space"),
+        ({"host": 1e18, "host_why": "weights"}, "host memory"),
+        ({"device": "cuda", "gpus": 4096}, "needed: 4096 on each of 1 node"),
+    ],
+)
+def test_too_small_is_said_with_both_numbers(values, said, tmp_path):
+    with pytest.raises(UserError) as error:
+        machine.require(needs(tmp_path, **values))
+    assert said in str(error.value)
+    assert any(said in line for line in machine.plan_lines(needs(tmp_path, **values)))
+
+
+def test_small_shared_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda place: type("U", (), {"total": 64 * 2**20, "free": 1e12}))
+    with pytest.raises(UserError, match=r"/dev/shm: 67 MB, needed: 1\.1 GB; start the container with --shm-size"):
+        machine.require(needs(tmp_path, shm=GIB))
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EPERM])
+def test_a_folder_without_access(number, tmp_path, monkeypatch):
+    def refuse(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(machine.os, "open", refuse)
+    with pytest.raises(UserError, match=r"output folder.*give this user the right to write"):
+        machine.require(needs(tmp_path / "out"))
+
+
+def test_a_read_only_file_system_and_one_without_nameless_files(tmp_path, monkeypatch):
+    def no_nameless(*_: object) -> int:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.os, "open", no_nameless)
+        machine.require(needs(tmp_path / "out"))
+    read_only = type("S", (), {"f_flag": os.ST_RDONLY})
+    monkeypatch.setattr(machine.os, "statvfs", lambda _: read_only)
+    found = machine.folder(needs(tmp_path / "out"))[0]
+    assert (found.verdict, "mounted read-only" in found.found) == ("breaks", True)
+
+
+def test_a_file_in_the_folder_s_place(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="a file is where a folder should be"):
+        machine.require(needs(tmp_path / "file" / "run"))
+
+
+def test_what_a_run_has_written_counts_as_its_space(tmp_path, monkeypatch):
+    (tmp_path / "weights").write_bytes(b"x" * 2_000_000)
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: type("U", (), {"total": 1, "free": 1e6}))
+    assert machine.disk(needs(tmp_path, disk=2.5e6))[0].verdict == "ok"
+    assert machine.disk(needs(tmp_path, disk=3.5e6))[0].verdict == "breaks"
+
+
+def test_a_container_s_limit_is_the_memory(tmp_path, monkeypatch):
+    (tmp_path / "limit").write_text(f"{GIB}\n")
+    monkeypatch.setattr(machine, "LIMITS", (tmp_path / "limit",))
+    assert machine.host_memory()[0] == GIB
+    (tmp_path / "limit").write_text("max\n")
+    assert machine.host_memory()[0] > GIB
+
+
+def test_other_programs_in_memory_are_a_note(tmp_path, monkeypatch):
+    monkeypatch.setattr(machine, "host_memory", lambda: (10e9, 1e9))
+    machine.require(needs(tmp_path, host=5e9))
+    assert "other programs" in machine.plan_lines(needs(tmp_path, host=5e9))[0]
+
+
+def test_only_the_first_process_of_a_node_speaks(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    machine.require(needs(tmp_path, disk=1e18))
+
+
+def test_write_speed_is_a_speed_and_leaves_nothing(tmp_path):
+    assert machine.write_speed(tmp_path, megabytes=2) > 0
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("name", "family"), [("Qwen2.5-VL-3B", "qwen2_5_vl_3b"), ("Qwen2.5-VL-7B", "qwen2_5_vl_7b")])
+def test_known_sizes_are_those_of_the_architectures(name, family):
+    config = config_of(families()[family])
+    assert KNOWN[name] == (counted(config), config.tie_word_embeddings)
+    for place in (f"Qwen/{name}-Instruct", f"outputs/{family}/sft/checkpoint"):
+        assert (parameters(place), tied(place)) == KNOWN[name]
+
+
+def test_parameters_of_a_folder_are_counted_in_its_files(tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"a": torch.zeros(3, 5), "b": torch.zeros((), dtype=torch.bfloat16)}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"tie_word_embeddings": true}')
+    assert parameters(None, str(tmp_path)) == 16
+    assert tied(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"torn")
+    assert parameters(str(tmp_path)) == 0
+    assert parameters("outputs/quickstart/base") is None
