@@ -22,6 +22,7 @@ from safer_steer.config import Section, refuse_keys, validate
 from safer_steer.errors import UserError
 from safer_steer.runs import is_finished
 from safer_steer.servers import check_services
+from safer_steer_verl.platform import attention
 from safer_steer_verl.settings import SaferSteerSettings
 from training.grpo import ablations
 
@@ -103,7 +104,8 @@ def _validated(tree: DictConfig, path: Path) -> GrpoConfig:
         "agent_loop_config_path"
     )  # where this checkout lies is no setting
     config = validate(GrpoConfig, ours | {"verl": plain}, str(path))
-    _raise(path, _size_problems(tree) + _fit_problems(tree) + _service_problems(config.safer_steer))
+    problems = _size_problems(tree) + _fit_problems(tree) + attention.problems(tree)
+    _raise(path, problems + _service_problems(config.safer_steer))
     return config
 
 

@@ -23,6 +23,7 @@ from safer_steer.failures import is_out_of_memory
 from safer_steer.llm.usage import UNKNOWN
 from safer_steer.progress import ProgressBar
 from safer_steer.store import read_jsonl
+from safer_steer_verl.platform import attention
 from safer_steer_verl.platform.vllm_metadata import metadata_folder
 from training.grpo.processes import (
     GRACE_S,
@@ -75,6 +76,7 @@ def resolve(tree: DictConfig, folder: Path, urls: dict[str, Any]) -> DictConfig:
     tree = OmegaConf.create(OmegaConf.to_container(tree, resolve=False))
     tree.root, tree.output = str(Path(tree.root).resolve()), str(folder.resolve())
     tree.safer_steer.tutor = urls
+    attention.apply(tree)
     plain = OmegaConf.create(OmegaConf.to_container(tree, resolve=True))
     model = plain.actor_rollout_ref.model
     if Path(model.path).exists():

@@ -11,6 +11,7 @@ from safer_steer.load import ANSWER, PICTURE, SCORES, Load, prompt_tokens
 from safer_steer.machine import plan_lines
 from safer_steer.store import read_jsonl
 from safer_steer_verl.interactions.safety_tutor import PROMPT
+from safer_steer_verl.platform import attention
 from safer_steer_verl.settings import DataConfig
 from training.grpo.config import GrpoConfig
 from training.grpo.needs import needs
@@ -27,6 +28,7 @@ def plan(config: GrpoConfig) -> Plan:
         f"student {verl['actor_rollout_ref']['model']['path']}, prompts {ours.data.source}",
         f"tutor {ours.tutor.model} at {ours.tutor.base_url}; services started: {', '.join(ours.services) or 'none'}",
         f"device {verl['trainer']['device']}; checkpoint every {verl['trainer']['save_freq']} steps",
+        attention.describe(ours.attention, verl),
         "verl's own checks of the config: passed",
         f"output {config.output}",
         *plan_lines(needs(config)),

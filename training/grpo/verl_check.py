@@ -11,6 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from safer_steer.errors import UserError
+from safer_steer_verl.platform import attention
 
 
 def check(tree: DictConfig) -> None:
@@ -22,10 +23,13 @@ def check(tree: DictConfig) -> None:
     Raises:
         UserError: verl refuses the config, in verl's words.
     """
-    config = OmegaConf.create(OmegaConf.to_container(tree, resolve=True))
+    config = OmegaConf.create(OmegaConf.to_container(tree, resolve=False))
+    attention.apply(config)
+    config = OmegaConf.create(OmegaConf.to_container(config, resolve=True))
     if config.trainer.device == "cpu":
         os.environ.setdefault("VERL_PLATFORM", "cpu")
         os.environ.setdefault("VERL_USE_EXTERNAL_MODULES", "safer_steer_verl.platform.cpu")
+        import safer_steer_verl.platform.cpu  # noqa: F401  verl itself does this at its first import only
     from verl.trainer.ppo.core_algos import get_adv_estimator_fn
     from verl.trainer.ppo.utils import need_critic, need_reference_policy
     from verl.utils.config import omega_conf_to_dataclass, validate_config

@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from safer_steer.config import Section
 from safer_steer.llm import EndpointConfig
 from safer_steer.servers import ServiceConfig
+from safer_steer_verl.platform.attention import Attention
 from safer_steer_verl.utils.tcsr import TURN_RULES, TcsrConfig
 from safer_steer_verl.utils.turn_reward import RewardConfig
 
@@ -55,6 +56,7 @@ class SaferSteerSettings(Section):
     credit: Literal["trajectory", "turn"] = "trajectory"
     turns: TurnLimits
     token_check: TokenCheck = "strict"  # trajectory ids against the chat template: mask it, log, or do not look
+    attention: Attention = "auto"  # of the trainer: padded, or packed with the kernels that are there
     # Share of a step's trajectories that may lack a score (tutor outage, unusable tutor answer) before the run stops.
     max_unscored_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1
     services: dict[str, ServiceConfig] = {}

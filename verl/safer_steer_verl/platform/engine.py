@@ -1,7 +1,7 @@
 """What verl's worker processes need of us, loaded through `actor_rollout_ref.model.external_lib`.
 
-The CPU engine, and three fixes that GPUs need too: position ids, mini-batches without any token, and TRL's missing
-model.
+The training engine of every device: attention as chosen, log-probabilities in fp32. And fixes of verl for all devices:
+position ids, micro-batches of text alone, mini-batches without any token, and TRL's missing model.
 """
 
 import os
@@ -11,22 +11,35 @@ from verl.workers import engine_workers
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp import transformer_impl
 
+from safer_steer_verl.platform import varlen_attention
+from safer_steer_verl.platform.attention import VARLEN_IMPLEMENTATION
+from safer_steer_verl.platform.log_prob_head import end_in_log_probs
 from safer_steer_verl.platform.position_ids import install as install_position_id_fix
+from safer_steer_verl.platform.text_rows import install as install_text_row_fix
 
 CPU = "cpu"
 
 
-def register_cpu_engine() -> None:
-    """Registers verl's FSDP engine for device `cpu`.
+class Engine(transformer_impl.FSDPEngineWithLMHead):
+    """verl's FSDP engine with our attention and log-probabilities: actor, old log-probs and reference model."""
 
-    The reference model asks for `CPUOffloadPolicy(pin_memory=True)`; pinning needs an accelerator.
-    """
-    if CPU in EngineRegistry._engines["language_model"]["fsdp2"]:
-        return
+    def _build_module(self):
+        if self.model_config.override_config.get("attn_implementation") == VARLEN_IMPLEMENTATION:
+            varlen_attention.install()
+        return end_in_log_probs(super()._build_module())
+
+
+def register_engine() -> None:
+    """Makes `Engine` the one that verl takes for fsdp and fsdp2, on a GPU and on a CPU."""
+    for backend in ("fsdp", "fsdp2"):
+        engines = EngineRegistry._engines["language_model"][backend]
+        engines["cuda"] = engines[CPU] = Engine
+
+
+def pin_no_memory() -> None:
+    """The reference model asks for `CPUOffloadPolicy(pin_memory=True)`; pinning needs an accelerator."""
     policy = transformer_impl.CPUOffloadPolicy
     transformer_impl.CPUOffloadPolicy = lambda pin_memory=False: policy(pin_memory=False)
-    register = EngineRegistry.register(model_type="language_model", backend=["fsdp", "fsdp2"], device=CPU)
-    register(transformer_impl.FSDPEngineWithLMHead)
 
 
 def guard_empty_mini_batches() -> None:
@@ -51,8 +64,10 @@ def ignore_trl() -> None:
     monkey_patch.is_trl_available = lambda: False
 
 
+register_engine()
 if os.environ.get("VERL_PLATFORM") == CPU:
-    register_cpu_engine()
+    pin_no_memory()
 ignore_trl()
 install_position_id_fix()
+install_text_row_fix()
 guard_empty_mini_batches()

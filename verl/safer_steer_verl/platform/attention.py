@@ -1,0 +1,93 @@
+"""Which attention GRPO's trainer uses: one setting, `safer_steer.attention`, becomes verl's keys. Imports no engine.
+
+| path | kernels | rows | needs |
+|---|---|---|---|
+| `padded` | torch's sdpa | padded to the longest of their micro-batch | nothing |
+| `varlen` | torch's own FlashAttention (`torch.nn.attention.varlen`) | packed | CUDA, compute capability 8.0 |
+| `flash_attn` | the package flash-attn | packed | CUDA, flash-attn built for this torch |
+
+`auto` is `flash_attn` where it is installed, else `varlen`; on a CPU `padded`.
+"""
+
+import importlib.util
+from typing import Any, Literal
+
+from omegaconf import DictConfig
+
+from safer_steer.errors import UserError
+
+Attention = Literal["auto", "padded", "varlen", "flash_attn"]
+VARLEN_IMPLEMENTATION = "flash_varlen"  # transformers and the vision tower look for "flash" in the name
+IMPLEMENTATIONS = {"padded": "sdpa", "varlen": VARLEN_IMPLEMENTATION, "flash_attn": "flash_attention_2"}
+MODEL = "actor_rollout_ref.model"
+GIGABYTE = 1e9
+
+
+def choose(setting: str, device: str) -> str:
+    """The path that `setting` means on `device` (`trainer.device`).
+
+    Raises:
+        UserError: that path cannot run here.
+    """
+    if setting in ("varlen", "flash_attn") and device == "cpu":
+        raise UserError(f"safer_steer.attention: {setting} needs a GPU, trainer.device is cpu; use auto or padded")
+    if setting == "flash_attn" and not has_flash_attn():
+        raise UserError(
+            "safer_steer.attention: flash_attn, but flash-attn is not installed; use auto, varlen or padded"
+        )
+    if setting != "auto":
+        return setting
+    if device == "cpu":
+        return "padded"
+    return "flash_attn" if has_flash_attn() else "varlen"
+
+
+def has_flash_attn() -> bool:
+    """True when the package flash-attn is installed; it is not imported."""
+    return importlib.util.find_spec("flash_attn") is not None
+
+
+def problems(tree: DictConfig) -> list[str]:
+    """What is wrong with the attention of a composed config, one line each."""
+    model, found = tree.actor_rollout_ref.model, []
+    if model.use_remove_padding is not None or model.override_config.get("attn_implementation") is not None:
+        keys = f"{MODEL}.use_remove_padding, {MODEL}.override_config.attn_implementation"
+        found.append(f"{keys}: these follow from safer_steer.attention; set that instead")
+    if not model.use_fused_kernels or model.fused_kernel_options.impl_backend != "torch":
+        found.append(f"{MODEL}.use_fused_kernels: must stay true with impl_backend torch, log-probs are in fp32 by it")
+    if model.lora_rank and "lm_head" in str(model.target_modules):
+        found.append(f"{MODEL}.target_modules: lm_head cannot have an adapter, log-probs are computed in it")
+    try:
+        choose(tree.safer_steer.get("attention", "auto"), tree.trainer.device)
+    except UserError as error:
+        found.append(str(error))
+    return found
+
+
+def apply(config: DictConfig) -> str:
+    """Sets verl's keys in a config that `problems` found nothing in; returns the path."""
+    path = choose(config.safer_steer.get("attention", "auto"), config.trainer.device)
+    model = config.actor_rollout_ref.model
+    model.use_remove_padding = path != "padded"
+    model.override_config.attn_implementation = IMPLEMENTATIONS[path]
+    return path
+
+
+def describe(setting: str, verl: dict[str, Any]) -> str:
+    """One line for the plan: the path, why, and what it costs."""
+    device, refs = verl["trainer"]["device"], verl["actor_rollout_ref"]
+    path = choose(setting, device)
+    why = f" ({setting})" if setting == "auto" else ""
+    if path == "flash_attn":
+        return f"attention flash_attn{why}: rows packed, no padding; kernels of the package flash-attn"
+    if path == "varlen":
+        return f"attention varlen{why}: rows packed, no padding; torch's FlashAttention kernels (flash-attn not needed)"
+    length = verl["data"]["max_prompt_length"] + verl["data"]["max_response_length"]
+    rows = max(
+        refs["actor"]["ppo_micro_batch_size_per_gpu"] or 0,
+        refs["rollout"]["log_prob_micro_batch_size_per_gpu"] or 0,
+        refs["ref"]["log_prob_micro_batch_size_per_gpu"] or 0,
+    )
+    masks = rows * length**2 * 3 / GIGABYTE  # 1 byte, and 2 as a bias in bf16
+    cost = f", masks of up to {masks:.1f} GB" if masks >= 0.1 else ""
+    return f"attention padded{why}: torch's sdpa, rows padded to the longest of their micro-batch{cost}"
