@@ -8,7 +8,13 @@ from typing import Any
 from pydantic_core import PydanticCustomError
 
 HIDDEN = "[hidden]"
-MIN_KEY_CHARS = 8  # shorter values ("none", "EMPTY") are stand-ins for servers that ask for no key
+MIN_KEY_CHARS = 8  # shorter values are stand-ins for servers that ask for no key
+# Longer ones are when they say so: "placeholder", "not-needed", "sk-no-key-required", "your-api-key-here".
+_STAND_IN = re.compile(
+    r"(?:(?:an?|any(?:thing)?|api|change(?:me)?|default|dummy|empty|example|fake|here|ignored|is|key|local(?:host)?|me|"
+    r"my|need(?:ed|s)|no|none|not|nothing|null|openai|placeholder|required|sk|some(?:thing)?|string|test(?:ing)?|the|"
+    r"token|unused|value|whatever|your)(?:[\W_]+|$))+"
+)
 _NAME = re.compile(
     r"(?:^|[._-])(?:api[_-]?key|secret(?:[_-]?key)?|passw(?:or)?d|authorization|(?:access|auth|hf|bearer)[_-]?token)$",
     re.IGNORECASE,
@@ -27,7 +33,14 @@ def keys_of_environment() -> dict[str, str]:
     """Name -> value of the environment's variables that hold credentials, by their name (`JUDGE_API_KEY`, ...)."""
     named = {name: value for name, value in os.environ.items() if _NAME.search(name) or _ENVIRONMENT.search(name)}
     found = {name: value.strip() for name, value in named.items()}
-    return {name: value for name, value in found.items() if len(value) >= MIN_KEY_CHARS}
+    return {name: value for name, value in found.items() if not is_stand_in(value)}
+
+
+def is_stand_in(value: str) -> bool:
+    """Whether a key's value is none: too short for one, or words that say that there is no key. To strike it out of
+    texts would spoil them.
+    """
+    return len(value) < MIN_KEY_CHARS or bool(_STAND_IN.fullmatch(value.lower()))
 
 
 def without_keys(text: str) -> str:

@@ -17,7 +17,8 @@ class Outcome(StrEnum):
 
     `ok` an answer; `refused` the model declined the task itself; `filtered` the provider's content filter; `truncated`
     cut at the token limit or by the context; `transport` no answer after all retries; `unparsed` an answer without the
-    asked-for structure.
+    asked-for structure, or nothing but reasoning or a tool call; `bad_request` the endpoint refuses this very request,
+    and does so every time.
     """
 
     OK = "ok"
@@ -26,6 +27,7 @@ class Outcome(StrEnum):
     TRUNCATED = "truncated"
     TRANSPORT = "transport"
     UNPARSED = "unparsed"
+    BAD_REQUEST = "bad_request"
 
 
 class TurnScores(BaseModel):
@@ -41,10 +43,10 @@ class JudgeScores(BaseModel):
     """Judge scores of one assistant turn (App. B): harmlessness -3 to 3, helpfulness 0 to 3, with a rationale each."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    harmlessness_rationale: str = ""  # before the numbers: a model should reason first
+    helpfulness_rationale: str = ""
     harmlessness: HarmlessnessScale
     helpfulness: HelpfulnessScale
-    harmlessness_rationale: str = ""
-    helpfulness_rationale: str = ""
 
 
 class Unscored(BaseModel):

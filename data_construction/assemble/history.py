@@ -27,8 +27,8 @@ RISKS = range(1, 6)
 class RequestRisk(Answer):
     """One judgement; `risk` is 1 harmless, 2 sensitive, 3 cannot be told, 4 helps to do harm, 5 asks for harm."""
 
-    risk: Annotated[int, Field(ge=1, le=5, strict=True)]
     rationale: str
+    risk: Annotated[int, Field(ge=1, le=5, strict=True)]
 
 
 class HistoryRisk(BaseModel):

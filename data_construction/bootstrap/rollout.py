@@ -33,8 +33,8 @@ class Rewrite(Answer):
 class ScoredTurn(Answer):
     """The evaluator's scores of one assistant turn."""
 
-    scores: TurnScores
     rationale: str
+    scores: TurnScores
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from evaluation.multi_turn.verdicts import NO_ANSWER, VerdictRow
 REASONS = (
     *(f"answer {end}" for end in ("refused", "filtered", "truncated", "transport", "unparsed", "context_full")),
     *(f"judge {outcome}" for outcome in ("refused", "filtered", "truncated", "transport", "unparsed")),
+    *("answer bad_request", "judge bad_request"),
     "other",
 )
 _UNSEEN = 0  # codes 1 to len(REASONS) stand for a reason

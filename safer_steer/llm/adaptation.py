@@ -1,23 +1,31 @@
-"""Requests fitted to what an endpoint takes: a parameter it refuses is left out or renamed, once, and remembered for
-the model; an answer limit that does not fit is lowered.
+"""Requests fitted to what an endpoint takes: a parameter it refuses is left out or replaced, remembered for the model,
+and named in the record; an answer limit that does not fit is changed.
+
+A refusal is known by the parameter's name in the error, whatever its wording and status; it is believed only when the
+request without the parameter gets an answer.
 """
 
 import json
 import re
+from dataclasses import dataclass, replace
 from typing import Any
 
+from safer_steer.llm.config import EndpointConfig
 from safer_steer.llm.transport import CallFailure
 
 MIN_ANSWER = 16  # tokens; with less room the context is full
-ADAPTABLE = ("response_format", "max_completion_tokens", "max_tokens", "top_p", "seed", "temperature")
+LONGER = 4  # times the tokens for an answer that was cut before it was one
+OTHER_TROUBLE = (401, 402, 403, 408, 409, 429)  # keys, money, time and load: no parameter's fault
+FIRST = ("response_format", "max_completion_tokens", "max_tokens", "top_p", "seed", "temperature")
+NEVER = ("model", "messages")
+OTHER_NAMES = {
+    "response_format": (*("json_schema", "json_object", "json schema", "json mode", "structured output"), "grammar"),
+    "max_tokens": ("max_new_tokens", "max_output_tokens", "maxOutputTokens"),
+    "top_p": ("topP",),
+}
 _CONTEXT = re.compile(
     r"context.?(?:length|window|limit)|maximum context|max_model_len|too many (?:input )?tokens|input token count|"
     r"(?:prompt|input|messages?|text) (?:is|are) too long",
-    re.IGNORECASE,
-)
-_REFUSAL = re.compile(
-    r"unsupported|not supported|n[o']t support|unknown|unexpected|unrecognized|not permitted|not allowed|forbidden|"
-    r"unavailable|not available|not compatible|cannot both|only the default|invalid schema|invalid parameter",
     re.IGNORECASE,
 )
 _MOST = re.compile(r"(?:at most|less than or equal to|<=|\[\d+, ?)\s*(\d+)", re.IGNORECASE)
@@ -36,56 +44,132 @@ def is_filtered(failure: CallFailure) -> bool:
     return failure.code in _FILTER_CODES or "content management policy" in failure.message
 
 
-class Adaptation:
-    """What one model's endpoints do not take, learnt from their errors.
+@dataclass(frozen=True)
+class Fit:
+    """How requests are changed for a model.
 
     Attributes:
-        refused: parameters that are left out or replaced.
-        most_tokens: the longest answer the model gives, in tokens, where an error told it.
+        without: parameters that are left out; `max_tokens` becomes `max_completion_tokens`.
+        structured: how a JSON schema is asked for.
+        most_tokens: the longest answer the model gives, in tokens, where an error said so.
     """
 
-    def __init__(self) -> None:
-        self.refused: set[str] = set()
-        self.most_tokens: int | None = None
+    without: frozenset[str] = frozenset()
+    structured: str = "schema"
+    most_tokens: int | None = None
 
     def apply(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The request as this model takes it."""
-        if not self.refused and self.most_tokens is None:
-            return request
+        """The request as the model takes it."""
         fitted = dict(request)
-        if "max_tokens" in self.refused and "max_tokens" in fitted:
+        if "max_tokens" in self.without and "max_tokens" in fitted:
             fitted["max_completion_tokens"] = fitted.pop("max_tokens")
-        if "response_format" in self.refused and "json_schema" in fitted.get("response_format", {}):
-            schema = fitted["response_format"]["json_schema"]["schema"]
+        if self.structured != "schema" and "json_schema" in fitted.get("response_format", {}):
+            schema = fitted.pop("response_format")["json_schema"]["schema"]
             fitted["messages"] = _with_instruction(request["messages"], _INSTRUCTION + json.dumps(schema))
+            if self.structured == "json_object":
+                fitted["response_format"] = {"type": "json_object"}
         for name in ("max_tokens", "max_completion_tokens"):
             if self.most_tokens is not None and name in fitted:
                 fitted[name] = min(fitted[name], self.most_tokens)
-        return {name: value for name, value in fitted.items() if name not in self.refused}
+        return {name: value for name, value in fitted.items() if name not in self.without}
 
-    def learn(self, sent: dict[str, Any], failure: CallFailure) -> bool:
-        """Reads a 400 or 422.
+    def joined(self, other: "Fit") -> "Fit":
+        """What both leave out."""
+        limits = [fit.most_tokens for fit in (self, other) if fit.most_tokens is not None]
+        levels = ("schema", "json_object", "prompt")
+        structured = max(self.structured, other.structured, key=levels.index)
+        return Fit(self.without | other.without, structured, min(limits, default=None))
+
+
+class Adaptation:
+    """What one model's endpoints do not take: set in the config, or learnt."""
+
+    def __init__(self, config: EndpointConfig):
+        self._config = config
+        self.fit = Fit(structured=config.structured)
+
+    def confirm(self, fit: Fit) -> None:
+        """Requests fitted like this are answered."""
+        self.fit = self.fit.joined(fit)
+
+    def record(self) -> dict[str, str]:
+        """What was left out or replaced, and by whom, for the run's record."""
+        config, fit = self._config, self.fit
+        told: dict[str, str] = {str(name): "left out by the config" for name in sorted(config.leave_out)}
+        if not config.pictures:
+            told["pictures"] = "not shown, by the config"
+        told |= dict.fromkeys(sorted(fit.without), "refused by the endpoint, left out")
+        if "max_tokens" in fit.without and "max_completion_tokens" not in fit.without:
+            told["max_tokens"] = "refused by the endpoint, sent as max_completion_tokens"
+        if fit.most_tokens is not None:
+            told["longest answer"] = f"{fit.most_tokens} tokens, limited by the endpoint"
+        if fit.structured != "schema":
+            instead = {"json_object": "json_object", "prompt": "the schema in the prompt"}[fit.structured]
+            who = "by the config" if fit.structured == config.structured else "json_schema refused by the endpoint"
+            told["response_format"] = f"{instead} ({who})"
+        return told
+
+
+class Trial:
+    """One call's search for the parameter that an endpoint refuses."""
+
+    def __init__(self, known: Fit):
+        self.fit = self._before = known
+        self._tried: set[str] = set()
+        self._last = ""
+        self._seen: set[str] = set()
+
+    def next(self, sent: dict[str, Any], failure: CallFailure, last_try: bool) -> bool:
+        """Reads an error.
 
         Args:
             sent: the request as it was sent.
             failure: the endpoint's answer to it.
+            last_try: a server error counts at once; else only when it comes twice, since it may pass by itself.
 
         Returns:
-            True when the endpoint refused a parameter that can be left out: the call is worth another try.
+            True when the error names a parameter: `fit` leaves it out, and the call is worth another try.
         """
-        if failure.status not in (400, 422) or is_context_full(failure):
+        status = failure.status or 0
+        if status < 400 or status in OTHER_TROUBLE:
             return False
-        for name in ADAPTABLE:
-            if name not in sent or not _names(failure, name):
-                continue
-            if _REFUSAL.search(failure.message):
-                self.refused.add(name)
-                return True
-            told = _MOST.search(failure.message) if name.startswith("max_") else None
-            if told and 0 < int(told[1]) < sent[name]:
-                self.most_tokens = int(told[1])
+        if status >= 500 and not last_try and failure.text not in self._seen:
+            self._seen.add(failure.text)
+            return False
+        base = self._before if failure.text == self._last else self.fit  # the last change was not it: undo it
+        for change, fit in _changes(base, sent, failure):
+            if change not in self._tried:
+                self._tried.add(change)
+                self._before, self.fit, self._last = base, fit, failure.text
                 return True
         return False
+
+
+def _changes(fit: Fit, sent: dict[str, Any], failure: CallFailure) -> list[tuple[str, Fit]]:
+    """What could be left out of a request after an error, likeliest first."""
+    found: list[tuple[str, Fit]] = []
+    for name in [*FIRST, *(key for key in sent if key not in (*FIRST, *NEVER))]:
+        if name not in sent or not _names(failure, name):
+            continue
+        if name == "response_format" and sent[name].get("type") in ("json_schema", "json_object"):
+            if sent[name]["type"] == "json_schema":
+                found.append(("json_object", replace(fit, structured="json_object")))
+            found.append(("prompt", replace(fit, structured="prompt")))
+            continue
+        most = _MOST.search(failure.text) if name.startswith("max_") else None
+        if most and 0 < int(most[1]) < sent[name]:
+            found.append((f"{name} <= {most[1]}", replace(fit, most_tokens=int(most[1]))))
+        else:
+            found.append((name, replace(fit, without=fit.without | {name})))
+    return found
+
+
+def _names(failure: CallFailure, name: str) -> bool:
+    names = (name, *OTHER_NAMES.get(name, ()))
+    if failure.parameter and re.split(r"\W", failure.parameter)[0] in NEVER:
+        return False
+    words = f"{failure.parameter} {failure.text}"
+    return any(re.search(rf"(?<![^\W_]){re.escape(word)}s?(?![^\W_])", words, re.IGNORECASE) for word in names)
 
 
 def shortened(request: dict[str, Any], failure: CallFailure) -> dict[str, Any] | None:
@@ -101,11 +185,10 @@ def shortened(request: dict[str, Any], failure: CallFailure) -> dict[str, Any] |
     return request | {"max_tokens": fewer} if fewer >= MIN_ANSWER else None
 
 
-def _names(failure: CallFailure, name: str) -> bool:
-    if failure.parameter:
-        return failure.parameter.split(".")[0] == name
-    text = failure.message.replace("json_schema", "response_format")
-    return bool(re.search(rf"(?<!\w){name}(?!\w)", text))
+def lengthened(request: dict[str, Any]) -> dict[str, Any]:
+    """The request with a larger budget for its answer, for one that was cut; the same where it has no limit."""
+    limits = [name for name in ("max_tokens", "max_completion_tokens") if isinstance(request.get(name), int)]
+    return request | {name: LONGER * request[name] for name in limits}
 
 
 def _with_instruction(messages: list[dict[str, Any]], text: str) -> list[dict[str, Any]]:

@@ -7,18 +7,32 @@ FAILURES = 20  # calls in a row without any answer, each after all its tries, th
 
 
 class Breaker:
-    """Counts calls that ended without an answer; any answer starts the count anew.
+    """Counts calls that ended without an answer, and requests that the endpoint refuses, each in a row; any answer
+    starts the counts again.
 
     While it is open a new call gets one try, so that a server that is back closes it; calls under way end at once.
     """
 
     def __init__(self, role: str, config: EndpointConfig):
         self._role, self._config = role, config
-        self._failures, self._detail = 0, ""
+        self._failures, self._detail, self._refused = 0, "", 0
 
     def answered(self) -> None:
         """The endpoint is alive."""
-        self._failures = 0
+        self._failures = self._refused = 0
+
+    def refused(self, detail: str) -> None:
+        """The endpoint is alive and refuses a request for good.
+
+        Raises:
+            RunAborted: it refuses whatever it is asked, so it is no single row's fault.
+        """
+        self._failures, self._refused = 0, self._refused + 1
+        if self._refused >= FAILURES:
+            raise RunAborted(
+                f"{self._role}: {', '.join(self._config.urls())} refused {self._refused} requests in a row, the last: "
+                f"{detail}; correct the role's model or its parameters, then run the same command again"
+            )
 
     def failed(self, detail: str) -> None:
         """A call ended without an answer.

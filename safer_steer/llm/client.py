@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from safer_steer.errors import UserError
-from safer_steer.llm.adaptation import Adaptation, is_context_full, is_filtered, shortened
+from safer_steer.errors import RunAborted, UserError
+from safer_steer.llm.adaptation import Adaptation, Trial, is_context_full, is_filtered, lengthened, shortened
+from safer_steer.llm.addresses import with_version
 from safer_steer.llm.breaker import Breaker
 from safer_steer.llm.cache import ResponseCache
 from safer_steer.llm.config import EndpointConfig, api_key
 from safer_steer.llm.parsing import ParseError, parse_structured
+from safer_steer.llm.pictures import has_pictures, takes_no_pictures, without_pictures
 from safer_steer.llm.replies import CONTEXT_FULL, Reply, Structured, read_reply, tokens_of
 from safer_steer.llm.retry import backoff_seconds, is_retryable
 from safer_steer.llm.structured import ask, response_format
@@ -28,7 +30,8 @@ from safer_steer.progress import show_note
 from safer_steer.verdict import Outcome
 
 Model = TypeVar("Model", bound=BaseModel)
-NO_QUOTA = "insufficient_quota"  # a 429 that waiting does not mend
+NO_QUOTA = "insufficient_quota"  # a 429 that does not pass
+BLIND = 3  # requests with pictures that are refused for the pictures, and none answered: the model cannot see
 
 
 class LLMClient:
@@ -37,7 +40,8 @@ class LLMClient:
     def __init__(self, role: str, config: EndpointConfig, cache: ResponseCache | None = None):
         self.role, self.config, self.cache = role, config.from_environment(role), cache
         self.usage = UsageMeter(role, self.config)
-        self._adaptation, self._breaker = Adaptation(), Breaker(role, self.config)
+        self._adaptation, self._breaker = Adaptation(self.config), Breaker(role, self.config)
+        self._pictures_refused, self._pictures_taken = 0, False
         self._loops: dict[asyncio.AbstractEventLoop, Traffic] = {}
         show_note(self.usage)
 
@@ -58,6 +62,8 @@ class LLMClient:
             self.usage.cached += 1
             return Reply(Outcome.OK, cached)
         reply = await self._call(request, allow_empty)
+        if reply.cut and reply.text is None and (longer := lengthened(request)) != request:
+            reply = await self._call(longer, allow_empty)
         if reply.outcome == Outcome.OK:
             self._remember(key, reply.text)
         return reply
@@ -72,7 +78,8 @@ class LLMClient:
             RunAborted: the endpoint gave no answer to many calls in a row.
         """
         request = self._request(messages, seed) | {"response_format": response_format(schema, name)}
-        key = self.cache.key(request) if self.cache else ""
+        how = {"structured": self.config.structured} if self.config.structured != "schema" else {}
+        key = self.cache.key(request | how) if self.cache else ""
         if (cached := self._cached(key)) is not None:
             try:
                 value = parse_structured(cached, schema)
@@ -95,8 +102,9 @@ class LLMClient:
         await asyncio.gather(*(self._check(traffic, url) for url in self.config.urls()))
 
     def stats(self) -> dict[str, Any]:
-        """Counts, tokens, cost and latencies so far."""
-        return {"model": self.config.model} | self.usage.summary()
+        """Counts, tokens, cost and latencies so far, and what of the requests the endpoint did not take."""
+        changed = self._adaptation.record()
+        return {"model": self.config.model} | self.usage.summary() | ({"changed": changed} if changed else {})
 
     async def close(self) -> None:
         """Closes the connections of the running loop."""
@@ -107,13 +115,13 @@ class LLMClient:
         config = self.config
         request = {
             "model": config.model,
-            "messages": messages,
+            "messages": messages if config.pictures else without_pictures(messages),
             "temperature": config.temperature,
             "top_p": config.top_p,
             "max_tokens": config.max_tokens,
             "seed": seed,
         } | config.extra_body
-        return {key: value for key, value in request.items() if value is not None}
+        return {key: value for key, value in request.items() if value is not None and key not in config.leave_out}
 
     def _cached(self, key: str) -> str | None:
         return self.cache.get(key) if self.cache else None
@@ -133,14 +141,19 @@ class LLMClient:
     async def _call(self, request: dict[str, Any], allow_empty: bool) -> Reply:
         """Tries until there is an answer, an error that trying again will not mend, or no try left."""
         traffic, tries, avoid, limited_since, down_since = self._traffic(), 0, None, None, None
+        trial = Trial(self._adaptation.fit)
         while True:
-            body = self._adaptation.apply(request)
+            body = trial.fit.joined(self._adaptation.fit).apply(request)
             try:
                 completion, seconds = await traffic.attempt(body, avoid)
             except CallFailure as error:
                 failure = error
             else:
+                self._adaptation.confirm(trial.fit)
+                self._pictures_taken = self._pictures_taken or has_pictures(request["messages"])
                 return self._answered(completion, seconds, allow_empty)
+            if has_pictures(request["messages"]) and takes_no_pictures(failure):
+                return self._blind(failure)
             if self._passes(failure):
                 self._breaker.check()
             if failure.status == 429 and failure.code != NO_QUOTA:
@@ -148,6 +161,13 @@ class LLMClient:
                 limited_since = limited_since or time.monotonic()
                 if time.monotonic() - limited_since > self.config.rate_limit_wait_s:
                     return self._failed(failure)
+            elif is_context_full(failure):
+                shorter = shortened(request, failure)
+                if shorter is None:
+                    return self._failed(failure)
+                request = shorter
+            elif trial.next(body, failure, last_try=tries >= self.config.max_retries):
+                pass
             elif self._passes(failure):
                 # A server that is started again is not there for a while, and no fault of the call.
                 down_since = (down_since or time.monotonic()) if failure.unreachable else None
@@ -157,12 +177,7 @@ class LLMClient:
                 tries += 1
                 pause = failure.retry_after or backoff_seconds(tries - 1)
                 await asyncio.sleep(min(pause, self.config.retry_after_cap_s))
-            elif is_context_full(failure):
-                shorter = shortened(request, failure)
-                if shorter is None:
-                    return self._failed(failure)
-                request = shorter
-            elif not self._adaptation.learn(body, failure):
+            else:
                 return self._failed(failure)
             avoid = failure.endpoint
             self.usage.retried(failure.status)
@@ -184,24 +199,47 @@ class LLMClient:
         refused = failure.status in ENDPOINT_STATUS or failure.code == NO_QUOTA
         if failure.status in (401, 403):
             detail += f"; the key comes from {self.role.upper()}_API_KEY, else OPENAI_API_KEY"
+        elif failure.status == 404 and any(map(with_version, self.config.urls())):
+            detail += "; base_url usually ends in /v1"
         if is_filtered(failure):
             outcome, refused = Outcome.FILTERED, False
         elif is_context_full(failure):
             outcome, detail = Outcome.TRUNCATED, f"{CONTEXT_FULL}: {detail}"
+        elif not refused and 400 <= (failure.status or 0) < 500 and not is_retryable(failure.status):
+            outcome = Outcome.BAD_REQUEST
         self.usage.failed(outcome)
         if refused or is_retryable(failure.status):
             self._breaker.failed(detail)
+        elif outcome == Outcome.BAD_REQUEST:
+            self._breaker.refused(detail)
         else:
             self._breaker.answered()
         return Reply(outcome, None, detail)
+
+    def _blind(self, failure: CallFailure) -> Reply:
+        """The end of a call whose pictures the model does not take; trying again does not change that."""
+        self._pictures_refused += 1
+        self.usage.failed(Outcome.BAD_REQUEST)
+        detail = f"{self.config.model} does not take pictures ({failure})"
+        if self._pictures_refused >= BLIND and not self._pictures_taken:
+            raise RunAborted(
+                f"{self.role}: {detail}; name a model that does, or set pictures: false for this role: it then gets "
+                "the text alone, and the record says so"
+            )
+        return Reply(Outcome.BAD_REQUEST, None, detail)
 
     async def _check(self, traffic: Traffic, url: str) -> None:
         variable = f"{self.role.upper()}_API"
         try:
             models = await traffic.transport.models(url, self.config.model)
         except CallFailure as failure:
-            mend = f"start it, or correct base_url or {variable}_BASE_URL"
-            advice = f"set {variable}_KEY" if failure.status in (401, 403) else mend
+            advice = f"start it, or correct base_url or {variable}_BASE_URL"
+            if failure.status in (401, 403):
+                advice = f"set {variable}_KEY"
+            elif longer := await self._answers_at(traffic, with_version(url)):
+                advice = (
+                    f"base_url has no version: a server answers at {longer}, set base_url or {variable}_BASE_URL to it"
+                )
             raise UserError(f"{self.role}: no model server answers at {url} ({failure}); {advice}") from failure
         # Gemini lists "models/NAME"; None: the endpoint does not tell.
         if models is not None and not {self.config.model, f"models/{self.config.model}"} & set(models):
@@ -209,3 +247,12 @@ class LLMClient:
                 f"{self.role}: {url} does not serve {self.config.model!r}; "
                 f"it serves {', '.join(models[:8]) or 'none'}; correct model"
             )
+
+    async def _answers_at(self, traffic: Traffic, url: str | None) -> str | None:
+        """The address, where a server answers there."""
+        try:
+            if url:
+                await traffic.transport.models(url, self.config.model)
+        except CallFailure:
+            return None
+        return url

@@ -1,7 +1,7 @@
 """Where a role's model is, how it is called, and what it costs."""
 
 import os
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
@@ -9,6 +9,8 @@ from pydantic import Field, field_validator
 from safer_steer.config import Section
 from safer_steer.errors import UserError
 from safer_steer.secrets import refuse_credentials
+
+Parameter = Literal["temperature", "top_p", "max_tokens", "seed"]
 
 
 class EndpointConfig(Section):
@@ -23,6 +25,9 @@ class EndpointConfig(Section):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None  # None: the endpoint's default
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None  # of one answer
+    leave_out: list[Parameter] = []  # never sent, whatever a stage sets
+    structured: Literal["schema", "json_object", "prompt"] = "schema"  # how JSON is asked for; the first falls back
+    pictures: bool = True  # False: the model cannot see, it gets the text alone
     timeout_s: Annotated[float, Field(gt=0)] = 120.0  # of one try
     max_retries: Annotated[int, Field(ge=0)] = 6  # after time-outs, 408, 409, 5xx and broken connections; 0: never
     outage_wait_s: Annotated[float, Field(ge=0)] = 120.0  # a server that takes no connection is waited for so long

@@ -1,23 +1,20 @@
-"""From a model's text to a validated object: raw JSON, a fence, a balanced object, a repaired one; never a guess
-between two.
+"""From a model's text to a validated object. A number is taken only where a strict JSON parser reads it as that number
+inside the one object that is the answer; anything else is a `ParseError`, never a guess.
 """
 
 import json
 import re
-from collections.abc import Iterator
-from typing import TypeVar
+from decimal import Decimal
+from typing import Any, TypeVar
 
-from json_repair import repair_json
 from pydantic import BaseModel, ValidationError
 
+from safer_steer.llm.repair import plain_json
+
 Model = TypeVar("Model", bound=BaseModel)
-_FENCE = re.compile(r"```(?:json)?\s*\n?(.*?)```", re.DOTALL)
-# Whole thoughts; one whose opening tag was in the prompt (as Qwen3's and R1's chat templates do); one that never ended.
-_THOUGHTS = [
-    re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>", re.DOTALL),
-    re.compile(r"^.*</think(?:ing)?>", re.DOTALL),
-    re.compile(r"<think(?:ing)?>.*$", re.DOTALL),
-]
+LARGEST_DIGITS = 15  # of an integer that is written as 3.0 or 3e0
+_THOUGHT = re.compile(r"<(?:think|thinking|thought|reasoning)>|\[THINK\]|◁think▷")
+_THOUGHT_END = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]|◁/think▷")
 
 
 class ParseError(ValueError):
@@ -25,53 +22,46 @@ class ParseError(ValueError):
 
 
 def parse_structured(text: str, schema: type[Model]) -> Model:
-    """Finds the one object of `schema` in a model's answer.
+    """Reads the one object of `schema` in a model's answer.
 
-    Thoughts (`<think>`) are no part of the answer. Candidates are tried from strict to lenient: the whole text, fenced
-    blocks, balanced objects in prose, and those repaired (single quotes, trailing commas). An object that never closes
-    is not repaired: a torn number would become another number.
+    Around the object there may be a thought (`<think>`) before it, a fence and prose, none of it with a brace. Inside
+    it, single quotes and trailing commas are read as JSON. Whatever could be understood in two ways is an error: a key
+    given twice, another object beside it, a brace that never closes, a number with anything before or after it.
 
     Raises:
-        ParseError: nothing fits, or several different objects do.
+        ParseError: nothing fits, or it is not clear what does.
     """
-    whole = text.strip()
-    text = without_thoughts(text)
-    problem = "the answer is empty" if not text else "no JSON object found"
-    for find, decode in (
-        (lambda: [whole], json.loads),
-        (lambda: [text], json.loads),
-        (lambda: _FENCE.findall(text), json.loads),
-        (lambda: _balanced(text), json.loads),
-        (lambda: _balanced(text), repair_json),
-    ):
-        fitting: list[Model] = []
-        for candidate in find():
-            try:
-                data = decode(candidate.strip())
-                fitting.append(schema.model_validate(json.loads(data) if isinstance(data, str) else data))
-            except ValidationError as error:
-                problem = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:4])
-            except (ValueError, RecursionError):  # the latter: nested deeper than any answer that was asked for
-                continue
-        distinct = [item for index, item in enumerate(fitting) if item not in fitting[:index]]
-        if len(distinct) == 1:
-            return distinct[0]
-        if distinct:
-            raise ParseError(f"{len(distinct)} different objects fit; give exactly one")
-    raise ParseError(problem)
+    data = _the_object(without_thoughts(text))
+    try:
+        return schema.model_validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:4])
+        raise ParseError("; ".join(problems)) from error
 
 
 def without_thoughts(text: str) -> str:
-    """The text without what a reasoning model thought aloud before it answered."""
-    for pattern in _THOUGHTS:
-        text = pattern.sub("", text)
-    return text.strip()
+    """The text without what a reasoning model thought aloud before it answered.
+
+    The opening tag may have been in the prompt, as Qwen3's and R1's chat templates have it; then, after braces, the
+    closing one must stand alone on its line. Tags inside an object are no thought: the object may quote them.
+    """
+    opening, end = _THOUGHT.search(text), _THOUGHT_END.search(text)
+    before = text[: opening.start()] if opening else ""
+    if not end:
+        return text if before.strip() or not opening else ""
+    if not opening or opening.start() > end.start():  # opened in the prompt
+        thought, rest = text[: end.start()], text[end.end() :]
+        alone = re.search(r"\n[ \t]*$", thought) and (not rest.strip() or rest.lstrip(" \t\r").startswith("\n"))
+        if "{" in thought and not _closed(thought):
+            return text
+        return rest if "{" not in thought or alone else ""  # "": perhaps a thought, perhaps a quotation
+    return before + text[end.end() :] if _closed(before) else text
 
 
-def _balanced(text: str) -> Iterator[str]:
-    """Top-level {...} spans; braces inside double-quoted strings do not count."""
-    depth, start, quoted, skip = 0, 0, False, False
-    for index, char in enumerate(text):
+def _closed(text: str) -> bool:
+    """Whether every brace of a text is closed; braces inside double-quoted strings of an object do not count."""
+    depth, quoted, skip = 0, False, False
+    for char in text:
         if skip:
             skip = False
         elif quoted:
@@ -79,9 +69,85 @@ def _balanced(text: str) -> Iterator[str]:
         elif char == '"' and depth:
             quoted = True
         elif char == "{":
-            start = index if depth == 0 else start
             depth += 1
         elif char == "}" and depth:
             depth -= 1
-            if depth == 0:
-                yield text[start : index + 1]
+    return depth == 0
+
+
+def _the_object(text: str) -> dict[str, Any]:
+    """The object of a text without thoughts: from its first brace to its last one.
+
+    The same object several times is one.
+
+    Raises:
+        ParseError: there is none, several different ones, or one that is no JSON.
+    """
+    start, end = text.find("{"), text.rfind("}") + 1
+    if not 0 <= start < end:
+        raise ParseError("no JSON object found" if text.strip() else "the answer is empty")
+    if "{" in text[end:]:
+        raise ParseError("a brace is opened that is never closed")
+    objects: list[dict[str, Any]] = []
+    at = start
+    try:
+        while 0 <= at < end:
+            found, after = _STRICT.raw_decode(text, at)
+            objects.append(found)
+            at = text.find("{", after)
+            if "}" in text[after : at if at > 0 else end]:
+                raise ParseError("a brace is closed that was never opened")
+    except _DoubledKey as error:
+        raise ParseError(f"the key {error} is given twice") from error
+    except (ValueError, RecursionError) as error:  # the latter: nested deeper than any answer that was asked for
+        if objects or isinstance(error, ParseError):
+            raise ParseError("more than one object, or braces beside it; give exactly one object") from error
+        return _repaired(text[start:end], error)
+    if any(item != objects[0] for item in objects[1:]):
+        raise ParseError(f"{len(objects)} different objects; give exactly one")
+    return objects[0]
+
+
+def _repaired(text: str, problem: Exception) -> dict[str, Any]:
+    plain = plain_json(text)
+    try:
+        found = _LENIENT.decode(plain) if plain is not None else None
+    except _DoubledKey as error:
+        raise ParseError(f"the key {error} is given twice") from error
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ParseError(f"the object is no JSON ({problem})") from problem
+    return found
+
+
+class _DoubledKey(Exception):
+    """An object gives a key twice, perhaps in two spellings."""
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _DoubledKey(json.dumps(key))
+        found[key] = value
+    return found
+
+
+def _number(text: str) -> int | float:
+    """3.0 and 3e0 are the integer 3, exactly; any other is a float."""
+    try:
+        exact = Decimal(text)
+        if exact.adjusted() < LARGEST_DIGITS and exact == exact.to_integral_value():
+            return int(exact)
+    except ArithmeticError:  # an exponent that no number has
+        pass
+    return float(text)
+
+
+def _constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_number, parse_constant=_constant)
+_LENIENT = json.JSONDecoder(object_pairs_hook=_unique, parse_float=_number, parse_constant=_constant, strict=False)

@@ -7,10 +7,13 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from safer_steer.llm.finish import Ending, ending_of
 from safer_steer.verdict import Outcome
 
 Model = TypeVar("Model", bound=BaseModel)
 CONTEXT_FULL = "context_full"
+REASONING = ("reasoning", "reasoning_content", "reasoning_details", "thinking")
+SHOWN = 120  # characters of an unusable answer in a detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,11 @@ class Reply:
     text: str | None
     detail: str = ""
 
+    @property
+    def cut(self) -> bool:
+        """Whether a larger budget could have given more."""
+        return self.outcome == Outcome.TRUNCATED and not self.detail.startswith(CONTEXT_FULL)
+
 
 @dataclass(frozen=True, slots=True)
 class Structured(Generic[Model]):
@@ -33,29 +41,58 @@ class Structured(Generic[Model]):
     detail: str = ""
 
 
-def read_reply(completion: dict[str, Any], allow_empty: bool) -> Reply:
-    """The answer in a chat completion. Only `content` can become the text, never a reasoning field.
+def error_in(completion: dict[str, Any]) -> Any:
+    """The error that a completion with status 200 carries instead of an answer; None when it ends as one does.
 
-    Args:
-        completion: the server's JSON.
-        allow_empty: an empty answer is an answer (a model under test), not a failure.
+    Returns:
+        An error body as providers send it, or words of ours; gateways pass an upstream's error on in the whole
+        completion or in its choice.
     """
     choices = completion.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
-    choice = choice if isinstance(choice, dict) else {}
+    if completion.get("error"):
+        return completion
+    if not isinstance(choice, dict):
+        told = any(completion.get(name) for name in ("message", "detail"))
+        return completion if told else f"the answer has no choices{_hint(completion)}"
     message = choice.get("message")
+    for holder in (choice, message):
+        if isinstance(holder, dict) and holder.get("error"):
+            return holder
+    reason = choice.get("finish_reason")
+    if ending_of(reason) == Ending.FAILED:
+        return f"finish_reason {reason}" if reason else "the answer has no finish_reason"
     if not isinstance(message, dict):
-        return Reply(Outcome.UNPARSED, None, "the answer has no message")
-    text, finish = _text(message.get("content")), str(choice.get("finish_reason") or "")
-    if finish.startswith("content_filter"):
-        return Reply(Outcome.FILTERED, None, finish.replace("_", " "))
-    if refusal := message.get("refusal"):
-        return Reply(Outcome.REFUSED, None, str(refusal))
-    if not text and not allow_empty:
-        if finish == "length":
+        return "the answer has no message"
+    return None
+
+
+def read_reply(completion: dict[str, Any], allow_empty: bool) -> Reply:
+    """The answer in a chat completion without an error. Only `content` can become the text, never a reasoning field.
+
+    Args:
+        completion: the server's JSON, for which `error_in` is None.
+        allow_empty: an empty answer is an answer (a model under test), not a failure. No content at all is none.
+    """
+    choice = completion["choices"][0]
+    message, reason = choice["message"], choice["finish_reason"]
+    ending, content = ending_of(reason), message.get("content")
+    text, refusal = _text(content), _refusal(message)
+    if ending == Ending.FILTERED:
+        return Reply(Outcome.FILTERED, None, f"finish_reason {reason}")
+    if refusal or ending == Ending.REFUSED:
+        return Reply(Outcome.REFUSED, None, refusal or text or f"finish_reason {reason}")
+    calls = message.get("tool_calls") or message.get("function_call")
+    if ending == Ending.TOOL or (calls and not text.strip()):
+        return Reply(Outcome.UNPARSED, None, "the model called a tool instead of answering")
+    if not text.strip():
+        thought = any(message.get(name) for name in REASONING) or _parts(content, "thinking", "reasoning")
+        if ending == Ending.CUT:
             return Reply(Outcome.TRUNCATED, None, "cut at max_tokens before the answer began")
-        return Reply(Outcome.UNPARSED, None, "the model gave an empty answer")
-    return Reply(Outcome.TRUNCATED if finish == "length" else Outcome.OK, text)
+        if thought or not allow_empty or content is None:
+            what = "only its reasoning, no answer" if thought else "an empty answer"
+            return Reply(Outcome.UNPARSED, None, f"the model gave {what}")
+    return Reply(Outcome.TRUNCATED if ending == Ending.CUT else Outcome.OK, text)
 
 
 def tokens_of(completion: dict[str, Any]) -> tuple[int, int] | None:
@@ -66,12 +103,35 @@ def tokens_of(completion: dict[str, Any]) -> tuple[int, int] | None:
     return usage["prompt_tokens"], usage.get("completion_tokens") or 0
 
 
+def quoted(text: str) -> str:
+    """The beginning of an answer, in one line, for a message."""
+    line = " ".join(text.split())
+    return f'"{line[:SHOWN]}{"…" if len(line) > SHOWN else ""}"'
+
+
 def _text(content: Any) -> str:
     """The text of a message's content; of a list of parts only those of type text."""
     if isinstance(content, list):
-        parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
-        content = "".join(str(part.get("text") or "") for part in parts)
+        content = "".join(str(part.get("text") or "") for part in _parts(content, "text", "output_text"))
     if not isinstance(content, str):
         return ""
     # Half an emoji (a lone surrogate) is legal JSON and can be written to no file.
     return content if content.isascii() else content.encode("utf-8", "replace").decode("utf-8")
+
+
+def _parts(content: Any, *types: str) -> list[dict[str, Any]]:
+    parts = content if isinstance(content, list) else []
+    return [part for part in parts if isinstance(part, dict) and part.get("type") in types]
+
+
+def _refusal(message: dict[str, Any]) -> str:
+    parts = _parts(message.get("content"), "refusal")
+    return _text(message.get("refusal")) or "".join(_text(part.get("refusal")) for part in parts)
+
+
+def _hint(completion: dict[str, Any]) -> str:
+    """What a provider says beside missing choices (MiniMax, Gemini), in words."""
+    for name in ("base_resp", "promptFeedback", "prompt_feedback"):
+        if isinstance(found := completion.get(name), dict):
+            return f" ({', '.join(f'{key}: {value}' for key, value in found.items() if isinstance(value, str | int))})"
+    return ""

@@ -6,15 +6,17 @@ themselves (benchmarks/llm_client.py). The API key is sent and never shown: it i
 
 import json
 import ssl
-import urllib.request
 from functools import lru_cache
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import httpx
 
+from safer_steer.llm.addresses import proxy_of
+from safer_steer.llm.error_bodies import ErrorBody
+from safer_steer.llm.replies import error_in, quoted
 from safer_steer.llm.retry import retry_after_seconds
+from safer_steer.secrets import is_stand_in
 
 CONNECT_S = 30.0  # a host that does not even take the connection is given up sooner than a slow answer
 CHECK_S = 10.0  # for a list of models
@@ -28,6 +30,7 @@ class CallFailure(Exception):
     Attributes:
         status: HTTP status, None when no whole response arrived.
         message: what the server said, or what broke, at most 500 characters.
+        text: the same at full length, to look into.
         parameter: the request's parameter that the server objects to, "" when it names none.
         code: the server's error code, "" when it gives none.
         retry_after: seconds the server asks to wait, or None.
@@ -45,7 +48,8 @@ class CallFailure(Exception):
         retry_after: float | None = None,
         unreachable: bool = False,
     ):
-        self.status, self.message, self.unreachable = status, message, unreachable
+        self.status, self.text, self.unreachable = status, message, unreachable
+        self.message = message = message[:MAX_MESSAGE]
         self.parameter, self.code, self.retry_after = parameter, code, retry_after
         self.endpoint: str | None = None
         super().__init__(f"{status} {message}" if status else message)
@@ -74,10 +78,11 @@ class Transport:
             CallFailure: no answer, or an error for an answer.
         """
         answer = await self._send("POST", f"{base_url.rstrip('/')}/chat/completions", json.dumps(body).encode())
-        if "choices" not in answer and answer.get("error"):  # gateways pass an upstream's error on as a 200
-            error = _Error(answer)
-            status = int(error.code) if error.code.isdigit() else 502
-            raise CallFailure(status, self._hide(error.message), parameter=error.parameter, code=error.code)
+        if isinstance(problem := error_in(answer), str):
+            raise CallFailure(None, self._hide(problem))
+        if problem is not None:  # gateways pass an upstream's error on as a 200
+            error = ErrorBody(problem)
+            raise CallFailure(error.status, self._hide(error.message), parameter=error.parameter, code=error.code)
         return answer
 
     async def models(self, base_url: str, model: str) -> list[str] | None:
@@ -106,7 +111,7 @@ class Transport:
         try:
             return [str(item["id"]) for item in answer["data"]]
         except (KeyError, TypeError) as error:
-            raise CallFailure(None, f"no list of models: {answer!r:.120}") from error
+            raise CallFailure(None, f"no list of models, but {quoted(json.dumps(answer))}") from error
 
     async def close(self) -> None:
         """Closes the connections."""
@@ -125,7 +130,7 @@ class Transport:
         limit = aiohttp.ClientTimeout(total=timeout) if timeout else self._session.timeout
         try:
             async with self._session.request(
-                method, url, data=body, proxy=_proxy(url), allow_redirects=False, timeout=limit
+                method, url, data=body, proxy=proxy_of(url), allow_redirects=False, timeout=limit
             ) as response:
                 content = await response.read()
         except TimeoutError as error:
@@ -138,9 +143,9 @@ class Transport:
         try:
             answer = json.loads(content)
         except ValueError as error:
-            raise CallFailure(None, self._hide(f"the answer is not JSON: {content[:80]!r}")) from error
+            raise CallFailure(None, self._hide(f"the answer is no JSON, but {_beginning(content)}")) from error
         if not isinstance(answer, dict):
-            raise CallFailure(None, self._hide(f"the answer is not a JSON object: {content[:80]!r}"))
+            raise CallFailure(None, self._hide(f"the answer is no JSON object, but {_beginning(content)}"))
         return answer
 
     def _failure(self, response: aiohttp.ClientResponse, content: bytes) -> CallFailure:
@@ -148,9 +153,9 @@ class Transport:
         if 300 <= status < 400:
             text = f"redirects to {response.headers.get('location', 'nowhere')}; correct base_url"
         try:
-            error = _Error(json.loads(text))
+            error = ErrorBody(json.loads(text))
         except ValueError:
-            error = _Error(text)
+            error = ErrorBody(text)
         return CallFailure(
             status,
             self._hide(error.message or response.reason or "no reason given"),
@@ -160,34 +165,13 @@ class Transport:
         )
 
     def _hide(self, text: str) -> str:
-        return (text.replace(self._key, "[key]") if self._key else text)[:MAX_MESSAGE]
+        return text.replace(self._key, "[key]") if self._key and not is_stand_in(self._key) else text
 
 
-class _Error:
-    """Message, parameter and code of the error bodies that are in use: {"error": {...}}, {"error": "..."}, a list of
-    those, {"detail": ...}, {"message": ...}, or plain text.
-    """
-
-    def __init__(self, body: Any):
-        body = body[0] if isinstance(body, list) and body else body
-        error = body.get("error", body) if isinstance(body, dict) else body
-        fields = error if isinstance(error, dict) else {}
-        found = fields.get("message") or fields.get("detail") or error
-        self.message = found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
-        self.parameter = str(fields.get("param") or "")
-        self.code = str(fields.get("code") or "")
+def _beginning(content: bytes) -> str:
+    return quoted(content[:400].decode("utf-8", "replace"))
 
 
 @lru_cache(maxsize=1)
 def _ssl_context() -> ssl.SSLContext:
     return httpx.create_ssl_context()  # certifi's authorities, or those of SSL_CERT_FILE and SSL_CERT_DIR
-
-
-@lru_cache(maxsize=256)
-def _proxy(url: str) -> str | None:
-    """The proxy of the environment (HTTPS_PROXY, NO_PROXY, ...) for an address; looked up once."""
-    parts = urlsplit(url)
-    if urllib.request.proxy_bypass(parts.hostname or ""):
-        return None
-    proxies = urllib.request.getproxies()
-    return proxies.get(parts.scheme) or proxies.get("all")

@@ -70,7 +70,7 @@ class UsageMeter:
             numbers["calls_without_token_counts"] = self.untold
         for percent in (50, 95, 99):
             if (seconds := self._latencies.percentile(percent)) is not None:
-                numbers[f"latency_p{percent}_s"] = round(seconds, 3)
+                numbers[f"latency_p{percent}_s"] = float(f"{seconds:.3g}")  # never 0, however fast
         return numbers | {"usd": self._usd()}
 
     def note(self) -> str:

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 
+from safer_steer.errors import RunAborted
+from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
 from safer_steer.llm.adaptation import shortened
 from safer_steer.llm.transport import CallFailure
 from safer_steer.verdict import Outcome, TurnScores
@@ -51,6 +54,14 @@ REFUSALS = {
     ),
     "one of two": (openai_error("`temperature` and `top_p` cannot both be specified for this model."), "top_p"),
     "plain text": ((400, {"message": "temperature is not supported"}), "temperature"),
+    "deprecated": (openai_error("`temperature` is deprecated for this model."), "temperature"),
+    "a range": (openai_error("temperature must be between 0 and 0.3"), "temperature"),
+    "loc alone": ((422, {"detail": [{"type": "x", "loc": ["body", "seed"], "msg": "Input should be null"}]}), "seed"),
+    "param alone": (openai_error("Invalid value", "top_p"), "top_p"),
+    "camel case": (openai_error("Unknown name topP at generation_config"), "top_p"),
+    "a gateway's 404": ((404, "No endpoint takes the parameter seed"), "seed"),
+    "not implemented": ((501, "seed: not implemented"), "seed"),
+    "one of the user's own": (openai_error("reasoning_effort: Extra inputs are not permitted"), "reasoning_effort"),
 }
 
 
@@ -61,11 +72,17 @@ def test_a_parameter_the_endpoint_refuses_is_left_out_once_and_remembered(ask, n
     async def twice(client):
         return [(await client.chat(MESSAGES, seed=1)).text, (await client.chat(MESSAGES, seed=2)).text]
 
-    texts, client, script = ask([error, "one", "two"], twice, temperature=0.5, top_p=0.9)
-    assert texts == ["one", "two"]
-    assert [parameter in request for request in script.requests] == [True, False, False]
-    assert script.requests[0].keys() - script.requests[2].keys() == {parameter}
+    def strict(body):
+        return error if parameter in body else "Hello"
+
+    texts, client, script = ask([strict], twice, temperature=0.5, top_p=0.9, extra_body={"reasoning_effort": "low"})
+    assert texts == ["Hello", "Hello"]
+    with_it = [parameter in request for request in script.requests]
+    assert with_it == [True] * (len(with_it) - 2) + [False, False]
+    assert len(with_it) == (4 if error[0] >= 500 else 3)  # a server error may pass by itself: tried again as it was
+    assert script.requests[0].keys() - script.requests[-1].keys() == {parameter}
     assert client.stats()["outcomes"] == {"ok": 2}
+    assert client.stats()["changed"] == {parameter: "refused by the endpoint, left out"}
 
 
 def test_max_tokens_becomes_max_completion_tokens(ask):
@@ -105,15 +122,19 @@ def test_without_json_schema_the_schema_goes_into_the_prompt(ask, content):
         return [call.value for call in calls]
 
     error = (400, "This response_format type is unavailable now")
-    values, _, script = ask([error, f"```json\n{GOOD}\n```", "no", GOOD], twice)
+    values, client, script = ask([error, error, f"```json\n{GOOD}\n```", "no", GOOD], twice)
     assert values == [TurnScores(safety=8, usefulness=8, faithfulness=10)] * 2
-    assert ["response_format" in request for request in script.requests] == [True, False, False, False]
-    words = json.dumps(script.requests[1]["messages"])
+    assert [request.get("response_format", {}).get("type") for request in script.requests] == [
+        *("json_schema", "json_object", None, None, None)
+    ]
+    changed = {"response_format": "the schema in the prompt (json_schema refused by the endpoint)"}
+    assert client.stats()["changed"] == changed
+    words = json.dumps(script.requests[2]["messages"])
     assert "fits this JSON schema" in words
     assert "faithfulness" in words
     assert messages == [{"role": "user", "content": content}]  # the caller's own are left alone
     # The re-ask shows the schema too.
-    assert "faithfulness" in json.dumps(script.requests[3]["messages"][-1])
+    assert "faithfulness" in json.dumps(script.requests[4]["messages"][-1])
 
 
 def test_calls_under_way_together_all_adapt(ask):
@@ -132,19 +153,26 @@ def test_calls_under_way_together_all_adapt(ask):
     "message",
     [
         "the picture of a temperature scale cannot be read",
-        "temperature must be between 0 and 0.3",
+        "max_tokens, seed and top_p",
         "unknown model",
-        "At most 1 image(s) may be provided",
+        "At most 1 image",
     ],
 )
-def test_other_errors_teach_nothing(ask, message):
-    async def twice(client):
-        return [await client.chat(MESSAGES) for _ in range(2)]
+def test_an_error_that_stays_teaches_nothing(ask, message):
+    """Only the request without a parameter, once it is answered, shows that the parameter was at fault."""
 
-    replies, _, script = ask([(400, message), "Hello"], twice, temperature=0.5, max_tokens=64)
-    assert (replies[0].outcome, replies[0].detail) == (Outcome.TRANSPORT, f"400 {message}")
-    assert script.requests[1]["temperature"] == 0.5
-    assert script.requests[1]["max_tokens"] == 64
+    def by_row(body):
+        return (400, message) if body["messages"][0]["content"] == "bad" else "Hello"
+
+    async def both(client):
+        return [await client.chat([{"role": "user", "content": words}], seed=1) for words in ("bad", "good")]
+
+    replies, client, script = ask([by_row], both, temperature=0.5, top_p=0.9, max_tokens=64)
+    assert (replies[0].outcome, replies[0].detail) == (Outcome.BAD_REQUEST, f"400 {message}")
+    assert replies[1].text == "Hello"
+    assert {"temperature", "top_p", "max_tokens", "seed"} <= script.requests[-1].keys()
+    assert "changed" not in client.stats()
+    assert len(script.requests) <= 6
 
 
 def test_the_longest_answer_a_model_gives_is_remembered(ask):
@@ -209,3 +237,155 @@ def test_the_next_call_has_its_full_length_again(ask):
 def test_the_room_an_error_tells_is_used(message, fewer):
     found = shortened({"max_tokens": 256, "messages": MESSAGES}, CallFailure(400, message))
     assert (found and found["max_tokens"]) == fewer
+
+
+LLAMA_CPP = (
+    "[{'type': 'literal_error', 'loc': ('body', 'response_format', 'type'), 'msg': \"Input should be 'text' or "
+    "'json_object'\", 'input': 'json_schema', 'ctx': {'expected': \"'text' or 'json_object'\"}}]"
+)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        (500, LLAMA_CPP),
+        (500, "Input should be 'text' or 'json_object'"),
+        (400, "'response_format.type' must be 'text' or 'json_object'"),
+        (400, "The provided JSON schema contains features not supported by xgrammar."),
+        (422, {"detail": [{"type": "literal_error", "loc": ["body", "response_format", "type"], "msg": "no"}]}),
+        openai_error("Invalid schema for 'judge': In context=(), 'required' is required", "response_format"),
+    ],
+)
+def test_a_schema_that_is_refused_becomes_a_json_object(ask, error):
+    def strict(body):
+        return error if body["response_format"]["type"] == "json_schema" else GOOD
+
+    async def twice(client):
+        return [await client.structured(MESSAGES, TurnScores, name="turn_scores") for _ in range(2)]
+
+    calls, client, script = ask([strict], twice)
+    assert [call.outcome for call in calls] == [Outcome.OK] * 2
+    assert script.requests[-1]["response_format"] == {"type": "json_object"}
+    assert "fits this JSON schema" in script.requests[-1]["messages"][-1]["content"]
+    assert len(script.requests) <= 4
+    assert client.stats()["changed"] == {"response_format": "json_object (json_schema refused by the endpoint)"}
+
+
+def test_a_server_error_that_names_nothing_is_tried_again_as_it_was(ask):
+    reply, _, script = ask([(500, "out of patience"), "Hello"], lambda client: client.chat(MESSAGES), temperature=0.5)
+    assert reply.text == "Hello"
+    assert script.requests[0] == script.requests[1]
+
+
+def test_a_server_error_that_passes_teaches_nothing(ask):
+    answers = [(500, "crashed while applying top_p"), "Hello"]
+    _, client, script = ask(answers, lambda client: client.chat(MESSAGES), top_p=0.9)
+    assert script.requests[0] == script.requests[1]
+    assert "changed" not in client.stats()
+
+
+@pytest.mark.parametrize(
+    ("structured", "sent", "told"),
+    [
+        ("schema", "json_schema", None),
+        ("json_object", "json_object", "json_object (by the config)"),
+        ("prompt", None, "the schema in the prompt (by the config)"),
+    ],
+)
+def test_what_is_sent_can_be_set(ask, structured, sent, told):
+    _, client, script = ask(
+        [GOOD],
+        lambda client: client.structured(MESSAGES, TurnScores, name="t", seed=1),
+        **{"structured": structured, "temperature": 0.5, "leave_out": ["temperature", "seed"]},
+    )
+    assert script.requests[0].get("response_format", {}).get("type") == sent
+    assert not {"temperature", "seed"} & script.requests[0].keys()
+    left = dict.fromkeys(("seed", "temperature"), "left out by the config")
+    assert client.stats()["changed"] == left | ({"response_format": told} if told else {})
+
+
+def test_what_the_config_changes_is_another_request_to_the_cache(serve, script, tmp_path):
+    played, cache = script(GOOD), ResponseCache(tmp_path / "cache.sqlite")
+    url = serve(played.app)
+    messages = [{"role": "user", "content": [PICTURE, {"type": "text", "text": "Hi"}]}]
+    for values in ({}, {"structured": "prompt"}, {"pictures": False}, {"leave_out": ["temperature"]}):
+        client = LLMClient("judge", EndpointConfig(model="m", base_url=url, temperature=0.5, **values), cache)
+        asyncio.run(client.structured(messages, TurnScores, name="t"))
+    assert len(played.requests) == 4
+
+
+def test_an_abort_is_in_plain_words(ask):
+    async def many(client):
+        return await asyncio.gather(*(client.chat(MESSAGES) for _ in range(20)))
+
+    for status in (400, 500):
+        with pytest.raises(RunAborted) as stopped:
+            ask([(status, LLAMA_CPP)], many, max_retries=0)
+        words = str(stopped.value)
+        assert "response_format.type: Input should be 'text' or 'json_object'" in words
+        assert not re.search(r"[\[\]{}()]|b'|\bloc\b", words), words
+
+
+PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+SEEN = [{"role": "user", "content": [PICTURE, {"type": "text", "text": "What is it?"}]}]
+
+
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [
+        (400, "this model does not support image input"),
+        (400, "m is not a multimodal model"),
+        (400, "At most 0 image(s) may be provided in one prompt."),
+        (400, "Invalid content type. image_url is only supported by certain models."),
+        (400, "unknown variant `image_url`, expected `text`"),
+        (400, "'messages.0.content' must be a string"),
+        (404, "No endpoints found that support image input"),
+        (422, "Model does not support images. Please use a model that does."),
+        (500, "image input is not supported - hint: you may need to provide the mmproj"),
+    ],
+)
+def test_a_model_that_cannot_see_is_asked_once_and_the_run_is_told(ask, status, message):
+    def blind(body):
+        return (status, message) if isinstance(body["messages"][0]["content"], list) else "Hello"
+
+    reply, _, script = ask([blind], lambda client: client.chat(SEEN))
+    assert reply.outcome == Outcome.BAD_REQUEST
+    assert reply.detail.startswith("m does not take pictures")
+    assert len(script.requests) == 1
+
+    async def several(client):
+        for _ in range(9):
+            await client.chat(SEEN)
+            await client.chat(MESSAGES)
+
+    with pytest.raises(RunAborted, match=r"m does not take pictures .* set pictures: false for this role"):
+        ask([blind], several)
+    reply, client, script = ask([blind], lambda client: client.chat(SEEN), pictures=False)
+    assert (reply.text, script.requests[0]["messages"]) == ("Hello", [{"role": "user", "content": "What is it?"}])
+    assert client.stats()["changed"] == {"pictures": "not shown, by the config"}
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "You uploaded an unsupported image. Please make sure your image has one of the following formats",
+        "At most 1 image(s) may be provided in one prompt.",
+        "cannot identify image file",
+        "the image is too large",
+    ],
+)
+def test_one_bad_picture_is_its_rows_fault(ask, message):
+    async def several(client):
+        return [await client.chat(SEEN) for _ in range(5)]
+
+    replies, _, script = ask([(400, message)], several)
+    assert {reply.detail for reply in replies} == {f"400 {message}"}
+    assert len(script.requests) == 5
+
+
+def test_an_endpoint_that_refuses_everything_stops_the_run(ask):
+    async def many(client):
+        return await asyncio.gather(*(client.chat(MESSAGES) for _ in range(30)))
+
+    with pytest.raises(RunAborted, match="refused 20 requests in a row, the last: 400 no such model"):
+        ask([(400, "no such model")], many)

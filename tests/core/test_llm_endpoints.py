@@ -12,8 +12,8 @@ from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.llm import endpoints as endpoints_module
 from safer_steer.llm import traffic as traffic_module
+from safer_steer.llm.addresses import proxy_of
 from safer_steer.llm.limits import RateLimit
-from safer_steer.llm.transport import _proxy
 from safer_steer.progress import ProgressBar
 from safer_steer.servers import with_service_urls
 
@@ -196,11 +196,34 @@ def test_a_config_error_hides_the_credentials_of_an_address(tmp_path):
 def test_the_proxy_of_the_environment_is_used(monkeypatch):
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1,inside.example")
-    _proxy.cache_clear()
-    assert _proxy("https://api.example/v1/models") == "http://proxy.example:3128"
-    assert _proxy("https://inside.example/v1/models") is None
-    assert _proxy("http://127.0.0.1:8000/v1/models") is None
-    _proxy.cache_clear()
+    proxy_of.cache_clear()
+    assert proxy_of("https://api.example/v1/models") == "http://proxy.example:3128"
+    assert proxy_of("https://inside.example/v1/models") is None
+    proxy_of.cache_clear()
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
+def test_this_machines_own_servers_are_never_reached_through_a_proxy(ask, monkeypatch, variable):
+    monkeypatch.setenv(variable, "http://127.0.0.1:9")  # nobody is there
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    proxy_of.cache_clear()
+    own = ["127.0.0.1", "127.9.9.9", "127.1", "localhost", "LOCALHOST.", "a.localhost", "[::1]", "[::ffff:127.0.0.1]"]
+    for host in [*own, "0.0.0.0", "[::]", "2130706433", "0x7f000001"]:
+        assert proxy_of(f"http://{host}:8000/v1") is None
+    for host in ("10.0.0.1", "127.example", "localhost.example", "[2001:db8::1]"):
+        assert proxy_of(f"http://{host}:8000/v1") == "http://127.0.0.1:9"
+    assert ask(["Hello"], lambda client: client.chat([{"role": "user", "content": "Hi"}]))[0].text == "Hello"
+    proxy_of.cache_clear()
+
+
+def test_an_address_without_its_version_is_told_the_right_one(serve, script):
+    url = serve(script("Hello").app)
+    client = LLMClient("judge", EndpointConfig(model="m", base_url=url.removesuffix("/v1"), max_retries=0))
+    with pytest.raises(UserError, match=f"a server answers at {url}, set base_url or JUDGE_API"):
+        asyncio.run(client.check())
+    reply = asyncio.run(client.chat([{"role": "user", "content": "Hi"}]))
+    assert "base_url usually ends in /v1" in reply.detail
 
 
 def test_outcomes_are_shown_beside_the_progress_bar(ask, capsys):
@@ -208,4 +231,6 @@ def test_outcomes_are_shown_beside_the_progress_bar(ask, capsys):
     assert client.usage.note() == "judge: 2 unparsed, 1 ok"
     with ProgressBar("work", total=1) as bar:
         bar.advance("1 reject")
-    assert "(1 reject; judge: 2 unparsed, 1 ok" in capsys.readouterr().err
+    written = capsys.readouterr().err
+    assert "(1 reject; " in written
+    assert "judge: 2 unparsed, 1 ok" in written

@@ -55,7 +55,7 @@ def test_stats_tell_calls_tokens_latencies_and_cost(ask):
     answers = ["Hello", (503, "busy"), "Hello", (400, "no")]
     _, client, _ = ask(answers, three, price_in=1000.0, price_out=1000.0)
     stats = client.stats()
-    assert stats["outcomes"] == {"ok": 2, "transport": 1}
+    assert stats["outcomes"] == {"ok": 2, "bad_request": 1}
     assert (stats["calls"], stats["retries"], stats["tokens_in"], stats["tokens_out"]) == (3, 1, 10, 6)
     assert stats["usd"] == 0.016
     assert 0 < stats["latency_p50_s"] <= stats["latency_p95_s"] <= stats["latency_p99_s"]
