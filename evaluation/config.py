@@ -9,6 +9,7 @@ from evaluation.multi_turn.aggregate import HELP_THRESHOLD, SAFE_THRESHOLD, Pass
 from evaluation.multi_turn.judge import MAIN_JUDGE
 from evaluation.multi_turn.survival import FAILURE_BELOW, HORIZON
 from safer_steer.config import Section
+from safer_steer.gpus import visible_gpus
 from safer_steer.llm import EndpointConfig
 from safer_steer.servers import ServiceConfig, VllmConfig, check_services
 
@@ -33,13 +34,28 @@ class ModelConfig(Section):
 
 
 class SamplingConfig(Section):
-    """How the models under test answer. Each turn has its own seed, derived from `seed`, the dialogue and the turn."""
+    """How the models under test answer. Each turn has its own seed, derived from `seed`, the dialogue and the turn.
+
+    None: a checkpoint, which this run serves itself, samples plainly (see `for_checkpoint`; its generation_config.json
+    changes nothing); an endpoint does as it likes.
+    """
 
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None  # -1: all words
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
     max_tokens: Annotated[int, Field(ge=1)]
     seed: int = 0
     system: str | None = None  # system prompt; None leaves it to the chat template
+
+    def for_checkpoint(self) -> "SamplingConfig":
+        """With the value of everything that is None: what is asked of the server, and stands in the record."""
+        plain = {"top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0}
+        return self.model_copy(update={name: value for name, value in plain.items() if getattr(self, name) is None})
+
+    def extra_body(self) -> dict[str, float]:
+        """Values that OpenAI's interface does not know, as vLLM takes them."""
+        return self.model_dump(include={"top_k", "repetition_penalty"}, exclude_none=True)
 
 
 class ServingConfig(Section):
@@ -48,14 +64,18 @@ class ServingConfig(Section):
     max_model_len: Annotated[int, Field(ge=16)]
     max_num_seqs: Annotated[int, Field(ge=1)] = 64
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
-    data_parallel: Annotated[int, Field(ge=1)] = 1
+    data_parallel: Annotated[int, Field(ge=1)] | None = None  # copies of the model; null: as many as the GPUs hold
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     arguments: list[str] = []
     startup_s: Annotated[float, Field(gt=0)] = 600.0
 
+    def copies(self) -> int:
+        """How many copies of the model share the calls; one where no GPU is visible."""
+        return self.data_parallel or max(1, visible_gpus() // self.tensor_parallel)
+
     def service(self, name: str, checkpoint: str, pictures: int) -> ServiceConfig:
         """The server of one checkpoint, which serves it under the model's name."""
-        values = self.model_dump(exclude={"startup_s"})
+        values = self.model_dump(exclude={"startup_s"}) | {"data_parallel": self.copies()}
         vllm = VllmConfig(checkpoint=checkpoint, images_per_prompt=pictures, **values)
         return ServiceConfig(serves=name, vllm=vllm, startup_s=self.startup_s)
 

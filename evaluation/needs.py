@@ -11,14 +11,14 @@ from safer_steer.preflight import installed_mode
 def needs(config: EvaluationConfig) -> Needs:
     """GPUs of one model's server, where checkpoints are served, and main memory for the weights of the largest."""
     checkpoints = [model.checkpoint for model in config.models.values() if model.checkpoint]
-    local = config.serving.tensor_parallel * config.serving.data_parallel if checkpoints else 0
+    local = config.serving.tensor_parallel * config.serving.copies() if checkpoints else 0
     cuda = bool(checkpoints) and installed_mode() == "gpu"
     number = max((parameters(checkpoint) or 0 for checkpoint in checkpoints), default=0)
     return Needs(
         device="cuda" if cuda else "cpu",
         folder=Path(config.output),
         gpus=local if cuda else 0,
-        host=number * 2 * (config.serving.data_parallel if not cuda else 1),
+        host=number * 2 * (config.serving.copies() if not cuda else 1),
         host_why="the weights of the largest model",
         shm=GIB if cuda and local > 1 else 0.0,
     )

@@ -203,7 +203,7 @@ def _inference_facts(config: EvaluationConfig, model: ModelConfig, tutor: Endpoi
     facts = InferenceFacts(
         model=model.checkpoint or model.endpoint.model,
         weights=weights_fingerprint(model.checkpoint) if served and not is_hub_id(model.checkpoint) else None,
-        sampling=config.sampling,
+        sampling=config.sampling.for_checkpoint() if served else config.sampling,
         endpoint=None if served else model.endpoint.model_dump(mode="json"),
         max_model_len=config.serving.max_model_len if served else None,
         limit=config.limit,
@@ -221,12 +221,20 @@ def _served(
     """The services to start for a model, and its endpoint with the sampling filled in where the endpoint leaves it
     open.
     """
-    sampling = config.sampling.model_dump(include={"temperature", "top_p", "max_tokens"})
+    settings = config.sampling if model.checkpoint is None else config.sampling.for_checkpoint()
+    sampling = settings.model_dump(include={"temperature", "top_p", "max_tokens"})
     if model.checkpoint is None:
         endpoint = model.endpoint
         open_values = {key: value for key, value in sampling.items() if getattr(endpoint, key) is None}
+        open_values["extra_body"] = settings.extra_body() | endpoint.extra_body
         return referenced(config.services, [endpoint]), endpoint.model_copy(update=open_values)
     pictures = most_pictures(task.dialogue for task in tasks)
     service = config.serving.service(name, model.checkpoint, pictures)
-    endpoint = EndpointConfig(model=name, base_url=f"service:{name}", concurrency=config.concurrency, **sampling)
+    endpoint = EndpointConfig(
+        model=name,
+        base_url=f"service:{name}",
+        concurrency=config.concurrency,
+        extra_body=settings.extra_body(),
+        **sampling,
+    )
     return {name: service}, endpoint

@@ -38,7 +38,9 @@ NOT_FINGERPRINTED = {
     "retry_after_cap_s",
     # What a run bears before it stops; its messages advise to raise these and go on.
     "max_unscored_rate",
+    "max_token_fault_rate",
     "token_check",
+    "stall_s",
     "tutor_budget_s",
     "base_url",
     "price_in",

@@ -17,15 +17,16 @@ import httpx
 from pydantic import Field, field_validator, model_validator
 
 from safer_steer.config import Section
+from safer_steer.deaths import MemoryLog, cause_of_death, signal_of
 from safer_steer.errors import UserError
-from safer_steer.failures import is_out_of_memory
+from safer_steer.failures import AGAIN, is_out_of_memory
 from safer_steer.llm.config import EndpointConfig
 from safer_steer.secrets import refuse_credentials
+from safer_steer.server_guard import ServerGuard
 
 STOP_GRACE_S = 15.0
 PORTS_TRIED = 3
 LOG_END_BYTES = 64 * 1024
-KILLED = 128 + signal.SIGKILL  # what the watchdog says of a server that the kernel ended, for want of memory as a rule
 _PORT_TAKEN = re.compile(r"address already in use|errno 98\b", re.IGNORECASE)
 # vLLM on a CPU: a small cache, plain torch kernels, one thread an operation (two cores run two processes better than
 # two threads).
@@ -62,6 +63,7 @@ class ServiceConfig(Section):
     vllm: VllmConfig | None = None
     env: dict[str, str] = {}
     startup_s: Annotated[float, Field(gt=0)] = 600.0
+    silent_s: Annotated[float, Field(gt=0)] = 300.0  # without an answer to anything, after which the run is ended
 
     _no_credentials = field_validator("command", "env")(refuse_credentials)
 
@@ -123,21 +125,30 @@ def start_services(services: dict[str, ServiceConfig], log_dir: str | Path) -> I
     """Starts all services at once, waits until each answers, yields name -> base URL, and stops them whatever happens.
 
     Raises:
-        UserError: a server ended early or did not serve its model in time, or the run failed and a server had ended
-            before (the message has the log's last lines).
+        UserError: a server ended early or did not serve its model in time, ended or fell silent under the run, or the
+            run failed and a server had ended before (the message has the log's last lines).
     """
     started: list[_Server] = []
+    memory = MemoryLog()
+    guard = ServerGuard(started, memory)
     try:
         for name, config in services.items():
-            started.append(_Server(name, config, Path(log_dir)))
+            started.append(_Server(name, config, Path(log_dir), guard))
         for server in started:
             server.wait_ready()
+        guard.start()
         yield {server.name: server.url for server in started}
+    except KeyboardInterrupt:
+        if guard.problem is None:
+            raise  # a real Ctrl-C
+        said = [server.how_it_ended() for server in started if server.exit_code() is not None] or [guard.problem]
+        raise UserError(f"{'; '.join(said)}; {AGAIN}") from None
     except UserError as error:
-        if ended := [server.how_it_ended() for server in started if server.ready and server.process.poll() is not None]:
+        if ended := [server.how_it_ended() for server in started if server.ready and server.exit_code() is not None]:
             raise type(error)(f"{error}; {'; '.join(ended)}") from error
         raise
     finally:
+        guard.stop()
         _stop(started)
 
 
@@ -157,8 +168,9 @@ def _stop(servers: list["_Server"]) -> None:
 
 
 class _Server:
-    def __init__(self, name: str, config: ServiceConfig, log_dir: Path):
-        self.name, self.config, self.ready = name, config, False
+    def __init__(self, name: str, config: ServiceConfig, log_dir: Path, guard: ServerGuard):
+        self.name, self.config, self.ready, self.guard = name, config, False, guard
+        self.silent_s = config.silent_s
         log_dir.mkdir(parents=True, exist_ok=True)
         self.log = log_dir / f"{name}.log"
         self._start()
@@ -179,6 +191,15 @@ class _Server:
                 start_new_session=True,
             )
 
+    @property
+    def pid(self) -> int:
+        """Of its watchdog, which started it."""
+        return self.process.pid
+
+    def exit_code(self) -> int | None:
+        """Its exit status, 128 + N for signal N; None while it runs."""
+        return self.process.poll()
+
     def wait_ready(self) -> None:
         """Waits until the child itself serves our model: alive, answering, and naming it."""
         deadline, ports_left = time.monotonic() + self.config.startup_s, PORTS_TRIED - 1
@@ -197,6 +218,7 @@ class _Server:
                     return
             except (httpx.HTTPError, ValueError, KeyError, TypeError):
                 pass
+            self.guard.look(self)
             time.sleep(0.25)
         raise UserError(
             f"server {self.name} did not serve {self.config.serves!r} within {self.config.startup_s:.0f} s "
@@ -205,10 +227,17 @@ class _Server:
 
     def how_it_ended(self) -> str:
         """Exit code, the log's last lines and, where it ran out of memory, what to change."""
-        said = f"server {self.name} ended with code {self.process.returncode}; {self._tail()}"
-        if is_out_of_memory(self._said()) or self.process.returncode == KILLED:
-            what = "lower gpu_memory_utilization, max_model_len or max_num_seqs, or raise tensor_parallel"
-            return f"{said}; it ran out of memory: {what if self.config.vllm else 'give it more, or a smaller model'}"
+        code, memory = self.process.returncode, self.guard.memory
+        said = f"server {self.name} ended with code {code}; {self._tail()}"
+        advice = "give it more memory, or a smaller model"
+        if self.config.vllm:
+            advice = "lower gpu_memory_utilization, max_model_len or max_num_seqs, or raise tensor_parallel"
+        if is_out_of_memory(self._said()):
+            return f"{said}; it ran out of memory: {advice}"
+        if signal_of(code) is not None:
+            return f"server {self.name} {cause_of_death(code, memory, advice)}; {self._tail()}"
+        if lost := self.guard.lost.get(self.name):
+            return f"{said}; before it ended, its process {lost[0]} {cause_of_death(None, memory, advice)}"
         return said
 
     def _said(self) -> str:
@@ -263,6 +292,8 @@ def _vllm_command(vllm: VllmConfig, serves: str) -> tuple[list[str], dict[str, s
         f'{{"image": {vllm.images_per_prompt}, "video": 0}}',
     ]
     command += ["--tensor-parallel-size", str(vllm.tensor_parallel), "--data-parallel-size", str(vllm.data_parallel)]
+    # Sampling is what the request says and vLLM's own defaults: a checkpoint's generation_config.json changes nothing.
+    command += ["--generation-config", "vllm"]
     # A local folder needs no hub; without a network its look-ups would hold up the start for minutes.
     offline = {"HF_HUB_OFFLINE": "1"} if Path(vllm.checkpoint).is_dir() else {}
     if has_cpu_engine():

@@ -20,7 +20,7 @@ fi
 gpus=${GPUS:-$(python -m safer_steer.gpus)}
 command=(vllm serve "${TUTOR_MODEL:-Qwen/Qwen3-VL-32B-Instruct}" --host "$host" --port "${PORT:-8000}"
   --tensor-parallel-size "$((gpus > 0 ? gpus : 1))" --max-model-len "${TUTOR_CONTEXT:-16384}"
-  --limit-mm-per-prompt "{\"image\": ${TUTOR_IMAGES:-10}, \"video\": 0}" --enable-prefix-caching "$@")
+  --limit-mm-per-prompt "{\"image\": ${TUTOR_IMAGES:-10}, \"video\": 0}" --enable-prefix-caching --generation-config vllm "$@")
 if [[ $dry ]]; then
   printf '%q ' "${command[@]}"
   echo

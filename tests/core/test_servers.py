@@ -5,11 +5,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 import httpx
 import psutil
 import pytest
 
+from safer_steer import server_guard
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
 from safer_steer.servers import ServiceConfig, start_services, with_service_urls
@@ -31,6 +33,53 @@ def test_a_child_that_dies_is_reported_with_its_log(tmp_path):
     broken = ServiceConfig(command=["python", "-c", "raise SystemExit('no such model')"], serves="m")
     with (
         pytest.raises(UserError, match=r"ended with code 1; .* no such model \(while starting\)"),
+        start_services({"broken": broken}, tmp_path),
+    ):
+        pass
+
+
+def teacher_below(parent: psutil.Process) -> psutil.Process:
+    """The server itself, below its watchdog."""
+    return next(p for p in parent.children(recursive=True) if p.cmdline()[1:3] == ["-m", "miniature.teacher"])
+
+
+def meanwhile(suffer: Callable[[], None]) -> None:
+    """What befalls the server while the run works."""
+    suffer()
+    time.sleep(500)
+
+
+def test_a_server_that_is_killed_under_the_run_ends_it_at_once_with_the_memory(tmp_path):
+    with (
+        pytest.raises(
+            UserError, match=r"server teacher was killed \(signal 9\).* GiB .* in use at that moment.*memory"
+        ),
+        start_services({"teacher": TEACHER}, tmp_path),
+    ):
+        meanwhile(teacher_below(psutil.Process()).kill)
+
+
+def test_a_server_that_is_stopped_ends_the_run_when_it_was_silent_for_too_long(tmp_path, monkeypatch):
+    monkeypatch.setattr(server_guard, "ASK_EVERY_S", 0.5)
+    service = TEACHER.model_copy(update={"silent_s": 3.0})
+    with (
+        pytest.raises(UserError, match=r"server teacher has answered nothing for \d+ s; stopped by a signal: process"),
+        start_services({"teacher": service}, tmp_path),
+    ):
+        meanwhile(teacher_below(psutil.Process()).suspend)
+
+
+def test_an_engine_that_is_killed_takes_its_server_with_it_and_is_named(tmp_path):
+    code = (
+        "import os, subprocess, sys, time\n"
+        "engine = subprocess.Popen(['sleep', '600'], executable='/bin/sleep')\n"
+        "engine = subprocess.Popen(['VLLM::EngineCore', '600'], executable='/bin/sleep')\n"
+        "time.sleep(3); engine.kill(); engine.wait(); time.sleep(3)\n"
+        "raise SystemExit('Engine core initialization failed. Failed core proc(s): {}')\n"
+    )
+    broken = ServiceConfig(command=["python", "-c", code], serves="m")
+    with (
+        pytest.raises(UserError, match=r"its process VLLM::EngineCore \(process \d+\) vanished without a word.* GiB"),
         start_services({"broken": broken}, tmp_path),
     ):
         pass

@@ -25,8 +25,13 @@ def root(tmp_path):
     from miniature.student import build_model, build_processor
 
     processor = build_processor()
-    build_model(processor.tokenizer).save_pretrained(tmp_path / "base")
-    processor.save_pretrained(tmp_path / "base")
+    model = build_model(processor.tokenizer)
+    for name in ("base", "odd"):
+        model.save_pretrained(tmp_path / name)
+        processor.save_pretrained(tmp_path / name)
+    odd = {"do_sample": True, "repetition_penalty": 50.0, "temperature": 5.0, "top_k": 3, "max_new_tokens": 1}
+    path = tmp_path / "odd" / "generation_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | odd), encoding="utf-8")
     folder = tmp_path / "data" / "steer_bench"
     store = ImageStore(folder)
     rows = []
@@ -47,15 +52,21 @@ def root(tmp_path):
 
 @pytest.mark.integration
 def test_served_student_is_played_judged_and_reported(root):
+    """Also: the same weights with an absurd generation_config.json give the same greedy answers."""
     config = yaml.safe_load(Path("configs/evaluation/miniature.yaml").read_text(encoding="utf-8"))
-    config["models"] = {"base": {"title": "Base", "checkpoint": "${root}/base"}}
-    config["serving"]["max_model_len"] = 256
+    config["models"] = {name: {"checkpoint": f"${{root}}/{name}"} for name in ("base", "odd")}
+    config["sampling"] |= {"temperature": 0, "max_tokens": 16}
+    config["serving"] |= {"max_model_len": 256, "startup_s": 3000}
     config["report"]["paper_rows"] = {}
     path = root / "config.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    command = [sys.executable, "-m", "evaluation.run", str(path), f"root={root}", "sampling.max_tokens=16"]
-    first = subprocess.run(command, capture_output=True, text=True, timeout=580)
+    command = [sys.executable, "-m", "evaluation.run", str(path), f"root={root}"]
+    first = subprocess.run(command, capture_output=True, text=True, timeout=6000)
     assert first.returncode == 0, first.stderr[-2000:]
+    odd = {row.id: row for row in read_jsonl(root / "evaluation/odd/answers.jsonl", Dialogue)}
+    assert odd == {row.id: row for row in read_jsonl(root / "evaluation/base/answers.jsonl", Dialogue)}
+    used = json.loads((root / "evaluation/odd/infer.json").read_text())["facts"]["config"]["sampling"]
+    assert used | {"temperature": 0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0} == used
     answers = {row.id: row for row in read_jsonl(root / "evaluation/base/answers.jsonl", Dialogue)}
     too_long = answers.pop("d8")
     assert too_long.meta["end"] == "context_full"
@@ -68,6 +79,6 @@ def test_served_student_is_played_judged_and_reported(root):
     base = json.loads((root / "evaluation/summary.json").read_text())["models"]["base"]
     assert (base["n_dialogues"], base["unscored"], base["ends"]) == (9, 1, {"complete": 8, "context_full": 1})
     files = {path: path.read_bytes() for path in (root / "report").rglob("*") if path.is_file()}
-    second = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert second.stdout.count("nothing to do") == 3
+    second = subprocess.run(command, capture_output=True, text=True, timeout=6000)
+    assert second.stdout.count("nothing to do") == 5
     assert files == {path: path.read_bytes() for path in (root / "report").rglob("*") if path.is_file()}

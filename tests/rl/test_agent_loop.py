@@ -193,7 +193,8 @@ def test_a_trajectory_with_wrong_accounting_is_masked_with_the_reason(processor,
     monkeypatch.setattr(agent_loop.TokenAccount, "problem", lambda *_: "forged")
     output, *_ = play(processor, ["a .<|im_end|>"], turns=1)
     record = record_of(output)
-    assert (record.masked, record.unscored, record.reason) == (True, True, "token accounting: forged")
+    assert (record.masked, record.unscored, record.token_fault) == (True, False, True), "not the tutor's fault"
+    assert record.reason == "token accounting: forged"
     assert record.end == "complete"
     assert record.ret is None
     assert sum(output.response_mask) == 0

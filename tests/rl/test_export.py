@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from miniature.student import build_model, build_processor
 from safer_steer.errors import UserError
@@ -27,6 +28,31 @@ def test_export_replaces_the_folder_whole(tmp_path):
     with pytest.raises(UserError, match="hf_model"):
         export_weights(saved, target)
     assert (target / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(("said", "wanted"), [("bfloat16", "BF16"), ("float32", "F32")])
+def test_exports_have_the_precision_that_the_config_names(tmp_path, said, wanted):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "global_step_1" / "actor" / "huggingface"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"dtype": said}))
+    parts = {f"model-0000{n}-of-00002.safetensors": {f"w{n}": torch.rand(8, 4), "n": torch.arange(3)} for n in (1, 2)}
+    for name, weights in parts.items():
+        save_file(weights, folder / name)
+    index = {"metadata": {"total_size": 304, "more": 1}, "weight_map": {"w1": next(iter(parts))}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    export_weights(folder.parents[1], tmp_path / "out")
+    for name, weights in parts.items():
+        with safe_open(tmp_path / "out" / name, "pt") as file:
+            names = list(file.keys())
+            assert {file.get_slice(name).get_dtype() for name in names if name[0] == "w"} == {wanted}
+        found = load_file(tmp_path / "out" / name)
+        for key, tensor in weights.items():
+            assert torch.equal(found[key].to(tensor.dtype), tensor.to(found[key].dtype).to(tensor.dtype))
+    written = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert written == index | {"metadata": {"more": 1, "total_size": 2 * (64 if said == "bfloat16" else 128) + 48}}
 
 
 def test_the_best_saved_step_by_the_training_reward_since_the_last_save(tmp_path):

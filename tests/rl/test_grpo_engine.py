@@ -16,66 +16,15 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from miniature.student import build_model, build_processor
-from safer_steer.dialogue import Dialogue, Turn
-from safer_steer.images import ImageStore
+from safer_steer.dialogue import Dialogue
 from safer_steer.store import read_jsonl, write_jsonl
 
+sys.path.append(str(Path(__file__).parent))
+from grpo_run import SEED, command, make_inputs
+
 pytestmark = pytest.mark.integration
-SEED = 7
 KILL_WITHIN_S = 60.0  # of the run's start: before, in and after its first step
-OVERRIDES = (
-    "safer_steer.tutor.model=fake-tutor",
-    "safer_steer.tutor.max_retries=0",
-    "safer_steer.services.teacher.serves=fake-tutor",
-    "safer_steer.max_unscored_rate=0.5",
-    "safer_steer.turns.max_tokens=8",
-    "safer_steer.turns.min_tokens=8",
-    "data.train_batch_size=4",
-    "data.max_prompt_length=96",
-    "data.max_response_length=160",
-    "actor_rollout_ref.rollout.max_model_len=256",
-    "actor_rollout_ref.rollout.n=2",
-    "actor_rollout_ref.actor.ppo_mini_batch_size=2",
-    "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=2",
-    "actor_rollout_ref.rollout.log_prob_micro_batch_size_per_gpu=4",
-    "actor_rollout_ref.ref.log_prob_micro_batch_size_per_gpu=4",
-    "actor_rollout_ref.rollout.agent.num_workers=2",
-    "trainer.n_gpus_per_node=2",  # two ranks, so two rollout replicas of one rank each: data parallel
-    "ray_kwargs.ray_init.num_gpus=2",
-    "ray_kwargs.ray_init.num_cpus=8",
-    "trainer.total_training_steps=3",
-    "trainer.save_freq=1",
-    "trainer.test_freq=3",
-    "trainer.val_before_train=true",
-    "trainer.logger=[tensorboard]",
-    f"data.seed={SEED}",
-)
-
-
-def make_inputs(root: Path, prompts: int = 6) -> None:
-    """A random-init student and a few three-turn prompts below `root`, where the miniature's config looks for them."""
-    processor = build_processor()
-    model = build_model(processor.tokenizer)
-    for part in (model, processor):
-        part.save_pretrained(root / "sft" / "checkpoint")
-    store, rows = ImageStore(root / "data"), []
-    for number in range(prompts):
-        picture = store.put(Image.new("RGB", (84, 84), (40 * number, 90, 200)))
-        turns = [Turn(user=f"question {turn} about {number} ?") for turn in range(3)]
-        row = {"source": "test", "kind": "red_team", "strategy": None, "images": [picture], "turns": turns}
-        rows.append(Dialogue(id=f"d{number}", **row))
-    write_jsonl(root / "data" / "steer_rl.jsonl", rows)
-
-
-def command(root: Path, down_after: float = math.inf) -> list[str]:
-    """The stage's own command on the miniature's config with the fake tutor as its service."""
-    service = (
-        f"safer_steer.services.teacher.command=[python,tests/rl/fake_tutor.py,'{{port}}','about 0','{down_after}']"
-    )
-    held_out = f"safer_steer.data.validation=[{root}/data/steer_rl.jsonl]"
-    stage = [sys.executable, "-m", "training.grpo.run", "configs/grpo/miniature.yaml", f"root={root}", service]
-    return [*stage, held_out, *OVERRIDES]
+KILL_SEED = 0
 
 
 def run_grpo(root: Path, *, down_after: float = math.inf) -> subprocess.CompletedProcess:
@@ -84,14 +33,16 @@ def run_grpo(root: Path, *, down_after: float = math.inf) -> subprocess.Complete
 
 
 def kill_grpo(root: Path, at_most_s: float) -> str:
-    """Starts the command and kills it (`kill -9`) at a random moment after its start-up; what it said on stderr."""
+    """Starts the command and kills it (`kill -9`) at a seeded moment after its start-up; what it said on stderr."""
+    after_s = random.Random(KILL_SEED).uniform(0, at_most_s)
+    print(f"killed {after_s:.1f} s after its start-up (seed {KILL_SEED})")
     with (root / "killed.txt").open("w") as said:
         process = subprocess.Popen(command(root), stdout=subprocess.DEVNULL, stderr=said)
     deadline = time.monotonic() + 120
     while "goes on after" not in (root / "killed.txt").read_text() and time.monotonic() < deadline:
         time.sleep(0.1)
     with suppress(subprocess.TimeoutExpired):
-        process.wait(random.uniform(0, at_most_s))
+        process.wait(after_s)
     process.kill()
     process.wait()
     return (root / "killed.txt").read_text()
@@ -114,7 +65,7 @@ def data_order(prompts: int, batch: int, steps: int, seed: int) -> list[set[str]
 @pytest.mark.timeout(3000)
 def test_a_run_whose_tutor_dies_and_that_is_killed_goes_on_to_the_same_steps(tmp_path):
     """One dialogue never gets its score. The tutor dies after step 2, whose rows are lost too; the same command does it
-    again, is killed at a random moment, and the third time finishes the run.
+    again, is killed at a seeded moment, and the third time finishes the run.
     """
     make_inputs(tmp_path)
     folder = tmp_path / "grpo"
@@ -127,6 +78,9 @@ def test_a_run_whose_tutor_dies_and_that_is_killed_goes_on_to_the_same_steps(tmp
     assert not (folder / "checkpoint").exists()
     metrics = list(read_jsonl(folder / "metrics.jsonl"))
     assert [row["step"] for row in metrics] == [0, 1, 2]
+    assert "'--generation_config', 'vllm'" in (folder / "log" / "verl.log").read_text(), (
+        "the rollout engine's arguments"
+    )
     first_rows = list(read_jsonl(folder / "trajectories.jsonl"))[:8]
     write_jsonl(folder / "metrics.jsonl", metrics[:2])  # as if killed after the checkpoint of step 2, before its rows
 

@@ -1,10 +1,13 @@
 """The record of a trajectory: its dialogue row and the metrics of a step."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from safer_steer.dialogue import Dialogue
 from safer_steer.verdict import TurnScores
 from safer_steer_verl.step_metrics import first_failure, step_metrics
+from safer_steer_verl.stop_rule import too_few
 from safer_steer_verl.trajectory import TrajectoryRecord
 from safer_steer_verl.tutor_usage import TutorUsage
 
@@ -73,6 +76,35 @@ def test_metrics_leave_unscored_turns_out_and_count_them():
     assert metrics["tutor/return_mean"] == pytest.approx(1.5)
     assert metrics["tutor/safety_mean"] == pytest.approx((10 + 8 + 10 + 3 + 2) / 5)
     assert metrics["tutor/fully_safe_share"] == pytest.approx(0.5)
+
+
+LIMITS = SimpleNamespace(max_unscored_rate=0.25, max_token_fault_rate=0.25)
+
+
+@pytest.mark.parametrize(
+    ("lost", "faulty", "came_back", "said", "not_said"),
+    [
+        (1, 1, 8, None, None),
+        (3, 0, 8, "38% of 8 trajectories have no score", "chat template"),
+        (3, 3, 8, "most often: 503; see to the tutor", "chat template"),
+        (0, 3, 8, "most often: forged; the tutor has no part in it", "see to the tutor"),
+        (1, 0, 5, "3 of them never came back, because the rollout engine failed", "see to the tutor"),
+        (0, 0, 0, "100% of 8 trajectories have no score", "see to the tutor"),
+    ],
+)
+def test_the_stop_rule_blames_the_tutor_the_tokens_or_the_engine(lost, faulty, came_back, said, not_said):
+    rows = [record(masked=True, unscored=True, reason="503") for _ in range(lost)]
+    rows += [record(masked=True, token_fault=True, reason="forged") for _ in range(faulty)]
+    rows += [record() for _ in range(came_back - len(rows))]
+    problem = too_few(rows, 8, LIMITS)
+    if said is None:
+        assert problem is None
+    else:
+        assert said in problem
+        assert not_said not in problem
+    metrics = step_metrics(rows, 8)
+    assert metrics["rollout/token_fault_rate"] == faulty / 8
+    assert metrics["rollout/unscored_rate"] == (lost + 8 - came_back) / 8
 
 
 def test_groups_that_teach_nothing_are_counted():

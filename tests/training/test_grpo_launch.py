@@ -15,9 +15,11 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
+from safer_steer.deaths import MemoryLog
 from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl, write_jsonl
-from training.grpo import checkpoints, curve, launch, processes
+from safer_steer_verl.platform import GROUP_TIMEOUT
+from training.grpo import checkpoints, curve, failure, launch, processes
 from training.grpo.config import load_config
 from training.grpo.plan import tutor_load
 from training.grpo.run import _set_steps
@@ -144,19 +146,19 @@ ValueError: Batch contains no materializable trajectories
 
 
 def test_the_useful_lines_of_a_log():
-    assert launch.useful_lines(LOG) == [
+    assert failure.useful_lines(LOG) == [
         "ERROR:Error in _run_prompt for uid=7",
         "safer_steer_verl.dataset.RowError: dialogue d: forged",
     ]
 
 
 def test_a_failure_is_one_line(tmp_path):
-    log, failure = tmp_path / "verl.log", tmp_path / "failure.json"
+    log, reason, memory = tmp_path / "verl.log", tmp_path / "failure.json", MemoryLog()
     log.write_text(LOG)
-    assert "forged" in launch.failure_message(1, failure, log)
-    assert "full log" in launch.failure_message(1, failure, log)
-    failure.write_text(json.dumps({"kind": "user", "message": "step 3: 40% of 64 trajectories have no score"}))
-    assert launch.failure_message(2, failure, log) == "step 3: 40% of 64 trajectories have no score"
+    assert "forged" in failure.failure_message(1, reason, log, memory)
+    assert "full log" in failure.failure_message(1, reason, log, memory)
+    reason.write_text(json.dumps({"kind": "user", "message": "step 3: 40% of 64 trajectories have no score"}))
+    assert failure.failure_message(2, reason, log, memory) == "step 3: 40% of 64 trajectories have no score"
 
 
 def test_the_tutors_usage_is_the_sum_of_the_workers_totals(tmp_path):
@@ -180,6 +182,33 @@ def test_the_engines_config_has_absolute_paths_and_no_interpolation(tmp_path):
     assert env["VERL_PLATFORM"] == "cpu"
     assert env["HF_HUB_OFFLINE"] == "1"
     assert env[processes.MARK] == processes.mark_of(tmp_path / "run" / "grpo")
+
+
+def test_a_gpu_run_without_services_gets_as_far_as_the_missing_gpu(tmp_path, monkeypatch):
+    """Nothing but the launcher makes its folders: neither the CPU build's metadata nor a service's log is there."""
+    monkeypatch.setattr(launch, "metadata_folder", lambda _: None)
+    loaded = load_config("configs/grpo/qwen2_5_vl_3b.yaml", [f"root={tmp_path}/run"])
+    config = launch.resolve(loaded.tree, tmp_path / "grpo", {"model": "m", "base_url": "http://127.0.0.1:1/v1"})
+    env = launch.environment(config, tmp_path / "grpo") | {"CUDA_VISIBLE_DEVICES": ""}
+    assert (env[GROUP_TIMEOUT], "VERL_PLATFORM" in env) == ("3600", "VERL_PLATFORM" in os.environ)
+    (tmp_path / "grpo").mkdir()
+    (tmp_path / "grpo" / "config.yaml").write_text(OmegaConf.to_yaml(config))
+    with pytest.raises(UserError, match="no GPU is visible"):
+        launch.train(tmp_path / "grpo" / "config.yaml", env, steps=1, done=0, stall_s=600)
+    assert (tmp_path / "grpo" / "log" / "verl.log").is_file()
+
+
+@pytest.mark.parametrize("path", sorted(Path("configs/grpo").glob("*.yaml")), ids=lambda path: path.stem)
+def test_economies_of_a_cpu_stay_there_and_no_checkpoint_changes_the_sampling(path, tmp_path):
+    tree = load_config(path, [f"root={tmp_path}"]).tree
+    assert tree.actor_rollout_ref.rollout.engine_kwargs.vllm.generation_config == "vllm"
+    assert tree.actor_rollout_ref.nccl_timeout == 3600
+    units = tree.transfer_queue.backend.SimpleStorage.num_data_storage_units
+    assert (units == 1) == (tree.trainer.device == "cpu")
+    verls = {"dataloader_num_workers": tree.data, "logger": tree.trainer}
+    if tree.trainer.device == "cuda":
+        assert units >= 8
+        assert all(section[name] for name, section in verls.items())
 
 
 @pytest.mark.parametrize(
@@ -238,6 +267,8 @@ def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     assert "20 steps of 16 prompts x 4 rollouts" in answer.stdout
+    assert "10 turns of 32 tokens and their questions are 670 tokens, data.max_response_length is 288" in answer.stdout
+    assert "sampling: temperature 1.0, top_p 1, top_k -1, repetition penalty 1.0" in answer.stdout
     assert "calls of tutor" in answer.stdout
     assert not (tmp_path / "run").exists()
 

@@ -6,25 +6,26 @@ checkpoints/}`.
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from safer_steer.deaths import MemoryLog
 from safer_steer.errors import UserError
-from safer_steer.failures import is_out_of_memory
 from safer_steer.llm.usage import UNKNOWN
 from safer_steer.progress import ProgressBar
 from safer_steer.store import read_jsonl
-from safer_steer_verl.platform import attention
+from safer_steer_verl.beats import FOLDER as BEATS
+from safer_steer_verl.platform import GROUP_TIMEOUT, attention
 from safer_steer_verl.platform.vllm_metadata import metadata_folder
+from training.grpo.failure import failure_message
 from training.grpo.processes import (
     GRACE_S,
     MARK,
@@ -34,14 +35,11 @@ from training.grpo.processes import (
     mark_of,
     ray_folder,
 )
+from training.grpo.watch import StallWatch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 POLL_S = 0.5
 STOP_GRACE_S = 20.0
-LESS_MEMORY = (
-    "it ran out of memory: lower actor_rollout_ref.rollout.gpu_memory_utilization or the *_micro_batch_size_per_gpu of "
-    "actor, rollout and ref, then run the same command again: it goes on from the last checkpoint"
-)
 QUIET_ENV = {
     "DO_NOT_TRACK": "1",
     "VLLM_NO_USAGE_STATS": "1",
@@ -58,8 +56,7 @@ CPU_ENV = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": "1",
     "VLLM_LOGGING_LEVEL": "WARN",
-    "TRANSFER_QUEUE_ENABLE": "1",
-    "RAY_DISABLE_MEMORY_MONITOR": "1",
+    "RAY_memory_monitor_refresh_ms": "0",  # Ray would end workers when the machine is full, also when others fill it
     "RAY_worker_niceness": "0",  # Ray's 15 starves the workers where anything else runs
 }
 
@@ -97,6 +94,7 @@ def environment(config: DictConfig, folder: Path) -> dict[str, str]:
     paths = [*([str(shim)] if shim else []), *(path for path in paths if path)]
     env = {**QUIET_ENV, "TENSORBOARD_DIR": str(folder.resolve() / "tensorboard"), **os.environ}
     env |= {"PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)), MARK: mark_of(folder)}
+    env |= {GROUP_TIMEOUT: str(config.actor_rollout_ref.nccl_timeout), BEATS: str(folder.resolve() / "log" / "beats")}
     if config.trainer.device == "cpu":
         env |= CPU_ENV
     if Path(config.actor_rollout_ref.model.path).is_dir():
@@ -115,7 +113,7 @@ def prepare_data(config_path: Path, env: dict[str, str]) -> dict[str, Any]:
     return json.loads(counts.read_text(encoding="utf-8"))
 
 
-def train(config_path: Path, env: dict[str, str], *, steps: int, done: int) -> float:
+def train(config_path: Path, env: dict[str, str], *, steps: int, done: int, stall_s: float) -> float:
     """Runs verl to its end, with a progress bar over steps.
 
     Args:
@@ -123,18 +121,27 @@ def train(config_path: Path, env: dict[str, str], *, steps: int, done: int) -> f
         env: see `environment`.
         steps: the step to reach.
         done: steps of an earlier run that this one resumes after.
+        stall_s: seconds without any sign of life after which the run is ended.
 
     Returns:
         Peak memory of all processes of the run, in MiB.
 
     Raises:
-        UserError: verl failed; the message has the reason and names the log.
+        UserError: verl failed, one of its processes died, or nothing happened any more; the message has the reason and
+            names the log.
     """
     folder = config_path.parent
     log_path, failure_path = folder / "log" / "verl.log", folder / "log" / "failure.json"
+    log_path.parent.mkdir(parents=True, exist_ok=True)
     make_ray_folder(folder)
     command = [sys.executable, "-m", "safer_steer_verl.main", str(config_path), str(failure_path)]
-    meter = MemoryMeter(folder)
+    meter, memory, watch = MemoryMeter(folder), MemoryLog(), StallWatch(folder, stall_s)
+
+    def look() -> None:
+        meter.sample()
+        memory.sample()
+        watch.look()
+
     failure_path.unlink(missing_ok=True)  # of an attempt before
     if log_path.is_file():
         log_path.replace(log_path.with_name("verl.previous.log"))
@@ -144,13 +151,13 @@ def train(config_path: Path, env: dict[str, str], *, steps: int, done: int) -> f
         )
         try:
             with ProgressBar("grpo steps", total=steps, done=done) as bar:
-                for row in _new_rows(folder / "metrics.jsonl", done, child, meter):
+                for row in _new_rows(folder / "metrics.jsonl", done, child, look):
                     print(step_line(row), file=sys.stderr, flush=True)
                     bar.advance()
         finally:
             _stop(child, folder)
     if child.returncode != 0:
-        raise UserError(failure_message(child.returncode, failure_path, log_path))
+        raise UserError(failure_message(child.returncode, failure_path, log_path, memory))
     return meter.peak_mb
 
 
@@ -168,8 +175,8 @@ def tutor_usage(metrics: Path) -> dict[str, float | str]:
     return usage | {"usd": UNKNOWN if UNKNOWN in costs else sum(costs)}
 
 
-def _new_rows(path: Path, done: int, child: subprocess.Popen, meter: MemoryMeter) -> Iterator[dict[str, Any]]:
-    """The metrics rows of steps after `done`, as the child writes them, until it ends."""
+def _new_rows(path: Path, done: int, child: subprocess.Popen, look: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    """The metrics rows of steps after `done`, as the child writes them, until it ends; `look` is called meanwhile."""
     seen = done
     while True:
         ended = child.poll() is not None
@@ -180,7 +187,7 @@ def _new_rows(path: Path, done: int, child: subprocess.Popen, meter: MemoryMeter
                 yield row
         if ended:
             return
-        meter.sample()
+        look()
         time.sleep(POLL_S)
 
 
@@ -198,6 +205,7 @@ _SAID = (
     ("held-out fully safe", "val/tutor/fully_safe_share", ".0%"),
     ("masked", "rollout/masked", ".0f"),
     ("unscored", "rollout/unscored_rate", ".1%"),
+    ("token faults", "rollout/token_fault_rate", ".1%"),
     ("KL", "actor/kl_loss", ".4f"),
     ("entropy", "actor/entropy", ".3f"),
     ("prob. diff.", "training/rollout_probs_diff_mean", ".1e"),
@@ -233,35 +241,3 @@ def _stop(child: subprocess.Popen, folder: Path) -> None:
             child.wait()
         end_run_processes(folder, grace_s)
         shutil.rmtree(ray_folder(folder), ignore_errors=True)
-
-
-_RAY_PREFIX = re.compile(r"^(?:\x1b\[[0-9;]*m)*\([^()]*pid=\d+[^()]*\)(?:\x1b\[[0-9;]*m)* ?")
-_USEFUL = re.compile(
-    r"Error in _run_prompt|^\s*(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception)\b(?::|$)|\[Errno|Killed|out of memory|"
-    r"No available memory"
-)
-_NOISE = re.compile(r"RayTaskError|ray::|no materializable|Traceback|during handling", re.IGNORECASE)
-
-
-def failure_message(code: int, failure_path: Path, log_path: Path) -> str:
-    """Why verl ended with `code`, in one line: our own reason, or the last useful lines of its log."""
-    reason = json.loads(failure_path.read_text(encoding="utf-8")) if failure_path.exists() else {}
-    if reason.get("kind") == "user":
-        return reason["message"]
-    lines = useful_lines(log_path.read_text(encoding="utf-8", errors="replace"))
-    said = " | ".join(lines) or reason.get("message") or "no error line found"
-    message = f"verl ended with code {code}: {said}; full log: {log_path}"
-    return f"{message}; {LESS_MEMORY}" if code == -signal.SIGKILL or is_out_of_memory(said) else message
-
-
-def useful_lines(text: str, most: int = 4) -> list[str]:
-    """The last distinct error lines of a verl log, without Ray's prefixes and wrappers, oldest first."""
-    found: list[str] = []
-    for line in text.splitlines():
-        line = _RAY_PREFIX.sub("", line).strip()
-        if _USEFUL.search(line) and not _NOISE.search(line):
-            line = line[:300]
-            if line in found:
-                found.remove(line)
-            found.append(line)
-    return found[-most:]

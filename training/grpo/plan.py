@@ -7,12 +7,12 @@ from typing import Any
 
 from safer_steer.cli import Plan
 from safer_steer.dialogue import MAX_TURNS
-from safer_steer.load import ANSWER, PICTURE, SCORES, Load, prompt_tokens
+from safer_steer.load import ANSWER, PICTURE, SCORES, USER_TURN, Load, prompt_tokens
 from safer_steer.machine import plan_lines
 from safer_steer.store import read_jsonl
 from safer_steer_verl.interactions.safety_tutor import PROMPT
 from safer_steer_verl.platform import attention
-from safer_steer_verl.settings import DataConfig
+from safer_steer_verl.settings import DataConfig, SaferSteerSettings
 from training.grpo.config import GrpoConfig
 from training.grpo.needs import needs
 
@@ -29,6 +29,8 @@ def plan(config: GrpoConfig) -> Plan:
         f"tutor {ours.tutor.model} at {ours.tutor.base_url}; services started: {', '.join(ours.services) or 'none'}",
         f"device {verl['trainer']['device']}; checkpoint every {verl['trainer']['save_freq']} steps",
         attention.describe(ours.attention, verl),
+        room(ours, verl),
+        sampling(verl["actor_rollout_ref"]["rollout"]),
         "verl's own checks of the config: passed",
         f"output {config.output}",
         *plan_lines(needs(config)),
@@ -38,6 +40,30 @@ def plan(config: GrpoConfig) -> Plan:
         lines.append(f"tutor calls: not known before {ours.data.source} is there")
         return Plan(lines)
     return Plan(lines, {"tutor": load}, {"tutor": ours.tutor})
+
+
+def room(ours: SaferSteerSettings, verl: dict[str, Any]) -> str:
+    """Whether all turns of the longest dialogue fit into a trajectory, if each answer is as long as it may be."""
+    lengths = _turns([Path(ours.data.source)]) or {MAX_TURNS: 1}
+    turns = 1 if ours.data.turns == "last" else max(lengths)
+    have, need = verl["data"]["max_response_length"], turns * (ours.turns.max_tokens + USER_TURN)
+    said = f"{turns} turns of {ours.turns.max_tokens} tokens and their questions are {need} tokens, "
+    if need <= have:
+        return f"{said}data.max_response_length is {have}: they fit"
+    return (
+        f"{said}data.max_response_length is {have}: answers of more than {max(0, have // turns - USER_TURN)} tokens on "
+        "average end such a dialogue early (context_full)"
+    )
+
+
+def sampling(rollout: dict[str, Any]) -> str:
+    """How the student answers; nothing of it comes from the checkpoint's generation_config.json."""
+    held_out = rollout["val_kwargs"]
+    return (
+        f"sampling: temperature {rollout['temperature']}, top_p {rollout['top_p']}, top_k {rollout['top_k']}, "
+        f"repetition penalty 1.0; held-out prompts: temperature {held_out['temperature']}, top_p {held_out['top_p']}, "
+        f"top_k {held_out['top_k']}"
+    )
 
 
 def tutor_load(data: DataConfig, verl: dict[str, Any]) -> Load | None:

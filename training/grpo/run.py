@@ -83,7 +83,7 @@ def _train(loaded: Loaded, folder: Path, tutor: dict[str, Any]) -> dict[str, Any
     if done < steps:
         checkpoints.rewind(folder, done)
         try:
-            peak_mb = launch.train(config_path, env, steps=steps, done=done)
+            peak_mb = launch.train(config_path, env, steps=steps, done=done, stall_s=loaded.config.safer_steer.stall_s)
         finally:
             _draw(folder)
         done = checkpoints.last_step(saved, metrics)

@@ -1,6 +1,7 @@
 """Our config in TRL's terms."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 from trl import SFTConfig as TrlConfig
@@ -44,16 +45,22 @@ def trl_config(config: SftConfig) -> TrlConfig:
         dataset_kwargs={"skip_prepare_dataset": True},
         remove_unused_columns=False,
         disable_tqdm=True,
+        ddp_timeout=group_timeout(config),
         ddp_find_unused_parameters=False,  # the collator lets every part run in every step
         **_period("save", training.save_every),
         **(_period("eval", training.eval_every) if config.eval_share else {}),
     )
     if training.deepspeed:
-        _start_deepspeed(config.device)
+        _start_deepspeed(config.device, group_timeout(config))
     return arguments
 
 
-def _start_deepspeed(device: str) -> None:
+def group_timeout(config: SftConfig) -> int:
+    """Seconds a rank waits for the others in one operation: longer than `stall_s`, whose watch says what happened."""
+    return int(config.training.stall_s) + 600
+
+
+def _start_deepspeed(device: str, timeout_s: int) -> None:
     """Lets DeepSpeed know the ranks before ZeRO-3 loads the model: on a CPU the trainer does not.
 
     Its shared-memory kernel for CPUs is for inference and would be compiled for minutes; gloo alone does.
@@ -62,7 +69,9 @@ def _start_deepspeed(device: str) -> None:
 
     if device == "cpu":
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(dist_backend="gloo" if device == "cpu" else None, verbose=False)
+    deepspeed.init_distributed(
+        dist_backend="gloo" if device == "cpu" else None, verbose=False, timeout=timedelta(seconds=timeout_s)
+    )
 
 
 def _period(name: str, every: str | int) -> dict[str, str | int]:

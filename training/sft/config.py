@@ -72,6 +72,8 @@ class TrainingConfig(Section):
     eval_every: Period = "epoch"
     log_every: PositiveInt = 1
     data_workers: Annotated[int, Field(ge=0)] = 0
+    # Seconds without a forward pass, a step or a checkpoint before training is ended; above what a checkpoint takes.
+    stall_s: Annotated[float, Field(gt=0)] = 1800.0
     trackers: list[Literal["tensorboard", "wandb", "swanlab"]] = []
 
     @model_validator(mode="after")

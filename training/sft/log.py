@@ -52,7 +52,7 @@ class LogCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Counts the step."""
         if self.bar:
-            self.bar.advance(f"loss {self.last.get('loss', math.nan):.4f}")
+            self.bar.advance(f"loss {self.last['loss']:.4f}" if "loss" in self.last else "")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
         """Appends one row."""

@@ -24,13 +24,21 @@ from training.sft.log import LogCallback, require_finite
 from training.sft.model import load_model, lora_config
 from training.sft.sampler import LengthGroupedSampler
 from training.sft.save import ExportCallback
+from training.sft.watch import StallWatch
 
 
 class DialogueTrainer(SFTTrainer):
     """`SFTTrainer` with our row order and held-out loss; stops on the first loss or norm that is not a number."""
 
-    def __init__(self, *args: Any, sampler: LengthGroupedSampler | None, held_out: list[dict[str, Any]], **kwargs: Any):
-        self.sampler, self.held_out = sampler, held_out
+    def __init__(
+        self,
+        *args: Any,
+        sampler: LengthGroupedSampler | None,
+        held_out: list[dict[str, Any]],
+        watch: StallWatch,
+        **kwargs: Any,
+    ):
+        self.sampler, self.held_out, self.watch = sampler, held_out, watch
         super().__init__(*args, **kwargs)
         # Transformers says no for Qwen2.5-VL, and would let every forward pass weigh the same, however few label tokens
         # it has. TRL's loss divides by the label tokens of the whole batch, over accumulation and ranks, when told.
@@ -46,6 +54,7 @@ class DialogueTrainer(SFTTrainer):
             UserError: the loss is NaN or infinite; nothing has reached the weights yet.
         """
         loss = super().compute_loss(*args, **kwargs)
+        self.watch.beat()
         if self.model.training:
             require_finite("loss", loss.item(), self.state.global_step + 1, Path(self.args.output_dir))
         return loss
@@ -96,11 +105,12 @@ class EpochCallback(TrainerCallback):
 
 @dataclass(frozen=True)
 class Built:
-    """A trainer with the two callbacks that are asked for afterwards."""
+    """A trainer with the callbacks that are asked for afterwards."""
 
     trainer: DialogueTrainer
     log: LogCallback
     export: ExportCallback
+    watch: StallWatch
 
 
 def build_trainer(
@@ -113,7 +123,8 @@ def build_trainer(
     output, training = Path(config.output), config.training
     log = LogCallback(output)
     export = ExportCallback(training.export_epoch or training.epochs, config.model, processor, output / "checkpoint")
-    sampler, callbacks = None, [log, export]
+    watch = StallWatch(training.stall_s, output)
+    sampler, callbacks = None, [log, export, watch]
     if training.length_grouped:
         lengths = [len(row["input_ids"]) for row in prepared.rows]
         sampler = LengthGroupedSampler(lengths, training.per_device_batch_size * training.processes, config.seed)
@@ -132,10 +143,11 @@ def build_trainer(
         callbacks=callbacks,
         sampler=sampler,
         held_out=prepared.held_out,
+        watch=watch,
     )
     trainer.remove_callback(transformers.PrinterCallback)
     export.trainer = trainer
-    return Built(trainer, log, export)
+    return Built(trainer, log, export, watch)
 
 
 def train(config: SftConfig, processor: Any, prepared: Prepared) -> dict[str, float]:
@@ -152,12 +164,15 @@ def train(config: SftConfig, processor: Any, prepared: Prepared) -> dict[str, fl
     built = build_trainer(config, arguments, processor, prepared, resume)
     if first:
         built.log.rewind(int(resume.name.rpartition("-")[2]) if resume else 0)
+    built.watch.start()
     try:
         built.trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         _require_export(built.trainer, built.export)
     except BaseException as error:
+        built.watch.stop()
         built.log.close(error)
         raise
+    built.watch.stop()
     built.log.close()
     return {"steps": built.trainer.state.global_step, **built.log.totals()}
 

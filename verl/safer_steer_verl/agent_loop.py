@@ -23,6 +23,7 @@ from verl.utils.profiler import simple_timer
 from safer_steer.config import validate
 from safer_steer.llm import LLMClient
 from safer_steer.verdict import Unscored
+from safer_steer_verl.beats import TURN, VERDICT, beat
 from safer_steer_verl.interactions.safety_tutor import SafetyTutor, TutorTurn
 from safer_steer_verl.rollout_output import Tokens, TrajectoryOutput
 from safer_steer_verl.settings import SaferSteerSettings
@@ -110,6 +111,7 @@ class SafetyTutorLoop(AgentLoopBase):
                     image_data=images or None,
                     mm_processor_kwargs=self._get_mm_processor_kwargs(),
                 )
+            beat(TURN)
             first = engine_fields.get("min_global_steps", output.extra_fields.get("min_global_steps"))
             engine_fields = {**output.extra_fields, "min_global_steps": first}
             answer = await self._append_answer(tokens, output, record)
@@ -120,6 +122,7 @@ class SafetyTutorLoop(AgentLoopBase):
             history = list(zip(record.users[:turn], record.answers[:turn], strict=True))
             with simple_timer("tool_calls", metrics):
                 result = await shared.tutor.step(history, images, user, answer.strip(), static_next)
+            beat(VERDICT)
             if isinstance(result, Unscored):
                 record.end, record.unscored, record.reason = "unscored", True, f"turn {turn + 1}: {result.reason}"
                 break
@@ -203,7 +206,7 @@ class SafetyTutorLoop(AgentLoopBase):
             return
         logger.warning("dialogue %s: token accounting: %s", record.dialogue_id, problem)
         if settings.token_check == "strict" and not record.unscored:
-            record.unscored, record.reason = True, f"token accounting: {problem}"
+            record.token_fault, record.reason = True, f"token accounting: {problem}"
 
     def _output(
         self,
@@ -268,7 +271,7 @@ def _finish(record: TrajectoryRecord, tokens: Tokens, shared: Shared) -> None:
     record.mask_tokens = sum(tokens.mask)
     record.turn_ends = [end if tokens.mask[end] else None for end in tokens.turn_ends]
     record.tutor_usage = {"worker": os.getpid(), "stats": shared.tutor.client.stats()}
-    if record.unscored:
+    if record.unscored or record.token_fault:
         record.masked = True
         return
     if record.mask_tokens == 0:

@@ -1,7 +1,8 @@
 """From verl's checkpoint to a plain Hugging Face folder that vLLM serves: a copy, or with LoRA the merged weights.
 
-verl writes `actor/huggingface/` with the model's own keys; with LoRA its keys are PEFT's (`base_layer`, `lora_A`,
-`lora_B`), which nothing loads, and the scale stands in `actor/lora_train_meta.json`.
+verl writes `actor/huggingface/` with the model's own keys, in fp32 whatever its config.json says; exports have the
+config's precision. With LoRA its keys are PEFT's (`base_layer`, `lora_A`, `lora_B`), which nothing loads, and the scale
+stands in `actor/lora_train_meta.json`.
 """
 
 import json
@@ -41,9 +42,45 @@ def export_weights(checkpoint: Path, target: Path) -> None:
         meta = json.loads(lora.read_text(encoding="utf-8"))
         _write_merged(source, temporary, meta["lora_alpha"] / meta["r"])
     else:
-        shutil.copytree(source, temporary)
+        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("*.safetensors*"))
+        _write_weights(source, temporary)
     shutil.rmtree(target, ignore_errors=True)
     temporary.replace(target)
+
+
+def precision(folder: Path) -> Any:
+    """The torch precision that a Hugging Face folder's config names; None where it names none."""
+    import torch
+
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    name = config.get("dtype") or config.get("torch_dtype")
+    return getattr(torch, str(name).removeprefix("torch."), None) if name else None
+
+
+def _write_weights(source: Path, target: Path) -> None:
+    """Writes the weight files in the config's precision, one after another: no more than one is in memory."""
+    wanted, total = precision(source), 0
+    for shard in sorted(source.glob("*.safetensors")):
+        total += _write_shard(shard, target / shard.name, wanted)
+    index = source / "model.safetensors.index.json"
+    if index.is_file():
+        content = json.loads(index.read_text(encoding="utf-8"))
+        content["metadata"] = content.get("metadata", {}) | {"total_size": total}
+        (target / index.name).write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def _write_shard(source: Path, target: Path, wanted: Any) -> int:
+    """Writes one file of weights; returns the bytes of its tensors."""
+    if wanted is None:
+        return Path(shutil.copyfile(source, target)).stat().st_size
+    from safetensors.torch import load_file, save_file
+
+    weights = {
+        name: tensor.to(wanted) if tensor.is_floating_point() else tensor for name, tensor in load_file(source).items()
+    }
+    save_file(weights, target, metadata={"format": "pt"})
+    return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
 
 
 def merged(weights: dict[str, Any], scale: float) -> dict[str, Any]:
@@ -73,9 +110,8 @@ def _write_merged(source: Path, target: Path, scale: float) -> None:
     for shard in sorted(source.glob("*.safetensors")):
         weights |= load_file(shard)
     plain = merged(weights, scale)
-    model = AutoModelForImageTextToText.from_config(
-        AutoConfig.from_pretrained(source), dtype=next(iter(plain.values())).dtype
-    )
+    wanted = precision(source) or next(iter(plain.values())).dtype
+    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(source), dtype=wanted)
     model.load_state_dict(plain, strict=False)  # tied weights are saved once
     lost = set(model.state_dict()) - set(plain) - set(getattr(model, "_tied_weights_keys", None) or ())
     if lost:

@@ -1,6 +1,7 @@
 """Ray for one run: verl's options, started lean and tried again, or a cluster that was named (`ray_init.address`)."""
 
 import contextlib
+import os
 import time
 from typing import Any
 
@@ -8,6 +9,9 @@ import psutil
 import ray
 from omegaconf import DictConfig, OmegaConf
 from ray._private.node import Node
+
+from safer_steer_verl.beats import FOLDER
+from safer_steer_verl.platform import GROUP_TIMEOUT
 
 ATTEMPTS = 6  # Ray gives its own helpers 15 s to start, too few on a busy machine
 PAUSE_S = 5.0
@@ -48,7 +52,8 @@ def ray_options(config: DictConfig) -> dict[str, Any]:
         from verl.trainer.constants_ppo import get_ppo_ray_runtime_env
 
         defaults = get_ppo_ray_runtime_env(config)
-        defaults.setdefault("env_vars", {})["TRANSFER_QUEUE_ENABLE"] = "1"
+        wanted = {name: os.environ[name] for name in (GROUP_TIMEOUT, FOLDER) if name in os.environ}
+        defaults.setdefault("env_vars", {}).update(wanted)  # also on the nodes of a cluster that was there before
         runtime_env = OmegaConf.to_container(OmegaConf.merge(defaults, runtime_env))
     return options | ({"runtime_env": runtime_env} if runtime_env else {})
 

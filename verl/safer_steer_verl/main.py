@@ -2,8 +2,9 @@
 
 Command: python -m safer_steer_verl.main RUN_FOLDER/config.yaml RUN_FOLDER/log/failure.json
 
-The second file is written only on failure, as {"kind": "user" | "engine", "message": one line}. This process only
-starts Ray and waits: verl, torch and vLLM are imported in Ray's workers.
+The second file is written only on failure, as {"kind": "user" | "engine" | "died", "message": one line, "deaths": of
+the third kind}. This process only starts Ray, waits, and ends the run when one of its processes has died: verl, torch
+and vLLM are imported in Ray's workers.
 """
 
 import ctypes
@@ -12,15 +13,24 @@ import importlib.util
 import json
 import signal
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import ray
 from omegaconf import DictConfig, OmegaConf
 
 from safer_steer.errors import UserError
+from safer_steer_verl.liveness import Death, deaths
 from safer_steer_verl.local_ray import start_ray
 
 VERL_VERSION = "0.9.1"
+CHECK_S = 2.0  # between looks at who is still alive
+NOTICE_S = 5.0  # until Ray's control store knows of a death that a failure came from
+
+
+class DiedError(Exception):
+    """A process of the run died, so the run cannot continue."""
 
 
 @ray.remote
@@ -75,8 +85,43 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
+def train(config: DictConfig) -> None:
+    """Runs the trainer to its end.
+
+    verl itself waits for ever for a rollout engine that is gone, and an agent loop takes it for a failed trajectory.
+
+    Raises:
+        DiedError: a process of the run died.
+    """
+    running = TaskRunner.remote().run.remote(config)
+    while not ray.wait([running], timeout=CHECK_S)[0]:
+        if deaths():
+            raise DiedError("a process died")
+    ray.get(running)
+
+
+def failure(error: Exception) -> dict[str, Any]:
+    """What the launcher is told: who died, if anybody did, else what was said."""
+    cause = getattr(error, "cause", None) or error
+    if found := _deaths_behind():
+        return {"kind": "died", "message": str(cause)[:300], "deaths": [death.as_dict() for death in found]}
+    if isinstance(error, UserError):  # raised here or in the TaskRunner: Ray's error is an instance of both classes
+        return {"kind": "user", "message": str(cause)}
+    return {"kind": "engine", "message": f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[-1]}"}
+
+
+def _deaths_behind() -> list[Death]:
+    """Deaths that the failure may have come from; the store is given time to learn of them."""
+    deadline = time.monotonic() + NOTICE_S
+    while ray.is_initialized():
+        if (found := deaths()) or time.monotonic() > deadline:
+            return found
+        time.sleep(0.2)
+    return []
+
+
 def main(argv: list[str]) -> int:
-    """Runs one training; returns the exit code: 0, 2 for an error a user can mend, 1 for any other."""
+    """Runs one training; returns the exit code: 0, 2 for an error a user can fix, 1 for any other."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # a killed launcher takes this process, and Ray with it (Linux)
     config_path, failure_path = Path(argv[1]), Path(argv[2])
     failure_path.unlink(missing_ok=True)
@@ -84,15 +129,11 @@ def main(argv: list[str]) -> int:
     try:
         preflight(config)
         start_ray(config)
-        ray.get(TaskRunner.remote().run.remote(config))
-    except UserError as error:  # raised here, or in the TaskRunner: Ray's error is an instance of its cause's class too
-        cause = getattr(error, "cause", error)
-        failure_path.write_text(json.dumps({"kind": "user", "message": str(cause)}), encoding="utf-8")
-        return 2
+        train(config)
     except Exception as error:
-        cause = getattr(error, "cause", None) or error
-        message = f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[-1]}"
-        failure_path.write_text(json.dumps({"kind": "engine", "message": message}), encoding="utf-8")
+        failure_path.write_text(json.dumps(failure(error)), encoding="utf-8")
+        if isinstance(error, UserError):
+            return 2
         raise
     finally:
         ray.shutdown()

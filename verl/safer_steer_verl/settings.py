@@ -57,8 +57,13 @@ class SaferSteerSettings(Section):
     turns: TurnLimits
     token_check: TokenCheck = "strict"  # trajectory ids against the chat template: mask it, log, or do not look
     attention: Attention = "auto"  # of the trainer: padded, or packed with the kernels that are there
-    # Share of a step's trajectories that may lack a score (tutor outage, unusable tutor answer) before the run stops.
+    # Share of a step's trajectories that may lack a score (tutor outage, unusable tutor answer, a rollout that failed)
+    # before the run stops.
     max_unscored_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    max_token_fault_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1  # the same for those that `token_check` masks
+    # Seconds without any sign of life (a turn, a verdict, a micro-batch, a row, a byte of a checkpoint) before the run
+    # is ended: what hangs does not say so. A weight transfer gives none.
+    stall_s: Annotated[float, Field(gt=0)] = 1800.0
     services: dict[str, ServiceConfig] = {}
     data: DataConfig
     base_model: str | None = None  # the model before SFT: where the ablation `no_bootstrapping` starts from

@@ -27,7 +27,7 @@ def step_metrics(records: Sequence[TrajectoryRecord], expected: int) -> dict[str
     Returns:
         name -> value. Score means run over scored turns only, shares of trajectories over the unmasked ones;
         `rollout/unscored_rate` counts trajectories without a usable score and trajectories that never came back, over
-        `expected`. A mean over nothing is left out.
+        `expected`; `rollout/token_fault_rate` those whose tokens do not add up. A mean over nothing is left out.
     """
     return (
         _rollout(records, expected)
@@ -42,7 +42,7 @@ def step_metrics(records: Sequence[TrajectoryRecord], expected: int) -> dict[str
 
 def _rollout(records: Sequence[TrajectoryRecord], expected: int) -> dict[str, float]:
     missing, masked = expected - len(records), sum(record.masked for record in records)
-    unscored = sum(record.unscored for record in records)
+    unscored, faults = sum(record.unscored for record in records), sum(record.token_fault for record in records)
     return {
         "rollout/trajectories": len(records),
         "rollout/missing": missing,
@@ -50,6 +50,8 @@ def _rollout(records: Sequence[TrajectoryRecord], expected: int) -> dict[str, fl
         "rollout/masked_rate": masked / max(len(records), 1),
         "rollout/unscored": unscored,
         "rollout/unscored_rate": (unscored + missing) / max(expected, 1),
+        "rollout/token_faults": faults,
+        "rollout/token_fault_rate": faults / max(expected, 1),
         "rollout/turns": sum(len(record.answers) for record in records),
         "rollout/cut_turns": sum(record.cut_turns for record in records),
         "rollout/context_full": sum(record.end == "context_full" for record in records),

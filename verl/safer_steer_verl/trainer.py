@@ -8,7 +8,6 @@ verl's checkpoints, in their parent folder: `metrics.jsonl` (one line a step), `
 import math
 import os
 import uuid
-from collections import Counter
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -25,15 +24,12 @@ from safer_steer.errors import UserError
 from safer_steer.store import JsonlStore
 from safer_steer_verl.best import BestCheckpoint
 from safer_steer_verl.step_metrics import step_metrics
+from safer_steer_verl.stop_rule import too_few
 from safer_steer_verl.trajectory import RECORD_KEY, TrajectoryRecord
 from safer_steer_verl.tutor_usage import TutorUsage
 from safer_steer_verl.utils import advantage
 
-POLL_S = 0.05  # verl looks for finished rollouts every 2 s, most of a small step
-
-
-class UnscoredRateError(UserError):
-    """Too many trajectories without a score: the run stops instead of learning from what happens to be left."""
+POLL_S = 0.05  # on a CPU; verl looks for finished rollouts every 2 s, most of a miniature step
 
 
 @register_trainer("safer_steer")
@@ -45,7 +41,8 @@ class SaferSteerTrainer(PPOTrainerSync):
             config.trainer.v1.trainer_mode = "sync"  # what verl's own code compares with
         super().__init__(config)
         advantage.register()
-        self.replay_buffer.poll_interval = POLL_S
+        if config.trainer.device == "cpu":
+            self.replay_buffer.poll_interval = POLL_S
         self.records: dict[str, TrajectoryRecord] = {}
         self.usage = TutorUsage()
 
@@ -68,7 +65,7 @@ class SaferSteerTrainer(PPOTrainerSync):
         expected = self.config.data.train_batch_size * self.config.actor_rollout_ref.rollout.n
         metrics.update(step_metrics(list(self.records.values()), expected))
         metrics.update(self.usage.take(self.records.values()))  # before a validation's calls are added
-        self._stop_if_unscored(self.records.values(), metrics["rollout/unscored_rate"], expected, self.trajectory_file)
+        self._stop_if_too_few(self.records.values(), expected, self.trajectory_file)
         batch = super()._compute_advantage(batch, metrics)
         for record, values in zip(self.records.values(), _rows(real, batch.partition_id, "advantages"), strict=True):
             record.advantages = [None if end is None else round(float(values[end]), 6) for end in record.turn_ends]
@@ -93,7 +90,7 @@ class SaferSteerTrainer(PPOTrainerSync):
             records += _records(done.keys, done.partition_id).values()
             tq.kv_clear(keys=done.keys, partition_id=done.partition_id)
         metrics = step_metrics(records, expected)
-        self._stop_if_unscored(records, metrics["rollout/unscored_rate"], expected, self.validation_file)
+        self._stop_if_too_few(records, expected, self.validation_file)
         self._write(records, self.validation_file)
         self.usage.take(records)
         metrics = {f"val/{name}": value for name, value in metrics.items()}
@@ -105,21 +102,12 @@ class SaferSteerTrainer(PPOTrainerSync):
         for record in records:
             file.append(record.row(self.global_steps, self.pictures))
 
-    def _stop_if_unscored(
-        self, records: Collection[TrajectoryRecord], rate: float, expected: int, file: JsonlStore
-    ) -> None:
-        """Ends the run when too little was scored; the rows are written first, to be looked at."""
-        limit = self.config.safer_steer.max_unscored_rate
-        if rate <= limit:
-            return
-        self._write(records, file)
-        reasons = Counter(record.reason for record in records if record.unscored and record.reason).most_common(1)
-        raise UnscoredRateError(
-            f"step {self.global_steps}: {rate:.0%} of {expected} trajectories have no score, "
-            f"safer_steer.max_unscored_rate is {limit:.0%}; most often: "
-            f"{reasons[0][0] if reasons else 'the rollout failed'}; see to the tutor, then run the same command again: "
-            "it goes on from the last checkpoint"
-        )
+    def _stop_if_too_few(self, records: Collection[TrajectoryRecord], expected: int, file: JsonlStore) -> None:
+        """Ends the run when too little can be learned from; the rows are written first, to be looked at."""
+        problem = too_few(records, expected, self.config.safer_steer)
+        if problem:
+            self._write(records, file)
+            raise UserError(f"step {self.global_steps}: {problem}")
 
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int

@@ -39,9 +39,8 @@ class TrajectoryRecord(BaseModel):
     ret: float | None = None  # R of Eq. 19; None when masked
     masked: bool = False
     reason: str | None = None  # why it is masked
-    unscored: bool = (
-        False  # masked because a turn has no score, or its tokens do not add up; max_unscored_rate counts it
-    )
+    unscored: bool = False  # masked because a turn has no score; max_unscored_rate counts it
+    token_fault: bool = False  # masked because its tokens do not add up; max_token_fault_rate counts it
     end: str = "complete"  # or "context_full", "unscored"
     cut_turns: int = 0  # answers that hit the token limit or a special token
     generated_tokens: int = 0

@@ -1,7 +1,8 @@
 """What verl's worker processes need of us, loaded through `actor_rollout_ref.model.external_lib`.
 
 The training engine of every device: attention as chosen, log-probabilities in fp32. And fixes of verl for all devices:
-position ids, micro-batches of text alone, mini-batches without any token, and TRL's missing model.
+position ids, micro-batches of text alone, mini-batches without any token, TRL's missing model, the process group's
+time-out. Signs of life and dead engines are reported from here.
 """
 
 import os
@@ -11,7 +12,8 @@ from verl.workers import engine_workers
 from verl.workers.engine import EngineRegistry
 from verl.workers.engine.fsdp import transformer_impl
 
-from safer_steer_verl.platform import varlen_attention
+from safer_steer_verl import beats
+from safer_steer_verl.platform import GROUP_TIMEOUT, engine_deaths, varlen_attention
 from safer_steer_verl.platform.attention import VARLEN_IMPLEMENTATION
 from safer_steer_verl.platform.log_prob_head import end_in_log_probs
 from safer_steer_verl.platform.position_ids import install as install_position_id_fix
@@ -64,6 +66,24 @@ def ignore_trl() -> None:
     monkey_patch.is_trl_available = lambda: False
 
 
+def set_group_timeout() -> None:
+    """Gives the trainer's process group `actor_rollout_ref.nccl_timeout`.
+
+    verl 0.9.1 has the key but does not read it: ranks that wait for the first one to write a checkpoint would give up
+    after torch's 10 minutes.
+    """
+    initialize = engine_workers.initialize_global_process_group_ray
+    if getattr(initialize, "has_timeout", False):
+        return
+
+    def with_timeout(timeout_second=None, backend=None):
+        seconds = os.environ.get(GROUP_TIMEOUT)
+        return initialize(timeout_second or (int(seconds) if seconds else None), backend)
+
+    with_timeout.has_timeout = True
+    engine_workers.initialize_global_process_group_ray = with_timeout
+
+
 register_engine()
 if os.environ.get("VERL_PLATFORM") == CPU:
     pin_no_memory()
@@ -71,3 +91,6 @@ ignore_trl()
 install_position_id_fix()
 install_text_row_fix()
 guard_empty_mini_batches()
+set_group_timeout()
+beats.install()
+engine_deaths.install()

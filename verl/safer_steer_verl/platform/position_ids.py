@@ -8,6 +8,8 @@ ragged on the length axis.
 
 import torch
 
+MOST_CHANNELS = 4  # text, time, height, width: more rows are several items on top of one another
+
 
 def fix_3d_position_ids(data) -> None:
     """Makes `data["position_ids"]`, if it is a nested (batch, 4, ragged length) tensor, ragged on its length axis, in
@@ -23,7 +25,7 @@ def fix_3d_position_ids(data) -> None:
         return
     values, offsets = nested._values, nested._offsets
     items, last = offsets.numel() - 1, int(offsets[-1])
-    if values.shape[0] != last or values.shape[1] == last:
+    if values.shape[0] != last or (values.shape[1] == last and values.shape[0] <= MOST_CHANNELS):
         nested._ragged_idx = 2  # verl's own fix: the index is lost by pickling
         return
     channels, length = values.shape[0] // items, values.shape[1]

@@ -69,8 +69,10 @@ class TokenAccount:
     """Compares a trajectory's ids with the chat template of its messages.
 
     Text outside the answers must give identical ids. An answer's ids are the sampled ones, which need not be the
-    tokenizer's own spelling of the same text, so answers are compared as decoded text. Picture placeholders are
-    compared collapsed; their number is checked by `placeholder_problem`.
+    tokenizer's own ids of the same text: another spelling, a line break that the template's own would swallow, text
+    that the tokenizer normalises (Qwen: to NFC, so a decomposed é is another character) or that spells a special token.
+    An answer is therefore tokenized again as text, and these ids are compared. Picture placeholders are compared
+    collapsed; their number is checked by `placeholder_problem`.
     """
 
     def __init__(
@@ -78,6 +80,8 @@ class TokenAccount:
     ):
         self.tokenizer, self.processor = tokenizer, processor
         self.start_id = tokenizer.convert_tokens_to_ids(start)
+        self.answer_header = f"{start}assistant\n"
+        self.special_ids = special_token_ids(tokenizer)
         self.template_kwargs = template_kwargs or {}
         names = ("image_token_id", "video_token_id")
         self.placeholders = frozenset(
@@ -85,7 +89,13 @@ class TokenAccount:
         )
 
     def expected_ids(self, messages: list[dict]) -> list[int]:
-        """Ids of the whole dialogue by the template, one placeholder for each picture."""
+        """Ids of the whole dialogue by the template, one placeholder for each picture; answers are plain text."""
+        messages = [
+            message | {"content": as_plain_text(message["content"], self.tokenizer)}
+            if message["role"] == "assistant"
+            else message
+            for message in messages
+        ]
         source = self.processor if self.processor is not None else self.tokenizer
         text = source.apply_chat_template(messages, tokenize=False, add_generation_prompt=False, **self.template_kwargs)
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -101,14 +111,12 @@ class TokenAccount:
         expected = self._messages(self.expected_ids(messages))
         if len(actual) != len(expected):
             return f"{len(actual)} messages in the ids, {len(expected)} in the template"
-        header = self.tokenizer("assistant\n", add_special_tokens=False)["input_ids"]
         for number, (got, want) in enumerate(zip(actual, expected, strict=True)):
             if number == len(actual) - 1:
                 want = want[: len(want) - self._trailing(got, want)]
             if got == want:
                 continue
-            is_answer = want[1 : 1 + len(header)] == header and got[1 : 1 + len(header)] == header
-            if is_answer and self.tokenizer.decode(got) == self.tokenizer.decode(want):
+            if self._as_text(got) == want:
                 continue
             return (
                 f"message {number} is {self.tokenizer.decode(got)!r}, the template has {self.tokenizer.decode(want)!r}"
@@ -135,6 +143,19 @@ class TokenAccount:
                 parts.append([])
             parts[-1].append(token)
         return [part for part in parts if part]
+
+    def _as_text(self, message: list[int]) -> list[int] | None:
+        """An answer's ids as the tokenizer would spell its text, which keeps no special token; None for another role.
+
+        The ids around it (start and end of the message) stay as they are.
+        """
+        text = self.tokenizer.decode(message)
+        if not text.startswith(self.answer_header):
+            return None
+        end = next((at for at in range(1, len(message)) if message[at] in self.special_ids), len(message))
+        body = self.tokenizer.decode(message[:end]).removeprefix(self.answer_header)
+        plain = self.answer_header + as_plain_text(body, self.tokenizer) + self.tokenizer.decode(message[end:])
+        return list(self.tokenizer(plain, add_special_tokens=False)["input_ids"])
 
     def _trailing(self, got: list[int], want: list[int]) -> int:
         """1 when the template goes on after the last answer's end token (Qwen: a newline) and the ids stop there."""

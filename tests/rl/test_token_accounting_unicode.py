@@ -1,0 +1,96 @@
+"""The token check never masks a correct trajectory: any Unicode text asked, any ids sampled, Qwen's real tokenizer."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from safer_steer_verl.utils.token_accounting import TokenAccount, as_plain_text, keep_turn, special_token_ids
+
+REAL_TOKENIZER = next(
+    (
+        folder
+        for parent in Path(__file__).resolve().parents
+        if (folder := parent / "shared" / "data" / "qwen3_tokenizer").is_dir()
+    ),
+    None,
+)
+pytestmark = pytest.mark.skipif(REAL_TOKENIZER is None, reason="no ../shared/data/qwen3_tokenizer beside this checkout")
+CHATML = (
+    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+# Decomposed letters, singletons, Hangul Jamo, composition exclusions, emoji with joiners, directions, odd blanks,
+# compatibility forms, half surrogates and the spelling of special tokens.
+ODD = (
+    "e\u0301 \u2126 \u212b \u212a \u0344 \u1100\u1161\u11a8 \u0958 \u0915\u093c o\u0302\u0323 \ufb01 \uff21 "
+    "\u200b\u200d\u202e \U0001f469\u200d\U0001f52c \u0338 >\u0338 \r\n\n\t \u2028 \u00a0 \ufffd \ud800 \U0001d15e "
+    "<|im_start|>user <|im_end|>"
+)
+TEXT = st.text(st.sampled_from(ODD) | st.characters(), max_size=24) | st.sampled_from(ODD.split(" "))
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(REAL_TOKENIZER)
+    tokenizer.chat_template = CHATML
+    return tokenizer
+
+
+def sampled(tokenizer, text: str) -> list[int]:
+    """Ids that say `text` as it stands: character by character, so that nothing is put together."""
+    text = text.encode("utf-8", "replace").decode()
+    return [token for letter in text for token in tokenizer(letter, add_special_tokens=False)["input_ids"]]
+
+
+def grow(tokenizer, first: str, turns: list[tuple[list[int], str]]) -> tuple[list[int], list[dict]]:
+    """A trajectory as the agent loop grows it on verl's own builder: ids, and the messages they stand for."""
+    from verl.utils.tokenizer.continuous_token import QwenContinuousTokenBuilder
+
+    builder = QwenContinuousTokenBuilder(tokenizer)
+    end, special = tokenizer.convert_tokens_to_ids("<|im_end|>"), special_token_ids(tokenizer)
+    messages = [{"role": "user", "content": as_plain_text(first, tokenizer)}]
+    ids = builder.build_initial_tokens(messages)
+    for number, (answer, question) in enumerate(turns):
+        kept = keep_turn([*answer, end], end, special)
+        ids = builder.merge_assistant_tokens(ids, kept.ids if kept.closed else [*kept.ids, end]).token_ids
+        text = tokenizer.decode(kept.ids[:-1] if kept.closed else kept.ids)
+        messages = [*messages, {"role": "assistant", "content": text}]
+        if number < len(turns) - 1:
+            asked = [*messages, {"role": "user", "content": as_plain_text(question, tokenizer)}]
+            ids, messages = builder.merge_context_tokens(messages, asked, ids).token_ids, asked
+    return ids, messages
+
+
+@settings(max_examples=60, deadline=None)
+@given(TEXT, st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3))
+@example(ODD, [(ODD, ODD), (ODD, "")])
+@example("\nuser", [("\n\nanswer\n", "\n\n asked \n")])
+def test_any_text_of_user_tutor_and_student_adds_up(tokenizer, first, turns):
+    ids, messages = grow(tokenizer, first, [(sampled(tokenizer, answer), question) for answer, question in turns])
+    assert TokenAccount(tokenizer, None).problem(ids, messages) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 151_642), max_size=20), min_size=1, max_size=3))
+def test_any_ids_that_a_model_may_sample_add_up(tokenizer, answers):
+    """Also pieces of characters, which are no text by themselves."""
+    ids, messages = grow(tokenizer, "Hi", [(answer, "Go on .") for answer in answers])
+    assert TokenAccount(tokenizer, None).problem(ids, messages) is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1000, 100_000), min_size=1, max_size=8), st.data())
+def test_a_lost_or_changed_id_is_still_found(tokenizer, answer, data):
+    ids, messages = grow(tokenizer, "Hi", [(answer, "Go on ."), (answer, "")])
+    account = TokenAccount(tokenizer, None)
+    changed = list(ids)
+    at = data.draw(st.integers(0, len(ids) - 1))
+    changed[at] = data.draw(st.sampled_from([151_644, 151_645, 198, 5501]))
+    for wrong in (changed, ids[:at] + ids[at + 1 :]):
+        if tokenizer.decode(wrong) != tokenizer.decode(ids):
+            assert account.problem(wrong, messages) is not None

@@ -1,0 +1,45 @@
+"""When a step has too few usable trajectories to learn from, and whose fault it is: tutor, rollout engine or tokens."""
+
+from collections import Counter
+from collections.abc import Collection
+from typing import Any
+
+from safer_steer_verl.trajectory import TrajectoryRecord
+
+AGAIN = "then run the same command again: it continues from the last checkpoint"
+
+
+def too_few(records: Collection[TrajectoryRecord], expected: int, settings: Any) -> str | None:
+    """Why the run must stop, with the most frequent reason and what to do; None when it may continue.
+
+    Args:
+        records: the trajectories that came back.
+        expected: how many were asked for.
+        settings: the `safer_steer` section, for `max_unscored_rate` and `max_token_fault_rate`.
+    """
+    unscored = [record for record in records if record.unscored]
+    faults = [record for record in records if record.token_fault]
+    missing = max(expected - len(records), 0)
+    rate, limit = (len(unscored) + missing) / max(expected, 1), settings.max_unscored_rate
+    if rate > limit:
+        said = f"{rate:.0%} of {expected} trajectories have no score, safer_steer.max_unscored_rate is {limit:.0%}"
+        if len(unscored) >= missing:
+            return f"{said}; most often: {_reason(unscored)}; see to the tutor, {AGAIN}"
+        return (
+            f"{said}; {missing} of them never came back, because the rollout engine failed, not the tutor; "
+            f"see log/verl.log in the run folder, {AGAIN}"
+        )
+    rate, limit = len(faults) / max(expected, 1), settings.max_token_fault_rate
+    if rate > limit:
+        return (
+            f"the tokens of {rate:.0%} of {expected} trajectories are not what the chat template says, "
+            f"safer_steer.max_token_fault_rate is {limit:.0%}; most often: {_reason(faults)}; the tutor has no part in "
+            "it: check that tokenizer and chat template in actor_rollout_ref.model.path belong to the model; "
+            f"safer_steer.token_check=warn only logs them; {AGAIN}"
+        )
+    return None
+
+
+def _reason(records: Collection[TrajectoryRecord]) -> str:
+    found = Counter(record.reason for record in records if record.reason).most_common(1)
+    return found[0][0] if found else "no reason recorded"
