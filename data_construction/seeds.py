@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 from data_construction.config import DataConfig, SourceConfig
 from data_construction.injector import Injection, inject
 from data_construction.sources import SOURCES, SourceRow
+from data_construction.sources.record import HowRead
 from safer_steer.dialogue import Kind, Seed, stable_hash
 from safer_steer.disk_map import DiskMap
 from safer_steer.images import ImageStore, load_image
@@ -66,14 +67,14 @@ class IngestTask:
     repeated: bool = False
 
 
-def ingest_tasks(config: DataConfig) -> Iterator[IngestTask]:
+def ingest_tasks(config: DataConfig, read: list[HowRead] | None = None) -> Iterator[IngestTask]:
     """One task for each row of every source; a second row of the same id becomes a task that is rejected.
 
-    A task may hold its picture's bytes: iterate, never list.
+    A task may hold its picture's bytes: iterate, never list. How each file was read is added to `read`.
     """
     seen = DiskMap()
     for origin, source in config.sources.items():
-        for row in _taken(origin, source, config.seed):
+        for row in _taken(origin, source, config.seed, read):
             key = f"{origin}/{row.id}"
             times = seen.get(key, 0) + 1
             seen[key] = times
@@ -81,7 +82,7 @@ def ingest_tasks(config: DataConfig) -> Iterator[IngestTask]:
             yield IngestTask(f"ingest/{key}{again}", key, origin, row, source, config, bool(again))
 
 
-def _taken(origin: str, source: SourceConfig, seed: int) -> Iterator[SourceRow]:
+def _taken(origin: str, source: SourceConfig, seed: int, read: list[HowRead] | None = None) -> Iterator[SourceRow]:
     """A source's rows, `limit` of them where it has one: data sets are sorted, so their first rows are all of a kind.
 
     Drawing reads the records twice, once without pictures to find the rows that have what a seed needs.
@@ -89,14 +90,14 @@ def _taken(origin: str, source: SourceConfig, seed: int) -> Iterator[SourceRow]:
     reader = SOURCES[source.reader]
     arguments = (source.path, source.fields, source.data_split, source.where)
     if source.limit is None or source.take == "first":
-        yield from islice(reader.read(*arguments), source.limit)
+        yield from islice(reader.read(*arguments, read=read), source.limit)
         return
     usable = (number for number, row in enumerate(reader.read(*arguments, pictures=False)) if not row.problem)
     drawn = set(nsmallest(source.limit, usable, key=lambda number: stable_hash(seed, origin, number)))
     if len(drawn) < source.limit:  # all are taken, and those that cannot be used are rejected with their reasons
-        yield from reader.read(*arguments)
+        yield from reader.read(*arguments, read=read)
         return
-    for number, row in enumerate(islice(reader.read(*arguments), max(drawn) + 1)):
+    for number, row in enumerate(islice(reader.read(*arguments, read=read), max(drawn) + 1)):
         if number in drawn:
             yield row
 

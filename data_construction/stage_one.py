@@ -23,6 +23,7 @@ from data_construction.red_team.attack import attack
 from data_construction.red_team.failures import RejectStore
 from data_construction.roles import endpoints
 from data_construction.seeds import ingest, ingest_tasks, ingested_seeds
+from data_construction.sources.record import HowRead
 from data_construction.stats.write import write_stage_one_stats
 from data_construction.tasks import StageOneTask, stage_one_tasks
 from safer_steer.dialogue import Dialogue
@@ -109,7 +110,9 @@ def without(counts: Counts, dropped: Mapping[str, int]) -> Counts:
 
 def _fill(config: DataConfig, run: Run, kept: JsonlStore, rejects: JsonlStore) -> tuple[dict, Counts]:
     """Two passes, each over a stream: sources -> `seeds.jsonl`, then seeds -> rows. Nothing holds all rows."""
-    seed_counts = asyncio.run(ingest(ingest_tasks(config), config.folder, rejects))
+    read: list[HowRead] = []
+    seed_counts = asyncio.run(ingest(ingest_tasks(config, read), config.folder, rejects))
+    print("\n".join(map(str, read)), flush=True)
     _check_not_empty("seeds", seed_counts)
     survey = _survey(config, TaskResults(kept, rejects, with_transport=False))
     if survey.pending:

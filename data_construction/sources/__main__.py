@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from data_construction.sources import SOURCES, Source, SourceRow
 from data_construction.sources.check import check_rows, report
+from data_construction.sources.record import HowRead
 from safer_steer.cli import exit_code
 from safer_steer.errors import UserError
 from safer_steer.progress import ProgressBar
@@ -52,10 +53,12 @@ def check(arguments: list[str]) -> None:
         UserError: a wrong argument, or nothing that can be used.
     """
     name, values = _parsed(arguments)
-    rows = SOURCES[name].read(values["path"], values.get("fields"), values.get("split"), values.get("where"))
+    read: list[HowRead] = []
+    arguments = (values["path"], values.get("fields"), values.get("split"), values.get("where"))
+    rows = SOURCES[name].read(*arguments, read=read)
     with ProgressBar(f"check {name}", values.get("limit")) as bar:
         found = check_rows(_counted(rows, bar), values.get("limit"))
-    for line in report(found):
+    for line in [*read, *report(found)]:
         print(line)
 
 

@@ -30,5 +30,6 @@ SOURCE = Source(
     },
     fields={"id": "id", "image": "image", "question": "question", "answer": "answer"},
     folders=["images"],
+    columns=["overall_response", "response_1", "response_2"],
     adapt=_with_better_answer,
 )

@@ -5,8 +5,10 @@ Fields by default those of `safer_steer.dialogue.Seed` (id, source, image, quest
 file reads that file; of a folder or hub data set, the record files with the split's name in their path are read, all of
 them when no split is asked for. A row without an id is named by its content.
 
-In a plain question everything is text. In a chat row `<image>` marks the picture's place, as in LLaVA's and ShareGPT's
-files: none or one, which is taken out; any other number contradicts the one picture, and the row is rejected.
+The picture of a chat row is in a field of the row, or a part of its first user message. In a plain question everything
+is text. In a chat row `<image>` at the beginning or end of the message marks the picture's place, as in LLaVA's and
+ShareGPT's files, and is taken out; in the middle, or where a part of the message is the picture, it is text. More than
+one contradicts the one picture, and the row is rejected.
 """
 
 from collections.abc import Iterator
@@ -16,34 +18,51 @@ from typing import Any
 from data_construction.sources.records import READERS, SAVED_DATASET
 from data_construction.sources.row import BadRow
 from data_construction.sources.source import Source
+from data_construction.sources.values import as_list_or_object
 
 MARK = "<image>"
 CHATS = ("messages", "conversations")
 
 
 def _first_question(record: dict[str, Any], file: Path, split: str) -> Iterator[dict[str, Any]]:
-    chat = next((record[name] for name in CHATS if isinstance(record.get(name), list)), None)
+    chats = (as_list_or_object(record.get(name)) for name in CHATS)
+    chat = next((value for value in chats if isinstance(value, list)), None)
     if chat is None or record.get("question") is not None:
         yield record
         return
-    text = next((_text(turn) for turn in chat if _role(turn) in ("user", "human")), None)
-    if text is None:
+    turn = next((turn for turn in chat if _role(turn) in ("user", "human")), None)
+    content = turn and (turn.get("content") if turn.get("content") is not None else turn.get("value"))
+    parts = content if isinstance(content, list) else [content]
+    texts = [text for part in parts if isinstance(text := _text(part), str)]
+    pictures = [part for part in parts if _is_picture(part)]
+    text = "\n".join(texts)
+    if not text.strip():
         raise BadRow("no question", f"row {record.get('id')!r} has no user message")
+    if not pictures:
+        text = _without_mark(text, record.get("id"))
+    own = any(record.get(name) is not None for name in ("image", "images"))
+    yield record | {"question": text.strip()} | ({} if own or not pictures else {"image": pictures})
+
+
+def _without_mark(text: str, name: Any) -> str:
     if text.count(MARK) > 1:
-        raise BadRow("picture count", f"row {record.get('id')!r} has {text.count(MARK)} {MARK} tags for one picture")
-    yield record | {"question": text.replace(MARK, "").strip()}
+        raise BadRow("picture count", f"row {name!r} has {text.count(MARK)} {MARK} tags for one picture")
+    return text.strip().removeprefix(MARK).removesuffix(MARK)
 
 
 def _role(turn: Any) -> Any:
     return (turn.get("role") or turn.get("from")) if isinstance(turn, dict) else None
 
 
-def _text(turn: dict[str, Any]) -> str | None:
-    content = turn.get("content") if "content" in turn else turn.get("value")
-    if isinstance(content, list):
-        parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
-        return "\n".join(part for part in parts if isinstance(part, str)) or None
-    return content if isinstance(content, str) else None
+def _text(part: Any) -> Any:
+    return part.get("text") if isinstance(part, dict) else part
+
+
+def _is_picture(part: Any) -> bool:
+    """Whether a part of a message is a picture, or marks the place of one."""
+    if not isinstance(part, dict) or isinstance(part.get("text"), str):
+        return False
+    return "image" in str(part.get("type")) or any(part.get(name) for name in ("image_url", "image", "inline_data"))
 
 
 _NAMES = (SAVED_DATASET, *(f"*{ending}" for ending in READERS))
@@ -66,5 +85,6 @@ SOURCE = Source(
         "answer": "answer",
         "meta": "meta",
     },
+    columns=CHATS,
     adapt=_first_question,
 )

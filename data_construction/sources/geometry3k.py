@@ -59,5 +59,6 @@ SOURCE = Source(
         "meta.data_type": "data_type",
         "meta.ground_truth": "ground_truth",
     },
+    columns=["problem", "choices", "compact_text", "problem_text", "compact_choices"],
     adapt=_problem,
 )

@@ -47,5 +47,6 @@ SOURCE = Source(
         "meta.phrase_type": "phrase_type",
     },
     folders=["data"],
+    columns=["key", "Rephrased Question(SD)", "Rephrased Question", "Phrase Type"],
     adapt=_seed,
 )

@@ -56,5 +56,6 @@ SOURCE = Source(
         "meta.grade": "grade",
         "meta.skill": "skill",
     },
+    columns=["choices", "hint", "split"],
     adapt=_problem,
 )

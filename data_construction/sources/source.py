@@ -6,8 +6,6 @@ Rows are yielded one at a time and nothing but the row (for parquet one small ba
 length can be read; iterate, never list. Text stays as it is: a placeholder such as `<image>` in it is text.
 """
 
-import hashlib
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -18,13 +16,23 @@ from typing import Any
 
 from data_construction.sources.hub import Place, locate
 from data_construction.sources.pictures import Pictures
-from data_construction.sources.records import Record, read_records
+from data_construction.sources.record import HowRead, Record, Wanted
+from data_construction.sources.records import read_records
 from data_construction.sources.row import BadRow, SourceRow
-from safer_steer.dialogue import stable_hash
+from data_construction.sources.values import (
+    Names,
+    alternatives,
+    as_list_or_object,
+    as_text,
+    content_id,
+    first_of,
+    matches,
+    plain,
+)
 from safer_steer.errors import UserError
 
 FIELDS = ("id", "source", "image", "question", "answer", "meta")
-Names = str | tuple[str, ...]
+_HALF_PAIR = re.compile("[\ud800-\udfff]")
 Adapt = Callable[[dict[str, Any], Path, str], Iterator[dict[str, Any]]]
 
 
@@ -43,6 +51,7 @@ class Source:
         fields: our field -> theirs; alternatives as a tuple; "a.b" reaches into objects; "meta.x" is put into meta.
         folders: folders, in the data folder or in an archive, that picture paths are relative to; "{split}" as above.
         archives: zip or tar files with pictures, relative to the data folder; "{split}" as above.
+        columns: further fields that `adapt` reads, beyond those of `fields`.
         adapt: (record, its file, split) -> the seeds in it, as records that `fields` fits; it raises `BadRow`.
     """
 
@@ -54,6 +63,7 @@ class Source:
     fields: Mapping[str, Names]
     folders: Sequence[str] = ()
     archives: Sequence[str] = ()
+    columns: Sequence[str] = ()
     adapt: Adapt | None = None
     other_splits: Sequence[str] = ()
 
@@ -66,6 +76,7 @@ class Source:
         *,
         pictures: bool = True,
         local_only: bool = False,
+        read: list[HowRead] | None = None,
     ) -> Iterator[SourceRow]:
         """Yields the split's seeds in the order of its files, those that cannot be used included.
 
@@ -76,6 +87,7 @@ class Source:
             where: their field -> the value or list of values that a record must have to be a seed.
             pictures: False leaves the pictures out, for counting.
             local_only: never download.
+            read: how each file was read is added to this list.
 
         Raises:
             UserError: no such path, split or field, or no record file of the source below the path.
@@ -87,11 +99,14 @@ class Source:
         if not files:
             globs = ", ".join(self._globs(split))
             raise UserError(f"no {self.name} file below {path}: looked for {globs}; correct sources.*.path")
-        left_out = frozenset() if pictures else frozenset(_alternatives(names["image"]))
+        wanted = self._wanted(names, where or {}, pictures)
         with closing(self._pictures(place, split)) as finder:
             reading = _Reading(place.root, split, names, where or {}, finder if pictures else None)
             for file in files:
-                for record in read_records(file, left_out):
+                how = HowRead(file)
+                if read is not None:
+                    read.append(how)
+                for record in read_records(file, wanted, how):
                     yield from self._rows(record, file, reading)
 
     def count(
@@ -124,6 +139,13 @@ class Source:
             )
         return {"id": "id", "source": (), "image": "image", "answer": (), "meta": ()} | dict(self.fields) | dict(fields)
 
+    def _wanted(self, names: Mapping[str, Names], where: Mapping[str, Any], pictures: bool) -> Wanted:
+        """The columns that the field map, `where` and `adapt` look at; one with dots is in the object of that name."""
+        dotted = [*where, *self.columns, *(name for theirs in names.values() for name in alternatives(theirs))]
+        images = frozenset(alternatives(names["image"]))
+        columns = frozenset({*dotted, *(name.partition(".")[0] for name in dotted)})
+        return Wanted(columns, frozenset() if pictures else images)
+
     def _split(self, split: str | None) -> str:
         if split is None:
             return next(iter(self.splits))
@@ -139,11 +161,12 @@ class Source:
         beside = [*self.archives, *(f"{folder}/*" for folder in self.folders if folder)]
         globs = self._globs(split)
         top = [glob.removeprefix("**/") for glob in globs if glob.startswith("**/")]
-        return [*globs, *top, *(name.replace("{split}", split) for name in beside)]
+        found = [*globs, *top, *(name.replace("{split}", split) for name in beside)]
+        return list(dict.fromkeys([*found, *map(_any_case, [*globs, *top])]))
 
     def _files(self, root: Path, split: str) -> list[Path]:
         for glob in self._globs(split):
-            if files := [file for file in root.glob(glob) if file.is_file()]:
+            if files := [file for file in root.glob(_any_case(glob)) if file.is_file()]:
                 return sorted(files, key=lambda file: _natural(file.relative_to(root).as_posix()))
         return []
 
@@ -161,32 +184,35 @@ class Source:
             return
         try:
             for data in self.adapt(record.data, file, reading.split) if self.adapt else [record.data]:
-                if _matches(data, reading.where):
-                    yield self._row(data, at, place, file.parent, reading)
+                if matches(data, reading.where):
+                    yield self._row(data, at, place, file, reading)
         except BadRow as bad:
             yield SourceRow(at, problem=f"{place}: {bad.detail}", reason=bad.reason)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:  # fields not of the card's types
+        except Exception as error:  # noqa: BLE001 - fields not of the card's types
             yield SourceRow(at, problem=f"{place}: {type(error).__name__}: {error}", reason="bad record")
 
-    def _row(self, data: dict[str, Any], at: str, place: str, folder: Path, reading: "_Reading") -> SourceRow:
-        value = {name: _value(data, theirs) for name, theirs in reading.names.items()}
-        key = str(value["id"]) if _is_scalar(value["id"]) else ""
+    def _row(self, data: dict[str, Any], at: str, place: str, file: Path, reading: "_Reading") -> SourceRow:
+        value = {name: first_of(data, theirs) for name, theirs in reading.names.items()}
+        key = as_text(value["id"]) or ""
         known = {
-            "answer": str(value["answer"]) if _is_scalar(value["answer"]) else None,
-            "source": value["source"] if isinstance(value["source"], str) else self.name if self.hub else None,
+            "answer": as_text(value["answer"]),
+            "source": as_text(value["source"]) or (self.name if self.hub else None),
             "meta": _meta(value),
         }
-        question = value["question"]
+        question = (as_text(value["question"]) or "").strip()
         try:
-            if not isinstance(question, str) or not question.strip():
-                where = " or ".join(repr(name) for name in _alternatives(reading.names["question"]))
-                raise BadRow("no question", f"no question in field {where}; got {question!r:.80}")
-            if any("\ud800" <= letter <= "\udfff" for letter in f"{key}{question}{known['answer']}"):
+            if not question:
+                where = " or ".join(repr(name) for name in alternatives(reading.names["question"]))
+                got = f"got {value['question']!r:.80}; the row has: {', '.join(map(str, data))[:200] or 'nothing'}"
+                raise BadRow("no question", f"no question in field {where}; {got}")
+            if _HALF_PAIR.search(f"{key}{question}{known['answer']}{known['source']}"):
                 raise BadRow("bad record", "the text is not Unicode: it holds half of a surrogate pair")
-            picture = reading.finder.find(value["image"], folder) if reading.finder else None
+            picture = reading.finder.find(value["image"], file.parent) if reading.finder else None
         except BadRow as bad:
             return SourceRow(key or at, problem=f"{place}: {bad.detail}", reason=bad.reason)
-        return SourceRow(key or _content_id(value["image"], question), question.strip(), picture, **known)
+        if not key:
+            key = content_id(picture, question, reading.root) if reading.finder else at
+        return SourceRow(key, question, picture, **known)
 
 
 @dataclass(frozen=True)
@@ -201,73 +227,20 @@ class _Reading:
 
 
 def _meta(value: Mapping[str, Any]) -> dict[str, Any]:
-    whole = value["meta"] if isinstance(value["meta"], dict) else {}
+    whole = as_list_or_object(value["meta"])
+    whole = whole if isinstance(whole, dict) else {} if whole is None else {"meta": whole}
     parts = {name[5:]: item for name, item in value.items() if name.startswith("meta.") and item is not None}
-    return _plain(whole | parts)
-
-
-def _plain(value: Any) -> Any:
-    """The value as JSON can hold it; tables have dates, decimals, bytes and "not a number" too."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    return f"({len(value)} bytes)" if isinstance(value, bytes) else str(value).encode("utf-8", "replace").decode()
-
-
-def _alternatives(theirs: Names) -> tuple[str, ...]:
-    return (theirs,) if isinstance(theirs, str) else theirs
-
-
-def _value(data: Any, theirs: Names) -> Any:
-    for dotted in _alternatives(theirs):
-        found = _dig(data, dotted)
-        if found is not None and not _is_nan(found):  # tables write NaN where they have nothing
-            return found
-    return None
-
-
-def _dig(data: Any, dotted: str) -> Any:
-    if isinstance(data, dict) and dotted in data:
-        return data[dotted]  # names with a dot of their own
-    for part in dotted.split("."):
-        data = data.get(part) if isinstance(data, dict) else None
-    return data
-
-
-def _matches(data: dict[str, Any], where: Mapping[str, Any]) -> bool:
-    for name, wanted in where.items():
-        allowed = wanted if isinstance(wanted, list) else [wanted]
-        if str(_dig(data, name)).lower() not in {str(item).lower() for item in allowed}:  # CSV holds True as text
-            return False
-    return True
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, str | int | float) and value != ""
-
-
-def _is_nan(value: Any) -> bool:
-    return isinstance(value, float) and math.isnan(value)
-
-
-def _content_id(image: Any, question: str) -> str:
-    """16 hex digits of what the seed holds, for rows without an id: equal seeds have equal ids."""
-    return stable_hash(_digest(image), question)
-
-
-def _digest(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return hashlib.sha256(value).hexdigest()
-    if isinstance(value, dict):
-        return _digest(value["bytes"]) if value.get("bytes") else value
-    return [_digest(item) for item in value] if isinstance(value, list | tuple) else value
+    return plain(whole | parts)
 
 
 def _natural(text: str) -> list[tuple[bool, int, str]]:
     """Sort key under which 9 comes before 10."""
     return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in re.split(r"(\d+)", text)]
+
+
+def _any_case(glob: str) -> str:
+    """The glob with an ending in small letters or capitals."""
+    name, dot, ending = glob.rpartition(".")
+    return (
+        name + dot + "".join(f"[{letter.lower()}{letter.upper()}]" if letter.isalpha() else letter for letter in ending)
+    )

@@ -58,5 +58,6 @@ SOURCE = Source(
     },
     folders=["{split}"],
     archives=["{split}.zip", "data/{split}.zip"],
+    columns=["instr-resp"],
     adapt=_seeds,
 )

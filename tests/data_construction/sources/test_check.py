@@ -30,6 +30,7 @@ def test_check_counts_rejects_by_reason_sizes_and_samples(seeds, capsys):
     assert "10x10 smallest, 40x30 median, 100x50 largest; 3 sizes" in out
     assert "resized to the model's limits: 1" in out
     assert out.count("sample ") == 3
+    assert f"read {seeds}: JSONL, UTF-8, 8 rows\n" in out
     assert "question: what about a?" in out
 
 

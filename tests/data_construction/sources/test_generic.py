@@ -106,12 +106,13 @@ def test_half_a_surrogate_pair_and_a_number_without_end_are_bad_records(tmp_path
     assert rows[2].question == "\U0001f600"
 
 
-def test_csv_and_tsv(tmp_path):
-    for name, separator in (("s.csv", ","), ("s.tsv", "\t")):
-        with (tmp_path / name).open("w", newline="", encoding="utf-8-sig") as file:
-            writer = csv.writer(file, delimiter=separator)
-            writer.writerows([["id", "image", "question"], ["a", "x.png", 'two\nlines, "quoted"'], ["b", "x.png", "é"]])
-        assert [row.question for row in GENERIC.read(tmp_path / name)] == ['two\nlines, "quoted"', "é"]
+def test_csv_has_quotes_and_tsv_has_none(tmp_path):
+    with (tmp_path / "s.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        cells = [["id", "image", "question"], ["a", "x.png", 'two\nlines, "quoted"'], ["b", "x.png", "é"]]
+        csv.writer(file).writerows(cells)
+    assert [row.question for row in GENERIC.read(tmp_path / "s.csv")] == ['two\nlines, "quoted"', "é"]
+    (tmp_path / "s.tsv").write_text('id\timage\tquestion\n1\tx.png\t"open\n2\tx.png\t"a"\r\n3\tx.png\tb"c,\n')
+    assert [row.question for row in GENERIC.read(tmp_path / "s.tsv")] == ['"open', '"a"', 'b"c,']
 
 
 def test_a_bad_csv_row_spoils_no_other(tmp_path):
