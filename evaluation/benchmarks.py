@@ -14,7 +14,7 @@ from pathlib import Path
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.picture_files import picture_file
-from safer_steer.store import read_jsonl
+from safer_steer.row_files import BadRow, numbered_rows
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,19 @@ def benchmark_files(patterns: Iterable[str]) -> dict[str, Path]:
     return dict(sorted(found.items()))
 
 
-def read_benchmarks(patterns: list[str], limit: int | None = None) -> list[BenchmarkDialogue]:
+def read_benchmarks(
+    patterns: list[str], limit: int | None = None, bad: list[BadRow] | None = None
+) -> list[BenchmarkDialogue]:
     """All dialogues of all benchmarks, in file order; at most `limit` of each.
 
+    Args:
+        patterns: globs of the files.
+        limit: dialogues of each file; None: all.
+        bad: rows that are no dialogue, whose id is there already, or that are too long for a single-turn set are added
+            to this list, up to the last dialogue that is taken.
+
     Raises:
-        UserError: no file matches, a row is not valid, two dialogues share an id, a single-turn set has a longer
-            dialogue, or there is no dialogue at all.
+        UserError: no file matches, or there is no dialogue at all.
     """
     files = benchmark_files(patterns)
     if not files:
@@ -105,26 +112,36 @@ def read_benchmarks(patterns: list[str], limit: int | None = None) -> list[Bench
             f"no benchmark file matches {', '.join(patterns)}; run the data stage first, or correct benchmarks"
         )
     dialogues: dict[str, BenchmarkDialogue] = {}
+    bad = [] if bad is None else bad
     for name, path in files.items():
-        for number, dialogue in enumerate(read_jsonl(path, Dialogue)):
-            if limit is not None and number >= limit:
+        taken = 0
+        for number, row in numbered_rows(path, Dialogue):
+            if limit is not None and taken >= limit:
                 break
-            if dialogue.id in dialogues:
-                other = dialogues[dialogue.id].benchmark
-                raise UserError(
-                    f"dialogue {dialogue.id} is in benchmark {other} and again in {name}; ids must be unique"
-                )
-            if benchmark(name).single_turn and len(dialogue.turns) != 1:
-                raise UserError(
-                    f"{path}: dialogue {dialogue.id} has {len(dialogue.turns)} turns, but {name} is a single-turn "
-                    "benchmark; rename the file, or keep one turn a row"
-                )
-            dialogues[dialogue.id] = BenchmarkDialogue(name, dialogue, path.parent)
+            if isinstance(row, BadRow):
+                bad.append(row)
+            elif problem := _problem(row, name, dialogues):
+                bad.append(BadRow.at(path, number, problem[0], f"dialogue {row.id} {problem[1]}"))
+            else:
+                taken += 1
+                dialogues[row.id] = BenchmarkDialogue(name, row, path.parent)
     if not dialogues:
+        found = f" but {len(bad)} bad rows; the first: {bad[0].detail}" if bad else ""
         raise UserError(
-            f"the benchmark files hold no dialogue: {', '.join(map(str, files.values()))}; run the data stage again"
+            f"the benchmark files hold no dialogue{found}: {', '.join(map(str, files.values()))}; correct the rows, or "
+            "run the data stage again"
         )
     return list(dialogues.values())
+
+
+def _problem(dialogue: Dialogue, name: str, known: dict[str, BenchmarkDialogue]) -> tuple[str, str] | None:
+    """Why a dialogue cannot be played as one of a benchmark: reason and detail."""
+    if dialogue.id in known:
+        return "repeated id", f"is in benchmark {known[dialogue.id].benchmark} already; ids must be unique"
+    if benchmark(name).single_turn and len(dialogue.turns) != 1:
+        said = f"has {len(dialogue.turns)} turns, but {name} is a single-turn benchmark"
+        return "not single-turn", f"{said}; rename the file, or keep one turn per row"
+    return None
 
 
 def most_pictures(dialogues: Iterable[Dialogue]) -> int:

@@ -20,6 +20,7 @@ from safer_steer.cli import Plan, run_cli
 from safer_steer.folder_lock import hold
 from safer_steer.load import ANSWER, PICTURE, SCORES, USER_TURN, Load, prompt_tokens
 from safer_steer.machine import plan_lines
+from safer_steer.row_files import BadRow
 
 DEFAULT_CONFIG = "configs/evaluation/miniature.yaml"
 
@@ -28,14 +29,16 @@ def plan(config: EvaluationConfig) -> Plan:
     """What a run would do; reads the benchmark files where they exist."""
     files = benchmark_files(config.benchmarks)
     names = ", ".join(files) or f"none yet: nothing matches {', '.join(config.benchmarks)}"
-    dialogues = read_benchmarks(config.benchmarks, config.limit) if files else []
+    bad: list[BadRow] = []
+    dialogues = read_benchmarks(config.benchmarks, config.limit, bad) if files else []
     lengths = Counter(len(item.dialogue.turns) for item in dialogues)
+    rejected = f", {len(bad)} bad rows, the first: {bad[0].detail}" if bad else ""
     turns = sum(length * number for length, number in lengths.items())
     models = {name: model_under_test(config, name) for name in config.models}
     sources = [f"{name} ({model.checkpoint or model.endpoint.base_url})" for name, model in models.items()]
     judges = {name: judge.from_environment(judge_role(name)) for name, judge in config.all_judges().items()}
     lines = [
-        f"benchmarks: {names}; {len(dialogues)} dialogues, {turns} turns",
+        f"benchmarks: {names}; {len(dialogues)} dialogues, {turns} turns{rejected}",
         f"models, one after another: {', '.join(sources)}",
         f"1 infer  -> {config.output}/<model>/answers.jsonl, {config.mode} user turns",
         f"2 judge  -> {config.output}/<model>/verdicts.jsonl, by {', '.join(j.model for j in judges.values())}",

@@ -22,6 +22,7 @@ from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.machine import require
 from safer_steer.prompts import Prompt
+from safer_steer.row_files import BadRow
 from safer_steer.runs import Run
 from safer_steer.servers import ServiceConfig, referenced, start_services, with_service_urls
 from safer_steer.weights import is_hub_id, weights_fingerprint
@@ -63,7 +64,8 @@ class JudgeFacts(Section):
 def infer_model(config: EvaluationConfig, name: str) -> None:
     """Plays all dialogues that one model has not played yet, on a server that lives only for that."""
     model, folder = model_under_test(config, name), Path(config.output, name)
-    tasks = read_benchmarks(config.benchmarks, config.limit)
+    bad: list[BadRow] = []
+    tasks = read_benchmarks(config.benchmarks, config.limit, bad)
     tutor = config.tutor.from_environment("tutor") if config.mode == "adaptive" else None
     prompt = _tutor_prompt(tutor.prompt) if tutor else None
     with Run.open(
@@ -85,7 +87,7 @@ def infer_model(config: EvaluationConfig, name: str) -> None:
             writer = AdaptiveTutor(LLMClient("tutor", with_service_urls(tutor, urls)), prompt) if tutor else None
             player = Player(client, config.sampling.seed, config.sampling.system, folder, writer)
             try:
-                counts = asyncio.run(_infer(player, tasks, config, f"infer {name}"))
+                counts = asyncio.run(_infer(player, tasks, bad, config, f"infer {name}"))
             finally:
                 run.add_usage({client.role: client.stats()} | ({"tutor": writer.client.stats()} if writer else {}))
         rejected = counts.as_dict()
@@ -100,13 +102,20 @@ def _tutor_prompt(path: str) -> Prompt:
     return Prompt(path)
 
 
-async def _infer(player: Player, tasks: list[BenchmarkDialogue], config: EvaluationConfig, label: str) -> Any:
+async def _infer(
+    player: Player, tasks: list[BenchmarkDialogue], bad: list[BadRow], config: EvaluationConfig, label: str
+) -> Any:
     clients = [player.client, *([player.tutor.client] if player.tutor else [])]
     try:
         for client in clients:
             await client.check()
         return await infer(
-            player, tasks, label=label, concurrency=config.concurrency, max_transport_rate=config.max_transport_rate
+            player,
+            tasks,
+            bad,
+            label=label,
+            concurrency=config.concurrency,
+            max_transport_rate=config.max_transport_rate,
         )
     finally:
         for client in clients:

@@ -46,6 +46,13 @@ class Counts:
     rejected: int
     reasons: dict[str, int]
 
+    def with_rejected(self, reasons: Iterable[str]) -> "Counts":
+        """The counts with so many more tasks, each rejected for one of the reasons."""
+        more = Counter(reasons)
+        both = Counter(self.reasons) + more
+        number = more.total()
+        return Counts(self.tasks + number, self.kept, self.rejected + number, dict(both.most_common()))
+
     def as_dict(self) -> dict[str, Any]:
         """For `run.json` and the closing line."""
         return {"in": self.tasks, "kept": self.kept, "rejected": self.rejected} | {

@@ -8,6 +8,7 @@ enters the history; turns after the end stay unanswered. A killed run goes on in
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ from safer_steer.dialogue import Dialogue, Turn, stable_hash
 from safer_steer.errors import UserError
 from safer_steer.images import load_image
 from safer_steer.llm import CONTEXT_FULL, LLMClient, Reply
+from safer_steer.picture_files import picture_file
+from safer_steer.row_files import BadRow
 from safer_steer.rows import Counts, Reject, check_transport, process_twice
 from safer_steer.store import JsonlStore, read_jsonl
 from safer_steer.verdict import Outcome
@@ -112,7 +115,7 @@ class Player:
         ]
         meta: dict[str, Any] = dialogue.meta | {"task": task.task_id, "benchmark": task.benchmark, "end": end}
         meta |= {"end_detail": detail} if detail else {}
-        images = [os.path.relpath(task.folder / image, self.folder) for image in dialogue.images]
+        images = [os.path.relpath(picture_file(task.folder, image), self.folder) for image in dialogue.images]
         return dialogue.model_copy(update={"images": images, "turns": answered + missing, "meta": meta})
 
 
@@ -140,9 +143,15 @@ def turn_seed(seed: int, dialogue: str, turn: int) -> int:
 
 
 async def infer(
-    player: Player, tasks: list[BenchmarkDialogue], *, label: str, concurrency: int, max_transport_rate: float
+    player: Player,
+    tasks: list[BenchmarkDialogue],
+    bad: Sequence[BadRow] = (),
+    *,
+    label: str,
+    concurrency: int,
+    max_transport_rate: float,
 ) -> Counts:
-    """Plays all dialogues that have no row yet; many at once, each in order.
+    """Plays all dialogues that have no row yet; many at once, each in order. Bad rows of the files are rejects.
 
     Raises:
         RunAborted: too many dialogues were lost to transport failures; they are tried again by the next run.
@@ -153,6 +162,8 @@ async def infer(
         JsonlStore(player.folder / REJECTS) as rejects,
         TurnLog(player.folder) as log,
     ):
+        for row in bad:
+            rejects.append(row.as_dict() | {"outcome": None})
         await process_twice(
             lambda: tasks,
             lambda task: player.play(task, log),
@@ -163,7 +174,7 @@ async def infer(
             max_transport_rate=max_transport_rate,
         )
         check_transport(rejects, len(tasks), max_transport_rate, label)
-        counts = record_left(tasks, kept, rejects, Dialogue)
+        counts = record_left(tasks, kept, rejects, Dialogue).with_rejected(row.reason for row in bad)
         ends = count_ends(player.folder / ANSWERS)
         if not any(row.turns[0].assistant is not None for row in kept.rows(Dialogue)):
             problems = ", ".join(f"{count} {name}" for name, count in (ends | counts.reasons).items())

@@ -7,7 +7,8 @@ from evaluation.multi_turn.aggregate import plain_mean
 from evaluation.report.formats import NOT_RUN, Cell, ResultTable
 from evaluation.report.paper import AVERAGE, PaperTable, paper_tables, print_errors, system
 from evaluation.report.results import ModelResult
-from safer_steer.store import read_jsonl
+from safer_steer.dialogue import Dialogue
+from safer_steer.row_files import read_rows
 
 FLAG = "†"
 
@@ -73,7 +74,8 @@ def _splits_table(table: PaperTable, splits: dict[str, list[str]]) -> ResultTabl
     for name, cells in table.rows.items():
         rows.append([name, "paper", *(f"{cells[column]:,}" for column in table.columns)])
         files = [path for path in splits.get(name, []) if Path(path).is_file()]
-        lengths = [len(row["turns"]) for path in files for row in read_jsonl(path)]
+        found_rows = (row for path in files for row in read_rows(path, Dialogue))
+        lengths = [len(row.turns) for row in found_rows if isinstance(row, Dialogue)]
         found = [f"{len(lengths):,}", f"{sum(lengths) / len(lengths):.2f}"] if lengths else [NOT_RUN, NOT_RUN]
         rows.append(["", "ours", *found])
     return ResultTable(table.name, table.label, ["split", "source", *table.columns], rows)

@@ -22,7 +22,8 @@ from safer_steer.dialogue import Dialogue, Seed, Turn, dialogue_id
 from safer_steer.errors import ImageError, UserError
 from safer_steer.images import ImageStore, load_image
 from safer_steer.picture_files import is_stored, picture_file
-from safer_steer.store import read_jsonl, write_jsonl
+from safer_steer.row_files import BadRow, read_rows
+from safer_steer.store import write_jsonl
 
 
 def single_turn(seed: Seed, seeds: Path, output: Path) -> Dialogue:
@@ -65,15 +66,24 @@ class SeedLine(BaseModel):
         return data if isinstance(data, dict) and "seed" in data else {"seed": data}
 
 
-def prepare(files: list[Path], output: Path, limit: int | None = None) -> dict[str, int]:
+def prepare(
+    files: list[Path], output: Path, limit: int | None = None, bad: list[BadRow] | None = None
+) -> dict[str, int]:
     """Writes the benchmarks; at most `limit` rows of each. Returns source -> number of rows.
 
+    Rows that are no seed are added to `bad`.
+
     Raises:
-        UserError: a row is no seed, a source is not registered as a single-turn benchmark, or there is no seed at all.
+        UserError: a source is not registered as a single-turn benchmark, or there is no seed at all.
     """
     rows: dict[str, dict[str, Dialogue]] = defaultdict(dict)
+    bad = [] if bad is None else bad
     for path in files:
-        for seed in (line.seed for line in read_jsonl(path, SeedLine)):
+        for line in read_rows(path, SeedLine):
+            if isinstance(line, BadRow):
+                bad.append(line)
+                continue
+            seed = line.seed
             if not benchmark(seed.source).single_turn:
                 raise UserError(
                     f"{path}: source {seed.source!r} is not a single-turn benchmark; add a line for it to BENCHMARKS "
@@ -83,7 +93,8 @@ def prepare(files: list[Path], output: Path, limit: int | None = None) -> dict[s
                 row = single_turn(seed, path, output)
                 rows[seed.source][row.id] = row
     if not rows:
-        raise UserError(f"no seed in {', '.join(map(str, files))}; run data construction first")
+        found = f" but {len(bad)} bad rows; the first: {bad[0].detail}" if bad else ""
+        raise UserError(f"no seed in {', '.join(map(str, files))}{found}; run data construction first")
     return {source: write_jsonl(output / f"{source}.jsonl", found.values()) for source, found in sorted(rows.items())}
 
 
@@ -96,7 +107,12 @@ def main() -> int:
     arguments = parser.parse_args()
 
     def run() -> None:
-        counts = prepare(arguments.seeds, arguments.output, arguments.limit)
+        bad: list[BadRow] = []
+        counts = prepare(arguments.seeds, arguments.output, arguments.limit, bad)
+        if bad:
+            rejects = arguments.output / "rejects" / "rejects.jsonl"
+            write_jsonl(rejects, (row.as_dict() for row in bad))
+            print(f"{len(bad)} rows are no seeds; the first: {bad[0].detail}; all: {rejects}")
         print("; ".join(f"{arguments.output}/{source}.jsonl: {count} rows" for source, count in counts.items()))
 
     return exit_code(run)

@@ -13,6 +13,7 @@ from safer_steer.dialogue import Dialogue
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm import LLMClient
 from safer_steer.prompts import Prompt, parse_data_block
+from safer_steer.row_files import BadRow
 from safer_steer.store import read_jsonl
 
 FILTERED = {"content": None, "finish_reason": "content_filter"}
@@ -243,8 +244,11 @@ def test_benchmark_errors(bench, tmp_path):
     with pytest.raises(UserError, match="no benchmark file matches"):
         read_benchmarks([str(tmp_path / "nothing*.jsonl")])
     (tmp_path / "vlguard.jsonl").write_text(bench.read_text())
-    with pytest.raises(UserError, match="has 3 turns, but vlguard is a single-turn benchmark"):
+    with pytest.raises(UserError, match=r"6 bad rows.*has 3 turns, but vlguard is a single-turn benchmark"):
         read_benchmarks([str(tmp_path / "vlguard.jsonl")])
     (bench.parent / "vls.jsonl").write_text(bench.read_text())
-    with pytest.raises(UserError, match="ids must be unique"):
-        read_benchmarks([str(bench.parent / "*.jsonl")])
+    bad: list[BadRow] = []
+    assert len(read_benchmarks([str(bench.parent / "*.jsonl")], bad=bad)) == len(bad) == 6
+    assert {row.reason for row in bad} == {"repeated id"}
+    assert bad[0].id == "vls.jsonl:1"
+    assert "ids must be unique" in bad[0].detail

@@ -14,6 +14,7 @@ from safer_steer.config import load_config
 from safer_steer.dialogue import Seed
 from safer_steer.errors import UserError
 from safer_steer.images import ImageStore
+from safer_steer.row_files import BadRow
 from safer_steer.store import read_jsonl, write_jsonl
 
 
@@ -55,8 +56,10 @@ def test_plain_seeds_give_the_same_benchmarks_and_a_broken_line_is_named(seeds, 
     for name in ("vlguard.jsonl", "vlsbench.jsonl"):
         assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "nested" / name).read_bytes()
     seeds.write_bytes(seeds.read_bytes() + b'{"id": "o/8", "seed": {"id": "8"}}\n')
-    with pytest.raises(UserError, match=r"seeds\.jsonl:4: not a valid row"):
-        prepare([seeds], tmp_path / "out")
+    bad: list[BadRow] = []
+    assert prepare([seeds], tmp_path / "nested", bad=bad)
+    assert [row.id for row in bad] == ["seeds.jsonl:4"]
+    assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "nested" / name).read_bytes()
 
 
 def test_other_sources_are_refused(tmp_path):

@@ -12,7 +12,7 @@ from safer_steer.answer_tags import join_parts
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import ImageError
 from safer_steer.images import load_image
-from safer_steer.store import read_jsonl
+from safer_steer.row_files import BadRow, read_rows
 from training.answers import Unusable, answered_turns, tagged_parts
 from training.exports.config import ExportConfig
 
@@ -52,7 +52,10 @@ class Rows:
 
     def __iter__(self) -> Iterator[Row]:
         self.rejects, self.kept = [], 0
-        for dialogue in read_jsonl(self.config.data, Dialogue):
+        for dialogue in read_rows(self.config.data, Dialogue):
+            if isinstance(dialogue, BadRow):
+                self.rejects.append(dialogue.as_dict())
+                continue
             try:
                 row = Row(dialogue.id, _exchanges(dialogue, self.config))
             except ImageError as error:

@@ -31,7 +31,7 @@ def main(config: ExportConfig) -> None:
     """Exports, or does nothing when that has been done already.
 
     Raises:
-        UserError: the file is missing or damaged, or no row is usable.
+        UserError: the file is missing, or no row is usable.
     """
     with Run.open(config.output, config, stage="export", inputs={"data": config.data}) as run:
         if run.finished:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from safer_steer.cli import Plan
-from safer_steer.dialogue import MAX_TURNS
+from safer_steer.dialogue import MAX_TURNS, Dialogue
 from safer_steer.load import ANSWER, PICTURE, SCORES, USER_TURN, Load, prompt_tokens
 from safer_steer.machine import plan_lines
-from safer_steer.store import read_jsonl
+from safer_steer.row_files import read_rows
 from safer_steer_verl.interactions.safety_tutor import PROMPT
 from safer_steer_verl.platform import attention
 from safer_steer_verl.settings import DataConfig, SaferSteerSettings
@@ -88,7 +88,8 @@ def tutor_load(data: DataConfig, verl: dict[str, Any]) -> Load | None:
 
 def _turns(files: list[Path]) -> Counter[int]:
     """Number of turns -> number of dialogues, of the files that are there."""
-    return Counter(len(row["turns"]) for file in files if file.is_file() for row in read_jsonl(file))
+    rows = (row for file in files if file.is_file() for row in read_rows(file, Dialogue))
+    return Counter(len(row.turns) for row in rows if isinstance(row, Dialogue))
 
 
 def _add_dialogues(load: Load, turns: Counter[int], dialogues: int, last_turn_only: bool) -> None:

@@ -23,8 +23,10 @@ from transformers import AutoProcessor
 from safer_steer.dialogue import MAX_TURNS, Dialogue, stable_hash
 from safer_steer.errors import ImageError, UserError
 from safer_steer.images import load_image, png_bytes
+from safer_steer.picture_files import picture_file
+from safer_steer.row_files import BadRow, read_rows
 from safer_steer.rows import Reject
-from safer_steer.store import read_jsonl, write_atomic, write_jsonl
+from safer_steer.store import write_atomic, write_jsonl
 from safer_steer_verl.settings import DataConfig
 from safer_steer_verl.utils.token_accounting import as_plain_text
 
@@ -79,6 +81,7 @@ class PromptBuilder:
         length = self.prompt_length(turns[0], shown[0])
         if length > self.max_prompt_length:
             return Reject("prompt too long", f"{length} tokens, data.max_prompt_length is {self.max_prompt_length}")
+        folder = Path(self.data.source).parent
         numbers = {path: number for number, path in enumerate(dialogue.images)}
         image_turns = [[numbers[path] for path in dialogue.images_at(turn)] for turn in range(len(turns))]
         return {
@@ -100,7 +103,7 @@ class PromptBuilder:
                 "source": dialogue.source,
                 "kind": dialogue.kind,
                 "strategy": dialogue.strategy or "",
-                "images": [os.path.relpath(root / path, Path(self.data.source).parent) for path in dialogue.images],
+                "images": [os.path.relpath(picture_file(root, path), folder) for path in dialogue.images],
                 "image_turns": image_turns,
                 "turns": turns,
             },
@@ -142,7 +145,10 @@ def prepare(builder: PromptBuilder, sources: Sequence[str], folder: Path, name: 
     """
     rows, rejects = [], []
     for source in sources:
-        for index, dialogue in enumerate(read_jsonl(source, Dialogue)):
+        for index, dialogue in enumerate(read_rows(source, Dialogue)):
+            if isinstance(dialogue, BadRow):
+                rejects.append(dialogue.as_dict())
+                continue
             made = builder.row(dialogue, index, Path(source).parent)
             if isinstance(made, Reject):
                 rejects.append({"id": dialogue.id, "reason": made.reason, "detail": made.detail})

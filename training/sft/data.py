@@ -8,8 +8,9 @@ from typing import Any, Literal
 from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.errors import ImageError, UserError
 from safer_steer.images import load_image
+from safer_steer.picture_files import picture_file
 from safer_steer.progress import ProgressBar
-from safer_steer.store import read_jsonl
+from safer_steer.row_files import BadRow, read_rows
 from training.answers import Unusable, answered_turns, tagged_parts
 from training.sft.config import SftConfig
 from training.sft.encode import DialogueEncoder
@@ -52,14 +53,16 @@ def prepare(config: SftConfig, processor: Any) -> Prepared:
     """Encodes every dialogue of `config.data`, a JSONL file whose pictures are relative to its folder.
 
     Raises:
-        UserError: the file is missing or damaged, or no row is left to train on or to hold out.
+        UserError: the file is missing, or no row is left to train on or to hold out.
     """
     path = Path(config.data)
     folder = path.resolve().parent
     tokens = PictureTokens(processor.image_processor, folder)
     encoder = DialogueEncoder(processor, config.max_length, tokens, config.system_prompt)
     prepared = Prepared()
-    dialogues = list(read_jsonl(path, Dialogue))
+    rows = list(read_rows(path, Dialogue))
+    dialogues = [row for row in rows if isinstance(row, Dialogue)]
+    prepared.rejects += [row.as_dict() for row in rows if isinstance(row, BadRow)]
     with ProgressBar("sft: encode", len(dialogues)) as bar:
         for dialogue in dialogues:
             held_out = is_held_out(dialogue.id, config.eval_share, config.seed)
@@ -90,7 +93,7 @@ def _add(
         prepared.rejects.append({"id": dialogue.id, "reason": "unusable picture", "detail": str(error)})
     else:
         prepared.shortened += encoded.turns < len(dialogue.turns)
-        pictures = [str(folder / picture) for picture in encoded.pictures]
+        pictures = [str(picture_file(folder, picture)) for picture in encoded.pictures]
         row = {"id": dialogue.id, "input_ids": encoded.input_ids, "labels": encoded.labels, "pictures": pictures}
         (prepared.held_out if held_out else prepared.rows).append(row)
 

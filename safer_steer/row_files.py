@@ -1,0 +1,115 @@
+"""JSONL files that users write or change: read to their end, row by row. A bad row is rejected, and the rest goes on.
+
+One way for the benchmarks of evaluation, the data of SFT and GRPO, and exports. Files that only our own stages write
+are read by `store`, which takes a line without an end for one that was being written when the run was killed.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from safer_steer.dialogue import Dialogue
+from safer_steer.errors import UserError
+
+Row = TypeVar("Row", bound=BaseModel)
+_ESCAPED_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # in UTF-8 half of a surrogate pair can only be an escape
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that cannot be used: FILE:LINE, the reason to count it under, and what exactly is wrong."""
+
+    id: str
+    reason: str
+    detail: str
+
+    @classmethod
+    def at(cls, path: Path, line: int, reason: str, detail: str) -> "BadRow":
+        """The bad row of a line, counted from 1."""
+        return cls(f"{path.name}:{line}", reason, f"{path}:{line}: {detail}")
+
+    def as_dict(self) -> dict[str, str]:
+        """For a rejects file."""
+        return {"id": self.id, "reason": self.reason, "detail": self.detail}
+
+
+def read_rows(path: str | Path, model: type[Row]) -> Iterator[Row | BadRow]:
+    """Yields the rows of a file as `model` and, in their places, the rows that are none.
+
+    Raises:
+        UserError: as `numbered_rows`.
+    """
+    return (row for _, row in numbered_rows(path, model))
+
+
+def numbered_rows(path: str | Path, model: type[Row]) -> Iterator[tuple[int, Row | BadRow]]:
+    """Yields line number, from 1, and row, for all lines that are not blank.
+
+    Raises:
+        UserError: there is no such file, or it is not in UTF-8 at all.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"file not found: {path}; check the path, or run the stage that writes it")
+    with path.open("rb") as file:
+        encoding = json.detect_encoding(file.read(4))
+        if not encoding.startswith("utf-8"):
+            raise UserError(f"{path} is in {encoding.upper()}; save it as UTF-8")
+        file.seek(0)
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield number, _row(line, model, path, number)
+
+
+def _row(line: bytes, model: type[Row], path: Path, number: int) -> Row | BadRow:
+    def bad(reason: str, detail: str) -> BadRow:
+        return BadRow.at(path, number, reason, detail)
+
+    try:
+        data = json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        return bad("not JSON", f"not JSON in UTF-8: {error}")
+    if _ESCAPED_HALF.search(line) and not _is_unicode(data):
+        return bad("text is not Unicode", f"{_name(data)}holds half of a surrogate pair")
+    try:
+        row = model.model_validate(data)
+    except ValidationError as error:
+        return bad("bad row", f"{_name(data)}{_said(error)}")
+    if isinstance(row, Dialogue) and (unseen := _unseen(row)):
+        return bad("picture not shown", f"{_name(data)}no turn names {unseen}; put it into a turn's images")
+    return row
+
+
+def _unseen(dialogue: Dialogue) -> str:
+    """The pictures that no turn shows, "" for none."""
+    named = {number for turn in dialogue.turns for number in turn.images}
+    left = [f"picture {number} ({name!r:.80})" for number, name in enumerate(dialogue.images) if number not in named]
+    return ", ".join(left) if named else ""
+
+
+def _name(data: Any) -> str:
+    name = data.get("id") if isinstance(data, dict) else None
+    return f"row {name!a:.80}: " if isinstance(name, str) and name else ""
+
+
+def _said(error: ValidationError) -> str:
+    """The first of the errors: field, rule and what was there."""
+    first, more = error.errors(include_url=False)[0], error.error_count() - 1
+    place = ".".join(map(str, first["loc"]))
+    said = f"{place}: {first['msg']}" if place else first["msg"]
+    got = "" if isinstance(first["input"], dict) else f", got {first['input']!a:.80}"
+    return said + got + (f" (and {more} more)" if more else "")
+
+
+def _is_unicode(data: Any) -> bool:
+    """False for half of a surrogate pair, which JSON can hold and no tokenizer and no file takes."""
+    try:
+        json.dumps(data, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
