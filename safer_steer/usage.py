@@ -1,6 +1,6 @@
 """What roles were called for, added up over workers and attempts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -15,6 +15,13 @@ def merge_usage(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for key, value in part.items():
             merged[key] = _merged(key, merged[key], value) if key in merged else value
     return merged
+
+
+def changes(usage: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """(role, parameter, what became of it) for everything of the requests that was left out or replaced, because an
+    endpoint does not take it or the config says so.
+    """
+    return [(role, name, how) for role, part in usage.items() for name, how in part.get("changed", {}).items()]
 
 
 def _merged(key: str, old: Any, new: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 
 from data_construction.stats.counts import DialogueCounts
 from safer_steer.markdown import table
+from safer_steer.usage import changes
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,11 @@ def cost_table(usage: Mapping[str, Mapping[str, Any]]) -> str:
         cost = f"{usd:,.2f}" if isinstance(usd, int | float) else "?"
         rows.append([role, numbers.get("model", ""), *(f"{numbers.get(name, 0):,}" for name in columns), cost])
     return table(["Role", "Model", *columns.values(), "USD"], rows)
+
+
+def change_table(usage: Mapping[str, Mapping[str, Any]]) -> str:
+    """What of the requests was left out or replaced, by role."""
+    return table(["Role", "Parameter", "What became of it"], [list(change) for change in changes(usage)])
 
 
 def reason_table(reasons: Mapping[str, int]) -> str:

@@ -12,9 +12,10 @@ from typing import Any
 from data_construction.stats.attacks import attack_stats
 from data_construction.stats.counts import DialogueCounts
 from data_construction.stats.plots import plot_turns
-from data_construction.stats.tables import attack_table, cost_table, reason_table, table_one
+from data_construction.stats.tables import attack_table, change_table, cost_table, reason_table, table_one
 from safer_steer.dialogue import Dialogue
 from safer_steer.store import read_jsonl, write_atomic
+from safer_steer.usage import changes
 
 
 def write_stage_one_stats(folder: Path, counts: Mapping[str, Any], usage: Mapping[str, Mapping[str, Any]]) -> None:
@@ -72,6 +73,8 @@ def write_stats(
             "Of all attempts in this folder but those killed by force.",
             cost_table(stats["usage"]),
         ]
+        if changes(stats["usage"]):
+            sections += ["Not sent as configured:", change_table(stats["usage"])]
     plot_turns(splits, folder / f"turns{suffix}.png")
     write_atomic(folder / f"stats{suffix}.md", "\n\n".join(sections) + "\n")
     write_atomic(folder / f"stats{suffix}.json", json.dumps(stats, indent=1, ensure_ascii=False) + "\n")

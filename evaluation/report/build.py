@@ -26,6 +26,7 @@ from evaluation.report.figure import survival_png
 from evaluation.report.formats import ResultTable, csv_text, latex, markdown
 from evaluation.report.pages import heat_rows, write_browser_page, write_first_page
 from evaluation.report.paper_form import paper_form_tables
+from evaluation.report.requests import requests_table, step_records
 from evaluation.report.results import ModelPair, ModelResult, load_result, pairs, summary, survival_panels
 from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.store import read_jsonl, write_atomic, write_jsonl
@@ -84,7 +85,9 @@ class Report:
         sources = sorted(path for path in Path(__file__).parents[1].rglob("*.*") if path.suffix != ".pyc")
         hashes = [_digest(path) for path in [*data, *sources] if path.is_file()]
         titles = [self.config.title(name) for name in self.config.models]
-        return stable_hash(hashes, titles, self.config.passing.model_dump(), report.model_dump())
+        changed = requests_table(self._records())
+        rows = changed.rows if changed else []
+        return stable_hash(hashes, titles, rows, self.config.passing.model_dump(), report.model_dump())
 
     def _is_current(self, fingerprint: str) -> bool:
         path, beside = Path(self.config.output, SUMMARY), self.folder / FINGERPRINT
@@ -138,7 +141,11 @@ class Report:
         found += [tables.turn_table(results), tables.survival_table(results), tables.losses_table(results)]
         found += [tables.pairs_table(compared), tables.log_rank_table(compared)] if compared else []
         found += [tables.agreement_table(agreed)] if agreed else []
-        return [*found, tables.origin_table(results)]
+        changed = requests_table(self._records())
+        return [*found, *([changed] if changed else []), tables.origin_table(results)]
+
+    def _records(self) -> dict[str, list[Path]]:
+        return {self.config.title(name): step_records(self.model_folder(name)) for name in self.config.models}
 
     def _agreement(self) -> dict[str, list[Agreement]]:
         """Title -> agreement of all judges on the model's answers; empty with one judge."""

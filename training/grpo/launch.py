@@ -161,8 +161,9 @@ def train(config_path: Path, env: dict[str, str], *, steps: int, done: int, stal
     return meter.peak_mb
 
 
-def tutor_usage(metrics: Path) -> dict[str, float | str]:
-    """Calls, retries, tokens and cost of the tutor over all steps, from the running totals that each worker reports.
+def tutor_usage(metrics: Path) -> dict[str, Any]:
+    """Calls, retries, tokens and cost of the tutor over all steps, from the running totals that each worker reports;
+    what of its requests was not sent as configured.
 
     `usd` is "unknown" when it is for one of the workers.
     """
@@ -172,7 +173,8 @@ def tutor_usage(metrics: Path) -> dict[str, float | str]:
     names = ("calls", "retries", "tokens_in", "tokens_out")
     usage = {name: sum(stats.get(name, 0) for stats in latest.values()) for name in names}
     costs = [stats.get("usd", UNKNOWN) for stats in latest.values()]
-    return usage | {"usd": UNKNOWN if UNKNOWN in costs else sum(costs)}
+    changed = {name: how for stats in latest.values() for name, how in stats.get("changed", {}).items()}
+    return usage | {"usd": UNKNOWN if UNKNOWN in costs else sum(costs)} | ({"changed": changed} if changed else {})
 
 
 def _new_rows(path: Path, done: int, child: subprocess.Popen, look: Callable[[], None]) -> Iterator[dict[str, Any]]:
