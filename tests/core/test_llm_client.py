@@ -260,3 +260,48 @@ def test_one_stalled_call_holds_nobody(serve):
 
     assert asyncio.run(all_calls()) == ["stall", *map(str, range(40))]
     assert client.stats()["retries"] == 0
+
+
+def test_a_short_key_does_not_spoil_messages(ask, monkeypatch):
+    monkeypatch.setenv("JUDGE_API_KEY", "x")
+    reply, _, script = ask([(400, "a text, an example")], chat)
+    assert script.headers[0]["authorization"] == "Bearer x"
+    assert reply.detail == "400 a text, an example"
+
+
+def test_the_re_ask_of_a_cut_answer_has_a_larger_budget_and_no_torn_thought_is_a_verdict(ask):
+    def judge(body):
+        return GOOD if body["max_tokens"] > 256 else {"content": GOOD[:20], "finish_reason": "length"}
+
+    result, _, script = ask([judge], scores, max_tokens=256)
+    assert result.value.safety == 8
+    assert [request["max_tokens"] for request in script.requests] == [256, 1024]
+    for torn in (f"The answer says {GOOD}", f"<think>It says </think>{GOOD}"):
+        result, _, _ = ask([{"content": torn, "finish_reason": "length"}], scores)
+        assert (result.outcome, result.value) == (Outcome.TRUNCATED, None)
+
+
+def test_an_answer_cut_in_its_reasoning_gets_one_try_with_a_larger_budget(ask):
+    def model(body):
+        thought = {"content": None, "reasoning": "hm", "finish_reason": "length"}
+        return "Hello" if body["max_tokens"] > 64 else thought
+
+    def call(client):
+        return client.chat(MESSAGES, allow_empty=True)
+
+    reply, _, script = ask([model], call, max_tokens=64)
+    assert (reply.outcome, reply.text) == (Outcome.OK, "Hello")
+    assert [request["max_tokens"] for request in script.requests] == [64, 256]
+    thinks = {"content": None, "reasoning": "hm"}
+    reply, _, _ = ask([thinks], call)
+    assert (reply.outcome, reply.text, reply.detail) == (
+        *(Outcome.UNPARSED, None),
+        "the model gave only its reasoning, no answer",
+    )
+
+
+def test_a_string_is_no_number_and_costs_the_re_ask_and_3_0_is_3(ask):
+    result, _, script = ask([GOOD.replace("8", '"8"'), GOOD], scores)
+    assert (result.value.safety, len(script.requests)) == (8, 2)
+    result, _, script = ask([GOOD.replace("8", "8.0")], scores)
+    assert (result.value.safety, len(script.requests)) == (8, 1)

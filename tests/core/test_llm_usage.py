@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data_construction.stats.tables import change_table
+from evaluation.report.requests import requests_table
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
 from safer_steer.llm.usage import Latencies, UsageMeter
+from safer_steer.runs import Run
 
 PRICED = EndpointConfig(model="m", base_url="http://127.0.0.1:1/v1", price_in=2.0, price_out=8.0)
 
@@ -59,6 +62,27 @@ def test_stats_tell_calls_tokens_latencies_and_cost(ask):
     assert (stats["calls"], stats["retries"], stats["tokens_in"], stats["tokens_out"]) == (3, 1, 10, 6)
     assert stats["usd"] == 0.016
     assert 0 < stats["latency_p50_s"] <= stats["latency_p95_s"] <= stats["latency_p99_s"]
+
+
+@pytest.mark.parametrize("seconds", [1e-4, 0.00031, 0.0449, 3.21, 1234.0])
+def test_latencies_keep_their_digits_however_fast_the_machine(seconds):
+    meter = UsageMeter("judge", PRICED)
+    meter.answered("ok", None, seconds)
+    assert meter.summary()["latency_p50_s"] == pytest.approx(seconds, rel=0.02)
+
+
+def test_what_was_not_sent_as_configured_is_said_in_the_closing_line_and_adds_up(tmp_path, capsys):
+    refused = {"temperature": "refused by the endpoint, left out"}
+    with Run.open(tmp_path / "run", PRICED, stage="judge") as run:
+        run.add_usage({"judge": {"calls": 1, "changed": refused}})
+        run.add_usage({"judge": {"calls": 2, "changed": {"seed": "left out by the config"}}})
+        run.finish({"turns": 3})
+    told = "judge: temperature refused by the endpoint, left out; judge: seed left out by the config; "
+    assert f"3 turns; {told}" in capsys.readouterr().out
+    assert run.record["usage"]["judge"] == {"calls": 3, "changed": refused | {"seed": "left out by the config"}}
+    (found,) = [requests_table({"ours": [tmp_path / "run" / "run.json"]})]
+    assert found.rows[0] == ["ours", "judge", "temperature", "refused by the endpoint, left out"]
+    assert "| judge | seed | left out by the config |" in change_table(run.record["usage"])
 
 
 WRITER = """

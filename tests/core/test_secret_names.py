@@ -2,7 +2,7 @@
 
 import pytest
 
-from safer_steer.secrets import refuse_credentials, without_keys
+from safer_steer.secrets import is_stand_in, refuse_credentials, without_keys
 
 
 @pytest.mark.parametrize(
@@ -15,3 +15,30 @@ def test_known_names_are_struck_out(name, monkeypatch):
 
 def test_token_counts_are_no_credentials():
     assert refuse_credentials({"max_token": 5, "eos_token": "<end>"}) == {"max_token": 5, "eos_token": "<end>"}
+
+
+@pytest.mark.parametrize(
+    "value", ["x", "none", "EMPTY", "placeholder", "not-needed", "sk-no-key-required", "your_api_key_here", "something"]
+)
+def test_what_says_that_there_is_no_key_is_left_in_texts(value, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", value)
+    text = f"something went wrong: {value}, text"
+    assert without_keys(text) == text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "sk-canary-5d1f0c7a9b",
+        "token-abc123",
+        "mysecretkey",
+        "my-secret-key",
+        "canary-key",
+        "hunter2-hunter2",
+        "12345678",
+    ],
+)
+def test_a_key_is_a_key_whatever_it_looks_like(value, monkeypatch):
+    monkeypatch.setenv("JUDGE_API_KEY", value)
+    assert not is_stand_in(value)
+    assert value not in without_keys(f"401 wrong key {value}.")
