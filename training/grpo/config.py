@@ -214,13 +214,14 @@ def _unknown_overrides(overrides: list[str], tree: DictConfig) -> list[str]:
     problems = []
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.key_or_group
-        if override.is_add() or override.is_delete() or _known(key, tree):
+        if override.is_add() or override.is_delete() or known(key, tree):
             continue
         problems.append(f"{key}: unknown key; +{key}=... adds one that verl's YAML does not list")
     return problems
 
 
-def _known(key: str, tree: DictConfig) -> bool:
+def known(key: str, tree: DictConfig) -> bool:
+    """Whether a dotted key is in a composed config."""
     node: Any = tree
     for part in key.split("."):
         if not isinstance(node, DictConfig) or part not in node:
