@@ -1,12 +1,12 @@
 """Checks that take seconds: the machine (1, 2), sizes that stages must agree on (4), ranks that meet (7)."""
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from rehearsal.rows import Row
 from rehearsal.settings import Settings
@@ -14,8 +14,10 @@ from rehearsal.subjects import Subject
 from safer_steer import machine
 from safer_steer.errors import UserError
 from safer_steer.images import load_image
+from safer_steer.llm.config import api_key
 from safer_steer.machine import Finding, gb
 from safer_steer.weights import is_hub_id
+from safer_steer_verl.platform import attention
 from training.sft.config import SftConfig
 
 ATTEMPT_S = 300
@@ -64,38 +66,23 @@ def _timeout(subject: Subject) -> float:
 
 def check_attention(subject: Subject) -> tuple[list[Finding], float]:
     """1: one forward and backward pass on the path that training takes; returns also the GPU's memory in bytes."""
-    if problem := flash_problem(subject):
-        return [Finding(f"{subject.kind}: attention", problem, "the package", "breaks", FLASH_ADVICE)], 0.0
-    packed = False
+    path, real = "padded", "padded"  # SFT's is torch's sdpa
     if subject.kind == "grpo":
-        packed = bool(subject.config.verl["actor_rollout_ref"]["model"].get("use_remove_padding"))
-    command = [sys.executable, "-m", "rehearsal.engines", "attention", subject.device, str(packed)]
-    found = _json_of(command)
+        setting = subject.config.safer_steer.attention
+        real = attention.choose(setting, subject.needs.device)
+        path = attention.choose("auto" if subject.replaced else setting, subject.device)
+    check, needed = f"{subject.kind}: attention", "a forward and a backward pass, finite gradients"
+    found = _json_of([sys.executable, "-m", "rehearsal.engines", "attention", subject.device, path])
     if "error" in found:
-        return [Finding(f"{subject.kind}: attention", found["error"], "a forward and a backward pass", "breaks")], 0.0
-    said = f"{' and '.join(found['paths'])}: {found['seconds']} s"
+        advice = "safer_steer.attention=padded needs no kernel" if subject.kind == "grpo" else "check nvidia-smi"
+        return [Finding(check, f"{path}: {found['error']}", needed, "breaks", advice)], 0.0
+    said = f"{path}: {found['seconds']} s"
     if subject.device == "cuda":
         said += f"; {found['gpus']} x {found['name']}, compute capability {found['capability']}, {gb(found['memory'])}"
-    verdict = "ok" if found["finite"] else "breaks"
-    findings = [Finding(f"{subject.kind}: attention", said, "finite gradients", verdict)]
-    if subject.replaced and packed:
-        needed = "a forward and a backward pass on a GPU"
-        findings.append(Finding("grpo: packed attention", "not checked here (device=cpu)", needed, "not checked"))
+    findings = [Finding(check, said, needed, "ok" if found["finite"] else "breaks")]
+    if real != path:
+        findings.append(Finding(f"{check}, {real}", "not checked here (device=cpu)", needed, "not checked"))
     return findings, float(found.get("memory", 0.0))
-
-
-FLASH_ADVICE = "install flash-attn for this torch, or set attn_implementation to sdpa"
-
-
-def flash_problem(subject: Subject) -> str | None:
-    """A sentence when flash-attn is asked for and not installed."""
-    if subject.kind != "grpo":
-        return None
-    overrides = subject.config.verl["actor_rollout_ref"]["model"].get("override_config") or {}
-    asked = str(overrides.get("attn_implementation", ""))
-    if not asked.startswith("flash_attention") or importlib.util.find_spec("flash_attn") is not None:
-        return None
-    return f"attn_implementation is {asked}, but the package flash-attn is not installed"
 
 
 def check_ranks(subject: Subject) -> Finding:
@@ -152,6 +139,28 @@ def check_sizes(subjects: list[Subject]) -> list[Finding]:
     same = len(set(limits.values())) == 1
     advice = "set images.max_pixels, safer_steer.data.max_pixels and the evaluation's max_pixels to one value"
     return [Finding("largest picture, px", said, NEEDED, "ok" if same else "breaks", "" if same else advice)]
+
+
+def check_addresses(subject: Subject) -> list[Finding]:
+    """3, without a call: addresses that other nodes cannot reach, and keys that the environment lacks."""
+    findings = []
+    for role, endpoint in subject.roles.items():
+        for url in endpoint.urls():
+            host = urlsplit(url).hostname or ""
+            loopback = host == "localhost" or host.startswith("127.") or host == "::1"
+            if subject.needs.nodes > 1 and (loopback or url.startswith("service:")):
+                advice = f"give an address that all nodes reach ({role.upper()}_API_BASE_URL; docs/several_nodes.md)"
+                needed = f"an address for {subject.needs.nodes} nodes"
+                findings.append(
+                    Finding(f"{subject.kind}: {role}", f"{url} is this node alone", needed, "breaks", advice)
+                )
+            elif url.startswith("https://") and not loopback and api_key(role) is None:
+                advice = f"set {role.upper()}_API_KEY, or OPENAI_API_KEY for all roles"
+                said = f"{url}: no key is in the environment"
+                findings.append(
+                    Finding(f"{subject.kind}: {role}", said, "a key, if the server asks", "warning", advice)
+                )
+    return findings
 
 
 def check_model(subject: Subject) -> list[Finding]:

@@ -119,13 +119,14 @@ def grpo(
     refs.actor.ppo_mini_batch_size = math.gcd(prompts, refs.actor.ppo_mini_batch_size) if not replaced else prompts
     tree.trainer.update({"total_training_steps": STEPS, "save_freq": 1, "test_freq": -1, "val_before_train": False})
     tree.trainer.logger = []
-    tree.safer_steer.max_unscored_rate = 0.9  # what was not scored is in the table
+    tree.safer_steer.max_unscored_rate = tree.safer_steer.max_token_fault_rate = 0.9  # the table says how many
     if replaced:
         total = length(subject, settings)
         tree.data.max_prompt_length, tree.data.max_response_length = total // 2, total - total // 2
         refs.rollout.max_model_len = total
         turns.max_tokens = min(turns.max_tokens, total // 8)
         turns.min_tokens = min(turns.min_tokens, turns.max_tokens)
+        tree.safer_steer.attention = "auto"
         refs.rollout.max_num_batched_tokens = max(2048, total)
         refs.rollout.max_num_seqs = prompts * rollouts
         refs.actor.ppo_micro_batch_size_per_gpu = 1

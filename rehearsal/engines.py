@@ -1,7 +1,7 @@
 """What only a child process finds out, so that nothing stays on a GPU: attention on the path that training takes, and
 a sum over all ranks.
 
-    python -m rehearsal.engines attention [cpu|cuda] PACKED      prints one line of JSON
+    python -m rehearsal.engines attention [cpu|cuda] [padded|varlen|flash_attn]      prints one line of JSON
     torchrun ... -m rehearsal.engines all_reduce [cpu|cuda]      the first rank prints one line of JSON
 """
 
@@ -16,18 +16,29 @@ TOKENS = {"cpu": 256, "cuda": 8192}
 REDUCED = {"cpu": 2**22, "cuda": 2**28}  # elements of fp32
 
 
-def attention(device: str, packed: bool) -> dict[str, Any]:
-    """One forward and backward pass at real head sizes; `packed` takes torch's attention for packed rows too."""
+def attention(device: str, path: str) -> dict[str, Any]:
+    """One forward and backward pass at real head sizes; `path` as `safer_steer.attention` chooses it."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-    dtype = torch.bfloat16 if device == "cuda" else torch.float32
-    shape = {"q": (1, HEADS, TOKENS[device], SIZE), "k": (1, KEYS, TOKENS[device], SIZE)}
-    q, k, v = (torch.randn(shape[name], device=device, dtype=dtype, requires_grad=True) for name in ("q", "k", "k"))
+    length, cuda = TOKENS[device], device == "cuda"
+    shapes = [(length, heads, SIZE) for heads in (HEADS, KEYS, KEYS)]  # two packed rows of half the length
+    dtype = torch.bfloat16 if cuda else torch.float32
+    q, k, v = (torch.randn(shape, device=device, dtype=dtype, requires_grad=True) for shape in shapes)
     started = time.monotonic()
-    sdpa(q, k, v, is_causal=True, enable_gqa=True).sum().backward()
-    found: dict[str, Any] = {"paths": ["sdpa"], "torch": torch.__version__}
-    if device == "cuda":
+    if path == "padded":
+        rows = (part.unflatten(0, (2, length // 2)).transpose(1, 2) for part in (q, k, v))
+        sdpa(*rows, is_causal=True, enable_gqa=True).sum().backward()
+    else:
+        if path == "varlen":
+            from safer_steer_verl.platform.varlen_attention import flash_attn_varlen_func
+        else:
+            from flash_attn import flash_attn_varlen_func
+        ends = torch.tensor([0, length // 2, length], device=device, dtype=torch.int32)
+        half = length // 2
+        flash_attn_varlen_func(q, k, v, ends, ends, half, half, 0.0, None, True).sum().backward()
+    found: dict[str, Any] = {"path": path, "torch": torch.__version__}
+    if cuda:
         torch.cuda.synchronize()
         found |= {
             "gpus": torch.cuda.device_count(),
@@ -35,16 +46,7 @@ def attention(device: str, packed: bool) -> dict[str, Any]:
             "capability": ".".join(map(str, torch.cuda.get_device_capability())),
             "memory": torch.cuda.get_device_properties(0).total_memory,
         }
-        if packed:
-            from torch.nn.attention.varlen import varlen_attn
-
-            rows = [part[0].transpose(0, 1).contiguous() for part in (q, k.repeat_interleave(HEADS // KEYS, 1))]
-            ends = torch.tensor([0, TOKENS[device] // 2, TOKENS[device]], device=device, dtype=torch.int32)
-            longest = TOKENS[device] // 2
-            varlen_attn(rows[0], rows[1], rows[1], ends, ends, longest, longest, window_size=(-1, 0)).sum().backward()
-            torch.cuda.synchronize()
-            found["paths"].append("packed (torch varlen)")
-    finite = bool(q.grad.isfinite().all())
+    finite = bool(q.grad.isfinite().all() and k.grad.isfinite().all())
     return found | {"finite": finite, "seconds": round(time.monotonic() - started, 3)}
 
 
@@ -75,7 +77,7 @@ def all_reduce(device: str) -> dict[str, Any] | None:
 
 def main(argv: list[str]) -> int:
     """The command line; returns the exit code."""
-    found = attention(argv[2], argv[3] == "True") if argv[1] == "attention" else all_reduce(argv[2])
+    found = attention(argv[2], argv[3]) if argv[1] == "attention" else all_reduce(argv[2])
     if found is not None:
         print("\n" + json.dumps(found), flush=True)
     return 0

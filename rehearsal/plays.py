@@ -131,7 +131,7 @@ def _grpo_numbers(rows: list[dict[str, Any]], output: Path) -> list[Finding]:
     masked = [row["rollout/masked"] for row in rows if row.get("rollout/masked") is not None]
     trajectories = list(read_jsonl(output / "trajectories.jsonl")) if (output / "trajectories.jsonl").is_file() else []
     reasons = [str(row["meta"].get("reason")) for row in trajectories if row["meta"].get("reason")]
-    tokens = [reason for reason in reasons if "token" in reason]
+    tokens = [reason for reason in reasons if "token accounting" in reason]
     first = f"; first: {tokens[0][:200]}" if tokens else ""
     found.append(
         Finding(

@@ -51,6 +51,7 @@ class Rehearsal:
         for stage in self.stages:
             self.findings += checks.check_machine(stage)
             self.findings += checks.check_model(stage)
+            self.findings += checks.check_addresses(stage)
             if not stage.replaced:
                 self.findings.append(checks.check_write_speed(stage))
         self.findings += checks.check_sizes(self.stages)
@@ -240,11 +241,10 @@ def _plan(rehearsal: Rehearsal) -> str:
         said.append(
             f"  {stage.kind} ({stage.path}) on {where}: rows of {derive.length(stage, rehearsal.settings):,} tokens"
         )
-        said += [f"  {finding}" for finding in checks.check_machine(stage) if finding.verdict == "breaks"]
-        said += [f"  {finding}" for finding in checks.check_model(stage) if finding.verdict != "ok"]
-        if problem := checks.flash_problem(stage):
-            said.append(f"  {stage.kind}: {problem}")
-    said += [f"  {finding}" for finding in checks.check_sizes(rehearsal.stages) if finding.verdict != "ok"]
+        findings = checks.check_machine(stage) + checks.check_model(stage) + checks.check_addresses(stage)
+        said += [f"  {finding.verdict}: {finding}" for finding in findings if finding.verdict in ("breaks", "warning")]
+    sizes = checks.check_sizes(rehearsal.stages)
+    said += [f"  {finding.verdict}: {finding}" for finding in sizes if finding.verdict != "ok"]
     said.append(f"  writes {rehearsal.folder}, removed at its end but for {TABLE} and the random weights")
     return "\n".join(said)
 

@@ -15,12 +15,13 @@ from doc_pages import PAGES, ROOT, code_spans, links
 
 from data_construction.config import DataConfig
 from evaluation.config import EvaluationConfig
+from rehearsal.settings import PREFIX, Settings
 from safer_steer.dialogue import Dialogue
 from training.exports.config import ExportConfig
 from training.grpo.config import load_config
 from training.sft.config import SftConfig
 
-SCHEMAS = (DataConfig, SftConfig, EvaluationConfig, ExportConfig, Dialogue)  # rows too: `meta.category`
+SCHEMAS = (DataConfig, SftConfig, EvaluationConfig, ExportConfig, Settings, Dialogue)  # rows too: `meta.category`
 FOLDERS = (
     "safer_steer",
     "data_construction",
@@ -28,6 +29,7 @@ FOLDERS = (
     "verl",
     "evaluation",
     "miniature",
+    "rehearsal",
     "configs",
     "scripts",
     "tests",
@@ -82,7 +84,7 @@ def config_keys(page: Path) -> list[str]:
     for span in code_spans(page):
         key = span.partition("=")[0]
         if re.fullmatch(r"\+?[a-z_]\w*(\.[A-Za-z_]\w*)+", key) and key.rpartition(".")[2] not in SUFFIXES:
-            found.append(key.lstrip("+"))
+            found.append(key.lstrip("+").removeprefix(PREFIX))
     return found
 
 
