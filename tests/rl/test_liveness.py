@@ -3,11 +3,13 @@
 import multiprocessing
 import os
 import signal
+import tempfile
 import threading
 import time
 import weakref
 
 import pytest
+from omegaconf import OmegaConf
 
 pytestmark = pytest.mark.integration
 
@@ -17,9 +19,14 @@ def job():
     """A Ray of this test's own, connected."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, object_store_memory=80 * 2**20, log_to_driver=False)
-    yield ray
-    ray.shutdown()
+    from safer_steer_verl.local_ray import start_ray
+
+    options = {"num_cpus": 2, "include_dashboard": False, "log_to_driver": False, "object_store_memory": 80 * 2**20}
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:  # short, for Ray's sockets
+        options["_temp_dir"] = folder
+        start_ray(OmegaConf.create({"trainer": {"device": "cpu"}, "ray_kwargs": {"ray_init": options}}))
+        yield ray
+        ray.shutdown()
 
 
 def test_killed_actors_are_named_and_those_that_were_told_to_end_are_not(job):

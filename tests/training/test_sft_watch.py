@@ -55,6 +55,7 @@ def test_a_rank_that_is_killed_or_stopped_ends_the_run_with_its_name(config_for,
             run = subprocess.Popen([*LAUNCH, "-m", "training.sft.run", str(path)], stderr=file, env=os.environ)
         while steps(folder) < before + 3 and run.poll() is None:
             time.sleep(0.1)
+        assert run.poll() is None, (tmp_path / "said.txt").read_text()
         victim = ranks(run)[1]
         victim.send_signal(number)
         run.wait()

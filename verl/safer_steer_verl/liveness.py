@@ -15,6 +15,7 @@ from ray.experimental import internal_kv
 from safer_steer_verl.roles import role_of
 
 NAMESPACE, PREFIX = b"safer_steer", b"death:"
+INTENDED = "Worker exit type: INTENDED"  # an actor that ended itself
 UNEXPECTED = {ActorDiedErrorContext.Reason.WORKER_DIED, ActorDiedErrorContext.Reason.NODE_DIED}
 
 
@@ -68,7 +69,11 @@ def _dead_actors() -> list[Death]:
         context = getattr(cause, kind) if kind else None
         if kind == "oom_context":  # Ray itself ended it, since the node's memory was nearly full
             detail = " ".join(context.error_message.split())[:300]
-        elif kind == "actor_died_error_context" and context.reason in UNEXPECTED:
+        elif (
+            kind == "actor_died_error_context"
+            and context.reason in UNEXPECTED
+            and INTENDED not in context.error_message
+        ):
             detail = "its node is gone" if context.reason == ActorDiedErrorContext.Reason.NODE_DIED else ""
             if "SIGTERM" in context.error_message:
                 detail = "it was told to end (SIGTERM)"

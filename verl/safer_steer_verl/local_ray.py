@@ -13,7 +13,7 @@ from ray._private.node import Node
 from safer_steer_verl.beats import FOLDER
 from safer_steer_verl.platform import GROUP_TIMEOUT
 
-ATTEMPTS = 6  # Ray gives its own helpers 15 s to start, too few on a busy machine
+ATTEMPTS = 12  # Ray gives its own helpers 15 s to start, too few on a busy machine
 PAUSE_S = 5.0
 
 
