@@ -18,6 +18,8 @@ from PIL import Image
 from safer_steer.deaths import MemoryLog
 from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl, write_jsonl
+from safer_steer_verl.beats import FOLDER
+from safer_steer_verl.local_ray import ray_options
 from safer_steer_verl.platform import GROUP_TIMEOUT
 from training.grpo import checkpoints, curve, failure, launch, processes
 from training.grpo.config import load_config
@@ -191,6 +193,10 @@ def test_a_gpu_run_without_services_gets_as_far_as_the_missing_gpu(tmp_path, mon
     config = launch.resolve(loaded.tree, tmp_path / "grpo", {"model": "m", "base_url": "http://127.0.0.1:1/v1"})
     env = launch.environment(config, tmp_path / "grpo") | {"CUDA_VISIBLE_DEVICES": ""}
     assert (env[GROUP_TIMEOUT], "VERL_PLATFORM" in env) == ("3600", "VERL_PLATFORM" in os.environ)
+    for name in (GROUP_TIMEOUT, FOLDER):
+        monkeypatch.setenv(name, env[name])
+    for_workers = ray_options(config)["runtime_env"]["env_vars"]  # of every node
+    assert (for_workers[GROUP_TIMEOUT], for_workers[FOLDER]) == ("3600", str(tmp_path / "grpo" / "log" / "beats"))
     (tmp_path / "grpo").mkdir()
     (tmp_path / "grpo" / "config.yaml").write_text(OmegaConf.to_yaml(config))
     with pytest.raises(UserError, match="no GPU is visible"):
