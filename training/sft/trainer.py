@@ -169,8 +169,11 @@ def train(config: SftConfig, processor: Any, prepared: Prepared) -> dict[str, fl
         built.trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         _require_export(built.trainer, built.export)
     except BaseException as error:
+        lost = built.watch.lost_rank()  # then the launcher ends this rank, or an operation with the lost one fails
         built.watch.stop()
         built.log.close(error)
+        if lost and not isinstance(error, UserError):
+            raise UserError(lost) from error
         raise
     built.watch.stop()
     built.log.close()

@@ -74,7 +74,7 @@ class StallWatch(TrainerCallback):
             late = time.monotonic() - looked - LOOK_EVERY_S
             self._alive += max(0.0, late - LOOK_EVERY_S)  # this process itself was stopped meanwhile
             looked = time.monotonic()
-            if (problem := self._lost_rank()) or (problem := self._stall()):
+            if (problem := self.lost_rank()) or (problem := self._stall()):
                 print(f"error: {problem}", file=sys.stderr, flush=True)
                 os._exit(1)
 
@@ -88,12 +88,13 @@ class StallWatch(TrainerCallback):
             f"step, no checkpoint; {silent}; training is ended; {AGAIN}"
         )
 
-    def _lost_rank(self) -> str | None:
+    def lost_rank(self) -> str | None:
+        """What became of a rank of this node that vanished without a word; only the lowest one that is left says it."""
         gone = {pid: rank for pid, rank in self._others.items() if not _is_there(pid)}
         for pid in gone:
             del self._others[pid]
         vanished = [(pid, rank) for pid, rank in gone.items() if not self._ended(rank).exists()]
-        if not vanished or self._done.is_set() or any(rank < self.rank for rank in self._others.values()):
+        if not vanished or any(rank < self.rank for rank in self._others.values()):
             return None
         pid, rank = vanished[0]
         return f"rank {rank} (process {pid}) {cause_of_death(None, self.memory, LESS_MEMORY)}"
