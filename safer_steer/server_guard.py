@@ -48,6 +48,7 @@ class ServerGuard:
         self.lost: dict[str, list[str]] = {}  # server -> engines of its own that vanished while it still ran
         self._children: dict[str, dict[int, str]] = {}
         self._heard: dict[str, float] = {}
+        self._looked: dict[str, float] = {}
         self._done = threading.Event()
         self._main = threading.get_ident() if threading.current_thread() is threading.main_thread() else None
         self._thread = threading.Thread(target=self._watch, name="server-guard", daemon=True)
@@ -91,8 +92,11 @@ class ServerGuard:
     def look(self, server: Guarded) -> None:
         """Notes the memory, and engines of a server that vanish while it still runs: one that is killed takes it down.
 
-        Called while the server starts, then by the thread.
+        Called while the server starts, then by the thread; does something once a second at most.
         """
+        if time.monotonic() - self._looked.get(server.name, -LOOK_EVERY_S) < LOOK_EVERY_S / 2:
+            return
+        self._looked[server.name] = time.monotonic()
         self.memory.sample()
         known = self._children.get(server.name, {})
         titles = {}

@@ -18,6 +18,7 @@ from PIL import Image
 
 from safer_steer.dialogue import Dialogue
 from safer_steer.store import read_jsonl, write_jsonl
+from safer_steer_verl.beats import MICRO_BATCH, TURN, VERDICT
 
 sys.path.append(str(Path(__file__).parent))
 from grpo_run import SEED, command, make_inputs
@@ -104,6 +105,7 @@ def test_a_run_whose_tutor_dies_and_that_is_killed_goes_on_to_the_same_steps(tmp
         assert {"turn_01/safety", "actor/kl_loss", "actor/entropy", "timing_s/gen"} <= row.keys()
     check_trajectories(list(read_jsonl(folder / "trajectories.jsonl", Dialogue)), folder)
     assert list(read_jsonl(folder / "trajectories.jsonl"))[:8] == first_rows  # step 1 was not done again
+    assert {path.name for path in (folder / "log" / "beats").iterdir()} == {TURN, VERDICT, MICRO_BATCH}
     check_exports(folder)
     assert list((folder / "tensorboard").glob("events.*"))
     with Image.open(folder / "curve.png") as picture:

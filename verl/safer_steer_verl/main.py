@@ -113,10 +113,13 @@ def failure(error: Exception) -> dict[str, Any]:
 def _deaths_behind() -> list[Death]:
     """Deaths that the failure may have come from; the store is given time to learn of them."""
     deadline = time.monotonic() + NOTICE_S
-    while ray.is_initialized():
-        if (found := deaths()) or time.monotonic() > deadline:
-            return found
-        time.sleep(0.2)
+    try:
+        while ray.is_initialized():
+            if (found := deaths()) or time.monotonic() > deadline:
+                return found
+            time.sleep(0.2)
+    except Exception as error:  # the store itself is gone: the failure's own words must do
+        print(f"nobody can be asked who died: {error}", flush=True)
     return []
 
 
