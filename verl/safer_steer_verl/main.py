@@ -118,7 +118,7 @@ def _deaths_behind() -> list[Death]:
             if (found := deaths()) or time.monotonic() > deadline:
                 return found
             time.sleep(0.2)
-    except Exception as error:  # the store itself is gone: the failure's own words must do
+    except (ray.exceptions.RayError, RuntimeError, OSError) as error:  # the store itself is gone
         print(f"nobody can be asked who died: {error}", flush=True)
     return []
 
