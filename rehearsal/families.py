@@ -1,17 +1,17 @@
-"""Known architectures and sizes: a family of `families.yaml`, or a checkpoint's own config -> a model config, its
-number of parameters, and the layers to keep of it.
+"""Known architectures and sizes: a family of `safer_steer/model_families.yaml`, or a checkpoint's own config -> a model
+config, its number of parameters, and the layers to keep of it.
 """
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import yaml
 
+from safer_steer import model_shape
 from safer_steer.errors import UserError
 
-TABLE = Path(__file__).with_name("families.yaml")
+TABLE = model_shape.TABLE
 # The same in every Qwen2.5-VL: special ids, rotary embedding, vision tower, picture limits of the hub's processor.
 TOKEN_IDS = {
     "bos_token_id": 151643,

@@ -1,7 +1,7 @@
 """Random weights at a real architecture, saved as a Hugging Face folder that every stage loads.
 
-Input: a family (`families.yaml`) or a checkpoint whose config is read. Output: FOLDER with weights, configs and
-processor; a folder that was made by the same request is kept.
+Input: a family (`safer_steer/model_families.yaml`) or a checkpoint whose config is read. Output: FOLDER with weights,
+configs and processor; a folder that was made by the same request is kept.
     python -m rehearsal.weights qwen2_5_vl_3b FOLDER [--layers 36] [--vision-layers 32] [--dtype bfloat16]
         [--processor PATH]
 """

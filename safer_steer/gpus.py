@@ -5,6 +5,7 @@ Command: python -m safer_steer.gpus      prints the number of visible GPUs: nvid
 
 import ctypes
 import importlib.metadata
+import itertools
 import os
 import re
 import subprocess
@@ -40,25 +41,21 @@ def count_visible(listing: str, setting: str | None) -> int:
     entries = [entry.strip() for entry in setting.split(",")]
     if entries[0].startswith("MIG-"):
         return int(_named(entries[0], slices) is not None)
-    chosen: list[int] = []
-    for entry in entries:
-        index = _named(entry, gpus) if entries[0].startswith("GPU-") else _index(entry, len(gpus))
-        if index is None:
-            break
-        chosen.append(index)
-    return len(chosen) if len(chosen) == len(set(chosen)) else 0
+    if entries[0].startswith("GPU-"):
+        written = list(itertools.takewhile(lambda entry: entry.startswith("GPU-"), entries))
+        chosen = [_named(entry, gpus) for entry in written]
+    else:
+        # CUDA reads the digits at the beginning of an entry, and ends at one that has none.
+        digits = itertools.takewhile(bool, (re.match(r"\+?(\d+)", entry) for entry in entries))
+        written = chosen = [int(found[1]) for found in digits if found]
+    usable = list(itertools.takewhile(lambda index: index is not None and index < len(gpus), chosen))
+    return len(usable) if len(set(written)) == len(written) and len(set(usable)) == len(usable) else 0
 
 
 def _named(entry: str, names: list[str]) -> int | None:
     """The place of the one name that begins with `entry`."""
-    found = [index for index, name in enumerate(names) if entry and name.startswith(entry)]
+    found = [index for index, name in enumerate(names) if name.startswith(entry)]
     return found[0] if len(found) == 1 else None
-
-
-def _index(entry: str, number: int) -> int | None:
-    """CUDA reads the digits at the beginning of an entry."""
-    digits = re.match(r"\+?(\d+)", entry)
-    return int(digits[1]) if digits and int(digits[1]) < number else None
 
 
 def driver_version() -> str | None:

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Serves a Safety Tutor with vLLM, on this node, until Ctrl-C: an OpenAI-compatible endpoint for safer_steer.tutor.base_url.
 # usage: bash scripts/serve_tutor.sh [--dry-run] [--help] [arguments of `vllm serve` ...]
-# environment: TUTOR_MODEL (Qwen/Qwen3-VL-32B-Instruct, Sec. 4.4; 66 GB in bf16), GPUS (all that are visible), PORT (8000),
+# environment: TUTOR_MODEL (Qwen/Qwen3-VL-32B-Instruct, Sec. 4.4; 66 GB in bf16), GPUS (all that are visible),
+#   REPLICAS (1; copies behind one address, which share the GPUs), PORT (8000),
 #   HOST (127.0.0.1: this node only; 0.0.0.0 for callers on other nodes, and then TUTOR_API_KEY is needed),
 #   TUTOR_CONTEXT (16384 tokens: a whole dialogue, its pictures and the verdict), TUTOR_IMAGES (pictures a dialogue, 10),
 #   TUTOR_API_KEY (then asked of every caller). Several nodes: start it on each, and give base_url all addresses as a list.
@@ -9,7 +10,7 @@
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 dry=
 case ${1:-} in
-  --help | -h) sed -n '2,7s/^# \{0,1\}//p' scripts/serve_tutor.sh; exit 0 ;;
+  --help | -h) sed -n '2,8s/^# \{0,1\}//p' scripts/serve_tutor.sh; exit 0 ;;
   --dry-run) dry=1; shift ;;
 esac
 host=${HOST:-127.0.0.1}
@@ -18,8 +19,12 @@ if [[ $host != 127.* && $host != localhost && $host != ::1 && -z ${TUTOR_API_KEY
   exit 2
 fi
 gpus=${GPUS:-$(python -m safer_steer.gpus)}
-command=(vllm serve "${TUTOR_MODEL:-Qwen/Qwen3-VL-32B-Instruct}" --host "$host" --port "${PORT:-8000}"
-  --tensor-parallel-size "$((gpus > 0 ? gpus : 1))" --max-model-len "${TUTOR_CONTEXT:-16384}"
+model=${TUTOR_MODEL:-Qwen/Qwen3-VL-32B-Instruct} replicas=${REPLICAS:-1}
+split=$((gpus > replicas ? gpus / replicas : 1)) # GPUs of one replica
+if ((gpus % replicas)); then echo "error: REPLICAS=$replicas does not divide $gpus GPUs" >&2; exit 2; fi
+python -m safer_steer.model_shape "$model" "$split"
+command=(vllm serve "$model" --host "$host" --port "${PORT:-8000}"
+  --tensor-parallel-size "$split" --data-parallel-size "$replicas" --max-model-len "${TUTOR_CONTEXT:-16384}"
   --limit-mm-per-prompt "{\"image\": ${TUTOR_IMAGES:-10}, \"video\": 0}" --enable-prefix-caching --generation-config vllm "$@")
 if [[ $dry ]]; then
   printf '%q ' "${command[@]}"

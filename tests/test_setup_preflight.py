@@ -60,8 +60,11 @@ def test_broken_engine_is_one_line(tmp_path, monkeypatch):
 def test_gpu_asked_for_on_a_machine_without(monkeypatch):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(preflight, "driver_problem", lambda cuda: None)  # this machine's is not the question
     [line] = preflight.device_problems("gpu")
-    assert "nvidia-smi" in line
+    assert "setup.sh gpu --no-device" in line
+    monkeypatch.setattr(preflight, "driver_problem", lambda cuda: f"the driver is too old for CUDA {cuda}")
+    assert preflight.device_problems("gpu") == ["the driver is too old for CUDA 13"]
     assert preflight.device_problems("cpu") == []
 
 

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 from data_construction.config import DataConfig, RayEngine
 from data_construction.engines.base import Engine, MakeWork
 from data_construction.roles import CACHE
+from safer_steer.addresses import is_loopback
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
@@ -179,12 +180,12 @@ def _check_cluster(workers: int, wanted: dict[str, EndpointConfig]) -> None:
     cpus = int(ray.cluster_resources().get("CPU", 0))
     if cpus < workers:
         raise UserError(f"engine.workers is {workers}, but the Ray cluster has {cpus} CPU(s); a worker takes one")
-    nodes = sum(node["Alive"] for node in ray.nodes())
-    loopback = [role for role, endpoint in wanted.items() if any("//127.0.0.1" in url for url in endpoint.urls())]
-    if nodes > 1 and loopback:
+    machines = len({node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]})
+    loopback = [role for role, endpoint in wanted.items() if any(map(is_loopback, endpoint.urls()))]
+    if machines > 1 and loopback:
         raise UserError(
-            f"{', '.join(loopback)}: an endpoint on 127.0.0.1 (a service of this run has one) cannot be reached from "
-            f"all {nodes} nodes of the Ray cluster; give an address that they reach"
+            f"{', '.join(loopback)}: an endpoint on loopback (a service of this run has one) cannot be reached from "
+            f"all {machines} machines of the Ray cluster; give an address that they reach"
         )
 
 

@@ -70,13 +70,16 @@ def test_a_cluster_that_cannot_do_the_work_is_refused(monkeypatch):
 
     roles = {"generator": EndpointConfig(model="m", base_url="http://127.0.0.1:1/v1")}
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
-    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}, {"Alive": False}])
+    nodes = [{"Alive": True, "NodeManagerAddress": f"10.0.0.{number}"} for number in (1, 2)]
+    monkeypatch.setattr(ray, "nodes", lambda: [nodes[0], nodes[0], nodes[1] | {"Alive": False}])
     _check_cluster(2, roles)
     with pytest.raises(UserError, match=r"has 2 CPU"):
         _check_cluster(3, roles)
-    monkeypatch.setattr(ray, "nodes", lambda: [{"Alive": True}] * 2)
-    with pytest.raises(UserError, match=r"generator: an endpoint on 127\.0\.0\.1"):
-        _check_cluster(2, roles)
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    for host in ("127.0.0.1", "[::1]", "localhost", "0.0.0.0", "127.3.2.1"):
+        roles = {"generator": EndpointConfig(model="m", base_url=f"http://{host}:1/v1")}
+        with pytest.raises(UserError, match="generator: an endpoint on loopback"):
+            _check_cluster(2, roles)
     _check_cluster(2, {"generator": EndpointConfig(model="m", base_url="https://models.example/v1")})
 
 

@@ -42,7 +42,7 @@ WRITTEN = {"data_construction/red_team/strategies/curious_child.yaml"}  # by the
 
 @cache
 def grpo_tree() -> DictConfig:
-    return load_config("configs/grpo/qwen2_5_vl_3b.yaml").tree
+    return load_config("configs/grpo/qwen2_5_vl_3b.yaml", ["layout=one_node"]).tree
 
 
 def models_in(annotation: object) -> list[type[BaseModel] | str]:

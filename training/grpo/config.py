@@ -24,7 +24,7 @@ from safer_steer.runs import is_finished
 from safer_steer.servers import check_services
 from safer_steer_verl.platform import attention
 from safer_steer_verl.settings import SaferSteerSettings
-from training.grpo import ablations
+from training.grpo import ablations, layout
 
 # Parts of verl's config that its YAML leaves open: any key may stand below these.
 OPEN_KEYS = (
@@ -82,9 +82,16 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Loaded:
         raise
     if not _is_finished(tree):  # a finished run is compared with its record key by key
         _raise(path, _unknown_keys(tree, added=_added(overrides)))
-    _raise(path, [f"{k}: missing, a value is required" for k in REQUIRED if OmegaConf.is_missing(*_parent(tree, k))])
+    missing = [f"{k}: missing, a value is required" for k in REQUIRED if OmegaConf.is_missing(*_parent(tree, k))]
+    _raise(path, missing + ([no_address] if (no_address := layout.take_address(tree)) else []))
     tree.actor_rollout_ref.rollout.agent.agent_loop_config_path = str(PACKAGE / "agent_loops.yaml")
-    return Loaded(_with_environment(_validated(tree, path)), tree)
+    config = _with_environment(_validated(tree, path))
+    problems = _size_problems(tree) + _fit_problems(tree) + attention.problems(tree)
+    problems += _service_problems(config.safer_steer)
+    if not _is_finished(tree):  # where things run is nothing to a run that is over
+        problems += layout.problems(config.safer_steer, config.verl)
+    _raise(path, problems)
+    return Loaded(config, tree)
 
 
 def _with_environment(config: GrpoConfig) -> GrpoConfig:
@@ -103,10 +110,7 @@ def _validated(tree: DictConfig, path: Path) -> GrpoConfig:
     plain["actor_rollout_ref"]["rollout"]["agent"].pop(
         "agent_loop_config_path"
     )  # where this checkout lies is no setting
-    config = validate(GrpoConfig, ours | {"verl": plain}, str(path))
-    problems = _size_problems(tree) + _fit_problems(tree) + attention.problems(tree)
-    _raise(path, problems + _service_problems(config.safer_steer))
-    return config
+    return validate(GrpoConfig, ours | {"verl": plain}, str(path))
 
 
 def _raise(path: Path, problems: list[str]) -> None:
@@ -123,7 +127,6 @@ def _size_problems(tree: DictConfig) -> list[str]:
         problems.append(
             f"actor_rollout_ref.actor.ppo_mini_batch_size: {mini} does not divide data.train_batch_size {batch}"
         )
-    problems += _micro_batch_problems(tree)
     if turns.min_tokens >= data.max_response_length:
         problems.append(f"data.max_response_length: {data.max_response_length} leaves no room for one turn")
     if rollout.max_model_len and rollout.max_model_len < data.max_prompt_length + data.max_response_length:
@@ -167,25 +170,6 @@ def _service_problems(ours: SaferSteerSettings) -> list[str]:
     return []
 
 
-def _micro_batch_problems(tree: DictConfig) -> list[str]:
-    """Micro-batches that do not divide a rank's share of trajectories: verl would stop at the first step."""
-    refs, problems = tree.actor_rollout_ref, []
-    if refs.actor.use_dynamic_bsz:
-        return problems
-    ranks = tree.trainer.n_gpus_per_node * tree.trainer.nnodes
-    step = tree.data.train_batch_size * refs.rollout.n // ranks
-    update = refs.actor.ppo_mini_batch_size * refs.rollout.n // ranks
-    shares = {
-        "actor.ppo_micro_batch_size_per_gpu": (refs.actor.ppo_micro_batch_size_per_gpu, update),
-        "rollout.log_prob_micro_batch_size_per_gpu": (refs.rollout.log_prob_micro_batch_size_per_gpu, step),
-        "ref.log_prob_micro_batch_size_per_gpu": (refs.ref.log_prob_micro_batch_size_per_gpu, step),
-    }
-    for key, (size, share) in shares.items():
-        if size and share % size:
-            problems.append(f"actor_rollout_ref.{key}: {size} does not divide a rank's {share} trajectories")
-    return problems
-
-
 def _compose(folder: Path, name: str, overrides: list[str]) -> DictConfig:
     verl = importlib.util.find_spec("verl")
     if verl is None or verl.origin is None:
@@ -214,7 +198,7 @@ def _unknown_overrides(overrides: list[str], tree: DictConfig) -> list[str]:
     problems = []
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.key_or_group
-        if override.is_add() or override.is_delete() or known(key, tree):
+        if override.is_add() or override.is_delete() or known(key, tree) or key == "layout":
             continue
         problems.append(f"{key}: unknown key; +{key}=... adds one that verl's YAML does not list")
     return problems

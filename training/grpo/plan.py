@@ -13,6 +13,7 @@ from safer_steer.row_files import read_rows
 from safer_steer_verl.interactions.safety_tutor import PROMPT
 from safer_steer_verl.platform import attention
 from safer_steer_verl.settings import DataConfig, SaferSteerSettings
+from training.grpo import layout
 from training.grpo.config import GrpoConfig
 from training.grpo.needs import needs
 
@@ -31,6 +32,7 @@ def plan(config: GrpoConfig) -> Plan:
         attention.describe(ours.attention, verl),
         room(ours, verl),
         sampling(verl["actor_rollout_ref"]["rollout"]),
+        *layout.lines(ours, verl),
         "verl's own checks of the config: passed",
         f"output {config.output}",
         *plan_lines(needs(config)),

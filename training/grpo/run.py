@@ -29,7 +29,7 @@ from safer_steer.store import write_atomic
 from safer_steer.weights import is_hub_id
 from safer_steer_verl.export import export_weights
 from safer_steer_verl.interactions.safety_tutor import PROMPT
-from training.grpo import checkpoints, curve, launch
+from training.grpo import checkpoints, curve, launch, layout
 from training.grpo.config import GrpoConfig, Loaded, load_config
 from training.grpo.needs import needs
 from training.grpo.plan import plan
@@ -49,6 +49,8 @@ def main(loaded: Loaded) -> None:
             run.say_finished()
             return
         require(needs(config))
+        if problem := layout.shared_gpus_problem(config.safer_steer, config.verl):
+            raise UserError(problem)
         leftovers = end_run_processes(folder)
         if leftovers:
             print(f"grpo: ended {leftovers} processes of an interrupted run in {folder}", file=sys.stderr)
@@ -72,6 +74,7 @@ async def _check(tutor: EndpointConfig) -> None:
 def _train(loaded: Loaded, folder: Path, tutor: dict[str, Any]) -> dict[str, Any]:
     config = launch.resolve(loaded.tree, folder, tutor)
     env = launch.environment(config, folder)
+    launch.hand_on(config, env)
     config_path = folder / "config.yaml"
     write_atomic(config_path, OmegaConf.to_yaml(config))
     data = launch.prepare_data(config_path, env)

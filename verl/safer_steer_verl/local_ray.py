@@ -10,11 +10,14 @@ import ray
 from omegaconf import DictConfig, OmegaConf
 from ray._private.node import Node
 
+from safer_steer.errors import UserError
 from safer_steer_verl.beats import FOLDER
 from safer_steer_verl.platform import GROUP_TIMEOUT
 
 ATTEMPTS = 12  # Ray gives its own helpers 15 s to start, too few on a busy machine
 PAUSE_S = 5.0
+JOIN_S = 300.0  # nodes of a batch job start minutes apart
+OF_A_NEW_CLUSTER = ("num_cpus", "num_gpus", "object_store_memory", "include_dashboard")
 
 
 def start_ray(config: DictConfig) -> None:
@@ -30,7 +33,12 @@ def start_ray(config: DictConfig) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             ray.init(**options)
-            return
+            break
+        except ConnectionError as error:
+            raise UserError(
+                f"no Ray cluster at ray_kwargs.ray_init.address={options['address']} ({error}); start it first: "
+                "bash scripts/ray_cluster.sh --help"
+            ) from error
         except Exception as error:  # Ray raises a bare Exception here
             if not local or attempt == ATTEMPTS or "timed out during startup" not in str(error):
                 raise
@@ -38,13 +46,37 @@ def start_ray(config: DictConfig) -> None:
             ray.shutdown()
             _end_children()
             time.sleep(PAUSE_S)
+    if not local:
+        wait_for_nodes(config.trainer.nnodes, config.trainer.n_gpus_per_node)
+
+
+def wait_for_nodes(nodes: int, gpus: int, wait_s: float = JOIN_S) -> None:
+    """Waits until so many nodes with so many GPUs each have joined the cluster that was named.
+
+    Raises:
+        UserError: they have not after `wait_s` seconds.
+    """
+    deadline = time.monotonic() + wait_s
+    while True:
+        there = [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]
+        if sum(number >= gpus for number in there) >= nodes:
+            return
+        if time.monotonic() > deadline:
+            have = ", ".join(f"{number:.0f}" for number in there) or "none"
+            raise UserError(
+                f"the Ray cluster's nodes have {have} GPU(s), {nodes} node(s) with {gpus} each are needed "
+                f"(trainer.nnodes, trainer.n_gpus_per_node) and have not joined within {wait_s:.0f} s; on every other "
+                "node: bash scripts/ray_cluster.sh worker HEAD"
+            )
+        time.sleep(1.0)
 
 
 def ray_options(config: DictConfig) -> dict[str, Any]:
     """The keyword arguments of `ray.init`, as verl's `run_ppo` makes them.
 
-    On a CPU there is no runtime environment: the workers inherit this process's variables, which lets Ray use the
-    processes it has started in advance, and spares this process the import of verl and torch.
+    On a CPU there is no runtime environment of verl's: the workers inherit this process's variables, which lets Ray use
+    the processes it has started in advance, and spares this process the import of verl and torch. The workers of a
+    cluster that was named inherit nothing: their variables are in `ray_init.runtime_env` (`training.grpo.launch`).
     """
     options = OmegaConf.to_container(config.ray_kwargs.get("ray_init", OmegaConf.create()), resolve=True)
     runtime_env = {key: value for key, value in (options.pop("runtime_env", None) or {}).items() if value is not None}
@@ -55,6 +87,8 @@ def ray_options(config: DictConfig) -> dict[str, Any]:
         wanted = {name: os.environ[name] for name in (GROUP_TIMEOUT, FOLDER) if name in os.environ}
         defaults.setdefault("env_vars", {}).update(wanted)  # also on the nodes of a cluster that was there before
         runtime_env = OmegaConf.to_container(OmegaConf.merge(defaults, runtime_env))
+    if options.get("address"):  # the cluster has its sizes, and Ray refuses others
+        options = {name: value for name, value in options.items() if name not in OF_A_NEW_CLUSTER}
     return options | ({"runtime_env": runtime_env} if runtime_env else {})
 
 

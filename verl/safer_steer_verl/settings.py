@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from safer_steer.config import Section
 from safer_steer.llm import EndpointConfig
 from safer_steer.servers import ServiceConfig
+from safer_steer_verl.layout import LayoutConfig
 from safer_steer_verl.platform.attention import Attention
 from safer_steer_verl.utils.tcsr import TURN_RULES, TcsrConfig
 from safer_steer_verl.utils.turn_reward import RewardConfig
@@ -65,6 +66,7 @@ class SaferSteerSettings(Section):
     # is ended: what hangs does not say so. A weight transfer gives none.
     stall_s: Annotated[float, Field(gt=0)] = 1800.0
     services: dict[str, ServiceConfig] = {}
+    layout: LayoutConfig = LayoutConfig()  # what machines and tutor have, for the checks before a run
     data: DataConfig
     base_model: str | None = None  # the model before SFT: where the ablation `no_bootstrapping` starts from
 
