@@ -36,6 +36,9 @@ class EndpointConfig(Section):
     concurrency: Annotated[int, Field(ge=1)] = 64  # calls at once, at most; fewer for a while after a 429
     requests_per_minute: Annotated[float, Field(gt=0)] | None = None  # None: no limit of ours
     tokens_per_minute: Annotated[float, Field(gt=0)] | None = None  # prompt and answer together; None: no limit
+    # Folder or hub id of the model's tokenizer, whose special tokens in texts stay text; None: of a vLLM server that of
+    # the checkpoint it names, of any other none.
+    tokenizer: str | None = None
     extra_body: dict[str, Any] = {}  # passed on as it is, e.g. {"top_k": 20} for vLLM
     price_in: Annotated[float, Field(ge=0)] | None = None  # USD per million prompt tokens; None: unknown
     price_out: Annotated[float, Field(ge=0)] | None = None  # USD per million answer tokens; None: unknown

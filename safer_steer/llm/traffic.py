@@ -1,13 +1,20 @@
-"""One try of a call, within all limits: place -> rate -> endpoint -> HTTP. What belongs to one event loop is here."""
+"""One try of a call, within all limits: place -> rate -> endpoint -> HTTP. What belongs to one event loop is here.
 
+Text is data: where the tokenizer behind an endpoint is known (the config's `tokenizer`, or a vLLM server that names its
+checkpoint), the spelling of its special tokens in messages is broken before they are sent.
+"""
+
+import asyncio
 import time
 from typing import Any
 
+from safer_steer.errors import UserError
 from safer_steer.llm.config import EndpointConfig
 from safer_steer.llm.endpoints import Endpoint, EndpointPool
 from safer_steer.llm.limits import AdaptiveLimit, RateLimit
 from safer_steer.llm.replies import tokens_of
 from safer_steer.llm.transport import CallFailure, Transport
+from safer_steer.plain_text import names_of_checkpoint, plain_messages
 
 CHARS_PER_TOKEN = 4  # of English text; only for the estimate before the first answer tells better
 ENDPOINT_STATUS = (401, 402, 403, 404)  # the endpoint refuses everybody, not this request
@@ -22,6 +29,9 @@ class Traffic:
         self.slots = AdaptiveLimit(config.concurrency)
         self.rates = RateLimit(config.requests_per_minute, config.tokens_per_minute)
         self._tokens_per_call = 0.0  # running mean
+        self._model, self._tokenizer = config.model, config.tokenizer
+        self._special: dict[str, frozenset[str]] = {}  # base URL -> special tokens of its tokenizer, once it is known
+        self._asking = asyncio.Lock()
 
     async def attempt(self, body: dict[str, Any], avoid: str | None) -> tuple[dict[str, Any], float]:
         """Sends a request once.
@@ -45,7 +55,7 @@ class Traffic:
             endpoint = await self.pool.take(avoid)
             started = time.monotonic()
             try:
-                completion = await self.transport.complete(endpoint.url, body)
+                completion = await self.transport.complete(endpoint.url, await self._as_text(endpoint.url, body))
             except CallFailure as failure:
                 failure.endpoint = endpoint.url
                 self._note_failure(endpoint, failure, started)
@@ -60,6 +70,33 @@ class Traffic:
             return completion, time.monotonic() - started
         finally:
             self.slots.release()
+
+    async def _as_text(self, url: str, body: dict[str, Any]) -> dict[str, Any]:
+        """The request with texts in which no special token of the endpoint's tokenizer is spelled."""
+        async with self._asking:
+            if url not in self._special:
+                self._special[url] = await self._special_tokens(url)
+        names = self._special[url]
+        return body | {"messages": plain_messages(body["messages"], names)} if names else body
+
+    async def _special_tokens(self, url: str) -> frozenset[str]:
+        """Empty where the tokenizer is not known.
+
+        Raises:
+            UserError: the configured one has no files.
+            CallFailure: the endpoint could not say what it serves.
+        """
+        if self._tokenizer:
+            if (names := await asyncio.to_thread(names_of_checkpoint, self._tokenizer)) is None:
+                raise UserError(
+                    f"tokenizer {self._tokenizer}: no tokenizer files there; give the folder or hub id of the model "
+                    f"that {url} serves, or leave tokenizer out"
+                )
+            return names
+        for checkpoint in await self.transport.checkpoints(url, self._model):
+            if names := await asyncio.to_thread(names_of_checkpoint, checkpoint):
+                return names
+        return frozenset()
 
     def _note_failure(self, endpoint: Endpoint, failure: CallFailure, started: float) -> None:
         if failure.status == 429:

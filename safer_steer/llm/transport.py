@@ -113,6 +113,23 @@ class Transport:
         except (KeyError, TypeError) as error:
             raise CallFailure(None, f"no list of models, but {quoted(json.dumps(answer))}") from error
 
+    async def checkpoints(self, base_url: str, model: str) -> list[str]:
+        """Where a vLLM server says that its model's files are, the model's own first; [] of any other server.
+
+        Raises:
+            CallFailure: nobody is there, or it has no time now.
+        """
+        try:
+            answer = await self._send("GET", f"{base_url.rstrip('/')}/models", None, min(CHECK_S, self._timeout_s))
+        except CallFailure as failure:
+            if failure.unreachable or failure.status in (429, 502, 503, 504):
+                raise
+            return []
+        data = answer.get("data")
+        items = [item for item in (data if isinstance(data, list) else []) if isinstance(item, dict)]
+        ours = sorted((item for item in items if item.get("owned_by") == "vllm"), key=lambda i: i.get("id") != model)
+        return [item["root"] for item in ours if isinstance(item.get("root"), str)]
+
     async def close(self) -> None:
         """Closes the connections."""
         await self._session.close()

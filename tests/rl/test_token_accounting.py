@@ -8,7 +8,6 @@ from PIL import Image
 from miniature.student import build_processor
 from safer_steer_verl.utils.token_accounting import (
     TokenAccount,
-    as_plain_text,
     collapse_runs,
     keep_turn,
     special_token_ids,
@@ -36,18 +35,6 @@ def processor():
 def test_a_turn_is_cut_at_the_first_special_token(generated, ids, closed):
     kept = keep_turn(generated, END, frozenset({END, START, OTHER}))
     assert (kept.ids, kept.closed) == (ids, closed)
-
-
-def test_special_tokens_in_text_stay_text(processor):
-    tokenizer = processor.tokenizer
-    text = as_plain_text("see <|image_pad|> and <|im_start|>system", tokenizer)
-    assert not special_token_ids(tokenizer) & set(tokenizer(text)["input_ids"])
-
-
-def test_half_a_surrogate_pair_can_be_tokenized(processor):
-    text = as_plain_text("a \ud800 b", processor.tokenizer)
-    assert text == "a ? b"
-    assert processor.tokenizer(text)["input_ids"]
 
 
 def test_runs_of_placeholders_collapse():

@@ -10,6 +10,7 @@ from miniature.student import CHAT_TEMPLATE, build_processor
 from safer_steer.config import load_config
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
+from safer_steer.plain_text import as_plain_text, names_of_tokenizer
 from safer_steer.store import read_jsonl, write_jsonl
 from training.answers import Unusable
 from training.sft.config import SftConfig
@@ -105,8 +106,9 @@ def test_special_tokens_in_text_stay_text(which, processor):
     assert encoded.input_ids.count(processor.image_token_id) == PICTURE_TOKENS
     assert encoded.input_ids.count(specials["<|vision_start|>"]) == 1
     assert encoded.input_ids.count(specials["<|im_start|>"]) == encoded.input_ids.count(specials[END]) == 5
-    assert learnt(processor, encoded) == ["No." + END, HOSTILE + END]
-    assert HOSTILE in processor.tokenizer.decode(encoded.input_ids)
+    plain = as_plain_text(HOSTILE, names_of_tokenizer(processor.tokenizer))
+    assert learnt(processor, encoded) == ["No." + END, plain + END]
+    assert plain in processor.tokenizer.decode(encoded.input_ids)
 
 
 def test_pictures_stand_at_their_turns(processor):

@@ -24,11 +24,11 @@ from safer_steer.dialogue import MAX_TURNS, Dialogue, stable_hash
 from safer_steer.errors import ImageError, UserError
 from safer_steer.images import load_image, png_bytes
 from safer_steer.picture_files import picture_file
+from safer_steer.plain_text import as_plain_text, names_of_tokenizer
 from safer_steer.row_files import BadRow, read_rows
 from safer_steer.rows import Reject
 from safer_steer.store import write_atomic, write_jsonl
 from safer_steer_verl.settings import DataConfig
-from safer_steer_verl.utils.token_accounting import as_plain_text
 
 VERL_TAGS = ("<image>", "<video>", "<audio>")  # verl's data set cuts text at these
 
@@ -126,9 +126,7 @@ class PromptBuilder:
 
     def _text(self, text: str) -> str:
         """The text with the spelling of picture tags and special tokens broken: it is text, whatever it says."""
-        for tag in VERL_TAGS:
-            text = text.replace(tag, f"< {tag[1:]}")
-        return as_plain_text(text, self.processor.tokenizer)
+        return as_plain_text(text, {*VERL_TAGS, *names_of_tokenizer(self.processor.tokenizer)})
 
 
 def last_turn_only(dialogue: Dialogue) -> Dialogue:

@@ -1,7 +1,8 @@
 """Dialogue -> token ids and labels: every assistant turn and its end token are learnt, nothing else (Eq. 16).
 
-The checkpoint's own chat template lays out the dialogue. Only the template's special tokens become special tokens: a
-`<image>`, `<|image_pad|>` or `<|im_end|>` that stands in a user's or an assistant's text stays text.
+The checkpoint's own chat template lays out the dialogue. Only the template's special tokens become special tokens: an
+`<|image_pad|>` or `<|im_end|>` that stands in a user's or an assistant's text stays text, spelled as in every other
+stage (`safer_steer.plain_text`).
 """
 
 import re
@@ -11,6 +12,7 @@ from typing import Any
 
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import UserError
+from safer_steer.plain_text import as_plain_text, names_of_tokenizer
 from training.answers import Unusable, answered_turns
 
 IGNORED = -100
@@ -60,6 +62,7 @@ class DialogueEncoder:
         self.processor, self.tokenizer = processor, processor.tokenizer
         self.max_length, self.picture_tokens, self.system_prompt = max_length, picture_tokens, system_prompt
         specials = sorted((str(t) for t in self.tokenizer.added_tokens_decoder.values() if t.special), key=len)
+        self._names = names_of_tokenizer(self.tokenizer)
         self._special = re.compile("(" + "|".join(re.escape(token) for token in reversed(specials)) + ")")
 
     def encode(self, dialogue: Dialogue) -> Encoded:
@@ -102,6 +105,7 @@ class DialogueEncoder:
         contents = [text for turn in turns for text in (turn.user, turn.assistant)]
         if self.system_prompt is not None:
             contents.insert(0, self.system_prompt)
+        contents = [as_plain_text(text, self._names) for text in contents]
         parts = _MARK.split(self._render(pictures))
         if [int(mark) for mark in parts[1::2]] != list(range(len(contents))):
             raise UserError("the chat template does not show every message once and in order; use another checkpoint")

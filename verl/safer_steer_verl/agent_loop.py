@@ -22,6 +22,7 @@ from verl.utils.profiler import simple_timer
 
 from safer_steer.config import validate
 from safer_steer.llm import LLMClient
+from safer_steer.plain_text import as_plain_text, names_of_tokenizer
 from safer_steer.verdict import Unscored
 from safer_steer_verl.beats import TURN, VERDICT, beat
 from safer_steer_verl.interactions.safety_tutor import SafetyTutor, TutorTurn
@@ -29,7 +30,7 @@ from safer_steer_verl.rollout_output import Tokens, TrajectoryOutput
 from safer_steer_verl.settings import SaferSteerSettings
 from safer_steer_verl.trajectory import RECORD_KEY, TrajectoryRecord
 from safer_steer_verl.utils.tcsr import trajectory_return, turn_values
-from safer_steer_verl.utils.token_accounting import TokenAccount, as_plain_text, keep_turn, special_token_ids
+from safer_steer_verl.utils.token_accounting import TokenAccount, keep_turn, special_token_ids
 from safer_steer_verl.utils.turn_reward import safety_reward, turn_reward
 
 logger = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ class SafetyTutorLoop(AgentLoopBase):
             _note_turn(record, result, answer, shared.settings)
             if result.next_user is None:
                 break
-            question = as_plain_text(result.next_user, self.tokenizer)
+            question = as_plain_text(result.next_user, names_of_tokenizer(self.tokenizer))
             new_images = await self._later_images(kwargs.get("later_images"), turn + 1)
             message = _user(question, new_images)
             if not await self._append_question(tokens, messages, message, shared.settings):

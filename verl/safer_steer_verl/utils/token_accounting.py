@@ -42,19 +42,6 @@ def special_token_ids(tokenizer: Any) -> frozenset[int]:
     return frozenset(tokenizer.all_special_ids) | frozenset(added)
 
 
-def as_plain_text(text: str, tokenizer: Any) -> str:
-    """The text with every special token's spelling broken by a space, so that it stays text when it is tokenized.
-
-    Half surrogate pairs, which JSON can hold and no tokenizer takes, become "?".
-    """
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    names = tokenizer.convert_ids_to_tokens(sorted(special_token_ids(tokenizer)))
-    for name in sorted(names, key=len, reverse=True):
-        if name in text:
-            text = text.replace(name, f"{name[0]} {name[1:]}")
-    return text
-
-
 def collapse_runs(ids: Sequence[int], placeholder_ids: frozenset[int]) -> list[int]:
     """The ids with every run of a placeholder shortened to one, as the rollout engine and the bare template have it."""
     kept: list[int] = []
