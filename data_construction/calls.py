@@ -1,6 +1,7 @@
 """The model calls of a task: prompt, data, pictures -> a validated answer, or the end of the task with its reason."""
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,10 +11,13 @@ from pydantic import BaseModel, ConfigDict
 
 from safer_steer.chat import user_message
 from safer_steer.dialogue import stable_hash
-from safer_steer.llm import LLMClient
+from safer_steer.llm import LLMClient, Reply
+from safer_steer.llm.replies import CONTEXT_FULL
 from safer_steer.prompts import Prompt
 from safer_steer.rows import Reject
+from safer_steer.verdict import Outcome
 
+SHOWN = 120  # characters of an unusable answer in a reject's detail
 Schema = TypeVar("Schema", bound=BaseModel)
 Result = TypeVar("Result")
 
@@ -47,6 +51,27 @@ class Rejected(Exception):
         """The same end with more to store."""
         reject = self.reject
         return Rejected(reject.reason, reject.detail, reject.outcome, reject.row | extra)
+
+
+def beginning(text: str) -> str:
+    """The beginning of a text, in one line and in quotes."""
+    line = " ".join(text.split())
+    return f'"{line[:SHOWN]}{"…" if len(line) > SHOWN else ""}"'
+
+
+def why_unusable(reply: Reply, max_tokens: int | None) -> str:
+    """Why a reply is no answer, in words: what the endpoint said, the limit that cut it, how its text begins.
+
+    Args:
+        reply: any but a usable one.
+        max_tokens: the limit that was asked for, None for the endpoint's own.
+    """
+    said = [reply.detail] if reply.detail else []
+    if reply.outcome == Outcome.TRUNCATED and not reply.detail.startswith(CONTEXT_FULL):
+        said.append(f"cut at max_tokens={max_tokens}" if max_tokens else "cut at the endpoint's own limit of tokens")
+    if reply.text is not None:
+        said.append(f"it begins {beginning(reply.text)}" if reply.text.strip() else "it has no text")
+    return "; ".join(said) or "the endpoint gave no reason"
 
 
 @dataclass(frozen=True)
@@ -109,7 +134,8 @@ class Caller:
                 text = f"That answer cannot be used: {detail}. Answer again with one JSON object that mends this."
                 said = {"role": "assistant", "content": answer.value.model_dump_json()}
                 messages = [messages[0], said, user_message(text)]
-        raise Rejected(f"{name}: {problems[0].reason}", detail, row=found)
+        said = beginning(json.dumps(found["answer"], ensure_ascii=False))
+        raise Rejected(f"{name}: {problems[0].reason}", f"{detail}; the answer begins {said}", row=found)
 
     async def once(self, key: Any, start: Callable[[], Awaitable[Result]]) -> Result:
         """Runs `start` once for all tasks that need it at the same time; later ones find its answer in the cache."""

@@ -16,6 +16,7 @@ from safer_steer.progress import ProgressBar
 from safer_steer.store import JsonlStore
 
 MIN_TASKS_BEFORE_ABORT = 20
+MIN_FAILURES = 3  # fewer say nothing about the share of failures
 KEPT = "kept"
 
 
@@ -60,6 +61,18 @@ class Counts:
         }
 
 
+def too_many(failed: int, total: int, limit: float) -> bool:
+    """Whether failures are above an allowed share: one bad answer does not stop a small run.
+
+    Args:
+        failed: how many failed.
+        total: of how many.
+        limit: allowed share, in [0, 1]. Fewer than `MIN_FAILURES` are borne, unless all failed or the limit is 0.
+    """
+    few = failed < MIN_FAILURES and failed < total and limit > 0
+    return failed > limit * total and not few
+
+
 class TaskResults:
     """How tasks ended so far, read from the two files: `KEPT`, or the reason of the reject.
 
@@ -91,6 +104,7 @@ async def process_rows(
     concurrency: int,
     max_transport_rate: float = 0.2,
     total: int | None = None,
+    stored: Callable[[Task, Reject], None] = lambda task, reject: None,
 ) -> Counts:
     """Runs `work` for every task that has no result yet.
 
@@ -107,9 +121,10 @@ async def process_rows(
         concurrency: tasks in flight.
         max_transport_rate: share of tasks lost to transport failures, in [0, 1], above which the run stops.
         total: number of tasks for the progress bar, where `tasks` does not know it.
+        stored: called with every reject once it is on disk; may end the run.
 
     Raises:
-        RunAborted: too many transport failures, or `work` raised it.
+        RunAborted: too many transport failures, or `work` or `stored` raised it.
     """
     rejects.drop(_is_transport)
     results = TaskResults(kept, rejects, with_transport=False)
@@ -140,6 +155,7 @@ async def process_rows(
                 finished += 1
                 if isinstance(result, Reject):
                     rejects.append(_reject_row(task, result))
+                    stored(task, result)
                     reasons[result.reason] += 1
                     transport += result.outcome == "transport"
                     if finished >= MIN_TASKS_BEFORE_ABORT and transport > max_transport_rate * finished:
@@ -166,6 +182,7 @@ async def process_twice(
     concurrency: int,
     max_transport_rate: float,
     total: int | None = None,
+    stored: Callable[[Task, Reject], None] = lambda task, reject: None,
 ) -> Counts:
     """Runs `process_rows`, and once more when transport failures are left, which it tries again.
 
@@ -184,6 +201,7 @@ async def process_twice(
             concurrency=concurrency,
             max_transport_rate=max_transport_rate,
             total=total,
+            stored=stored,
         )
         if not any(map(_is_transport, rejects.rows())):
             break

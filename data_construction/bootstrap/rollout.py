@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_construction.bootstrap.answer_format import format_instruction
-from data_construction.calls import Answer, Caller, Rejected
+from data_construction.calls import Answer, Caller, Rejected, beginning, why_unusable
 from data_construction.config import Bootstrap
 from safer_steer.answer_tags import split_parts
 from safer_steer.chat import dialogue_messages
@@ -115,10 +115,11 @@ class RedBlueLoop:
         reply = await self._caller.clients["blue"].chat(messages, seed=self._caller.sampling_seed("blue", *key))
         answer = (reply.text or "").strip()
         if reply.outcome != Outcome.OK:
-            raise Rejected(f"blue: {reply.outcome}", reply.detail, reply.outcome)
+            limit = self._caller.clients["blue"].config.max_tokens
+            raise Rejected(f"blue: {reply.outcome}", why_unusable(reply, limit), reply.outcome)
         if not answer:
             raise Rejected("blue: empty answer", "only white space")
         if split_parts(answer, self._config.assistant_tags) is None:
             tags = ", ".join(self._config.assistant_tags)
-            raise Rejected("blue: wrong format", f"expected the tags {tags}; got {answer[:80]!r}")
+            raise Rejected("blue: wrong format", f"expected the tags {tags}; got {beginning(answer)}")
         return answer

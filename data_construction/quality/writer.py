@@ -1,8 +1,9 @@
 """The generator's calls: an answer that passes its checks, or the end of the task, with refusals told apart.
 
 A refusal is known by its outcome (`refused`, `filtered`), or by a classifier prompt to `quality.refusal_role`. The
-classifier sees text only, and is asked only where a refusal can hide: when no usable answer came after the re-ask, and
-when a text that should be a user's words holds no question mark. No word, "sorry" least of all, decides by itself.
+classifier sees text only, and is asked only where a refusal can hide: when prose came in place of JSON, twice, and when
+a text that should be a user's words holds no question mark. JSON that is broken, cut or breaks a rule keeps that as its
+reason. No word, "sorry" least of all, decides by itself.
 """
 
 from collections.abc import Callable, Sequence
@@ -68,8 +69,8 @@ class Writer:
                 "generator", prompt, schema, name=name, data=data, images=images, key=key, check=check
             )
         except Rejected as stop:
-            if stop.reject.outcome in (None, Outcome.UNPARSED):
-                said = str(stop.reject.row.get("answer") or stop.reject.detail)
+            said = stop.reject.detail.partition("got ")[2]
+            if stop.reject.outcome == Outcome.UNPARSED and said and not set("{[") & set(said):
                 await self._refuse_refusal(name, [said], key, stop.reject.row)
             raise
         doubtful = [text for text in texts(answer) if not any(mark in text for mark in QUESTION_MARKS)]

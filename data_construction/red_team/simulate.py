@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from data_construction.calls import Answer, Caller, Rejected
+from data_construction.calls import Answer, Caller, Rejected, why_unusable
 from data_construction.tasks import StageOneTask
 from safer_steer.chat import dialogue_messages
 from safer_steer.llm import Reply
@@ -81,7 +81,8 @@ async def _play_turn(user: str, played: list[PlayedTurn], task: StageOneTask, ca
     reply = await caller.clients["target"].chat(messages, seed=seed, allow_empty=True)
     answer = _said(reply)
     if answer is None:
-        raise Rejected(f"target: {reply.outcome}", reply.detail, reply.outcome)
+        limit = caller.clients["target"].config.max_tokens
+        raise Rejected(f"target: {reply.outcome}", why_unusable(reply, limit), reply.outcome)
     pairs = [{"user": question, "assistant": answer} for question, answer in history]
     data = {"aim": task.row.seed.question, "history": pairs, "user": user, "assistant": answer}
     try:

@@ -20,7 +20,7 @@ from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.prompts import Prompt
-from safer_steer.rows import Reject, process_twice
+from safer_steer.rows import Reject, Task, process_twice, too_many
 from safer_steer.store import JsonlStore, read_jsonl
 from safer_steer.verdict import JudgeScores, Outcome
 
@@ -90,7 +90,7 @@ class Judge:
 
     Attributes:
         answered: number of turns with an answer, of all that are to be judged; None: no stop before the end.
-        failures: of these, the ones without a usable verdict that no second try will mend, by outcome.
+        failures: of these, the ones without a usable verdict that no second try will change, by outcome.
     """
 
     client: LLMClient
@@ -123,13 +123,21 @@ class Judge:
         if answer.value is not None:
             return self._row(task, scores=answer.value)
         outcome = str(answer.outcome)
-        if outcome != Outcome.TRANSPORT:  # that is tried again, and has a limit of its own
-            self.failures[outcome] += 1
-            if self.answered is not None:
-                self._check(self.failures, self.answered, RunAborted)
         return lost(
             f"unscored ({outcome})", answer.detail, outcome, self._row(task, unscored=f"{outcome}: {answer.detail}")
         )
+
+    def stored(self, task: Task, reject: Reject) -> None:
+        """Counts an unscored turn that is on disk.
+
+        Raises:
+            RunAborted: there are so many that the run can no longer pass.
+        """
+        if reject.outcome == Outcome.TRANSPORT:  # that is tried again, and has a limit of its own
+            return
+        self.failures[str(reject.outcome)] += 1
+        if self.answered is not None:
+            self._check(self.failures, self.answered, f"{task.task_id}: {reject.detail}", RunAborted)
 
     def _row(self, task: JudgeTask, *, scores: JudgeScores | None = None, unscored: str | None = None) -> VerdictRow:
         dialogue = task.dialogue
@@ -150,13 +158,13 @@ class Judge:
             meta={"task": task.task_id},
         )
 
-    def _check(self, failures: Counter[str], total: int, error: type[UserError]) -> None:
-        if failures.total() > self.max_unscored_rate * total:
+    def _check(self, failures: Counter[str], total: int, last: str, error: type[UserError]) -> None:
+        if too_many(failures.total(), total, self.max_unscored_rate):
             reasons = ", ".join(f"{count} {outcome}" for outcome, count in failures.most_common())
             raise error(
-                f"judge {self.client.config.model}: {failures.total()} of {total} verdicts unscored ({reasons}); "
-                f"allowed share {self.max_unscored_rate:.1%} (max_unscored_rate); mend the judge, remove "
-                f"{self.unscored} and run the same command again: only the missing turns are judged"
+                f"judge {self.client.config.model}: {failures.total()} of {total} verdicts unscored ({reasons}), the "
+                f"last {last}; allowed share {self.max_unscored_rate:.1%} (max_unscored_rate); correct the judge, "
+                f"remove {self.unscored} and run the same command again: only the missing turns are judged"
             )
 
     def check_left(self, answered: int, rejects: JsonlStore) -> None:
@@ -165,12 +173,14 @@ class Judge:
         Raises:
             UserError: the share of unscored ones is above `max_unscored_rate`; nothing is marked finished.
         """
-        self._check(failures_left(rejects), max(answered, 1), UserError)
+        left = left_rows(rejects, VerdictRow)
+        last = f"{left[-1].id}: {(left[-1].unscored or '').partition(': ')[2]}" if left else ""
+        self._check(outcomes_of(left), max(answered, 1), last, UserError)
 
 
-def failures_left(rejects: JsonlStore) -> Counter[str]:
-    """The turns without a usable verdict of all runs so far, by outcome."""
-    return Counter(row.unscored.partition(":")[0] for row in left_rows(rejects, VerdictRow))
+def outcomes_of(rows: Iterable[VerdictRow]) -> Counter[str]:
+    """Turns without a usable verdict, by outcome."""
+    return Counter((row.unscored or "").partition(":")[0] for row in rows)
 
 
 async def judge_answers(judge: Judge, *, label: str, concurrency: int, max_transport_rate: float) -> dict[str, int]:
@@ -186,7 +196,7 @@ async def judge_answers(judge: Judge, *, label: str, concurrency: int, max_trans
     tasks = judge_tasks(judge.folder / ANSWERS)
     judge.answered = sum(task.answered for task in tasks)
     with JsonlStore(judge.verdicts) as kept, JsonlStore(judge.unscored) as rejects:
-        judge.failures = failures_left(rejects)
+        judge.failures = outcomes_of(left_rows(rejects, VerdictRow))
         del judge.failures[Outcome.TRANSPORT]
         await process_twice(
             lambda: tasks,
@@ -196,6 +206,7 @@ async def judge_answers(judge: Judge, *, label: str, concurrency: int, max_trans
             label=label,
             concurrency=concurrency,
             max_transport_rate=max_transport_rate,
+            stored=judge.stored,
         )
         judge.check_left(judge.answered, rejects)
         record_left(tasks, kept, rejects, VerdictRow)

@@ -131,6 +131,8 @@ def test_a_rule_broken_twice_ends_the_row_and_stores_the_answer(double, make_see
     run_stage_one(config)
     (reject,) = rejects_of(config)
     assert reject["reason"] == "expand: wrong number of turns"
+    assert "user turns, got 1" in reject["detail"]
+    assert 'the answer begins "{"turns": [{"user": "see this?"' in reject["detail"]
     assert reject["answer"] == {"turns": turns}
     assert len(double.called("expand")) == 2 + 1
 
@@ -143,6 +145,9 @@ def test_a_rule_broken_twice_ends_the_row_and_stores_the_answer(double, make_see
         ("expand", "Some rubbish, sorry.", "expand: unparsed", 1),
         # A refusal inside of the right form is doubted for its missing question mark.
         ("probe", '{"benign": "What is in the picture?", "obfuscated": "I cannot help here."}', "probe: refused", 1),
+        # JSON that is not whole, or without a key, is no refusal, whatever the classifier would say of it.
+        ("probe", '{"benign": "36 cannot"}', "probe: unparsed", 0),
+        ("expand", '{"turns": [{"user": "I cannot', "expand: unparsed", 0),
     ],
 )
 def test_refusals_of_the_generator_are_told_by_the_classifier(
@@ -156,6 +161,7 @@ def test_refusals_of_the_generator_are_told_by_the_classifier(
     (reject,) = rejects_of(config)
     assert reject["reason"] == reason
     assert reject["outcome"] == reason.partition(": ")[2]
+    assert ("I cannot" if reason.endswith("refused") else text[:10]) in reject["detail"]
     assert len(double.called("refusal")) == asked
     assert all(isinstance(body["messages"][0]["content"], str) for body in double.called("refusal"))  # no picture
 

@@ -1,5 +1,6 @@
 import json
 import pickle
+import re
 from functools import partial
 
 import pytest
@@ -115,21 +116,26 @@ def end_at_turn_two(double, answer):
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("answer", "reason", "detail"),
     [
-        (("content_filter", None), "blue: filtered"),
-        (("length", "half an ans"), "blue: truncated"),
-        (("stop", ""), "blue: unparsed"),
-        (("stop", "  "), "blue: empty answer"),
+        (("content_filter", None), "blue: filtered", "content.filter$"),
+        (
+            ("length", "half an ans"),
+            "blue: truncated",
+            ': cut at the endpoint\'s own limit of tokens; it begins "half an ans"',
+        ),
+        (("stop", ""), "blue: unparsed", "empty answer$"),
+        (("stop", "  "), "blue: empty answer", "only white space$"),
     ],
 )
-def test_a_failed_turn_ends_its_dialogue_only(double, staged, answer, reason):
+def test_a_failed_turn_ends_its_dialogue_only(double, staged, answer, reason, detail):
     config = staged("bad", "good")
     end_at_turn_two(double, double.completion(answer[1], answer[0]))
     run_stage_two(config)
     (reject,) = ended(config)
     assert (reject["reason"], len(reject["turns"])) == (reason, 1)
     assert reject["detail"].startswith("turn 2 of")
+    assert re.search(detail, reject["detail"])
     assert [row.meta["seed"] for row in bootstrapped(config)] == ["train/s1"]
 
 

@@ -12,7 +12,7 @@ from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm import LLMClient
 from safer_steer.prompts import parse_data_block
-from safer_steer.store import write_jsonl
+from safer_steer.store import read_jsonl, write_jsonl
 
 GOOD = json.dumps({"harmlessness_rationale": "r", "helpfulness_rationale": "s", "harmlessness": 3, "helpfulness": 2})
 BAD = json.dumps({"harmlessness": 9, "helpfulness": 2})
@@ -162,13 +162,17 @@ def test_too_many_unscored_stop_the_run_and_cost_nothing_when_mended(serve, tmp_
     broken = True
 
     def behave(body):
-        return "no JSON" if broken and asked(body)["user"] in ("d3 turn 1", "d4 turn 1") else GOOD
+        return "no JSON" if broken and asked(body)["user"] in ("d3 turn 1", "d4 turn 1", "d5 turn 1") else GOOD
 
     with serve(behave) as server:
-        with pytest.raises(UserError, match=r"2 of 10 verdicts unscored \(2 unparsed\)") as caught:
+        with pytest.raises(UserError, match=r"3 of 10 verdicts unscored \(3 unparsed\)") as caught:
             run(server, tmp_path, rate=0.1)
         assert "\n" not in str(caught.value)
         assert str(tmp_path / UNSCORED) in str(caught.value)
+        stored = [row["id"] for row in read_jsonl(tmp_path / UNSCORED)]
+        assert len(stored) == 3, "the row that trips the limit is stored first"
+        assert f"the last {stored[-1]}: no JSON object found" in str(caught.value)
+        assert "no JSON" in str(caught.value).partition("got ")[2][:20]
         kept = len(list(read_verdicts(tmp_path / VERDICTS)))
         assert kept >= 3  # at least those before the second failure, four calls being under way at once
         broken = False
@@ -177,6 +181,26 @@ def test_too_many_unscored_stop_the_run_and_cost_nothing_when_mended(serve, tmp_
         counts, _ = run(server, tmp_path, rate=0.1)
     assert counts["scored"] == 10
     assert len(server.requests) == 10 - kept
+
+
+@pytest.mark.parametrize(
+    ("failing", "rate", "stops"), [(1, 0.05, False), (2, 0.05, False), (3, 0.05, True), (1, 0.0, True)]
+)
+def test_a_small_run_is_not_stopped_by_one_unscored_verdict(serve, tmp_path, failing, rate, stops):
+    write_jsonl(tmp_path / ANSWERS, [dialogue(f"d{i}", ["x"]) for i in range(17)])
+    with serve(lambda body: "no JSON" if int(asked(body)["user"].split()[0][1:]) < failing else GOOD) as server:
+        if stops:
+            with pytest.raises(UserError, match=f"{failing} of 17 verdicts unscored"):
+                run(server, tmp_path, rate=rate)
+            return
+        counts, _ = run(server, tmp_path, rate=rate)
+    assert (counts["scored"], counts["unscored"]) == (17 - failing, failing)
+
+
+def test_nothing_scored_is_too_many(serve, tmp_path):
+    write_jsonl(tmp_path / ANSWERS, [dialogue("d0", ["x"])])
+    with serve(lambda body: "no JSON") as server, pytest.raises(UserError, match="1 of 1 verdicts unscored"):
+        run(server, tmp_path, rate=0.05)
 
 
 def test_a_run_that_may_still_pass_is_not_stopped_and_one_that_cannot_is(serve, tmp_path):

@@ -30,6 +30,9 @@ REAL_TOKENIZER = next(
 )
 
 
+QUICK = ["--skip-mm-profiling"]  # without it the start runs sixteen of the largest pictures
+
+
 @pytest.fixture(scope="module")
 def processor():
     from transformers import AutoTokenizer, Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
@@ -45,7 +48,7 @@ def server(processor, tmp_path_factory):
     folder = tmp_path_factory.mktemp("real_tokenizer")
     build_model(processor.tokenizer, layers=1).save_pretrained(folder)
     processor.save_pretrained(folder)
-    vllm = VllmConfig(checkpoint=str(folder), max_model_len=1024, max_num_seqs=8, images_per_prompt=2)
+    vllm = VllmConfig(checkpoint=str(folder), max_model_len=1024, max_num_seqs=8, images_per_prompt=2, arguments=QUICK)
     with start_services({"tiny": ServiceConfig(serves="tiny", vllm=vllm)}, folder / "logs") as urls:
         yield urls["tiny"]
 
