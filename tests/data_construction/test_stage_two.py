@@ -125,7 +125,7 @@ def end_at_turn_two(double, answer):
             ': cut at the endpoint\'s own limit of tokens; it begins "half an ans"',
         ),
         (("stop", ""), "blue: unparsed", "empty answer$"),
-        (("stop", "  "), "blue: empty answer", "only white space$"),
+        (("stop", "  "), "blue: unparsed", "empty answer$"),
     ],
 )
 def test_a_failed_turn_ends_its_dialogue_only(double, staged, answer, reason, detail):
