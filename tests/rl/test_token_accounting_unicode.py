@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from safer_steer_verl.utils.token_accounting import TokenAccount, as_plain_text, keep_turn, special_token_ids
+from safer_steer.plain_text import as_plain_text, names_of_tokenizer
+from safer_steer_verl.utils.token_accounting import TokenAccount, keep_turn, special_token_ids
 
 REAL_TOKENIZER = next(
     (
@@ -53,7 +54,7 @@ def grow(tokenizer, first: str, turns: list[tuple[list[int], str]]) -> tuple[lis
 
     builder = QwenContinuousTokenBuilder(tokenizer)
     end, special = tokenizer.convert_tokens_to_ids("<|im_end|>"), special_token_ids(tokenizer)
-    messages = [{"role": "user", "content": as_plain_text(first, tokenizer)}]
+    messages = [{"role": "user", "content": as_plain_text(first, names_of_tokenizer(tokenizer))}]
     ids = builder.build_initial_tokens(messages)
     for number, (answer, question) in enumerate(turns):
         kept = keep_turn([*answer, end], end, special)
@@ -61,7 +62,7 @@ def grow(tokenizer, first: str, turns: list[tuple[list[int], str]]) -> tuple[lis
         text = tokenizer.decode(kept.ids[:-1] if kept.closed else kept.ids)
         messages = [*messages, {"role": "assistant", "content": text}]
         if number < len(turns) - 1:
-            asked = [*messages, {"role": "user", "content": as_plain_text(question, tokenizer)}]
+            asked = [*messages, {"role": "user", "content": as_plain_text(question, names_of_tokenizer(tokenizer))}]
             ids, messages = builder.merge_context_tokens(messages, asked, ids).token_ids, asked
     return ids, messages
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from safer_steer.plain_text import as_plain_text, names_of_tokenizer
+
 
 @dataclass(frozen=True)
 class KeptTurn:
@@ -66,6 +68,7 @@ class TokenAccount:
         self, tokenizer: Any, processor: Any, start: str = "<|im_start|>", template_kwargs: dict | None = None
     ):
         self.tokenizer, self.processor = tokenizer, processor
+        self.names = names_of_tokenizer(tokenizer)
         self.start_id = tokenizer.convert_tokens_to_ids(start)
         self.answer_header = f"{start}assistant\n"
         self.special_ids = special_token_ids(tokenizer)
@@ -78,7 +81,7 @@ class TokenAccount:
     def expected_ids(self, messages: list[dict]) -> list[int]:
         """Ids of the whole dialogue by the template, one placeholder for each picture; answers are plain text."""
         messages = [
-            message | {"content": as_plain_text(message["content"], self.tokenizer)}
+            message | {"content": as_plain_text(message["content"], self.names)}
             if message["role"] == "assistant"
             else message
             for message in messages
@@ -141,7 +144,7 @@ class TokenAccount:
             return None
         end = next((at for at in range(1, len(message)) if message[at] in self.special_ids), len(message))
         body = self.tokenizer.decode(message[:end]).removeprefix(self.answer_header)
-        plain = self.answer_header + as_plain_text(body, self.tokenizer) + self.tokenizer.decode(message[end:])
+        plain = self.answer_header + as_plain_text(body, self.names) + self.tokenizer.decode(message[end:])
         return list(self.tokenizer(plain, add_special_tokens=False)["input_ids"])
 
     def _trailing(self, got: list[int], want: list[int]) -> int:
