@@ -59,6 +59,25 @@ def test_a_server_that_is_killed_under_the_run_ends_it_at_once_with_the_memory(t
         meanwhile(teacher_below(psutil.Process()).kill)
 
 
+def test_a_run_in_the_background_of_a_shell_is_ended_too(tmp_path):
+    """There SIGINT is ignored."""
+    code = (
+        "import sys, time; import psutil; from safer_steer.cli import exit_code\n"
+        "from safer_steer.servers import ServiceConfig, start_services\n"
+        "command = ['python', '-m', 'miniature.teacher', '--port', '{port}']\n"
+        "def run():\n"
+        "    with start_services({'teacher': ServiceConfig(command=command, serves='mini-judge')}, sys.argv[1]):\n"
+        "        below = psutil.Process().children(recursive=True)\n"
+        "        [p.kill() for p in below if 'watchdog.py' not in ' '.join(p.cmdline())]\n"
+        "        time.sleep(500)\n"
+        "sys.exit(exit_code(run))\n"
+    )
+    command = ["bash", "-c", 'trap "" INT; exec "$@"', "bash", sys.executable, "-c", code, str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 2, run.stderr
+    assert "error: server teacher was killed (signal 9)" in run.stderr
+
+
 def test_a_server_that_is_stopped_ends_the_run_when_it_was_silent_for_too_long(tmp_path, monkeypatch):
     monkeypatch.setattr(server_guard, "ASK_EVERY_S", 0.5)
     service = TEACHER.model_copy(update={"silent_s": 3.0})
