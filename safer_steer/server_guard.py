@@ -117,7 +117,7 @@ class ServerGuard:
             return
         self.problem = problem
         if self._main is not None:
-            # A run that a shell started in the background ignores SIGINT; every command of ours handles SIGTERM like it.
+            # A run that a shell started in the background ignores SIGINT; our commands handle SIGTERM like it.
             handled = signal.getsignal(signal.SIGTERM) is signal.default_int_handler
             signal.pthread_kill(self._main, signal.SIGTERM if handled else signal.SIGINT)
 
