@@ -166,18 +166,26 @@ def train(config: SftConfig, processor: Any, prepared: Prepared) -> dict[str, fl
         built.log.rewind(int(resume.name.rpartition("-")[2]) if resume else 0)
     built.watch.start()
     try:
+        _train(built, resume)
+    except UserError:
+        raise
+    except BaseException as error:  # an operation with a lost rank fails, and the launcher interrupts even what follows
+        if lost := built.watch.lost_rank():
+            raise UserError(lost) from error
+        raise
+    return {"steps": built.trainer.state.global_step, **built.log.totals()}
+
+
+def _train(built: Built, resume: Path | None) -> None:
+    try:
         built.trainer.train(resume_from_checkpoint=str(resume) if resume else None)
         _require_export(built.trainer, built.export)
     except BaseException as error:
-        lost = built.watch.lost_rank()  # then the launcher ends this rank, or an operation with the lost one fails
         built.watch.stop()
         built.log.close(error)
-        if lost and not isinstance(error, UserError):
-            raise UserError(lost) from error
         raise
     built.watch.stop()
     built.log.close()
-    return {"steps": built.trainer.state.global_step, **built.log.totals()}
 
 
 def _same_on_all_ranks(path: Path | None) -> Path | None:
