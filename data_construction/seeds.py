@@ -4,6 +4,7 @@ Rows stream: sources are read one row at a time as places become free, and a few
 """
 
 import asyncio
+import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -22,6 +23,7 @@ from data_construction.sources.record import HowRead
 from safer_steer.dialogue import Kind, Seed, stable_hash
 from safer_steer.disk_map import DiskMap
 from safer_steer.images import ImageStore, load_image
+from safer_steer.picture_digest import file_digest
 from safer_steer.rows import Counts, Reject, process_rows
 from safer_steer.store import JsonlStore, read_jsonl
 
@@ -80,6 +82,24 @@ def ingest_tasks(config: DataConfig, read: list[HowRead] | None = None) -> Itera
             seen[key] = times
             again = f"#{times}" if times > 1 else ""
             yield IngestTask(f"ingest/{key}{again}", key, origin, row, source, config, bool(again))
+
+
+def source_contents(config: DataConfig) -> dict[str, str]:
+    """For fingerprints, source -> digest of what is read of it: its record files and its pictures.
+
+    Raises:
+        UserError: a source is missing.
+    """
+    found = {}
+    for origin, source in config.sources.items():
+        read: list[HowRead] = []
+        pictures = hashlib.sha256()
+        for row in _taken(origin, source, config.seed, read):
+            content = file_digest(row.picture) if isinstance(row.picture, Path) else row.picture
+            pictures.update(content if isinstance(content, bytes) else str(content).encode("utf-8", "replace"))
+        files = [(how.path.name, file_digest(how.path)) for how in read]
+        found[f"source {origin}"] = stable_hash(files, pictures.hexdigest())
+    return found
 
 
 def _taken(origin: str, source: SourceConfig, seed: int, read: list[HowRead] | None = None) -> Iterator[SourceRow]:

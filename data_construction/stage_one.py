@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from data_construction import expand, fingerprint, probe
 from data_construction.calls import Caller, Rejected
@@ -22,7 +21,7 @@ from data_construction.red_team import failures, forensics, intent, plan, simula
 from data_construction.red_team.attack import attack
 from data_construction.red_team.failures import RejectStore
 from data_construction.roles import endpoints
-from data_construction.seeds import ingest, ingest_tasks, ingested_seeds
+from data_construction.seeds import ingest, ingest_tasks, ingested_seeds, source_contents
 from data_construction.sources.record import HowRead
 from data_construction.stats.write import write_stage_one_stats
 from data_construction.tasks import StageOneTask, stage_one_tasks
@@ -81,10 +80,10 @@ def run_stage_one(config: DataConfig) -> None:
     Raises:
         UserError: a source is missing, an endpoint does not answer, or every row was lost.
     """
-    files = {name: source.path for name, source in config.sources.items() if Path(source.path).is_file()}
     prompts = {name: prompt.hash for name, prompt in PROMPTS.items()}
     facts = fingerprint.facts(config, "stage1")
-    with Run.open(config.folder, facts, stage="stage 1", inputs=files, prompts=prompts, file=RECORD) as run:
+    contents = source_contents(config)
+    with Run.open(config.folder, facts, stage="stage 1", contents=contents, prompts=prompts, file=RECORD) as run:
         if run.finished:
             run.say_finished()
             return

@@ -21,6 +21,7 @@ from safer_steer.config import Section
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.machine import require
+from safer_steer.picture_digest import dialogue_pictures
 from safer_steer.prompts import Prompt
 from safer_steer.row_files import BadRow
 from safer_steer.runs import Run
@@ -64,7 +65,7 @@ class JudgeFacts(Section):
 def infer_model(config: EvaluationConfig, name: str) -> None:
     """Plays all dialogues that one model has not played yet, on a server that lives only for that."""
     model, folder = model_under_test(config, name), Path(config.output, name)
-    bad: list[BadRow] = []
+    files, bad = benchmark_files(config.benchmarks), list[BadRow]()
     tasks = read_benchmarks(config.benchmarks, config.limit, bad)
     tutor = config.tutor.from_environment("tutor") if config.mode == "adaptive" else None
     prompt = _tutor_prompt(tutor.prompt) if tutor else None
@@ -72,7 +73,8 @@ def infer_model(config: EvaluationConfig, name: str) -> None:
         folder,
         _inference_facts(config, model, tutor),
         stage=f"infer {name}",
-        inputs={f"benchmark {key}": path for key, path in benchmark_files(config.benchmarks).items()},
+        inputs={f"benchmark {key}": path for key, path in files.items()},
+        contents={f"pictures of {key}": dialogue_pictures(path) for key, path in files.items()},
         prompts={"tutor": prompt.hash} if prompt else None,
         file="infer.json",
     ) as run:

@@ -1,6 +1,7 @@
 """The command line every stage shares: `python -m package.entry [CONFIG] [key=value ...] [--dry-run] [--help]`."""
 
 import argparse
+import io
 import signal
 import sys
 from collections.abc import Callable
@@ -72,6 +73,9 @@ def exit_code(run: Callable[[], int | None]) -> int:
     short: what is still alive is killed.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers are stopped then too
+    for stream in (sys.stdout, sys.stderr):  # a terminal or log of ASCII shows a name as \xe9 and ends no run
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         return run() or 0
     except UserError as error:

@@ -77,6 +77,7 @@ class Run:
         *,
         stage: str,
         inputs: dict[str, str | Path] | None = None,
+        contents: dict[str, str] | None = None,
         prompts: dict[str, str] | None = None,
         file: str = "run.json",
     ) -> "Run":
@@ -87,6 +88,7 @@ class Run:
             config: the validated config of the stage.
             stage: the stage's name, for messages.
             inputs: name -> file, or folder of a checkpoint, whose content the results depend on.
+            contents: name -> digest of other inputs, such as the pictures that rows name.
             prompts: name -> prompt hash.
             file: name of the record, for folders that several steps share.
 
@@ -96,7 +98,8 @@ class Run:
         folder = Path(folder)
         lock = FolderLock(folder)
         try:
-            return cls._open(folder, config, stage, inputs or {}, prompts or {}, file, lock)
+            hashes = {name: _input_hash(Path(path)) for name, path in (inputs or {}).items()}
+            return cls._open(folder, config, stage, hashes | (contents or {}), prompts or {}, file, lock)
         except BaseException:
             lock.release()
             raise
@@ -107,14 +110,14 @@ class Run:
         folder: Path,
         config: BaseModel,
         stage: str,
-        inputs: dict[str, str | Path],
+        inputs: dict[str, str],
         prompts: dict[str, str],
         file: str,
         lock: FolderLock,
     ) -> "Run":
         facts = {
             "config": _relevant(config.model_dump(mode="json")),
-            "inputs": {name: _input_hash(Path(path)) for name, path in inputs.items()},
+            "inputs": inputs,
             "prompts": dict(prompts),
         }
         path = folder / file

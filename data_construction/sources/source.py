@@ -9,7 +9,8 @@ length can be read; iterate, never list. Text stays as it is: a placeholder such
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from data_construction.sources.values import (
     plain,
 )
 from safer_steer.errors import UserError
+from safer_steer.picture_digest import file_digest
 
 FIELDS = ("id", "source", "image", "question", "answer", "meta")
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
@@ -211,7 +213,7 @@ class Source:
         except BadRow as bad:
             return SourceRow(key or at, problem=f"{place}: {bad.detail}", reason=bad.reason)
         if not key:
-            key = content_id(picture, question, reading.root) if reading.finder else at
+            key = content_id(picture, question, reading.root, reading.digest) if reading.finder else at
         return SourceRow(key, question, picture, **known)
 
 
@@ -224,6 +226,9 @@ class _Reading:
     names: Mapping[str, Names]
     where: Mapping[str, Any]
     finder: Pictures | None
+    digest: Callable[[Path], str | None] = field(  # many questions are asked about one picture
+        default_factory=lambda: lru_cache(maxsize=1024)(file_digest)
+    )
 
 
 def _meta(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,12 +5,12 @@ import decimal
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from functools import lru_cache
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from safer_steer.dialogue import stable_hash
+from safer_steer.picture_digest import file_digest
 
 Names = str | tuple[str, ...]
 SCALARS = (str, bool, int, float, decimal.Decimal, datetime.date, datetime.time)
@@ -87,25 +87,17 @@ def _compared(value: Any) -> str:
     return "" if value is None else str(value).lower()
 
 
-def content_id(picture: Any, question: str, root: Path) -> str:
+def content_id(picture: Any, question: str, root: Path, digest: Callable[[Path], str | None] = file_digest) -> str:
     """16 hex digits of what the seed holds, for rows without an id: equal seeds have equal ids, wherever they lie.
 
     Args:
         picture: its bytes, its path, or None.
         question: the question.
         root: the data folder, for the name of a picture that is not there.
+        digest: of a picture's file, None where it cannot be read.
     """
     if isinstance(picture, Path):
-        content = _file_digest(picture) or ["missing", picture.as_posix().removeprefix(f"{root.as_posix()}/")]
+        content = digest(picture) or ["missing", picture.as_posix().removeprefix(f"{root.as_posix()}/")]
     else:
         content = hashlib.sha256(picture).hexdigest() if isinstance(picture, bytes) else repr(picture)
     return stable_hash(content, question)
-
-
-@lru_cache(maxsize=1024)  # many questions are asked about one picture
-def _file_digest(path: Path) -> str | None:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except (OSError, ValueError):
-        return None

@@ -12,6 +12,7 @@ from typing import Any
 
 from safer_steer.cli import Plan, run_cli
 from safer_steer.errors import UserError
+from safer_steer.picture_digest import dialogue_pictures
 from safer_steer.runs import Run
 from safer_steer.store import write_jsonl
 from training.exports.config import ExportConfig
@@ -33,7 +34,8 @@ def main(config: ExportConfig) -> None:
     Raises:
         UserError: the file is missing, or no row is usable.
     """
-    with Run.open(config.output, config, stage="export", inputs={"data": config.data}) as run:
+    contents = {"pictures": dialogue_pictures(config.data)}
+    with Run.open(config.output, config, stage="export", inputs={"data": config.data}, contents=contents) as run:
         if run.finished:
             return run.say_finished()
         run.finish(_write(config, Path(config.output)))

@@ -23,6 +23,7 @@ from transformers import AutoProcessor
 from safer_steer.dialogue import MAX_TURNS, Dialogue, stable_hash
 from safer_steer.errors import ImageError, UserError
 from safer_steer.images import load_image, png_bytes
+from safer_steer.picture_digest import dialogue_pictures
 from safer_steer.picture_files import picture_file
 from safer_steer.plain_text import as_plain_text, names_of_tokenizer
 from safer_steer.row_files import BadRow, read_rows
@@ -185,7 +186,7 @@ def main(argv: list[str]) -> int:
                 "and safer_steer.data.validation"
             )
         folder = Path(config.data.train_files).parent
-        content = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
+        content = [(hashlib.sha256(path.read_bytes()).hexdigest(), dialogue_pictures(path)) for path in files]
         template = OmegaConf.to_container(config.data.get("apply_chat_template_kwargs") or OmegaConf.create({}))
         fingerprint = stable_hash(content, data.model_dump(), model, limit, template)
         done = folder / "counts.json"

@@ -23,6 +23,7 @@ from safer_steer.config import resolved_yaml
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.machine import require
+from safer_steer.picture_digest import dialogue_pictures
 from safer_steer.runs import Run
 from safer_steer.servers import start_services, with_service_urls
 from safer_steer.store import write_atomic
@@ -44,7 +45,16 @@ def main(loaded: Loaded) -> None:
     """Runs the stage, or resumes it, or finds it finished."""
     config = loaded.config
     folder = Path(config.output)
-    with Run.open(folder, _facts(config), stage="grpo", inputs=_inputs(config), prompts={"tutor": PROMPT.hash}) as run:
+    data = config.safer_steer.data
+    contents = {f"pictures of {path}": dialogue_pictures(path) for path in (data.source, *data.validation)}
+    with Run.open(
+        folder,
+        _facts(config),
+        stage="grpo",
+        inputs=_inputs(config),
+        contents=contents,
+        prompts={"tutor": PROMPT.hash},
+    ) as run:
         if run.finished:
             run.say_finished()
             return

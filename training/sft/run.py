@@ -16,6 +16,7 @@ from safer_steer.cli import Plan, run_cli
 from safer_steer.errors import UserError
 from safer_steer.failures import is_out_of_memory
 from safer_steer.machine import plan_lines, require
+from safer_steer.picture_digest import dialogue_pictures
 from safer_steer.runs import Run, is_finished
 from safer_steer.store import write_jsonl
 from safer_steer.weights import is_hub_id
@@ -68,7 +69,8 @@ def main(config: SftConfig) -> int:
         if not _is_finished(config):  # else this rank would wait for the first one, which has nothing to do
             _work(config)
         return 0
-    with Run.open(config.output, config, stage="sft", inputs=inputs(config)) as run:
+    contents = {"pictures": dialogue_pictures(config.data)}
+    with Run.open(config.output, config, stage="sft", inputs=inputs(config), contents=contents) as run:
         if run.finished:
             run.say_finished()
             return 0

@@ -1,6 +1,9 @@
 """The command line of the sources, and that the list of them is what the docs say."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 from PIL import Image
@@ -61,6 +64,17 @@ def test_nothing_usable_is_an_error_with_its_reasons(tmp_path, capsys):
     (tmp_path / "s.jsonl").write_text('{"id": "a", "question": "q", "image": "x.png"}\n{"id": "b"}\n')
     assert main(["check", "generic", f"path={tmp_path / 's.jsonl'}"]) == 2
     assert "none of 2 rows can be used (1 unusable picture, 1 no question)" in capsys.readouterr().err
+
+
+def test_an_ascii_terminal_ends_no_run(seeds):
+    seeds.write_text(
+        json.dumps({"id": "a", "image": "a.png", "question": "Où est l'élève \U0001f600?"}, ensure_ascii=False)
+    )
+    command = [sys.executable, "-m", "data_construction.sources", "check", "generic", f"path={seeds}"]
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert r"question: O\xf9 est l'\xe9l\xe8ve \U0001f600?" in done.stdout
 
 
 def test_the_list_names_every_source(capsys):
