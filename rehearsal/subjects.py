@@ -20,7 +20,7 @@ from safer_steer.llm import EndpointConfig
 from safer_steer.machine import Needs
 from safer_steer.model_size import parameters
 from safer_steer.servers import ServiceConfig
-from training.grpo.config import known
+from training.grpo.config import bare_tree, known
 from training.grpo.config import load_config as load_grpo
 from training.grpo.needs import needs as grpo_needs
 from training.sft.config import SftConfig
@@ -120,7 +120,7 @@ def kind_of(path: str) -> Kind:
 def key_test(kind: Kind, path: str) -> Callable[[str], bool]:
     """Whether an override's key is one of this config."""
     if kind == "grpo":
-        tree = load_grpo(path).tree
+        tree = bare_tree(path)
 
         def in_tree(item: str) -> bool:
             key = item.partition("=")[0]

@@ -33,6 +33,8 @@ def said(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: SimpleNamespace(total=2e12, free=2e12))
 
     def run(*arguments: str) -> str:
+        if GRPO in arguments and not any("base_url" in item for item in arguments):
+            arguments = (*arguments, "safer_steer.tutor.base_url=http://10.0.0.2:8000/v1")
         try:
             main([*arguments, f"root={tmp_path / 'root'}", f"rehearse.folder={tmp_path / 'rehearsal'}"], dry_run=True)
         except UserError as error:
@@ -179,7 +181,9 @@ def test_a_tutor_that_will_not_answer(model, asked, sent, words, serve, tmp_path
     monkeypatch.delenv("TUTOR_API_KEY", raising=False)
     if sent:
         monkeypatch.setenv("TUTOR_API_KEY", sent)
-    stage = subject(GRPO, f"safer_steer.tutor.base_url={serve(server(model, asked))}")
+    stage = subject(
+        GRPO, f"safer_steer.tutor.base_url={serve(server(model, asked))}", "safer_steer.layout.tutor_gpus=0"
+    )
     findings, rates = check_servers(stage, None, tmp_path)
     assert [finding.verdict for finding in findings] == ["breaks" if words else "ok"], findings
     assert words in str(findings[0])
@@ -187,7 +191,7 @@ def test_a_tutor_that_will_not_answer(model, asked, sent, words, serve, tmp_path
 
 
 def test_a_tutor_that_is_not_there(tmp_path):
-    stage = subject(GRPO, "safer_steer.tutor.base_url=http://127.0.0.1:9/v1")
+    stage = subject(GRPO, "safer_steer.tutor.base_url=http://127.0.0.1:9/v1", "safer_steer.layout.tutor_gpus=0")
     findings, rates = check_servers(stage, None, tmp_path)
     assert (findings[0].verdict, rates) == ("breaks", {})
     assert "no model server answers at http://127.0.0.1:9/v1" in findings[0].found

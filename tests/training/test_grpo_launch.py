@@ -22,7 +22,7 @@ from safer_steer_verl.beats import FOLDER
 from safer_steer_verl.local_ray import ray_options
 from safer_steer_verl.platform import GROUP_TIMEOUT
 from training.grpo import checkpoints, curve, failure, launch, processes
-from training.grpo.config import load_config
+from training.grpo.config import bare_tree, load_config
 from training.grpo.plan import tutor_load
 from training.grpo.run import _set_steps
 
@@ -189,7 +189,7 @@ def test_the_engines_config_has_absolute_paths_and_no_interpolation(tmp_path):
 def test_a_gpu_run_without_services_gets_as_far_as_the_missing_gpu(tmp_path, monkeypatch):
     """Nothing but the launcher makes its folders: neither the CPU build's metadata nor a service's log is there."""
     monkeypatch.setattr(launch, "metadata_folder", lambda _: None)
-    loaded = load_config("configs/grpo/qwen2_5_vl_3b.yaml", [f"root={tmp_path}/run"])
+    loaded = load_config("configs/grpo/qwen2_5_vl_3b.yaml", ["layout=one_node", f"root={tmp_path}/run"])
     config = launch.resolve(loaded.tree, tmp_path / "grpo", {"model": "m", "base_url": "http://127.0.0.1:1/v1"})
     env = launch.environment(config, tmp_path / "grpo") | {"CUDA_VISIBLE_DEVICES": ""}
     assert (env[GROUP_TIMEOUT], "VERL_PLATFORM" in env) == ("3600", "VERL_PLATFORM" in os.environ)
@@ -205,8 +205,8 @@ def test_a_gpu_run_without_services_gets_as_far_as_the_missing_gpu(tmp_path, mon
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs/grpo").glob("*.yaml")), ids=lambda path: path.stem)
-def test_economies_of_a_cpu_stay_there_and_no_checkpoint_changes_the_sampling(path, tmp_path):
-    tree = load_config(path, [f"root={tmp_path}"]).tree
+def test_economies_of_a_cpu_stay_there_and_no_checkpoint_changes_the_sampling(path):
+    tree = bare_tree(path)
     assert tree.actor_rollout_ref.rollout.engine_kwargs.vllm.generation_config == "vllm"
     assert tree.actor_rollout_ref.nccl_timeout == 3600
     units = tree.transfer_queue.backend.SimpleStorage.num_data_storage_units

@@ -198,14 +198,21 @@ def _unknown_overrides(overrides: list[str], tree: DictConfig) -> list[str]:
     problems = []
     for override in OverridesParser.create().parse_overrides(overrides):
         key = override.key_or_group
-        if override.is_add() or override.is_delete() or known(key, tree) or key == "layout":
+        if override.is_add() or override.is_delete() or known(key, tree):
             continue
         problems.append(f"{key}: unknown key; +{key}=... adds one that verl's YAML does not list")
     return problems
 
 
+def bare_tree(path: str | Path) -> DictConfig:
+    """The composed config of a file, unchecked: what it lacks may come with overrides."""
+    return _compose(Path(path).parent.resolve(), Path(path).stem, [])
+
+
 def known(key: str, tree: DictConfig) -> bool:
-    """Whether a dotted key is in a composed config."""
+    """Whether a dotted key is in a composed config, or chooses a part of it."""
+    if key == "layout":
+        return True
     node: Any = tree
     for part in key.split("."):
         if not isinstance(node, DictConfig) or part not in node:
