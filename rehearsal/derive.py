@@ -86,7 +86,7 @@ def grpo_batch(subject: Subject) -> tuple[int, int]:
         refs["ref"]["log_prob_micro_batch_size_per_gpu"],
     ]
     trajectories = ranks * math.lcm(*(size for size in micro if size))
-    return max(1, trajectories // 2), 2
+    return trajectories // 2 if trajectories % 2 == 0 else trajectories, 2
 
 
 def grpo(
@@ -116,7 +116,8 @@ def grpo(
     tree.safer_steer.data.source, tree.safer_steer.data.validation = str(data), []
     refs.model.path = str(model)
     refs.rollout.n, tree.data.train_batch_size = rollouts, prompts
-    refs.actor.ppo_mini_batch_size = math.gcd(prompts, refs.actor.ppo_mini_batch_size) if not replaced else prompts
+    if subject.replaced or subject.device != "cpu":  # one update a step
+        refs.actor.ppo_mini_batch_size = prompts
     tree.trainer.update({"total_training_steps": STEPS, "save_freq": 1, "test_freq": -1, "val_before_train": False})
     tree.trainer.logger = []
     tree.safer_steer.max_unscored_rate = tree.safer_steer.max_token_fault_rate = 0.9  # the table says how many

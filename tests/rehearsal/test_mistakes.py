@@ -23,6 +23,7 @@ from safer_steer.errors import UserError
 
 SFT, GRPO, MINIATURE = (f"configs/{name}.yaml" for name in ("sft/qwen2_5_vl_3b", "grpo/qwen2_5_vl_3b", "sft/miniature"))
 EVALUATION = "configs/evaluation/steer_bench.yaml"
+TUTOR = "safer_steer.tutor.base_url=http://10.0.0.2:8000/v1"
 
 
 @pytest.fixture
@@ -64,22 +65,25 @@ def test_nothing_is_found_where_nothing_is_wrong(said):
 
 # mistake -> configs and keys, and what is said of it
 OF_THE_CONFIG = {
-    "flash-attn forced, not installed": ([GRPO, "safer_steer.attention=flash_attn"], "flash-attn is not installed"),
+    "flash-attn forced, not installed": (
+        [GRPO, TUTOR, "safer_steer.attention=flash_attn"],
+        "flash-attn is not installed",
+    ),
     "loopback tutor, two nodes": (
         [GRPO, "trainer.nnodes=2", "safer_steer.tutor.base_url=http://127.0.0.1:8000/v1"],
         r"127\.0\.0\.1.*nodes?",
     ),
     "max_model_len too small": (
-        [GRPO, "actor_rollout_ref.rollout.max_model_len=8192"],
+        [GRPO, TUTOR, "actor_rollout_ref.rollout.max_model_len=8192"],
         r"max_model_len: 8192 is below prompt \+ response = 10240",
     ),
     "micro-batch that does not divide": (
-        [GRPO, "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=3"],
+        [GRPO, TUTOR, "actor_rollout_ref.actor.ppo_micro_batch_size_per_gpu=3"],
         "ppo_micro_batch_size_per_gpu: 3 does not divide a rank's 40 trajectories",
     ),
     "batch arithmetic": ([SFT, "training.batch_size=12"], r"batch_size 12 is not .* = 16"),
-    "picture limits that differ": ([SFT, GRPO, "images.max_pixels=100352"], "sft 100352, grpo 262144"),
-    "checkpoint missing": ([GRPO], "sft/checkpoint is not there yet.*the stage before writes it"),
+    "picture limits that differ": ([SFT, GRPO, TUTOR, "images.max_pixels=100352"], "sft 100352, grpo 262144"),
+    "checkpoint missing": ([GRPO, TUTOR], "sft/checkpoint is not there yet.*the stage before writes it"),
     "key that no config has": ([SFT, "training.epoch=3"], r"training\.epoch=3: no given config has this key"),
     "key not set": ([EVALUATION], r"no key is in the environment.*set JUDGE_API_KEY"),
 }
@@ -122,7 +126,7 @@ OF_THE_MACHINE = {
 def test_a_machine_that_is_too_small(mistake, said, monkeypatch):
     change, config, words = OF_THE_MACHINE[mistake]
     change(monkeypatch)
-    text = said(config)
+    text = said(config, *([TUTOR] if config == GRPO else []))
     assert re.search(words, text), text
 
 

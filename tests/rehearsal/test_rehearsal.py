@@ -25,6 +25,7 @@ from safer_steer.verdict import JudgeScores
 from training.grpo.config import load_config as load_grpo
 from training.sft.config import SftConfig
 
+TUTOR = "safer_steer.tutor.base_url=http://10.0.0.2:8000/v1"
 CONFIGS = {
     "sft": "configs/sft/qwen2_5_vl_3b.yaml",
     "grpo": "configs/grpo/qwen2_5_vl_3b.yaml",
@@ -35,7 +36,8 @@ CONFIGS = {
 
 @pytest.fixture(scope="module")
 def stages():
-    configs, settings, overrides = split([*CONFIGS.values(), "device=cpu", "layers=2", "training.epochs=3", "seed=7"])
+    own = ["device=cpu", "layers=2"]
+    configs, settings, overrides = split([*CONFIGS.values(), *own, "training.epochs=3", "seed=7", TUTOR])
     found = subjects(configs, settings, overrides)
     return settings, {stage.kind: stage for stage in found}
 
@@ -97,8 +99,8 @@ def test_derived_configs_are_valid_and_small(stages, tmp_path):
 
 
 def test_a_gpu_config_keeps_what_decides_over_memory(tmp_path):
-    configs, settings, _ = split([CONFIGS["grpo"]])
-    stage = subjects(configs, settings, [])[0]
+    configs, settings, overrides = split([CONFIGS["grpo"], TUTOR])
+    stage = subjects(configs, settings, overrides)[0]
     config = load_grpo(derive.grpo(stage, settings, tmp_path, tmp_path, tmp_path, 1, False)).config
     real, refs = stage.config.verl, config.verl["actor_rollout_ref"]
     assert config.verl["data"]["max_response_length"] == real["data"]["max_response_length"]
@@ -169,8 +171,8 @@ def test_the_forecast_follows_steps_and_seconds(tmp_path):
 
 
 def test_the_forecast_of_the_paper_has_hours_cost_and_the_model_beside_it():
-    configs, settings, _ = split([CONFIGS["grpo"]])
-    stage = subjects(configs, settings, [])[0]
+    configs, settings, overrides = split([CONFIGS["grpo"], TUTOR])
+    stage = subjects(configs, settings, overrides)[0]
     lines = forecast(stage, Play("grpo", seconds=[90.0, 60.0], start_s=100.0), settings, {"tutor": 100.0}, [])
     text = "\n".join(lines)
     assert "31 steps of" in text
