@@ -6,12 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from rehearsal.rows import Row
 from rehearsal.settings import Settings
 from rehearsal.subjects import Subject
 from safer_steer import machine
+from safer_steer.addresses import is_loopback
 from safer_steer.errors import UserError
 from safer_steer.images import load_image
 from safer_steer.llm.config import api_key
@@ -146,9 +146,8 @@ def check_addresses(subject: Subject) -> list[Finding]:
     findings = []
     for role, endpoint in subject.roles.items():
         for url in endpoint.urls():
-            host = urlsplit(url).hostname or ""
-            loopback = host == "localhost" or host.startswith("127.") or host == "::1"
-            if subject.needs.nodes > 1 and (loopback or url.startswith("service:")):
+            loopback = is_loopback(url)
+            if subject.needs.nodes > 1 and loopback:
                 advice = f"give an address that all nodes reach ({role.upper()}_API_BASE_URL; docs/several_nodes.md)"
                 needed = f"an address for {subject.needs.nodes} nodes"
                 findings.append(

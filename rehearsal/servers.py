@@ -90,13 +90,8 @@ async def _call(client: LLMClient, role: str, picture: Path | None, max_pixels: 
     if role.startswith("judge"):
         prompt = JUDGE_PROMPT.render(conversation={"history": [], "user": QUESTION, "assistant": ANSWER})
         return await _structured(client, user_message(prompt, pictures), JudgeScores, "judge")
-    reply = await client.chat([{"role": "user", "content": "Answer with the single word: ready"}])
-    # The embedded teacher knows its own prompts only: that it refuses shows that it is there.
-    return (
-        None
-        if reply.outcome == Outcome.OK or "miniature" in (reply.detail or "")
-        else f"{reply.outcome}: {reply.detail}"
-    )
+    reply = await client.chat([user_message(f"{QUESTION} Answer in one word.", pictures)])
+    return None if reply.outcome == Outcome.OK else f"{reply.outcome}: {reply.detail}"
 
 
 async def _structured(client: LLMClient, message: dict, schema: type[BaseModel], name: str) -> str | None:

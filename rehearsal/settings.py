@@ -26,7 +26,7 @@ class Settings(Section):
         "outputs/rehearsal"  # what the rehearsal writes; removed at its start, and but for the table at its end
     )
     processor: str | None = None  # folder with the model's tokenizer and processor; null: the checkpoint's
-    family: str | None = None  # of rehearsal/families.yaml, where neither checkpoint nor name says it
+    family: str | None = None  # of safer_steer/model_families.yaml, where neither checkpoint nor name says it
     tokens: Annotated[int, Field(ge=128)] | None = None  # longest sequence; null: the config's, 1,024 under device=cpu
     rows: Annotated[int, Field(ge=1)] = 50  # real rows that the data checks look at
     engines: bool = True  # false: the checks that take seconds only

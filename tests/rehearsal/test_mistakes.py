@@ -222,3 +222,14 @@ def test_rows_longer_than_the_longest_sequence(tmp_path):
     assert (cut.verdict, "1 shortened" in cut.found) == ("warning", True), cut
     none = checks.check_rows(subject(MINIATURE, "max_length=16"), [row], processor, None)[0]
     assert (none.verdict, "too long" in none.advice) == ("breaks", True), none
+
+
+def test_every_role_of_the_miniature_answers(tmp_path):
+    """Its embedded teacher is started for that; the target is a checkpoint that the run itself serves."""
+    stage = subject("configs/data_construction/miniature.yaml", f"root={tmp_path}")
+    row = rows.of_the_miniature(tmp_path)
+    findings, rates = check_servers(stage, row.folder / row.dialogue.images[0], tmp_path)
+    verdicts = {finding.check: finding.verdict for finding in findings}
+    assert verdicts.pop("target") == "not checked"
+    assert set(verdicts.values()) == {"ok"}, findings
+    assert rates.keys() == verdicts.keys()
