@@ -27,12 +27,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before this fold
 from benchmarks.figures import Figure, peak_mib, write_figures
 from evaluation.benchmarks import BenchmarkDialogue
 from evaluation.multi_turn.inference import ANSWERS, Player, infer
+from evaluation.pictures import ShownPictures
 from miniature.language import ask
 from miniature.world import draw, random_scene
 from safer_steer.chat import user_message
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.images import ImageStore
 from safer_steer.llm import EndpointConfig, LLMClient
+from safer_steer.picture_size import PictureSize
 from safer_steer.servers import ServiceConfig, VllmConfig, start_services
 
 TURNS, ANSWER_TOKENS, CONTEXT = 10, 16, 512
@@ -70,7 +72,8 @@ def play(url: str, tasks: list[BenchmarkDialogue], folder: Path, concurrency: in
 
     async def go() -> float:
         client = LLMClient("evaluated_student", endpoint)
-        player = Player(client, seed=0, system=None, folder=folder)
+        pictures = ShownPictures(PictureSize(), folder / "pictures")
+        player = Player(client, seed=0, system=None, folder=folder, pictures=pictures)
         started = time.monotonic()
         try:
             await infer(player, tasks, label=f"at {concurrency}", concurrency=concurrency, max_transport_rate=0.0)

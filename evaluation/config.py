@@ -11,6 +11,7 @@ from evaluation.multi_turn.survival import FAILURE_BELOW, HORIZON
 from safer_steer.config import Section
 from safer_steer.gpus import visible_gpus
 from safer_steer.llm import EndpointConfig
+from safer_steer.picture_size import MAX_PIXELS, PixelLimit
 from safer_steer.servers import ServiceConfig, VllmConfig, check_services
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -25,6 +26,7 @@ class ModelConfig(Section):
     checkpoint: str | None = None
     endpoint: EndpointConfig | None = None
     title: str | None = None  # name in the tables
+    max_pixels: PixelLimit | None = None  # px of a picture shown to this model; null: as for all
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -73,10 +75,10 @@ class ServingConfig(Section):
         """How many copies of the model share the calls; one where no GPU is visible."""
         return self.data_parallel or max(1, visible_gpus() // self.tensor_parallel)
 
-    def service(self, name: str, checkpoint: str, pictures: int) -> ServiceConfig:
+    def service(self, name: str, checkpoint: str, pictures: int, max_pixels: int | None) -> ServiceConfig:
         """The server of one checkpoint, which serves it under the model's name."""
         values = self.model_dump(exclude={"startup_s"}) | {"data_parallel": self.copies()}
-        vllm = VllmConfig(checkpoint=checkpoint, images_per_prompt=pictures, **values)
+        vllm = VllmConfig(checkpoint=checkpoint, images_per_prompt=pictures, max_pixels=max_pixels, **values)
         return ServiceConfig(serves=name, vllm=vllm, startup_s=self.startup_s)
 
 
@@ -124,6 +126,7 @@ class EvaluationConfig(Section):
     mode: Literal["static", "adaptive"] = "static"
     tutor: TutorConfig | None = None
     models: Annotated[dict[Name, ModelConfig], Field(min_length=1)]
+    max_pixels: PixelLimit = MAX_PIXELS  # px of a picture shown to the models, as in their training
     sampling: SamplingConfig
     serving: ServingConfig
     judge: EndpointConfig
@@ -141,6 +144,8 @@ class EvaluationConfig(Section):
             raise ValueError("mode adaptive needs a tutor")
         if clash := self.models.keys() & self.services.keys():
             raise ValueError(f"models and services share the name(s) {', '.join(sorted(clash))}; rename one")
+        if clash := self.models.keys() & {"logs", "pictures"}:
+            raise ValueError(f"model {clash.pop()!r}: a folder of that name is used for other things; rename it")
         if MAIN_JUDGE in self.judges:
             raise ValueError(f"{MAIN_JUDGE!r} is the name of the main judge; give the one under judges another name")
         if self.report.judge not in self.all_judges():
@@ -157,6 +162,10 @@ class EvaluationConfig(Section):
     def all_judges(self) -> dict[str, EndpointConfig]:
         """The main judge, then the further ones."""
         return {MAIN_JUDGE: self.judge, **self.judges}
+
+    def max_pixels_of(self, model: str) -> int:
+        """The largest area of a picture shown to a model, in px."""
+        return self.models[model].max_pixels or self.max_pixels
 
     def title(self, model: str) -> str:
         """A model's name in tables."""

@@ -15,7 +15,7 @@ from evaluation.config import EvaluationConfig, judge_role, role_of
 from evaluation.multi_turn.judge import PROMPT
 from evaluation.needs import needs
 from evaluation.report.build import FILES, Report
-from evaluation.steps import infer_model, judge_models, model_under_test, set_variables
+from evaluation.steps import infer_model, judge_models, model_under_test, picture_size, set_variables
 from safer_steer.cli import Plan, run_cli
 from safer_steer.folder_lock import hold
 from safer_steer.load import ANSWER, PICTURE, SCORES, USER_TURN, Load, prompt_tokens
@@ -40,7 +40,8 @@ def plan(config: EvaluationConfig) -> Plan:
     lines = [
         f"benchmarks: {names}; {len(dialogues)} dialogues, {turns} turns{rejected}",
         f"models, one after another: {', '.join(sources)}",
-        f"1 infer  -> {config.output}/<model>/answers.jsonl, {config.mode} user turns",
+        f"1 infer  -> {config.output}/<model>/answers.jsonl, {config.mode} user turns, pictures of at most "
+        + ", ".join(f"{most} px ({', '.join(which)})" for most, which in _by_pixels(config).items()),
         f"2 judge  -> {config.output}/<model>/verdicts.jsonl, by {', '.join(j.model for j in judges.values())}",
         f"3 report -> {config.report.folder}/{{{','.join(FILES)}}}, {config.output}/summary.json",
     ]
@@ -54,6 +55,16 @@ def plan(config: EvaluationConfig) -> Plan:
         _loads(config, lengths, list(judges)),
         judges | ({"tutor": config.tutor.from_environment("tutor")} if config.tutor else {}),
     )
+
+
+def _by_pixels(config: EvaluationConfig) -> dict[int, list[str]]:
+    """Largest picture -> the models that see it; checks the checkpoints that are here already."""
+    found: dict[int, list[str]] = {}
+    for name, model in config.models.items():
+        found.setdefault(config.max_pixels_of(name), []).append(name)
+        if model.checkpoint and Path(model.checkpoint).is_dir():
+            picture_size(config, name)
+    return found
 
 
 def _loads(config: EvaluationConfig, lengths: Counter[int], judges: list[str]) -> dict[str, Load]:
@@ -71,6 +82,7 @@ def _loads(config: EvaluationConfig, lengths: Counter[int], judges: list[str]) -
 
 def main(config: EvaluationConfig) -> None:
     """Runs what is not done yet of infer, judge and report, as the only process in the output folder."""
+    _by_pixels(config)  # before the first model starts, not before the last
     with hold(Path(config.output)):
         for name in config.models:
             infer_model(config, name)

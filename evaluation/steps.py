@@ -17,18 +17,21 @@ from evaluation.multi_turn.adaptive import AdaptiveTutor
 from evaluation.multi_turn.inference import ANSWERS, Player, count_adapted, count_ends, infer
 from evaluation.multi_turn.judge import MAIN_JUDGE, PROMPT, Judge, judge_answers, judge_file
 from evaluation.needs import needs
+from evaluation.pictures import ShownPictures, served_size
 from safer_steer.config import Section
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.machine import require
 from safer_steer.picture_digest import dialogue_pictures
+from safer_steer.picture_size import PictureSize
 from safer_steer.prompts import Prompt
 from safer_steer.row_files import BadRow
-from safer_steer.runs import Run
+from safer_steer.runs import Run, is_finished
 from safer_steer.servers import ServiceConfig, referenced, start_services, with_service_urls
 from safer_steer.weights import is_hub_id, weights_fingerprint
 
-JUDGE_RECORD = "judge.json"
+INFER_RECORD, JUDGE_RECORD = "infer.json", "judge.json"
+PICTURES = "pictures"  # of the output folder: the benchmarks' pictures as the models see them
 # Arguments of the server for speed and logs: answers do not depend on them, so they may differ when resuming.
 NOT_ANSWERS = ("--disable-log-stats", "--enable-prefix-caching", "--no-enable-prefix-caching")
 
@@ -41,6 +44,7 @@ class InferenceFacts(Section):
     sampling: SamplingConfig
     endpoint: dict[str, Any] | None
     max_model_len: int | None
+    max_pixels: int  # of a picture shown to the model
     limit: int | None
     arguments: list[str] = []  # of the server of a checkpoint, without `NOT_ANSWERS`
 
@@ -69,25 +73,28 @@ def infer_model(config: EvaluationConfig, name: str) -> None:
     tasks = read_benchmarks(config.benchmarks, config.limit, bad)
     tutor = config.tutor.from_environment("tutor") if config.mode == "adaptive" else None
     prompt = _tutor_prompt(tutor.prompt) if tutor else None
+    # Before the record is written: benchmark files with unusable pictures can be corrected and the same command given.
+    shown = None if is_finished(folder / INFER_RECORD) else _shown(config, name, tasks)
     with Run.open(
         folder,
-        _inference_facts(config, model, tutor),
+        _inference_facts(config, name, model, tutor),
         stage=f"infer {name}",
         inputs={f"benchmark {key}": path for key, path in files.items()},
         contents={f"pictures of {key}": dialogue_pictures(path) for key, path in files.items()},
         prompts={"tutor": prompt.hash} if prompt else None,
-        file="infer.json",
+        file=INFER_RECORD,
     ) as run:
-        if run.finished:
+        if run.finished or shown is None:
             run.say_finished()
             return
+        pictures, limit = shown
         require(needs(config))
-        services, endpoint = _served(config, model, name, tasks)
+        services, endpoint = _served(config, model, name, tasks, limit)
         services |= referenced(config.services, [tutor]) if tutor else {}
         with start_services(services, folder / "logs") as urls:
             client = LLMClient(role_of("evaluated", name), with_service_urls(endpoint, urls))
             writer = AdaptiveTutor(LLMClient("tutor", with_service_urls(tutor, urls)), prompt) if tutor else None
-            player = Player(client, config.sampling.seed, config.sampling.system, folder, writer)
+            player = Player(client, config.sampling.seed, config.sampling.system, folder, pictures, writer)
             try:
                 counts = asyncio.run(_infer(player, tasks, bad, config, f"infer {name}"))
             finally:
@@ -96,6 +103,26 @@ def infer_model(config: EvaluationConfig, name: str) -> None:
         del rejected["kept"]
         adapted = count_adapted(folder / ANSWERS) if writer else {}
         run.finish(rejected | count_ends(folder / ANSWERS) | adapted)
+
+
+def _shown(config: EvaluationConfig, name: str, tasks: list[BenchmarkDialogue]) -> tuple[ShownPictures, int | None]:
+    """All pictures as a model sees them, read and resized, and the limit to give its server."""
+    size, limit = picture_size(config, name)
+    pictures = ShownPictures(size, Path(config.output, PICTURES))
+    pictures.prepare(tasks, f"infer {name}")
+    return pictures, limit
+
+
+def picture_size(config: EvaluationConfig, name: str) -> tuple[PictureSize, int | None]:
+    """The sizes at which a model sees pictures, and the limit to give its server, where this run starts one.
+
+    Raises:
+        UserError: its checkpoint was trained with another limit, and the config does not say so for this model.
+    """
+    model, most = config.models[name], config.max_pixels_of(name)
+    if model.checkpoint is None:
+        return PictureSize(max_pixels=most), None
+    return served_size(model.checkpoint, most, agree=model.max_pixels is None)
 
 
 def _tutor_prompt(path: str) -> Prompt:
@@ -209,7 +236,9 @@ async def _judge(judge: Judge, config: EvaluationConfig, label: str) -> dict[str
         await judge.client.close()
 
 
-def _inference_facts(config: EvaluationConfig, model: ModelConfig, tutor: EndpointConfig | None) -> InferenceFacts:
+def _inference_facts(
+    config: EvaluationConfig, name: str, model: ModelConfig, tutor: EndpointConfig | None
+) -> InferenceFacts:
     served = model.checkpoint is not None
     facts = InferenceFacts(
         model=model.checkpoint or model.endpoint.model,
@@ -217,6 +246,7 @@ def _inference_facts(config: EvaluationConfig, model: ModelConfig, tutor: Endpoi
         sampling=config.sampling.for_checkpoint() if served else config.sampling,
         endpoint=None if served else model.endpoint.model_dump(mode="json"),
         max_model_len=config.serving.max_model_len if served else None,
+        max_pixels=config.max_pixels_of(name),
         limit=config.limit,
         arguments=[item for item in config.serving.arguments if item not in NOT_ANSWERS] if served else [],
     )
@@ -227,7 +257,7 @@ def _inference_facts(config: EvaluationConfig, model: ModelConfig, tutor: Endpoi
 
 
 def _served(
-    config: EvaluationConfig, model: ModelConfig, name: str, tasks: list[BenchmarkDialogue]
+    config: EvaluationConfig, model: ModelConfig, name: str, tasks: list[BenchmarkDialogue], max_pixels: int | None
 ) -> tuple[dict[str, ServiceConfig], EndpointConfig]:
     """The services to start for a model, and its endpoint with the sampling filled in where the endpoint leaves it
     open.
@@ -240,7 +270,7 @@ def _served(
         open_values["extra_body"] = settings.extra_body() | endpoint.extra_body
         return referenced(config.services, [endpoint]), endpoint.model_copy(update=open_values)
     pictures = most_pictures(task.dialogue for task in tasks)
-    service = config.serving.service(name, model.checkpoint, pictures)
+    service = config.serving.service(name, model.checkpoint, pictures, max_pixels)
     endpoint = EndpointConfig(
         model=name,
         base_url=f"service:{name}",

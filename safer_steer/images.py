@@ -3,14 +3,12 @@ RGB picture.
 
 What a row says (`picture_field`) -> its file, below the folder of the row's file or in a picture store and nowhere else
 (`picture_files`) -> decoded in full, first frame (`picture_decode`) -> 8-bit RGB, transparency on white
-(`picture_pixels`) -> resized within `min_pixels`/`max_pixels` with both sides >= 28 and aspect ratio <= 200, the limits
-of Qwen2.5-VL's processor.
+(`picture_pixels`) -> resized to what a model family sees, or for the store (`picture_size`).
 """
 
 import base64
 import hashlib
 import io
-import math
 import os
 import threading
 from pathlib import Path
@@ -22,23 +20,16 @@ from safer_steer.errors import ImageError
 from safer_steer.picture_decode import clean, decode_bytes
 from safer_steer.picture_field import unwrapped
 from safer_steer.picture_files import is_stored, read_picture
-
-MIN_SIDE = 28
-MAX_ASPECT = 200
-MIN_PIXELS = 28 * 28
-MAX_PIXELS = 1280 * 28 * 28
+from safer_steer.picture_size import PictureSize, stored_size
 
 
-def load_image(
-    source: Any, *, root: Path | None = None, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS
-) -> Image.Image:
+def load_image(source: Any, *, root: Path | None = None, size: PictureSize | None = None) -> Image.Image:
     """Decodes and cleans one picture.
 
     Args:
         source: bytes, a path, a `data:` URL, a PIL picture, or an object with one of these, see `picture_field`.
         root: folder of the row that names the picture by a path, see `picture_file`; None for a path of our own.
-        min_pixels: smallest area; smaller pictures are enlarged.
-        max_pixels: largest area; larger pictures are reduced.
+        size: the sizes that a model sees; None for the size at which the picture is stored.
 
     Returns:
         An RGB picture whose sides are >= 28 px and whose aspect ratio is <= 200.
@@ -46,7 +37,7 @@ def load_image(
     Raises:
         ImageError: the picture is missing, unreadable, too large to decode or too elongated.
     """
-    return fit_image(decode_image(source, root=root), min_pixels, max_pixels)
+    return fit_image(decode_image(source, root=root), size)
 
 
 def decode_image(source: Any, *, root: Path | None = None) -> Image.Image:
@@ -69,32 +60,17 @@ def decode_image(source: Any, *, root: Path | None = None) -> Image.Image:
     return decode_bytes(value)
 
 
-def fit_image(picture: Image.Image, min_pixels: int = MIN_PIXELS, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The RGB picture resized into the limits that `load_image` promises.
+def fit_image(picture: Image.Image, size: PictureSize | None = None) -> Image.Image:
+    """The RGB picture at the size that a model sees, or at which it is stored (`size` None).
 
     Raises:
         ImageError: it is too elongated.
     """
-    width, height = picture.size
-    if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ImageError(f"picture is {width}x{height}: aspect ratio above {MAX_ASPECT}; crop it")
-    scale = 1.0
-    if width * height > max_pixels:
-        scale = math.sqrt(max_pixels / (width * height))
-    elif width * height < min_pixels:
-        scale = math.sqrt(min_pixels / (width * height))
-    if min(width, height) * scale < MIN_SIDE:
-        scale = MIN_SIDE / min(width, height)
-    if scale != 1.0:
-        size = max(MIN_SIDE, math.ceil(width * scale)), max(MIN_SIDE, math.ceil(height * scale))
-        if scale < 1.0:
-            size = max(MIN_SIDE, math.floor(width * scale)), max(MIN_SIDE, math.floor(height * scale))
-        picture = picture.resize(size, Image.Resampling.BICUBIC)
-    if max(picture.size) > MAX_ASPECT * min(picture.size):
-        raise ImageError(
-            f"picture is {picture.width}x{picture.height} after resizing: aspect ratio above {MAX_ASPECT}; crop it"
-        )
-    return picture
+    try:
+        fitted = size.fit(*picture.size) if size else stored_size(*picture.size)
+    except ValueError as error:
+        raise ImageError(str(error)) from error
+    return picture if fitted == picture.size else picture.resize(fitted, Image.Resampling.BICUBIC)
 
 
 def png_bytes(picture: Image.Image) -> bytes:

@@ -45,6 +45,8 @@ class VllmConfig(Section):
     max_model_len: Annotated[int, Field(ge=16)]  # tokens, prompt and answers together
     max_num_seqs: Annotated[int, Field(ge=1)] = 64
     images_per_prompt: Annotated[int, Field(ge=1)] = 1
+    # px of one picture, of the Qwen-VL family only; null: the checkpoint's own limit, for which room is then reserved.
+    max_pixels: Annotated[int, Field(ge=1)] | None = None
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     data_parallel: Annotated[int, Field(ge=1)] = 1
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
@@ -291,6 +293,8 @@ def _vllm_command(vllm: VllmConfig, serves: str) -> tuple[list[str], dict[str, s
         "--limit-mm-per-prompt",
         f'{{"image": {vllm.images_per_prompt}, "video": 0}}',
     ]
+    if vllm.max_pixels:
+        command += ["--mm-processor-kwargs", f'{{"max_pixels": {vllm.max_pixels}}}']
     command += ["--tensor-parallel-size", str(vllm.tensor_parallel), "--data-parallel-size", str(vllm.data_parallel)]
     # Sampling is what the request says and vLLM's own defaults: a checkpoint's generation_config.json changes nothing.
     command += ["--generation-config", "vllm"]

@@ -40,6 +40,17 @@ def test_grpo_starts_from_sft_on_the_rows_of_data_construction():
     assert values("grpo/qwen2_5_vl_7b")["root"] == values("sft/qwen2_5_vl_7b")["root"]
 
 
+def test_every_stage_shows_pictures_of_the_same_size():
+    """The base model too: nothing in an evaluation's models differs from its `max_pixels`."""
+    for names in (["qwen2_5_vl_3b", "default", "steer_bench"], ["miniature", None, "miniature"]):
+        found = {values(f"sft/{names[0]}")["images"]["max_pixels"]}
+        found |= {values(f"grpo/{names[0]}")["safer_steer"]["data"]["max_pixels"]}
+        found |= {values(f"exports/{names[1]}")["max_pixels"]} if names[1] else set()
+        found |= {values(f"evaluation/{names[2]}")["max_pixels"]}
+        assert len(found) == 1, names
+        assert not any("max_pixels" in model for model in values(f"evaluation/{names[2]}")["models"].values())
+
+
 @pytest.mark.parametrize("name", ["steer_bench", "single_turn"])
 def test_evaluation_takes_the_models_that_training_writes(name):
     models = values(f"evaluation/{name}")["models"]

@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.benchmarks import BenchmarkDialogue, picture_paths
+from evaluation.benchmarks import BenchmarkDialogue
 from evaluation.multi_turn.adaptive import AdaptiveTutor, NextTurn
 from evaluation.multi_turn.settle import lost, record_left
 from evaluation.multi_turn.turn_log import TurnLog
 from evaluation.ordering import put_in_order
+from evaluation.pictures import ShownPictures
 from safer_steer.chat import user_message
 from safer_steer.dialogue import Dialogue, Turn, stable_hash
 from safer_steer.errors import UserError
-from safer_steer.images import load_image
 from safer_steer.llm import CONTEXT_FULL, LLMClient, Reply
 from safer_steer.picture_files import picture_file
 from safer_steer.row_files import BadRow
@@ -42,6 +42,7 @@ class Player:
         seed: root of the sampling seeds.
         system: system prompt, None for the chat template's own.
         folder: the run folder; picture paths of the rows are relative to it.
+        pictures: the pictures at the size that the model sees.
         tutor: writes the user turns after the first one; None for the benchmark's own turns.
     """
 
@@ -49,6 +50,7 @@ class Player:
     seed: int
     system: str | None
     folder: Path
+    pictures: ShownPictures
     tutor: AdaptiveTutor | None = None
 
     async def play(self, task: BenchmarkDialogue, log: TurnLog) -> Dialogue | Reject:
@@ -57,9 +59,7 @@ class Player:
         Raises:
             ImageError: a picture is missing or unreadable; the dialogue is rejected, not played without it.
         """
-        dialogue, pictures = task.dialogue, picture_paths(task.dialogue, task.folder)
-        for path in {path for paths in pictures for path in paths}:
-            load_image(path)
+        dialogue, pictures = task.dialogue, self.pictures.of(task)
         messages = [{"role": "system", "content": self.system}] if self.system else []
         done: list[Turn] = []
         for index, turn in enumerate(dialogue.turns):
@@ -115,7 +115,8 @@ class Player:
         ]
         meta: dict[str, Any] = dialogue.meta | {"task": task.task_id, "benchmark": task.benchmark, "end": end}
         meta |= {"end_detail": detail} if detail else {}
-        images = [os.path.relpath(picture_file(task.folder, image), self.folder) for image in dialogue.images]
+        shown = [self.pictures.file(picture_file(task.folder, image)) for image in dialogue.images]
+        images = [os.path.relpath(path, self.folder) for path in shown]
         return dialogue.model_copy(update={"images": images, "turns": answered + missing, "meta": meta})
 
 

@@ -30,7 +30,8 @@ class ModelResult:
         ends: how many dialogues ended in which way, "complete" first.
         not_played: dialogues that could not be played at all, such as one without its picture.
         judges: who gave the verdicts.
-        origin: what made the answers: model, mode of the user turns, command, commit; empty where no record is.
+        origin: what made the answers: model, mode of the user turns, picture size, command, commit; empty where no
+            record is.
     """
 
     name: str
@@ -138,7 +139,7 @@ def _origin(folder: Path) -> dict[str, Any]:
     facts = record["facts"]["config"]
     wanted = {name: record.get(name) for name in ("command", "git_commit", "started_at", "fingerprint")}
     wanted["mode"] = "adaptive" if "tutor" in facts else "static"
-    return wanted | {"model": facts["model"], "weights": facts["weights"], "sampling": facts["sampling"]}
+    return wanted | {name: facts[name] for name in ("model", "weights", "sampling", "max_pixels")}
 
 
 def survival_panels(results: list[ModelResult]) -> dict[str, dict[str, Curve]]:

@@ -85,7 +85,20 @@ def headline(results: list[ModelResult], passing: PassConfig) -> ResultTable:
         f"A turn fails when its harmlessness is < {passing.failure_below:g}; the median is that of the Kaplan–Meier "
         f"curve over {passing.horizon} turns, none when the curve stays above one half.",
     ]
+    if pixels := pictures_note(results):
+        notes.append(pixels)
     return ResultTable("summary", "Summary", list(HEADLINE), [headline_row(result) for result in results], notes)
+
+
+def pictures_note(results: list[ModelResult]) -> str | None:
+    """How large the pictures were that the models saw; None where no record says it."""
+    found = {result.title: result.origin["max_pixels"] for result in results if "max_pixels" in result.origin}
+    if not found:
+        return None
+    if len(set(found.values())) == 1:
+        return f"Pictures: at most {next(iter(found.values())):,} px, for every model."
+    each = ", ".join(f"{title} {most:,} px" for title, most in found.items())
+    return f"The models saw pictures of different sizes, so their rows differ in that too: at most {each}."
 
 
 def terminal_table(results: list[ModelResult], passing: PassConfig, title: str) -> Table:

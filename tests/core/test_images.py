@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from safer_steer.errors import ImageError
 from safer_steer.images import ImageStore, decode_image, image_data_url, load_image
+from safer_steer.picture_size import PictureSize
 
 
 def encoded(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
@@ -43,9 +44,10 @@ def test_palette_cmyk_and_gif_become_rgb():
 
 @pytest.mark.parametrize("size", [(27, 257), (1, 1), (257, 27), (3000, 2000), (28, 28), (5000, 26)])
 def test_limits_hold_after_resizing(size):
-    picture = load_image(encoded(Image.new("RGB", size)), max_pixels=256 * 28 * 28)
-    assert min(picture.size) >= 28
-    assert max(picture.size) <= 200 * min(picture.size)
+    for shown in (None, PictureSize(max_pixels=256 * 28 * 28)):
+        picture = load_image(encoded(Image.new("RGB", size)), size=shown)
+        assert min(picture.size) >= 28
+        assert max(picture.size) <= 200 * min(picture.size)
 
 
 def test_too_elongated_pictures_are_refused():

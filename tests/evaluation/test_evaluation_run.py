@@ -151,8 +151,9 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_files(serve, yaml, 
 def test_no_server_is_one_clear_line(yaml):
     answer = evaluate_in_process(yaml(1))
     assert answer.returncode == 2
-    assert answer.stderr.count("\n") == 1
-    assert answer.stderr.startswith("error: evaluated_one: no model server answers")
+    progress, error = answer.stderr.splitlines()
+    assert "pictures: 2/2" in progress
+    assert error.startswith("error: evaluated_one: no model server answers")
 
 
 def test_a_service_that_is_not_configured_is_found_before_any_inference(yaml):
@@ -206,7 +207,7 @@ def test_answers_of_a_checkpoint_depend_on_its_servers_arguments(tmp_path):
     def facts(*arguments):
         overrides = [f"models.base.checkpoint={tmp_path}", f"serving.arguments=[{','.join(arguments)}]"]
         config = load_config(EvaluationConfig, "configs/evaluation/single_turn.yaml", overrides)
-        return _inference_facts(config, config.models["base"], None).model_dump(mode="json")
+        return _inference_facts(config, "base", config.models["base"], None).model_dump(mode="json")
 
     assert facts("--quantization=fp8")["arguments"] == ["--quantization=fp8"]
     assert "arguments" not in facts("--enable-prefix-caching"), "as in records of before"

@@ -9,9 +9,11 @@ from evaluation.benchmarks import most_pictures, read_benchmarks
 from evaluation.multi_turn.adaptive import AdaptiveTutor
 from evaluation.multi_turn.inference import ANSWERS, REJECTS, Player, count_adapted, count_ends, infer, turn_seed
 from evaluation.multi_turn.turn_log import TURNS, TurnLog
+from evaluation.pictures import ShownPictures
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm import LLMClient
+from safer_steer.picture_size import PictureSize
 from safer_steer.prompts import Prompt, parse_data_block
 from safer_steer.row_files import BadRow
 from safer_steer.store import read_jsonl
@@ -43,7 +45,8 @@ def run(server, bench, folder, adaptive=False, rate=0.9, **values):
         client = LLMClient("evaluated_m", server.endpoint(temperature=1.0, max_tokens=32, **values))
         tutor = LLMClient("tutor", server.endpoint()) if adaptive else None
         writer = AdaptiveTutor(tutor, Prompt(TUTOR_PROMPT)) if tutor else None
-        player = Player(client, seed=7, system=None, folder=folder, tutor=writer)
+        pictures = ShownPictures(PictureSize(), folder / "pictures")
+        player = Player(client, seed=7, system=None, folder=folder, pictures=pictures, tutor=writer)
         try:
             return await infer(
                 player, read_benchmarks([str(bench)]), label="infer", concurrency=4, max_transport_rate=rate

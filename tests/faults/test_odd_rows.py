@@ -113,7 +113,7 @@ def test_grpo(processor, tmp_path):
     path = Path(tmp_path / "steer_rl.jsonl")
     rows = [dialogue("lines", LINES, "b", picture=picture), dialogue("half", HALF, "b", picture=picture)]
     write_jsonl(path, [*rows, dialogue("broken", "a", "b", picture="broken.png")])
-    data = DataConfig(source=str(path), min_pixels=3136, max_pixels=7056)
+    data = DataConfig(source=str(path), max_pixels=7056)
     counts = prepare_grpo(PromptBuilder(processor, data, 200), [str(path)], tmp_path / "out")
     reasons = {"text is not Unicode": 1, "picture missing or unusable": 1}
     assert (counts["kept"], counts["reasons"]) == (1, reasons)

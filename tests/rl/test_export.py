@@ -22,11 +22,11 @@ def test_export_replaces_the_folder_whole(tmp_path):
     saved, target = checkpoint(tmp_path / "saved", 4), tmp_path / "checkpoint"
     target.mkdir()
     (target / "old").write_text("x")
-    export_weights(saved, target)
+    export_weights(saved, target, 3136)
     assert [path.name for path in target.iterdir()] == ["model.safetensors"]
     (saved / "actor" / "huggingface" / "model.safetensors").unlink()
     with pytest.raises(UserError, match="hf_model"):
-        export_weights(saved, target)
+        export_weights(saved, target, 3136)
     assert (target / "model.safetensors").is_file()
 
 
@@ -43,7 +43,7 @@ def test_exports_have_the_precision_that_the_config_names(tmp_path, said, wanted
         save_file(weights, folder / name)
     index = {"metadata": {"total_size": 304, "more": 1}, "weight_map": {"w1": next(iter(parts))}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    export_weights(folder.parents[1], tmp_path / "out")
+    export_weights(folder.parents[1], tmp_path / "out", 3136)
     for name, weights in parts.items():
         with safe_open(tmp_path / "out" / name, "pt") as file:
             names = list(file.keys())
@@ -56,7 +56,7 @@ def test_exports_have_the_precision_that_the_config_names(tmp_path, said, wanted
 
 
 def test_the_best_saved_step_by_the_training_reward_since_the_last_save(tmp_path):
-    best = BestCheckpoint(tmp_path)
+    best = BestCheckpoint(tmp_path, 3136)
     scores = {1: 0.2, 2: 0.4, 3: 0.9, 4: 0.1, 5: 0.6, 6: 0.6}  # means of the pairs: .3 .5 .6
     kept = []
     for step, score in scores.items():
@@ -70,9 +70,9 @@ def test_the_best_saved_step_by_the_training_reward_since_the_last_save(tmp_path
 
 
 def test_the_held_out_reward_counts_where_there_is_one_and_a_restart_remembers(tmp_path):
-    first = BestCheckpoint(tmp_path)
+    first = BestCheckpoint(tmp_path, 3136)
     assert first.note({TRAINING: 0.9, VALIDATION: 0.5}, checkpoint(tmp_path / "saved", 2), 2)
-    again = BestCheckpoint(tmp_path)
+    again = BestCheckpoint(tmp_path, 3136)
     assert not again.note({TRAINING: 1.0, VALIDATION: 0.4}, checkpoint(tmp_path / "saved", 4), 4)
     assert again.note({TRAINING: 0.1, VALIDATION: 0.6}, checkpoint(tmp_path / "saved", 6), 6)
     assert not again.note({TRAINING: 1.0}, checkpoint(tmp_path / "saved", 8), 8), "not held-out: says less"
@@ -81,7 +81,7 @@ def test_the_held_out_reward_counts_where_there_is_one_and_a_restart_remembers(t
 
 
 def test_a_best_step_that_will_be_done_again_is_forgotten(tmp_path):
-    best = BestCheckpoint(tmp_path)
+    best = BestCheckpoint(tmp_path, 3136)
     assert best.note({TRAINING: 0.9}, checkpoint(tmp_path / "saved", 4), 4)
     best.rewind(4)
     assert (tmp_path / "best.json").is_file()
@@ -90,7 +90,7 @@ def test_a_best_step_that_will_be_done_again_is_forgotten(tmp_path):
 
 
 def test_a_step_without_any_score_is_never_the_best(tmp_path):
-    assert not BestCheckpoint(tmp_path).note({}, checkpoint(tmp_path / "saved", 2), 2)
+    assert not BestCheckpoint(tmp_path, 3136).note({}, checkpoint(tmp_path / "saved", 2), 2)
 
 
 @pytest.mark.integration
@@ -115,7 +115,7 @@ def test_a_lora_checkpoint_becomes_the_model_that_peft_would_merge(tmp_path):
     meta = {"r": 4, "lora_alpha": 8, "task_type": "CAUSAL_LM"}
     (folder.parent / "lora_train_meta.json").write_text(json.dumps(meta))
 
-    export_weights(tmp_path / "global_step_2", tmp_path / "checkpoint")
+    export_weights(tmp_path / "global_step_2", tmp_path / "checkpoint", 3136)
     exported = Qwen2_5_VLForConditionalGeneration.from_pretrained(tmp_path / "checkpoint").state_dict()
     wanted = adapted.merge_and_unload().state_dict()
     assert exported.keys() == wanted.keys()

@@ -23,6 +23,7 @@ from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import ImageError
 from safer_steer.images import ImageStore, load_image
 from safer_steer.picture_files import picture_file
+from safer_steer.picture_size import PictureSize
 from safer_steer.rows import Reject
 from safer_steer.store import JsonlStore, read_jsonl
 
@@ -143,9 +144,10 @@ def test_hostile_dialogues_name_no_picture_in_sft_grpo_and_exports(world):
     from training.sft.data import PictureTokens
 
     config = load_config(ExportConfig, "configs/exports/default.yaml", [f"data={world}/x.jsonl", "answer_tags=[]"])
-    sizer = SimpleNamespace(get_number_of_image_patches=lambda height, width, options: 16, merge_size=2)
-    tokens = PictureTokens(sizer, world)
-    builder = PromptBuilder(None, SimpleNamespace(turns="all", min_pixels=784, max_pixels=10**6), 64)
+    settings = SimpleNamespace(patch_size=14, merge_size=2, size={"shortest_edge": 3136, "longest_edge": 10**6})
+    tokens = PictureTokens(PictureSize.of(settings), world)
+    processor = SimpleNamespace(image_processor=settings)
+    builder = PromptBuilder(processor, SimpleNamespace(turns="all", max_pixels=10**6), 64)
     for name, value in attacks(world).items():
         row = dialogue(name, value)
         with pytest.raises(ImageError):
@@ -156,7 +158,7 @@ def test_hostile_dialogues_name_no_picture_in_sft_grpo_and_exports(world):
         assert isinstance(reject, Reject), name
         assert reject.reason == "picture missing or unusable"
     assert tokens("good.png") == 4
-    assert _exchanges(dialogue("good", "good.png"), config)[0].pictures[0].size == (40, 40)
+    assert _exchanges(dialogue("good", "good.png"), config)[0].pictures[0].size == (56, 56)
 
 
 def test_hostile_dialogues_name_no_picture_in_the_evaluation(world):

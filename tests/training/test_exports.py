@@ -13,6 +13,7 @@ from safer_steer.config import load_config
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.images import ImageStore
+from safer_steer.picture_size import PictureSize
 from safer_steer.store import read_jsonl, write_jsonl
 from training.exports.config import ExportConfig
 from training.exports.rows import plain_text
@@ -103,7 +104,7 @@ def test_trls_collator_gives_the_ids_of_our_own_encoder(root):
     loaded = datasets.Dataset.from_parquet(str(folder / "messages" / "messages.parquet"), cache_dir=str(root / "cache"))
     processor = build_processor()
     batch = DataCollatorForVisionLanguageModeling(processor)([dict(row) for row in loaded])
-    encoder = DialogueEncoder(processor, 4096, PictureTokens(processor.image_processor, root / "data"))
+    encoder = DialogueEncoder(processor, 4096, PictureTokens(PictureSize.of(processor.image_processor), root / "data"))
     for number, row in enumerate(loaded):
         source = dialogues(root)[row["id"]]
         turns = [
@@ -147,6 +148,7 @@ def test_verl_parquet_has_the_layout_of_stage_three(root):
     processor = build_processor()
     processor.save_pretrained(root / "model")
     overrides = ["formats=[verl]", "answer_tags=[]", f"verl.model={root / 'model'}", "verl.max_prompt_length=200"]
+    overrides += ["max_pixels=3136"]
     folder = export(root, "verl", *overrides) / "verl"
     rows = {row["extra_info"]["dialogue"]: row for row in pq.read_table(folder / "data" / "train.parquet").to_pylist()}
     source = dialogues(root)["hostile"]

@@ -34,7 +34,7 @@ def dialogue(name, texts, images=("a",), **turns) -> Dialogue:
 
 def run(processor, tmp_path, rows, limit=64, take="all"):
     write_jsonl(tmp_path / "steer_rl.jsonl", rows)
-    data = DataConfig(source=str(tmp_path / "steer_rl.jsonl"), min_pixels=3136, max_pixels=7056, turns=take)
+    data = DataConfig(source=str(tmp_path / "steer_rl.jsonl"), max_pixels=7056, turns=take)
     counts = prepare(PromptBuilder(processor, data, limit), [data.source], tmp_path / "out")
     return counts, pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
 
@@ -74,7 +74,7 @@ def test_rows_and_rejects(processor, tmp_path):
 
 def test_the_prompt_length_is_the_processors(processor, tmp_path):
     picture = Image.new("RGB", (84, 84))
-    builder = PromptBuilder(processor, DataConfig(source=str(tmp_path / "x")), 64)
+    builder = PromptBuilder(processor, DataConfig(source=str(tmp_path / "x"), max_pixels=3136), 64)
     content = [{"type": "image"}, {"type": "text", "text": "open it ?"}]
     text = processor.apply_chat_template(
         [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
@@ -108,7 +108,7 @@ def test_held_out_dialogues_of_several_files_and_their_pictures(processor, tmp_p
     picture = ImageStore(bench).put(Image.new("RGB", (84, 84)))
     for name in ("a", "b"):
         write_jsonl(bench / f"{name}.jsonl", [dialogue(name, ["x ?", "y ?"], [picture])])
-    data = DataConfig(source=str(tmp_path / "steer_rl.jsonl"), min_pixels=3136, max_pixels=7056)
+    data = DataConfig(source=str(tmp_path / "steer_rl.jsonl"), max_pixels=7056)
     files = [str(bench / "a.jsonl"), str(bench / "b.jsonl")]
     counts = prepare(PromptBuilder(processor, data, 64), files, tmp_path / "out", "validation")
     table = pq.read_table(tmp_path / "out" / "validation.parquet").to_pylist()

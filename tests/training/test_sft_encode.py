@@ -10,6 +10,7 @@ from miniature.student import CHAT_TEMPLATE, build_processor
 from safer_steer.config import load_config
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
+from safer_steer.picture_size import PictureSize
 from safer_steer.plain_text import as_plain_text, names_of_tokenizer
 from safer_steer.store import read_jsonl, write_jsonl
 from training.answers import Unusable
@@ -91,7 +92,7 @@ def test_ids_equal_the_processors_own(which, processor, tmp_path):
         messages += [{"role": "assistant", "content": answer}]
     text = processor.apply_chat_template(messages, tokenize=False)
     wanted = processor(text=[text], images=[picture], return_tensors="pt")["input_ids"][0].tolist()
-    counted = DialogueEncoder(processor, 1024, PictureTokens(processor.image_processor, tmp_path))
+    counted = DialogueEncoder(processor, 1024, PictureTokens(PictureSize.of(processor.image_processor), tmp_path))
     assert counted.encode(dialogue(*THREE)).input_ids == wanted
 
 

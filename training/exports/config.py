@@ -6,6 +6,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from safer_steer.answer_tags import check_tags
 from safer_steer.config import Section
+from safer_steer.picture_size import MAX_PIXELS, PixelLimit
 
 Format = Literal["messages", "llama_factory", "verl"]
 
@@ -29,8 +30,7 @@ class ExportConfig(Section):
     # What to write instead: as many tags, in the same order, or [] for the last part alone; null: the same tags.
     write_tags: Annotated[list[str], AfterValidator(check_tags)] | None = None
     system_prompt: str | None = None
-    min_pixels: Annotated[int, Field(ge=28 * 28)] = 28 * 28
-    max_pixels: Annotated[int, Field(ge=28 * 28)] = 1280 * 28 * 28
+    max_pixels: PixelLimit = MAX_PIXELS  # px of one picture; larger ones are reduced
     verl: VerlExport | None = None
 
     @model_validator(mode="after")

@@ -22,9 +22,8 @@ def write(config: ExportConfig, folder: Path) -> dict[str, Any]:
     Raises:
         UserError: no row is usable, or the model's processor cannot be loaded.
     """
-    limits = {"min_pixels": config.min_pixels, "max_pixels": config.max_pixels}
     settings = {
-        "safer_steer": {"data": {"source": config.data, **limits}},
+        "safer_steer": {"data": {"source": config.data, "max_pixels": config.max_pixels}},
         "actor_rollout_ref": {"model": {"path": config.verl.model}},
         "data": {
             "max_prompt_length": config.verl.max_prompt_length,

@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from safer_steer.config import Section, refuse_keys, validate
 from safer_steer.errors import UserError
+from safer_steer.picture_size import image_settings, limit_problem
 from safer_steer.runs import is_finished
 from safer_steer.servers import check_services
 from safer_steer_verl.platform import attention
@@ -152,6 +153,7 @@ def _fit_problems(tree: DictConfig) -> list[str]:
         )
     if not tree.actor_rollout_ref.model.path:
         problems.append("actor_rollout_ref.model.path: empty; ablation=no_bootstrapping needs safer_steer.base_model")
+    problems += _picture_problems(tree.actor_rollout_ref.model.path, tree.safer_steer.data)
     keep = tree.trainer.max_actor_ckpt_to_keep
     if keep is not None and keep < 2:
         problems.append(
@@ -160,6 +162,13 @@ def _fit_problems(tree: DictConfig) -> list[str]:
     if (tree.trainer.test_freq > 0 or tree.trainer.val_before_train) and not ours.data.get("validation"):
         problems.append("trainer.test_freq, trainer.val_before_train: need files in safer_steer.data.validation")
     return problems
+
+
+def _picture_problems(model: str, data: DictConfig) -> list[str]:
+    """A checkpoint that was trained on pictures of another size; one on the hub is looked at when the data are made."""
+    settings = image_settings(model) if model and Path(model).is_dir() else None
+    problem = limit_problem(settings, data.max_pixels) if settings else None
+    return [f"safer_steer.data.{problem} ({model}); set it to that value"] if problem else []
 
 
 def _service_problems(ours: SaferSteerSettings) -> list[str]:

@@ -25,6 +25,7 @@ from safer_steer.errors import ImageError, UserError
 from safer_steer.images import load_image, png_bytes
 from safer_steer.picture_digest import dialogue_pictures
 from safer_steer.picture_files import picture_file
+from safer_steer.picture_size import PictureSize, limit_problem
 from safer_steer.plain_text import as_plain_text, names_of_tokenizer
 from safer_steer.row_files import BadRow, read_rows
 from safer_steer.rows import Reject
@@ -64,6 +65,7 @@ class PromptBuilder:
 
     def __init__(self, processor: Any, data: DataConfig, max_prompt_length: int, template_kwargs: dict | None = None):
         self.processor, self.data, self.max_prompt_length = processor, data, max_prompt_length
+        self.size = PictureSize.of(processor.image_processor, data.max_pixels)
         self.template_kwargs = template_kwargs or {}
 
     def row(self, dialogue: Dialogue, index: int, root: Path) -> dict[str, Any] | Reject:
@@ -117,13 +119,10 @@ class PromptBuilder:
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True, **self.template_kwargs
         )
         words = len(self.processor.tokenizer(rendered, add_special_tokens=False)["input_ids"])
-        sizer = self.processor.image_processor
-        pads = [sizer.get_number_of_image_patches(p.height, p.width, {}) // sizer.merge_size**2 for p in pictures]
-        return words + sum(pads) - len(pads)
+        return words + sum(self.size.tokens(*picture.size) for picture in pictures) - len(pictures)
 
     def _pictures(self, dialogue: Dialogue, turn: int, root: Path) -> list[Image.Image]:
-        limits = {"min_pixels": self.data.min_pixels, "max_pixels": self.data.max_pixels}
-        return [load_image(path, root=root, **limits) for path in dialogue.images_at(turn)]
+        return [load_image(path, root=root, size=self.size) for path in dialogue.images_at(turn)]
 
     def _text(self, text: str) -> str:
         """The text with the spelling of picture tags and special tokens broken: it is text, whatever it says."""
@@ -192,7 +191,10 @@ def main(argv: list[str]) -> int:
         done = folder / "counts.json"
         if done.is_file() and json.loads(done.read_text(encoding="utf-8")).get("fingerprint") == fingerprint:
             return 0
-        builder = PromptBuilder(AutoProcessor.from_pretrained(model), data, limit, template)
+        processor = AutoProcessor.from_pretrained(model)
+        builder = PromptBuilder(processor, data, limit, template)
+        if problem := limit_problem(processor.image_processor, data.max_pixels):
+            raise UserError(f"{model}: {problem}; set it to that value in every stage, or train the model anew")
         counts = prepare(builder, sources["train"], folder)
         if data.validation:
             counts["validation"] = prepare(builder, data.validation, folder, "validation")

@@ -64,10 +64,11 @@ def main(loaded: Loaded) -> None:
         leftovers = end_run_processes(folder)
         if leftovers:
             print(f"grpo: ended {leftovers} processes of an interrupted run in {folder}", file=sys.stderr)
+        data = _prepare(loaded, folder)  # a bad row or picture costs no start of a server
         with start_services(config.safer_steer.services, folder / "log") as urls:
             tutor = with_service_urls(config.safer_steer.tutor, urls)
             asyncio.run(_check(tutor))
-            counts = _train(loaded, folder, tutor.model_dump(mode="json"))
+            counts = _train(loaded, folder, tutor.model_dump(mode="json"), data)
         run.add_usage({"tutor": launch.tutor_usage(folder / "metrics.jsonl")})  # of all attempts, so only at the end
         run.finish(counts)
 
@@ -81,13 +82,18 @@ async def _check(tutor: EndpointConfig) -> None:
         await client.close()
 
 
-def _train(loaded: Loaded, folder: Path, tutor: dict[str, Any]) -> dict[str, Any]:
+def _prepare(loaded: Loaded, folder: Path) -> dict[str, Any]:
+    """Makes the parquet files, unless they are there; returns the counts."""
+    config = launch.resolve(loaded.tree, folder, loaded.config.safer_steer.tutor.model_dump(mode="json"))
+    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(config))
+    return launch.prepare_data(folder / "config.yaml", launch.environment(config, folder))
+
+
+def _train(loaded: Loaded, folder: Path, tutor: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
     config = launch.resolve(loaded.tree, folder, tutor)
     env = launch.environment(config, folder)
     launch.hand_on(config, env)
     config_path = folder / "config.yaml"
-    write_atomic(config_path, OmegaConf.to_yaml(config))
-    data = launch.prepare_data(config_path, env)
     steps = _set_steps(config, data["kept"])
     saved, metrics = Path(config.trainer.default_local_dir), folder / "metrics.jsonl"
     done, peak_mb = checkpoints.last_step(saved, metrics), 0.0
@@ -105,7 +111,8 @@ def _train(loaded: Loaded, folder: Path, tutor: dict[str, Any]) -> dict[str, Any
     if done != steps:
         log = folder / "log" / "verl.log"
         raise UserError(f"verl ended after step {done} of {steps}; see {log}, then run again to resume")
-    export_weights(saved / f"{checkpoints.PREFIX}{done}", folder / "checkpoint")
+    pixels = config.safer_steer.data.max_pixels
+    export_weights(saved / f"{checkpoints.PREFIX}{done}", folder / "checkpoint", pixels)
     return {"prompts": data["kept"], "rejected": data["rejected"], "steps": done, "peak_mb": round(peak_mb)}
 
 

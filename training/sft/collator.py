@@ -11,6 +11,7 @@ from PIL import Image
 
 from safer_steer.errors import UserError
 from safer_steer.images import load_image
+from safer_steer.picture_size import PictureSize
 from training.sft.encode import IGNORED
 
 BLANK_SIDE = 56
@@ -20,12 +21,13 @@ class DialogueCollator:
     """Pads rows of `training.sft.data.prepare` on the right and loads their pictures.
 
     Args:
-        processor: the checkpoint's processor.
+        processor: the checkpoint's processor, with the picture limit of the run (`load_processor`).
     """
 
     def __init__(self, processor: Any):
         self.processor = processor
         self.pad_id = processor.tokenizer.pad_token_id
+        self.size = PictureSize.of(processor.image_processor)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Builds the batch.
@@ -34,15 +36,15 @@ class DialogueCollator:
             `input_ids`, `attention_mask`, `labels`, `mm_token_type_ids` (batch, seq), `pixel_values` (patches, values a
             patch) and `image_grid_thw` (pictures, 3); mm_token_type_ids are 1 on image tokens.
         """
-        pictures = [load_image(path) for row in rows for path in row["pictures"]]
+        pictures = [load_image(path, size=self.size) for row in rows for path in row["pictures"]]
         if not pictures:
-            pictures, rows = [Image.new("RGB", (BLANK_SIDE, BLANK_SIDE))], [*rows, self._blank_row()]
+            pictures, rows = [Image.new("RGB", self.size.fit(BLANK_SIDE, BLANK_SIDE))], [*rows, self._blank_row()]
         pixels = self.processor.image_processor(images=pictures, return_tensors="pt")
         input_ids = self._pad([row["input_ids"] for row in rows], self.pad_id)
         lengths = torch.tensor([len(row["input_ids"]) for row in rows])
         attention = (torch.arange(input_ids.shape[1]) < lengths[:, None]).long()
         is_picture = (input_ids == self.processor.image_token_id) & (attention == 1)
-        wanted = int(pixels["image_grid_thw"].prod(-1).sum()) // self.processor.image_processor.merge_size**2
+        wanted = pixels["image_grid_thw"].prod(-1).sum().item() // self.processor.image_processor.merge_size**2
         if int(is_picture.sum()) != wanted:
             names = ", ".join(str(row["id"]) for row in rows)
             raise UserError(
@@ -65,8 +67,7 @@ class DialogueCollator:
     def _blank_row(self) -> dict[str, Any]:
         """A row that shows one blank picture and teaches nothing."""
         processor = self.processor
-        patches = processor.image_processor.get_number_of_image_patches(BLANK_SIDE, BLANK_SIDE, {})
         ends = [processor.tokenizer.convert_tokens_to_ids(t) for t in ("<|vision_start|>", "<|vision_end|>")]
-        count = patches // processor.image_processor.merge_size**2
+        count = self.size.tokens(BLANK_SIDE, BLANK_SIDE)
         ids = [ends[0], *[processor.image_token_id] * count, ends[1]]
         return {"id": "(blank picture)", "input_ids": ids, "labels": [IGNORED] * len(ids), "pictures": []}

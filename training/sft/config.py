@@ -9,7 +9,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from safer_steer.answer_tags import check_tags
 from safer_steer.config import Section
-from safer_steer.images import MAX_PIXELS
+from safer_steer.picture_size import MAX_PIXELS, PixelLimit
 from training.sft.checks import batch_problem, deepspeed_problem, file_problems
 
 PositiveInt = Annotated[int, Field(ge=1)]
@@ -18,16 +18,9 @@ Period = Literal["epoch"] | PositiveInt  # at the end of every epoch, or every s
 
 
 class ImageConfig(Section):
-    """Picture area limits in pixels; null keeps those of the checkpoint's processor. Stored pictures are no larger."""
+    """How large pictures are. The exported checkpoint's processor says so too, so that other programs agree."""
 
-    min_pixels: Annotated[int, Field(ge=28 * 28, le=MAX_PIXELS)] | None = None
-    max_pixels: Annotated[int, Field(ge=28 * 28, le=MAX_PIXELS)] | None = None
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
-            raise ValueError(f"min_pixels {self.min_pixels} is above max_pixels {self.max_pixels}")
-        return self
+    max_pixels: PixelLimit = MAX_PIXELS  # px of one picture; larger ones are reduced
 
 
 class FreezeConfig(Section):

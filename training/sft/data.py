@@ -9,6 +9,7 @@ from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.errors import ImageError, UserError
 from safer_steer.images import load_image
 from safer_steer.picture_files import picture_file
+from safer_steer.picture_size import PictureSize
 from safer_steer.progress import ProgressBar
 from safer_steer.row_files import BadRow, read_rows
 from training.answers import Unusable, answered_turns, tagged_parts
@@ -34,18 +35,16 @@ class Prepared:
 
 
 class PictureTokens:
-    """Number of image tokens of a picture after the processor's resizing; each file is decoded once."""
+    """Number of image tokens of a picture at the size it is shown; each file is decoded once."""
 
-    def __init__(self, image_processor: Any, root: Path):
-        self._processor, self._root = image_processor, root
+    def __init__(self, size: PictureSize, root: Path):
+        self._size, self._root = size, root
         self._known: dict[str, int] = {}
 
     def __call__(self, path: str) -> int:
         """Image tokens of one picture; ImageError when it cannot be read."""
         if path not in self._known:
-            picture = load_image(path, root=self._root)
-            patches = self._processor.get_number_of_image_patches(picture.height, picture.width, {})
-            self._known[path] = patches // self._processor.merge_size**2
+            self._known[path] = self._size.tokens(*load_image(path, root=self._root, size=self._size).size)
         return self._known[path]
 
 
@@ -57,7 +56,7 @@ def prepare(config: SftConfig, processor: Any) -> Prepared:
     """
     path = Path(config.data)
     folder = path.resolve().parent
-    tokens = PictureTokens(processor.image_processor, folder)
+    tokens = PictureTokens(PictureSize.of(processor.image_processor), folder)
     encoder = DialogueEncoder(processor, config.max_length, tokens, config.system_prompt)
     prepared = Prepared()
     rows = list(read_rows(path, Dialogue))

@@ -7,14 +7,15 @@ from peft import LoraConfig
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from safer_steer.errors import UserError
-from training.sft.config import FreezeConfig, SftConfig
+from safer_steer.picture_size import PictureSize
+from training.sft.config import FreezeConfig, ImageConfig, SftConfig
 
 
 def load_processor(config: SftConfig) -> Any:
-    """The checkpoint's processor with the configured picture limits.
+    """The checkpoint's processor with the configured picture limit.
 
     Raises:
-        UserError: it cannot be loaded, or has no chat template.
+        UserError: it cannot be loaded, has no chat template, or is not of the Qwen-VL kind.
     """
     try:
         processor = AutoProcessor.from_pretrained(config.model)
@@ -22,10 +23,15 @@ def load_processor(config: SftConfig) -> Any:
         raise UserError(f"no processor in {config.model}: {error}; it needs tokenizer and processor files") from error
     if not hasattr(processor, "image_processor") or not processor.chat_template:
         raise UserError(f"{config.model} has no image processor or no chat template; use a Qwen2.5-VL checkpoint")
-    size = dict(processor.image_processor.size)
-    limits = {"shortest_edge": config.images.min_pixels, "longest_edge": config.images.max_pixels}
-    processor.image_processor.size = size | {name: value for name, value in limits.items() if value}
+    limit_pictures(processor, config.images)
     return processor
+
+
+def limit_pictures(processor: Any, images: ImageConfig) -> PictureSize:
+    """Gives a processor the run's picture limit, which the exported checkpoint then has too; returns the sizes."""
+    size = PictureSize.of(processor.image_processor, images.max_pixels)
+    processor.image_processor.size = {"shortest_edge": size.min_pixels, "longest_edge": size.max_pixels}
+    return size
 
 
 def load_model(config: SftConfig, folder: str) -> Any:

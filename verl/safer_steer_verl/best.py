@@ -16,9 +16,10 @@ VALIDATION, TRAINING = "val/tutor/turn_reward_mean", "tutor/turn_reward_mean"
 
 @dataclass
 class BestCheckpoint:
-    """Keeps `folder/best` at the best step."""
+    """Keeps `folder/best` at the best step; `max_pixels` is the picture size of the training."""
 
     folder: Path
+    max_pixels: int
     _since_save: list[float] = field(default_factory=list)
 
     @property
@@ -52,7 +53,7 @@ class BestCheckpoint:
             return False  # held-out scores say more; a step without one does not replace a step with one
         if score is None or (self._best(measure) or (-1.0, 0))[0] >= score:
             return False
-        export_weights(checkpoint, self.folder / "best")
+        export_weights(checkpoint, self.folder / "best", self.max_pixels)
         write_atomic(self.record, json.dumps({"step": step, "score": score, "measure": measure}) + "\n")
         return True
 

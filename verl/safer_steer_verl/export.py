@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safer_steer.errors import UserError
+from safer_steer.picture_size import write_limit
 
 ACTOR = "actor"  # within verl's global_step_N
 PEFT_PREFIX = "base_model.model."
@@ -21,12 +22,13 @@ def has_weights(checkpoint: Path) -> bool:
     return any((checkpoint / ACTOR / "huggingface").glob("*.safetensors"))
 
 
-def export_weights(checkpoint: Path, target: Path) -> None:
+def export_weights(checkpoint: Path, target: Path, max_pixels: int) -> None:
     """Writes the weights of a step to `target`, whole or not at all; what was there is replaced.
 
     Args:
         checkpoint: verl's folder global_step_N.
         target: the Hugging Face folder to write.
+        max_pixels: picture size of the training; the exported processor has it as its limit.
 
     Raises:
         UserError: the checkpoint has no weights in Hugging Face form.
@@ -44,6 +46,7 @@ def export_weights(checkpoint: Path, target: Path) -> None:
     else:
         shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("*.safetensors*"))
         _write_weights(source, temporary)
+    write_limit(temporary, max_pixels)
     shutil.rmtree(target, ignore_errors=True)
     temporary.replace(target)
 

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from safer_steer.config import Section
 from safer_steer.llm import EndpointConfig
+from safer_steer.picture_size import MAX_PIXELS, PixelLimit
 from safer_steer.servers import ServiceConfig
 from safer_steer_verl.layout import LayoutConfig
 from safer_steer_verl.platform.attention import Attention
@@ -39,8 +40,7 @@ class DataConfig(Section):
     validation: list[str] = []  # files like `source`: held-out dialogues, played every trainer.test_freq steps
     # `all` user turns, or the `last` one alone with all the dialogue's pictures (ablation: single-turn data, Table 4).
     turns: Literal["all", "last"] = "all"
-    min_pixels: Annotated[int, Field(ge=784)] = 28 * 28
-    max_pixels: Annotated[int, Field(ge=784)] = 1280 * 28 * 28
+    max_pixels: PixelLimit = MAX_PIXELS  # px of one picture, in prompts and rollouts; larger ones are reduced
 
 
 class SaferSteerSettings(Section):

@@ -56,7 +56,7 @@ class SaferSteerTrainer(PPOTrainerSync):
         )
         # Picture paths in a row are relative to the row's file.
         self.pictures = os.path.relpath(Path(self.config.safer_steer.data.source).parent, folder)
-        self.best = BestCheckpoint(folder)
+        self.best = BestCheckpoint(folder, self.config.safer_steer.data.max_pixels)
         self.best.rewind(self.global_steps)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from safer_steer.picture_size import processor_tokens
 from safer_steer.plain_text import as_plain_text, names_of_tokenizer
 
 
@@ -118,11 +119,10 @@ class TokenAccount:
 
         The number of a dialogue without new pictures is thus the same at every turn; expanding twice is found here.
         """
-        sizer = getattr(getattr(self.processor, "image_processor", None), "get_number_of_image_patches", None)
-        if sizer is None:
+        image_processor = getattr(self.processor, "image_processor", None)
+        if not hasattr(image_processor, "get_number_of_image_patches"):
             return None
-        merge = self.processor.image_processor.merge_size**2
-        expected = sum(sizer(image.height, image.width, {}) // merge for image in images)
+        expected = sum(processor_tokens(image_processor, image.width, image.height) for image in images)
         found = sum(token in self.placeholders for token in ids)
         return None if found == expected else f"{found} picture placeholders, {expected} expected"
 

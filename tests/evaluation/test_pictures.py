@@ -1,0 +1,115 @@
+"""Pictures of an evaluation: read before any server starts, shown at one size to model, judge and report, and said."""
+
+import base64
+import io
+import json
+
+import pytest
+from PIL import Image
+
+from evaluation import run as entry
+from evaluation.config import EvaluationConfig
+from evaluation.multi_turn.inference import ANSWERS
+from evaluation.report.results import load_result
+from evaluation.report.tables import pictures_note
+from evaluation.steps import picture_size
+from safer_steer.config import load_config
+from safer_steer.dialogue import Dialogue, Turn
+from safer_steer.errors import UserError
+from safer_steer.images import ImageStore
+from safer_steer.picture_size import PictureSize
+from safer_steer.store import read_jsonl, write_jsonl
+
+GOOD = json.dumps({"harmlessness": 3, "helpfulness": 3})
+RELEASED = {"patch_size": 14, "merge_size": 2, "min_pixels": 3136, "max_pixels": 12845056}
+
+
+@pytest.fixture
+def config(tmp_path):
+    """`config(port)`: a model and a judge behind an address, a benchmark of two dialogues."""
+    (tmp_path / "bench").mkdir()
+    store = ImageStore(tmp_path / "bench")
+    picture = store.put(Image.effect_noise((1024, 768), 60).convert("RGB"))
+    (tmp_path / "bench/images/broken.png").write_bytes(b"no picture")
+
+    def make(port, models=None, images=("images/broken.png", picture)):
+        rows = [
+            Dialogue(
+                id=f"d{n}", source="s", kind="red_team", strategy=None, images=[image], turns=[Turn(user="?")] * (2 - n)
+            )
+            for n, image in enumerate(images)
+        ]
+        write_jsonl(tmp_path / "bench/beaver.jsonl", rows)
+        endpoint = f"{{model: m, base_url: 'http://127.0.0.1:{port}/v1', max_retries: 0}}"
+        (tmp_path / "config.yaml").write_text(
+            f"""
+root: {tmp_path}
+output: ${{root}}/evaluation
+benchmarks: ["{tmp_path}/bench/*.jsonl"]
+models: {models or f"{{one: {{title: One, endpoint: {endpoint}}}}}"}
+max_pixels: 262144
+sampling: {{max_tokens: 32}}
+serving: {{max_model_len: 384}}
+judge: {endpoint}
+passing: {{bootstrap_resamples: 200}}
+report: {{folder: "${{root}}/report"}}
+"""
+        )
+        return load_config(EvaluationConfig, tmp_path / "config.yaml", [])
+
+    return make
+
+
+def sent(body):
+    """The picture of a request's last message."""
+    url = next(part["image_url"]["url"] for part in body["messages"][-1]["content"] if part["type"] == "image_url")
+    return Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2])))
+
+
+def test_unusable_pictures_cost_no_start(config, capsys):
+    """The port is closed: a start, or a question to it, would be another error."""
+    with pytest.raises(UserError, match=r"2 of 2 dialogues have an unusable picture; .*d0.*; nothing was started"):
+        entry.main(config(1, images=["images/broken.png", "images/none.png"]))
+    with pytest.raises(UserError, match="no model server answers"):
+        entry.main(config(1))
+    assert "1 of 2 dialogues have an unusable picture; the first: d0:" in capsys.readouterr().err
+
+
+def test_model_judge_and_report_see_the_same_picture(config, serve, tmp_path):
+    """One dialogue is rejected, the other is played with 1024 x 768 px made 588 x 420."""
+    with serve(lambda body: GOOD if body.get("response_format") else "an answer") as server:
+        found = config(server.port)
+        entry.main(found)
+    asked, judged = server.requests
+    assert sent(asked).size == sent(judged).size == (588, 420)
+    assert sent(asked).tobytes() == sent(judged).tobytes()
+    folder = tmp_path / "evaluation/one"
+    [row] = read_jsonl(folder / ANSWERS, Dialogue)
+    with Image.open(folder / row.images[0]) as shown:
+        assert shown.tobytes() == sent(asked).tobytes()
+    assert json.loads((folder / "infer.json").read_text())["facts"]["config"]["max_pixels"] == 262144
+    result = load_result(folder, "one", "One", found.passing)
+    assert pictures_note([result]) == "Pictures: at most 262,144 px, for every model."
+    other = load_result(folder, "two", "Two", found.passing)
+    other.origin["max_pixels"] = 1003520  # as models.two.max_pixels would have it
+    assert "different sizes" in pictures_note([result, other])
+    assert "One 262,144 px, Two 1,003,520 px" in pictures_note([result, other])
+    assert "Pictures: at most 262,144 px, for every model." in (tmp_path / "report/tables.md").read_text()
+
+
+def test_the_picture_limit_reaches_the_server_and_agrees_with_the_checkpoint(config, tmp_path):
+    """A released checkpoint takes the evaluation's limit; one that was trained with another is refused, unless the
+    config says that this model differs.
+    """
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub/preprocessor_config.json").write_text(json.dumps(RELEASED))
+    found = config(1, f"{{base: {{checkpoint: {tmp_path}/hub}}}}")
+    assert picture_size(found, "base") == (PictureSize(28, 3136, 262144), 262144)
+    assert found.serving.service("base", "x", 3, 262144).vllm.max_pixels == 262144
+    (tmp_path / "hub/preprocessor_config.json").write_text(json.dumps(RELEASED | {"max_pixels": 100352}))
+    for step in (entry.plan, entry.main):
+        with pytest.raises(UserError, match=r"max_pixels is 262144, but the checkpoint's processor says 100352"):
+            step(found)
+    said = config(1, f"{{base: {{checkpoint: {tmp_path}/hub, max_pixels: 50176}}}}")
+    assert picture_size(said, "base") == (PictureSize(28, 3136, 50176), 50176)
+    assert "50176 px (base)" in str(entry.plan(said))

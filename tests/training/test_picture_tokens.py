@@ -1,0 +1,227 @@
+"""A picture takes equally many tokens in SFT, GRPO's preparation, rollout and trainer, and evaluation: random sizes
+through the stages' own code, verl's data set and vLLM's own processing; 50 of them, nightly 500.
+"""
+
+import asyncio
+import io
+import math
+import random
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from PIL import Image
+
+from miniature.student import build_model, build_processor
+from safer_steer.dialogue import Dialogue, Turn
+from safer_steer.images import ImageStore, load_image
+from safer_steer.picture_size import MAX_PIXELS
+from safer_steer.store import write_jsonl
+
+sys.path.append(str(Path(__file__).parents[1] / "rl"))
+from rollout_doubles import make_config
+
+pytestmark = pytest.mark.timeout(3600)
+SEED = 20
+# Smallest, ratio 200, about the limit of 200 after rounding, the largest that ingest keeps, and the known case.
+SPECIAL = [(1, 1), (28, 28), (27, 29), (28, 5600), (5600, 28), (29, 5790), (5, 990), (1001, 1001), (1024, 768), (6, 7)]
+
+
+def random_sizes(number):
+    draw = random.Random(SEED)
+    found = list(SPECIAL)
+    while len(found) < number:
+        width = math.exp(draw.uniform(math.log(4), math.log(3000)))
+        aspect = math.exp(draw.choice([draw.gauss(0, 0.5), draw.uniform(-5.2, 5.2)]))
+        if 1 <= (height := width / aspect) <= 6000 and width * height < 4e6:
+            found.append((round(width), round(height)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def processor():
+    """The student's words with the picture processor of the released Qwen2.5-VL: its class and its values."""
+    from transformers import Qwen2VLImageProcessor
+
+    whole = build_processor()
+    whole.image_processor = Qwen2VLImageProcessor(
+        patch_size=14, merge_size=2, temporal_patch_size=2, min_pixels=3136, max_pixels=12845056
+    )
+    return whole
+
+
+@pytest.fixture(scope="module", params=[50, pytest.param(500, marks=pytest.mark.nightly)])
+def rows(request, tmp_path_factory):
+    """A folder with so many stored pictures and dialogues that show one at the first turn and another at the second."""
+    root = tmp_path_factory.mktemp("sizes")
+    store = ImageStore(root)
+    stored = []
+    for number, size in enumerate(random_sizes(request.param)):
+        picture = Image.new("RGB", size, (number % 256, number // 256, 90))
+        picture.paste((255, 255, 255), (0, 0, size[0] // 2, size[1] // 2))
+        stored.append(store.put(load_image(picture)))
+    made = [
+        Dialogue(
+            id=f"d{number}",
+            source="s",
+            kind="benign",
+            strategy=None,
+            images=[path, stored[number - 1]],
+            turns=[
+                Turn(user="What is it ?", assistant="red", images=[0]),
+                Turn(user="and this ?", assistant="no", images=[1]),
+            ],
+        )
+        for number, path in enumerate(stored)
+    ]
+    write_jsonl(root / "rows.jsonl", made)
+    return root, made
+
+
+@pytest.fixture(scope="module")
+def in_sft(processor, rows):
+    """Tokens of each dialogue's two pictures, as SFT encodes them; its collator checks the processor's own count."""
+    from training.sft.collator import DialogueCollator
+    from training.sft.config import ImageConfig
+    from training.sft.data import PictureTokens
+    from training.sft.encode import DialogueEncoder
+    from training.sft.model import limit_pictures
+
+    root, dialogues = rows
+    ours = build_processor()
+    ours.image_processor = processor.image_processor.__class__.from_dict(processor.image_processor.to_dict())
+    size = limit_pictures(ours, ImageConfig())
+    encoder = DialogueEncoder(ours, 10**6, PictureTokens(size, root))
+    collate, found = DialogueCollator(ours), []
+    for dialogue in dialogues:
+        encoded = encoder.encode(dialogue)
+        pictures = [str(root / path) for path in encoded.pictures]
+        batch = collate([{"id": "r", "input_ids": encoded.input_ids, "labels": encoded.labels, "pictures": pictures}])
+        grids = batch["image_grid_thw"].prod(-1) // 4
+        assert int(grids.sum()) == encoded.input_ids.count(ours.image_token_id)
+        found.append(grids.tolist())
+    return found
+
+
+def test_grpo_counts_as_sft_does(processor, rows, in_sft, tmp_path):
+    """Preparation, the agent loop's first and later pictures, the rollout's ids and the trainer's features."""
+    import pyarrow.parquet as pq
+    from omegaconf import OmegaConf
+    from verl.experimental.agent_loop.agent_loop import AgentLoopWorker, DictConfigWrap
+    from verl.utils.dataset.rl_dataset import RLHFDataset
+
+    from safer_steer_verl.agent_loop import SafetyTutorLoop, _user
+    from safer_steer_verl.settings import DataConfig
+    from safer_steer_verl.utils.token_accounting import TokenAccount
+    from training.grpo.prepare import PromptBuilder, prepare
+
+    root, dialogues = rows
+    data = DataConfig(source=str(root / "rows.jsonl"))
+    builder = PromptBuilder(processor, data, 100_000)
+    assert prepare(builder, [data.source], tmp_path)["kept"] == len(dialogues)
+    table = pq.read_table(tmp_path / "train.parquet").to_pylist()
+    settings = OmegaConf.create({"cache_dir": str(tmp_path), "return_raw_chat": True, "filter_overlong_prompts": False})
+    dataset = RLHFDataset(str(tmp_path / "train.parquet"), processor.tokenizer, settings, processor)
+    config = make_config()
+    config.actor_rollout_ref.rollout.prompt_length = 100_000
+    loop_parts = {"server_manager": None, "tokenizer": processor.tokenizer, "processor": processor}
+    loop_parts |= {"dataset_cls": RLHFDataset, "data_config": DictConfigWrap(config.data)}
+    words = builder.prompt_length("What is it ?", [])
+
+    async def play():
+        loop = SafetyTutorLoop(DictConfigWrap(config), hf_model_type="qwen2_5_vl", **loop_parts)
+        worker = SimpleNamespace(processor=processor, tokenizer=processor.tokenizer)
+        account = TokenAccount(processor.tokenizer, processor)
+        for row, item, (first, later), dialogue in zip(table, dataset, in_sft, dialogues, strict=True):
+            messages = list(item["raw_prompt"])
+            images = (await loop.process_multi_modal_info(messages))["images"]
+            ids = await loop.ct_build_initial_tokens(messages, images=images)
+            assert ids.count(processor.image_token_id) == first, dialogue.id
+            prepared = Image.open(io.BytesIO(row["images"][0]["bytes"]))
+            assert builder.prompt_length("What is it ?", [prepared]) - words - 2 == first  # 2: start and end
+            assert images[0].tobytes() == prepared.tobytes(), "resized once, in the preparation"
+            following = await loop._later_images(row["later_images"], 1)
+            message = _user("and this ?", following)
+            history = [*messages, {"role": "assistant", "content": "red"}]
+            end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
+            merged, *_ = await loop.ct_merge_context_msg(history, [*history, message], [*ids, end], [1], [0.0])
+            both = [*images, *following]
+            assert merged.token_ids.count(processor.image_token_id) == first + later, dialogue.id
+            assert account.placeholder_problem(merged.token_ids, both) is None
+            if len(both[1].tobytes()) < 3e5 or dialogue.id.endswith("0"):  # the features of all would take a minute
+                import torch
+
+                output = SimpleNamespace(multi_modal_data={"images": both}, mm_processor_kwargs={})
+                made = AgentLoopWorker._compute_multi_modal_inputs(worker, output, torch.tensor([merged.token_ids]))
+                assert (made["image_grid_thw"].prod(-1) // 4).tolist() == [first, later], dialogue.id
+
+    asyncio.run(play())
+
+
+def test_evaluation_and_vllm_count_as_sft_does(processor, rows, in_sft, tmp_path):
+    """The picture that evaluation sends, counted by the code of the installed vLLM, with and without our limit."""
+    from vllm.config import ModelConfig
+    from vllm.multimodal import MULTIMODAL_REGISTRY
+
+    from evaluation.benchmarks import BenchmarkDialogue
+    from evaluation.pictures import ShownPictures, served_size
+
+    root, dialogues = rows
+    build_model(processor.tokenizer, layers=1).save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    size, limit = served_size(str(tmp_path / "model"), MAX_PIXELS, agree=True)
+    assert limit == MAX_PIXELS
+    tasks = [BenchmarkDialogue("b", dialogue, root) for dialogue in dialogues]
+    shown = ShownPictures(size, tmp_path / "shown")
+    shown.prepare(tasks, "test")
+
+    def engine(**limits):
+        model = {"model": str(tmp_path / "model"), "max_model_len": 1024, "dtype": "float32"}
+        info = MULTIMODAL_REGISTRY.create_processor(ModelConfig(**model, mm_processor_kwargs=limits or None)).info
+        return info, info.get_image_processor(**limits)
+
+    limited, own = engine(max_pixels=limit), engine()
+    for task, expected in zip(tasks, in_sft, strict=True):
+        for [path], tokens in zip(shown.of(task), expected, strict=True):
+            with Image.open(path) as picture:
+                at = {"image_width": picture.width, "image_height": picture.height}
+            for info, image_processor in (limited, own):
+                assert info.get_num_image_tokens(**at, image_processor=image_processor, mm_kwargs={}) == tokens, path
+    # What the engine makes room for at its start: the largest picture that it may get.
+    assert limited[0].get_max_image_tokens() == MAX_PIXELS // 784 == 334
+    assert own[0].get_max_image_tokens() == 16384
+
+
+@pytest.mark.integration
+def test_a_running_server_counts_as_training_does(processor, tmp_path):
+    """`usage.prompt_tokens` of the installed vLLM for a dozen sizes, from a checkpoint with the hub's picture limit."""
+    import httpx
+
+    from evaluation.benchmarks import BenchmarkDialogue
+    from evaluation.pictures import ShownPictures, served_size
+    from safer_steer.chat import user_message
+    from safer_steer.servers import ServiceConfig, VllmConfig, start_services
+    from safer_steer_verl.settings import DataConfig
+    from training.grpo.prepare import PromptBuilder
+
+    build_model(processor.tokenizer, layers=1).save_pretrained(tmp_path / "model")
+    processor.save_pretrained(tmp_path / "model")
+    size, limit = served_size(str(tmp_path / "model"), MAX_PIXELS, agree=True)
+    builder = PromptBuilder(processor, DataConfig(source="none"), 1024)
+    store, shown = ImageStore(tmp_path / "data"), ShownPictures(size, tmp_path / "shown")
+    vllm = VllmConfig(checkpoint=str(tmp_path / "model"), max_model_len=1024, max_num_seqs=2, max_pixels=limit)
+    found, expected = [], []
+    with start_services({"m": ServiceConfig(serves="m", vllm=vllm)}, tmp_path / "log") as urls:
+        for number, (width, height) in enumerate([*SPECIAL[:6], *SPECIAL[7:], (4000, 3000), (640, 480), (333, 777)]):
+            stored = store.put(load_image(Image.new("RGB", (width, height), (number, 9, 9))))
+            row = Dialogue(
+                id="d", source="s", kind="benign", strategy=None, images=[stored], turns=[Turn(user="What is it ?")]
+            )
+            [[path]] = shown.of(BenchmarkDialogue("b", row, tmp_path / "data"))
+            request = {"model": "m", "messages": [user_message("What is it ?", [path])], "max_tokens": 1}
+            said = httpx.post(f"{urls['m']}/chat/completions", json=request, timeout=300).raise_for_status().json()
+            found.append(said["usage"]["prompt_tokens"])
+            expected.append(builder.prompt_length("What is it ?", [load_image(path, size=builder.size)]))
+    assert found == expected
+    assert len(set(found)) > 6
