@@ -47,7 +47,8 @@ def count_visible(listing: str, setting: str | None) -> int:
     else:
         # CUDA reads the digits at the beginning of an entry, and ends at one that has none.
         digits = itertools.takewhile(bool, (re.match(r"\+?(\d+)", entry) for entry in entries))
-        written = chosen = [int(found[1]) for found in digits if found]
+        chosen = [int(found[1]) for found in digits if found]
+        written = [str(index) for index in chosen]
     usable = list(itertools.takewhile(lambda index: index is not None and index < len(gpus), chosen))
     return len(usable) if len(set(written)) == len(written) and len(set(usable)) == len(usable) else 0
 
