@@ -186,6 +186,9 @@ def test_the_engines_config_has_absolute_paths_and_no_interpolation(tmp_path):
     assert env[processes.MARK] == processes.mark_of(tmp_path / "run" / "grpo")
 
 
+TUTOR = "safer_steer.tutor.base_url=http://127.0.0.1:1/v1"
+
+
 def test_a_gpu_run_without_services_gets_as_far_as_the_missing_gpu(tmp_path, monkeypatch):
     """Nothing but the launcher makes its folders: neither the CPU build's metadata nor a service's log is there."""
     monkeypatch.setattr(launch, "metadata_folder", lambda _: None)
@@ -205,12 +208,19 @@ def test_a_gpu_run_without_services_gets_as_far_as_the_missing_gpu(tmp_path, mon
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs/grpo").glob("*.yaml")), ids=lambda path: path.stem)
-def test_economies_of_a_cpu_stay_there_and_no_checkpoint_changes_the_sampling(path):
-    tree = bare_tree(path)
+def test_economies_of_a_cpu_stay_there_and_no_checkpoint_changes_the_sampling(path, tmp_path):
+    tree = load_config(path, [f"root={tmp_path}", TUTOR]).tree
     assert tree.actor_rollout_ref.rollout.engine_kwargs.vllm.generation_config == "vllm"
     assert tree.actor_rollout_ref.nccl_timeout == 3600
     units = tree.transfer_queue.backend.SimpleStorage.num_data_storage_units
     assert (units == 1) == (tree.trainer.device == "cpu")
+    resolved = launch.resolve(tree, tmp_path / "grpo", {"model": "m", "base_url": "http://127.0.0.1:1/v1"})
+    refs, length = resolved.actor_rollout_ref, tree.data.max_prompt_length + tree.data.max_response_length
+    parts = (refs.actor.use_dynamic_bsz, refs.rollout.log_prob_use_dynamic_bsz, refs.ref.log_prob_use_dynamic_bsz)
+    assert set(parts) == {tree.trainer.device == "cuda"}, "packed rows are cut by tokens, padded ones by rows"
+    if tree.trainer.device == "cuda":
+        assert refs.actor.ppo_max_token_len_per_gpu == refs.actor.ppo_micro_batch_size_per_gpu * length
+        assert refs.ref.log_prob_max_token_len_per_gpu == refs.ref.log_prob_micro_batch_size_per_gpu * length
     verls = {"dataloader_num_workers": tree.data, "logger": tree.trainer}
     if tree.trainer.device == "cuda":
         assert units >= 8

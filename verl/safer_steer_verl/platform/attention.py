@@ -70,7 +70,27 @@ def apply(config: DictConfig) -> str:
     model = config.actor_rollout_ref.model
     model.use_remove_padding = path != "padded"
     model.override_config.attn_implementation = IMPLEMENTATIONS[path]
+    if path != "padded" and not config.actor_rollout_ref.actor.use_dynamic_bsz:
+        _cut_by_tokens(config)
     return path
+
+
+def _cut_by_tokens(config: DictConfig) -> None:
+    """Packed rows cost what their tokens cost: micro-batches of as many tokens as the configured rows have at most.
+
+    Short trajectories then share a forward pass, in the same memory. Padded rows cost the longest one's length each, so
+    they stay cut by rows.
+    """
+    refs, length = config.actor_rollout_ref, _length(config)
+    refs.actor.use_dynamic_bsz = refs.rollout.log_prob_use_dynamic_bsz = refs.ref.log_prob_use_dynamic_bsz = True
+    refs.actor.ppo_max_token_len_per_gpu = (refs.actor.ppo_micro_batch_size_per_gpu or 1) * length
+    for part in (refs.rollout, refs.ref):
+        part.log_prob_max_token_len_per_gpu = (part.log_prob_micro_batch_size_per_gpu or 1) * length
+
+
+def _length(verl: Any) -> int:
+    """Tokens of the longest trajectory."""
+    return int(verl["data"]["max_prompt_length"]) + int(verl["data"]["max_response_length"])
 
 
 def describe(setting: str, verl: dict[str, Any]) -> str:
@@ -78,11 +98,15 @@ def describe(setting: str, verl: dict[str, Any]) -> str:
     device, refs = verl["trainer"]["device"], verl["actor_rollout_ref"]
     path = choose(setting, device)
     why = f" ({setting})" if setting == "auto" else ""
+    tokens = (refs["actor"]["ppo_micro_batch_size_per_gpu"] or 1) * _length(verl)
+    if refs["actor"]["use_dynamic_bsz"]:
+        tokens = refs["actor"]["ppo_max_token_len_per_gpu"]
+    packed = f"rows packed, no padding, micro-batches of at most {tokens} tokens"
     if path == "flash_attn":
-        return f"attention flash_attn{why}: rows packed, no padding; kernels of the package flash-attn"
+        return f"attention flash_attn{why}: {packed}; kernels of the package flash-attn"
     if path == "varlen":
-        return f"attention varlen{why}: rows packed, no padding; torch's FlashAttention kernels (flash-attn not needed)"
-    length = verl["data"]["max_prompt_length"] + verl["data"]["max_response_length"]
+        return f"attention varlen{why}: {packed}; torch's FlashAttention kernels (flash-attn not needed)"
+    length = _length(verl)
     rows = max(
         refs["actor"]["ppo_micro_batch_size_per_gpu"] or 0,
         refs["rollout"]["log_prob_micro_batch_size_per_gpu"] or 0,
