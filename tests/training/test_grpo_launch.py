@@ -186,7 +186,7 @@ def test_the_engines_config_has_absolute_paths_and_no_interpolation(tmp_path):
     assert env[processes.MARK] == processes.mark_of(tmp_path / "run" / "grpo")
 
 
-TUTOR = "safer_steer.tutor.base_url=http://127.0.0.1:1/v1"
+TUTOR = "safer_steer.tutor.base_url=http://tutor.example:8000/v1"
 
 
 def test_a_gpu_run_without_services_gets_as_far_as_the_missing_gpu(tmp_path, monkeypatch):
