@@ -22,7 +22,7 @@ from safer_steer_verl.beats import FOLDER
 from safer_steer_verl.local_ray import ray_options
 from safer_steer_verl.platform import GROUP_TIMEOUT
 from training.grpo import checkpoints, curve, failure, launch, processes
-from training.grpo.config import bare_tree, load_config
+from training.grpo.config import load_config
 from training.grpo.plan import tutor_load
 from training.grpo.run import _set_steps
 
