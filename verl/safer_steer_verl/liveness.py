@@ -8,6 +8,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import ray
 from ray._private.state import actors
 from ray.core.generated.common_pb2 import ActorDiedErrorContext
 from ray.experimental import internal_kv
@@ -51,19 +52,26 @@ def deaths() -> list[Death]:
 
 def report(death: Death) -> None:
     """Lets the process that started the job know of a death that Ray does not see."""
-    key = PREFIX + f"{death.node}:{death.pid}".encode()
+    key = _prefix() + f"{death.node}:{death.pid}".encode()
     internal_kv._internal_kv_put(key, json.dumps(death.as_dict()).encode(), namespace=NAMESPACE)
 
 
+def _prefix() -> bytes:
+    return PREFIX + ray.get_runtime_context().get_job_id().encode() + b":"
+
+
 def _reported() -> list[Death]:
-    keys = internal_kv._internal_kv_list(PREFIX, namespace=NAMESPACE)
+    keys = internal_kv._internal_kv_list(_prefix(), namespace=NAMESPACE)
     found = [internal_kv._internal_kv_get(key, namespace=NAMESPACE) for key in sorted(keys)]
     return [Death(**json.loads(value)) for value in found if value]
 
 
 def _dead_actors() -> list[Death]:
     found = []
+    job = ray.get_runtime_context().get_job_id()
     for actor in actors(actor_state_name="DEAD").values():
+        if actor["JobID"] != job:  # of an earlier run on a cluster that stays
+            continue
         cause = actor["DeathCause"]
         kind = cause.WhichOneof("context") if cause is not None else None
         context = getattr(cause, kind) if kind else None
