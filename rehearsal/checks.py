@@ -16,6 +16,7 @@ from safer_steer.errors import UserError
 from safer_steer.images import load_image
 from safer_steer.llm.config import api_key
 from safer_steer.machine import Finding, gb
+from safer_steer.picture_size import PictureSize, limit_problem, processor_tokens
 from safer_steer.weights import is_hub_id
 from safer_steer_verl.platform import attention
 from training.sft.config import SftConfig
@@ -132,10 +133,10 @@ def _json_of(command: list[str]) -> dict[str, Any]:
 
 def check_sizes(subjects: list[Subject]) -> list[Finding]:
     """4: largest picture, the same in all stages that show pictures to the model."""
-    limits = {subject.kind: subject.max_pixels for subject in subjects if subject.kind != "data_construction"}
+    limits = {subject.kind: subject.max_pixels for subject in subjects if subject.max_pixels}
     if not limits:
         return []
-    said = ", ".join(f"{kind} {limit or 'the checkpoint’s own'}" for kind, limit in limits.items())
+    said = ", ".join(f"{kind} {limit}" for kind, limit in limits.items())
     same = len(set(limits.values())) == 1
     advice = "set images.max_pixels, safer_steer.data.max_pixels and the evaluation's max_pixels to one value"
     return [Finding("largest picture, px", said, NEEDED, "ok" if same else "breaks", "" if same else advice)]
@@ -227,7 +228,7 @@ def _sft_rows(subject: Subject, rows: list[Row], processor: Any) -> Finding:
     lost: list[str] = []
     longest = 0
     for row in rows:
-        tokens = PictureTokens(processor.image_processor, row.folder)
+        tokens = PictureTokens(PictureSize(max_pixels=config.images.max_pixels), row.folder)
         encoder = DialogueEncoder(processor, config.max_length, tokens, config.system_prompt)
         for dialogue in rows_of(row.dialogue, config.turns):
             try:
@@ -260,24 +261,29 @@ def _grpo_rows(subject: Subject, rows: list[Row], processor: Any) -> Finding:
 
 
 def check_pictures(subjects: list[Subject], rows: list[Row], processor: Any) -> list[Finding]:
-    """4: tokens of the rows' pictures in every stage, by the checkpoint's own processor."""
-    stages = [subject for subject in subjects if subject.kind != "data_construction"]
+    """4: tokens of the rows' pictures in every stage, and by the checkpoint's own processor on what the stage shows."""
+    stages = [subject for subject in subjects if subject.max_pixels]
     paths = list(dict.fromkeys((row.folder, path) for row in rows for path in row.dialogue.images))
-    if not paths or not stages:
-        return []
     sizer = processor.image_processor
+    findings = []
+    for subject in stages:
+        if problem := limit_problem(sizer, subject.max_pixels or 0):
+            advice = "train and show with one max_pixels"
+            findings.append(Finding(f"{subject.kind}: picture limit", problem, NEEDED, "breaks", advice))
     differ, most = 0, 0
     for folder, path in paths:
+        width, height = load_image(path, root=folder).size
         counts = set()
         for subject in stages:
-            picture = load_image(path, root=folder, max_pixels=subject.max_pixels or 1280 * 28 * 28)
-            patches = sizer.get_number_of_image_patches(picture.height, picture.width, {})
-            counts.add(patches // sizer.merge_size**2)
+            size = PictureSize(max_pixels=subject.max_pixels or 0)
+            counts |= {size.tokens(width, height), processor_tokens(sizer, *size.fit(width, height))}
         differ += len(counts) > 1
         most = max(most, *counts)
-    said = f"{len(paths)} pictures, at most {most} tokens; {differ} have other numbers in other stages"
+    if not paths or not stages:
+        return findings
+    said = f"{len(paths)} pictures, at most {most} tokens; {differ} have other numbers elsewhere"
     advice = "one value of max_pixels in all stages" if differ else ""
-    return [Finding("picture tokens", said, NEEDED, "breaks" if differ else "ok", advice)]
+    return [*findings, Finding("picture tokens", said, NEEDED, "breaks" if differ else "ok", advice)]
 
 
 def _named(subject: Subject, finding: Finding) -> Finding:

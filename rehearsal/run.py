@@ -26,6 +26,7 @@ from safer_steer.errors import UserError
 from safer_steer.folder_lock import hold
 from safer_steer.machine import Finding
 from safer_steer.model_size import tensors
+from safer_steer.picture_size import MAX_PIXELS
 
 TABLE = "table.md"
 
@@ -171,7 +172,7 @@ class Rehearsal:
         place = self.folder / "generated" / stage.kind
         if stage.miniature:
             return rows.of_the_miniature(place)
-        pixels = stage.max_pixels or 1280 * 28 * 28
+        pixels = stage.max_pixels or MAX_PIXELS
         if stage.replaced:  # two pictures leave room for words
             pixels = min(pixels, derive.length(stage, self.settings) // 8 * 28 * 28)
         tags = list(getattr(stage.config, "answer_tags", []))

@@ -15,6 +15,7 @@ from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.llm.config import api_key
 from safer_steer.machine import Finding
+from safer_steer.picture_size import MAX_PIXELS
 from safer_steer.servers import referenced, start_services, with_service_urls
 from safer_steer.tutor import TutorReply
 from safer_steer.verdict import JudgeScores, Outcome
@@ -82,7 +83,7 @@ async def _ask(
 
 async def _call(client: LLMClient, role: str, picture: Path | None, max_pixels: int | None) -> str | None:
     """One call as the stage makes it; returns what was wrong."""
-    pictures = [picture] if picture else [largest_picture(max_pixels or 512 * 512)]
+    pictures = [picture] if picture else [largest_picture(max_pixels or MAX_PIXELS)]
     if role == "tutor":
         data = {"history": [], "user": QUESTION, "assistant": ANSWER, "static_next": "And what else?"}
         prompt, schema = TUTOR_PROMPT.render(feedback_dynamics=True, data=data), TutorReply

@@ -57,7 +57,7 @@ class Subject:
         model: checkpoint that the stage starts from; None where it has none.
         names: all names that may say the model's family.
         length: tokens of its longest sequence.
-        max_pixels: largest picture shown to the model, px; None: the checkpoint's own limit.
+        max_pixels: largest picture shown to the model, px; None where the stage shows it none.
         data: files of dialogues that it reads.
         roles: models that it calls, with the environment's addresses.
         services: servers that it starts.
@@ -202,7 +202,7 @@ def _evaluation(path: str, overrides: list[str], settings: Settings) -> Subject:
         checkpoints[-1] if checkpoints else None,
         checkpoints,
         config.serving.max_model_len,
-        getattr(config, "max_pixels", None),
+        config.max_pixels,
         list(benchmark_files(config.benchmarks).values()),
         roles,
         config.services,

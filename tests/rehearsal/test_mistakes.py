@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from PIL import Image
 
 from rehearsal import checks, rows, stand_in
 from rehearsal.run import main
@@ -20,6 +21,7 @@ from rehearsal.settings import split
 from rehearsal.subjects import subjects
 from safer_steer import gpus, machine
 from safer_steer.errors import UserError
+from safer_steer.images import ImageStore
 
 SFT, GRPO, MINIATURE = (f"configs/{name}.yaml" for name in ("sft/qwen2_5_vl_3b", "grpo/qwen2_5_vl_3b", "sft/miniature"))
 EVALUATION = "configs/evaluation/steer_bench.yaml"
@@ -233,3 +235,21 @@ def test_every_role_of_the_miniature_answers(tmp_path):
     assert verdicts.pop("target") == "not checked"
     assert set(verdicts.values()) == {"ok"}, findings
     assert rates.keys() == verdicts.keys()
+
+
+def test_picture_tokens_are_counted_in_every_stage(tmp_path):
+    from rehearsal.processors import stand_in_processor
+
+    configs, settings, overrides = split([SFT, EVALUATION, "max_pixels=100352"])
+    stages, processor = subjects(configs, settings, overrides), stand_in_processor()
+    store, shown = ImageStore(tmp_path), Image.effect_noise((900, 700), 60).convert("RGB")
+    row = rows.of_the_miniature(tmp_path)
+    large = row.dialogue.model_copy(update={"images": [store.put(shown)]})
+    found = checks.check_pictures(stages, [rows.Row(large, tmp_path)], processor)
+    assert [finding.verdict for finding in found] == ["breaks"], found
+    assert "1 have other numbers" in found[0].found
+    same = checks.check_pictures(stages[:1], [rows.Row(large, tmp_path), row], processor)
+    assert [finding.verdict for finding in same] == ["ok"], same
+    processor.image_processor.size = {"shortest_edge": 3136, "longest_edge": 100352}
+    made = checks.check_pictures(stages[:1], [row], processor)
+    assert "it was made for that picture size" in made[0].found
