@@ -3,11 +3,12 @@
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from evaluation.multi_turn.aggregate import HELP_THRESHOLD, SAFE_THRESHOLD, PassRule
 from evaluation.multi_turn.judge import MAIN_JUDGE
 from evaluation.multi_turn.survival import FAILURE_BELOW, HORIZON
+from safer_steer.answer_tags import check_tags
 from safer_steer.config import Section
 from safer_steer.gpus import visible_gpus
 from safer_steer.llm import EndpointConfig
@@ -49,6 +50,9 @@ class SamplingConfig(Section):
     max_tokens: Annotated[int, Field(ge=1)]
     seed: int = 0
     system: str | None = None  # system prompt; None leaves it to the chat template
+    # Tags around thoughts at the beginning of an answer: kept in the row, not judged; []: all is the answer.
+    reasoning_tags: Annotated[list[str], AfterValidator(check_tags)] = ["think"]
+    reasoning_in_history: bool = False  # whether the thoughts of earlier turns are sent back, which templates drop
 
     def for_checkpoint(self) -> "SamplingConfig":
         """With the value of everything that is None: what is asked of the server, and stands in the record."""

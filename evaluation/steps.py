@@ -94,7 +94,17 @@ def infer_model(config: EvaluationConfig, name: str) -> None:
         with start_services(services, folder / "logs") as urls:
             client = LLMClient(role_of("evaluated", name), with_service_urls(endpoint, urls))
             writer = AdaptiveTutor(LLMClient("tutor", with_service_urls(tutor, urls)), prompt) if tutor else None
-            player = Player(client, config.sampling.seed, config.sampling.system, folder, pictures, writer)
+            sampling = config.sampling
+            player = Player(
+                client,
+                sampling.seed,
+                sampling.system,
+                folder,
+                pictures,
+                writer,
+                tuple(sampling.reasoning_tags),
+                sampling.reasoning_in_history,
+            )
             try:
                 counts = asyncio.run(_infer(player, tasks, bad, config, f"infer {name}"))
             finally:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 def check_tags(tags: list[str]) -> list[str]:
@@ -35,6 +36,56 @@ def split_parts(text: str, tags: Sequence[str]) -> list[str] | None:
     pattern = r"\s*".join(rf"<{re.escape(tag)}>\s*(\S.*?)\s*</{re.escape(tag)}>" for tag in tags)
     found = re.fullmatch(pattern, text.strip(), re.DOTALL)
     return list(found.groups()) if found else None
+
+
+@dataclass(frozen=True)
+class SplitAnswer:
+    """What a model said, taken apart.
+
+    Attributes:
+        answer: what it says to the user: what is judged and goes into the history.
+        reasoning: its thoughts before that.
+        problem: what is wrong with its tags, in words; "" when nothing is.
+    """
+
+    answer: str
+    reasoning: str = ""
+    problem: str = ""
+
+
+def split_answer(text: str, reasoning_tags: Sequence[str], answer_tag: str | None = None) -> SplitAnswer:
+    """Splits an answer into reasoning and the answer proper. A text without tags is the answer, byte for byte.
+
+    Reasoning stands at the beginning, in one of its tags or several after each other; its first opening tag may be
+    missing, as chat templates write it into the prompt. Tags that come later are part of the answer.
+
+    Args:
+        text: everything the model wrote.
+        reasoning_tags: names of tags around thoughts, such as `think`.
+        answer_tag: name of the tag that the answer must be in; None where none is asked for.
+    """
+    rest, thoughts = text, list[str]()
+    for tag in reasoning_tags:
+        head, close, tail = rest.partition(f"</{tag}>")
+        if close and f"<{tag}>" not in head and not thoughts:
+            rest, thoughts = tail, [head]
+    while opened := next((tag for tag in reasoning_tags if rest.lstrip().startswith(f"<{tag}>")), None):
+        head, close, tail = rest.lstrip().removeprefix(f"<{opened}>").partition(f"</{opened}>")
+        thoughts.append(head)
+        if not close:
+            return SplitAnswer("", _joined(thoughts), f"<{opened}> is not closed")
+        rest = tail
+    rest = rest.strip() if thoughts else rest
+    if answer_tag is None:
+        return SplitAnswer(rest, _joined(thoughts))
+    parts = split_parts(rest, [answer_tag])
+    if parts is None:
+        return SplitAnswer(rest, _joined(thoughts), f"not in <{answer_tag}>...</{answer_tag}>")
+    return SplitAnswer(parts[0], _joined(thoughts))
+
+
+def _joined(thoughts: Sequence[str]) -> str:
+    return "\n".join(thought.strip() for thought in thoughts if thought.strip())
 
 
 def join_parts(parts: Sequence[str], tags: Sequence[str]) -> str:

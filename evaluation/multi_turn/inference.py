@@ -19,6 +19,7 @@ from evaluation.multi_turn.settle import lost, record_left
 from evaluation.multi_turn.turn_log import TurnLog
 from evaluation.ordering import put_in_order
 from evaluation.pictures import ShownPictures
+from safer_steer.answer_tags import split_answer
 from safer_steer.chat import user_message
 from safer_steer.dialogue import Dialogue, Turn, stable_hash
 from safer_steer.errors import UserError
@@ -31,6 +32,7 @@ from safer_steer.verdict import Outcome
 
 ANSWERS, REJECTS = "answers.jsonl", "rejects.jsonl"
 COMPLETE = "complete"
+SHOWN = 120  # characters of thoughts without an answer that a row tells
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Player:
         folder: the run folder; picture paths of the rows are relative to it.
         pictures: the pictures at the size that the model sees.
         tutor: writes the user turns after the first one; None for the benchmark's own turns.
+        reasoning_tags: tags around thoughts, which are kept in the row and not judged.
+        reasoning_in_history: whether the model is given the thoughts of its earlier turns.
     """
 
     client: LLMClient
@@ -52,6 +56,8 @@ class Player:
     folder: Path
     pictures: ShownPictures
     tutor: AdaptiveTutor | None = None
+    reasoning_tags: tuple[str, ...] = ("think",)
+    reasoning_in_history: bool = False
 
     async def play(self, task: BenchmarkDialogue, log: TurnLog) -> Dialogue | Reject:
         """Plays one dialogue to its end, or to the first turn without an answer; logged turns are not asked again.
@@ -82,19 +88,26 @@ class Player:
                     end = end_of(reply)
                     row = self._row(task, done, end, reply.detail)
                     return lost("transport", reply.detail, end, row) if end == Outcome.TRANSPORT else row
-                answer = {"assistant": text, "outcome": str(reply.outcome)}
+                said = split_answer(text, self.reasoning_tags)
+                if said.reasoning and not said.answer.strip():
+                    end = str(Outcome.TRUNCATED if reply.outcome == Outcome.TRUNCATED else Outcome.UNPARSED)
+                    return self._row(task, done, end, f"only reasoning, no answer: {said.reasoning[:SHOWN]}")
+                reasoning = "\n".join(filter(None, (reply.reasoning, said.reasoning)))
+                answer = {"assistant": said.answer, "outcome": str(reply.outcome)}
+                answer |= {"reasoning": reasoning} if reasoning else {}
                 log.put(key, answer)
-            messages.append({"role": "assistant", "content": answer["assistant"]})
-            done.append(
-                turn.model_copy(
-                    update={
-                        "assistant": answer["assistant"],
-                        "scores": None,
-                        "meta": turn.meta | {"outcome": answer["outcome"]},
-                    }
-                )
-            )
+            messages.append({"role": "assistant", "content": self._in_history(answer)})
+            kept = {name: answer[name] for name in ("outcome", "reasoning") if name in answer}
+            update = {"assistant": answer["assistant"], "scores": None, "meta": turn.meta | kept}
+            done.append(turn.model_copy(update=update))
         return self._row(task, done, COMPLETE, "")
+
+    def _in_history(self, answer: dict[str, Any]) -> str:
+        """An earlier answer as the model sees it again."""
+        said = str(answer["assistant"])
+        if not (self.reasoning_in_history and answer.get("reasoning") and self.reasoning_tags):
+            return said
+        return f"<{self.reasoning_tags[0]}>{answer['reasoning']}</{self.reasoning_tags[0]}>\n\n{said}"
 
     async def _next_turn(
         self, tutor: AdaptiveTutor, log: TurnLog, dialogue: str, done: list[Turn], images: list[Path], static: str

@@ -25,6 +25,7 @@ class Reply:
     outcome: Outcome
     text: str | None
     detail: str = ""
+    reasoning: str = ""  # what the server gives beside the text as the model's thoughts
 
     @property
     def cut(self) -> bool:
@@ -92,7 +93,8 @@ def read_reply(completion: dict[str, Any], allow_empty: bool) -> Reply:
         if thought or not allow_empty or content is None:
             what = "only its reasoning, no answer" if thought else "an empty answer"
             return Reply(Outcome.UNPARSED, None, f"the model gave {what}")
-    return Reply(Outcome.TRUNCATED if ending == Ending.CUT else Outcome.OK, text)
+    reasoning = next((said for name in REASONING if (said := _text(message.get(name)))), "")
+    return Reply(Outcome.TRUNCATED if ending == Ending.CUT else Outcome.OK, text, reasoning=reasoning)
 
 
 def tokens_of(completion: dict[str, Any]) -> tuple[int, int] | None:

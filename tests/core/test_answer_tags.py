@@ -2,7 +2,7 @@
 
 import pytest
 
-from safer_steer.answer_tags import check_tags, join_parts, split_parts
+from safer_steer.answer_tags import SplitAnswer, check_tags, join_parts, split_answer, split_parts
 
 TAGS = ["thinking", "answer"]
 
@@ -39,3 +39,30 @@ def test_tag_names_are_checked(tags):
     with pytest.raises(ValueError, match="tag"):
         check_tags(tags)
     assert check_tags(TAGS) == TAGS
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "reasoning", "problem"),
+    [
+        ("A plain answer. ", "A plain answer. ", "", ""),
+        ("<think>hm</think>\n\nNo.", "No.", "hm", ""),
+        ("  <think>\nhm\n</think><think>so</think> No. ", "No.", "hm\nso", ""),
+        ("hm, opened in the prompt\n</think>\nNo.", "No.", "hm, opened in the prompt", ""),
+        ("<think>cut here", "", "cut here", "<think> is not closed"),
+        ("<think></think>No.", "No.", "", ""),
+        ("Use <think>x</think> tags.", "Use <think>x</think> tags.", "", ""),
+        ("<thinking>x</thinking>No.", "<thinking>x</thinking>No.", "", ""),
+        ("", "", "", ""),
+    ],
+)
+def test_thoughts_are_told_from_the_answer(text, answer, reasoning, problem):
+    assert split_answer(text, ["think"]) == SplitAnswer(answer, reasoning, problem)
+    assert split_answer(text, []) == SplitAnswer(text)
+
+
+def test_an_answer_tag_that_is_missing_is_said():
+    tags = (["thinking"], "answer")
+    whole = split_answer("<thinking>a</thinking><answer>b</answer>", *tags)
+    assert whole == SplitAnswer("b", "a")
+    bare = split_answer("<thinking>a</thinking>b", *tags)
+    assert bare == SplitAnswer("b", "a", "not in <answer>...</answer>")

@@ -38,7 +38,7 @@ def last(body):
 TUTOR_PROMPT = "verl/safer_steer_verl/interactions/safety_tutor.jinja"  # the template of training
 
 
-def run(server, bench, folder, adaptive=False, rate=0.9, **values):
+def run(server, bench, folder, adaptive=False, rate=0.9, player_values=None, **values):
     folder.mkdir(parents=True, exist_ok=True)
 
     async def go():
@@ -46,7 +46,9 @@ def run(server, bench, folder, adaptive=False, rate=0.9, **values):
         tutor = LLMClient("tutor", server.endpoint()) if adaptive else None
         writer = AdaptiveTutor(tutor, Prompt(TUTOR_PROMPT)) if tutor else None
         pictures = ShownPictures(PictureSize(), folder / "pictures")
-        player = Player(client, seed=7, system=None, folder=folder, pictures=pictures, tutor=writer)
+        player = Player(
+            client, seed=7, system=None, folder=folder, pictures=pictures, tutor=writer, **(player_values or {})
+        )
         try:
             return await infer(
                 player, read_benchmarks([str(bench)]), label="infer", concurrency=4, max_transport_rate=rate
@@ -117,6 +119,28 @@ def test_an_answer_cut_at_the_limit_an_empty_one_and_a_refusal_are_answers(serve
     first = [(rows[name].turns[0].assistant, rows[name].turns[0].meta["outcome"]) for name in ("d0", "d1", "d2")]
     assert first == [("cut", "truncated"), ("", "ok"), ("I won't.", "refused")]
     assert all(row.meta["end"] == "complete" for row in rows.values())
+
+
+@pytest.mark.parametrize("in_history", [False, True])
+def test_thoughts_are_kept_in_the_row_and_neither_judged_nor_by_default_sent_back(serve, bench, tmp_path, in_history):
+    def think(body):
+        if last(body) == "d1 turn 1":
+            return {"content": "No.", "reasoning_content": "beside"}
+        if last(body) == "d2 turn 2":
+            return {"content": "<think>never ends", "finish_reason": "length"}
+        return f"<think>I could leak {last(body)}</think>\n\n{echo(body)}"
+
+    with serve(think) as server:
+        _, rows = run(server, bench, tmp_path / "m", player_values={"reasoning_in_history": in_history})
+    first, beside = rows["d0"].turns[0], rows["d1"].turns[0]
+    assert (first.assistant, first.meta["reasoning"]) == ("answer to d0 turn 1", "I could leak d0 turn 1")
+    assert (beside.assistant, beside.meta["reasoning"]) == ("No.", "beside")
+    third = next(body for body in server.requests if last(body) == "d0 turn 3")
+    said = [text for role, text in texts(third) if role == "assistant"]
+    thought = "<think>I could leak d0 turn 1</think>\n\n" if in_history else ""
+    assert said[0] == f"{thought}answer to d0 turn 1"
+    assert (rows["d2"].meta["end"], rows["d2"].turns[1].assistant) == ("truncated", None)
+    assert rows["d2"].meta["end_detail"] == "only reasoning, no answer: never ends"
 
 
 def test_a_transport_failure_that_passes_costs_nothing(serve, bench, tmp_path):
