@@ -24,7 +24,7 @@ measure() { # NAME QUICK_ARGUMENTS FULL_ARGUMENTS
   if [[ $quick ]]; then read -ra sizes <<<"$2"; else read -ra sizes <<<"$3"; fi
   echo "== $1 ${sizes[*]}"
   # Exit code 1 with figures is a missed target, which the table shows.
-  python -m "benchmarks.$1" "${sizes[@]}" --out "$out/$1.json" || [[ -s $out/$1.json ]] || failed+=("$1")
+  foreground python -m "benchmarks.$1" "${sizes[@]}" --out "$out/$1.json" || [[ -s $out/$1.json ]] || failed+=("$1")
 }
 
 measure llm_client "--scale 0.5 --rounds 1" ""

@@ -7,6 +7,11 @@ judges which risk rows depend on their history (optional); `assemble` applies th
 step resumes by task id, and does nothing when it is finished.
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 from data_construction.assemble.judge_history import run_history
 from data_construction.assemble.write import run_assemble
 from data_construction.config import DataConfig

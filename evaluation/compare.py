@@ -7,6 +7,11 @@ survival.png.
     python -m evaluation.compare RUN [RUN ...] [--output DIR] [--judge NAME]
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 import argparse
 import json
 import sys

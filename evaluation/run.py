@@ -7,6 +7,11 @@ Input: checkpoints or endpoints, benchmark files. Output: <output>/<model>/{answ
     python -m evaluation.run [CONFIG] [key=value ...] [--dry-run]
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 from collections import Counter
 from pathlib import Path
 

@@ -8,10 +8,14 @@ proportional set sizes (pages shared by several processes count once), sampled e
 measuring takes at most a thirtieth of one core; it is never less than the largest single process had.
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 import argparse
 import json
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -19,6 +23,7 @@ from pathlib import Path
 
 import psutil
 
+from safer_steer.cli import exit_code
 from safer_steer.store import write_atomic
 
 SAMPLE_EVERY_S = 1.0
@@ -33,6 +38,16 @@ def tree_memory_mb(root: psutil.Process) -> float:
         except psutil.Error:
             continue  # it ended meanwhile
     return total / 2**20
+
+
+def _end(child: subprocess.Popen) -> None:
+    """Passes an interrupt on to the stage, which stops what it started; a second one too."""
+    child.terminate()
+    try:
+        child.wait()
+    except KeyboardInterrupt:
+        child.terminate()
+        child.wait()
 
 
 def measure(command: list[str], record_file: Path) -> int:
@@ -55,20 +70,23 @@ def measure(command: list[str], record_file: Path) -> int:
         write_atomic(record_file, json.dumps({"seconds": seconds, "peak_rss_mb": round(peak), "done": done}) + "\n")
 
     child = subprocess.Popen(command)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the stage itself, which says how to go on
-    signal.signal(signal.SIGTERM, lambda *_: child.terminate())
-    process = psutil.Process(child.pid)
-    while child.poll() is None:
-        sampled = time.monotonic()
-        try:
-            peak = max(peak, tree_memory_mb(process))
-        except psutil.NoSuchProcess:
-            break
-        write(done=False)
-        try:
-            child.wait(max(SAMPLE_EVERY_S, 30 * (time.monotonic() - sampled)))
-        except subprocess.TimeoutExpired:
-            continue
+    try:
+        process = psutil.Process(child.pid)
+        while child.poll() is None:
+            sampled = time.monotonic()
+            try:
+                peak = max(peak, tree_memory_mb(process))
+            except psutil.NoSuchProcess:
+                break
+            write(done=False)
+            try:
+                child.wait(max(SAMPLE_EVERY_S, 30 * (time.monotonic() - sampled)))
+            except subprocess.TimeoutExpired:
+                continue
+        child.wait()
+    except KeyboardInterrupt:
+        _end(child)
+        raise
     code = child.wait()
     peak = max(peak, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)  # a short command had few samples
     write(done=code == 0)
@@ -82,7 +100,8 @@ def main() -> None:
     parser.add_argument("--root", required=True)
     parser.add_argument("command", nargs="+")
     arguments = parser.parse_args()
-    sys.exit(measure(arguments.command, Path(arguments.root, "stages", f"{arguments.name}.json")))
+    record = Path(arguments.root, "stages", f"{arguments.name}.json")
+    sys.exit(exit_code(lambda: measure(arguments.command, record)))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,11 @@ Input: a config. Output: `<root>/world/{train,bench}/seeds.jsonl` with `images/`
 The bench has other colour-shape pairs and other phrasings than anything a model is trained on.
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 import random
 from pathlib import Path
 from typing import Annotated

@@ -6,6 +6,11 @@ Held-out colour-shape pairs and phrasings, as in the multi-turn bench, but other
 open sealed objects, each in the way of its multi-turn counterpart; VLGuard's mixes these ways with benign questions.
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 import random
 from pathlib import Path
 from typing import Annotated

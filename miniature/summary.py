@@ -5,6 +5,11 @@ terminal.
     python -m miniature.summary [--root outputs/quickstart]
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 import argparse
 import json
 import sys

@@ -7,6 +7,11 @@ Input: a config. Output: `<root>/base/`, a Hugging Face folder; `warm_up.pt` for
     python -m miniature.warm_up [configs/miniature/base.yaml] [key=value ...]
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 import random
 from pathlib import Path
 from typing import Annotated, Any

@@ -6,6 +6,11 @@ configs and processor; a folder that was made by the same request is kept.
         [--processor PATH]
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 import argparse
 import json
 import shutil

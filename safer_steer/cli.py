@@ -2,12 +2,12 @@
 
 import argparse
 import io
-import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
+from safer_steer import interrupts
 from safer_steer.config import Config, load_config, resolved_yaml
 from safer_steer.errors import UserError
 from safer_steer.failures import explain
@@ -68,26 +68,23 @@ def run_cli(
 def exit_code(run: Callable[[], int | None]) -> int:
     """Calls `run` as every command is called; returns the exit code.
 
-    What a user can mend ends in one line: errors of ours and failures of the machine (`failures.explain`) with code 2,
-    Ctrl-C and SIGTERM with 130 after everything that was started has been stopped. A second Ctrl-C cuts the stopping
-    short: what is still alive is killed.
+    What a user can correct ends in one line with code 2: errors of ours and failures of the machine
+    (`failures.explain`). INT and TERM end it in one line with 130, after everything that was started has been stopped
+    (`interrupts`).
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # servers are stopped then too
     for stream in (sys.stdout, sys.stderr):  # a terminal or log of ASCII shows a name as \xe9 and ends no run
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    return interrupts.run(lambda: _code_of(run))
+
+
+def _code_of(run: Callable[[], int | None]) -> int:
     try:
         return run() or 0
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        for number in (signal.SIGINT, signal.SIGTERM):  # all is stopped: nothing of ours is left to run
-            signal.signal(number, signal.SIG_DFL)
-        print("interrupted; run the same command again to go on from here", file=sys.stderr)
-        return 130
+        said: str | None = str(error)
     except Exception as error:
         if (said := explain(error)) is None:
             raise
-        print(f"error: {said}", file=sys.stderr)
-        return 2
+    print(f"error: {said}", file=sys.stderr)
+    return 2

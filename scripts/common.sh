@@ -5,7 +5,8 @@ if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
   sed -n '2,3s/^# //p' "$0"
   exit 0
 fi
-set -euo pipefail
+# shellcheck source=scripts/signals.sh
+source "$(dirname "${BASH_SOURCE[0]}")/signals.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 venv=$(cd "${VENV:-.venv}" 2>/dev/null && pwd) || venv=
 if [[ ! -x $venv/bin/python ]]; then

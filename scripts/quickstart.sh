@@ -2,7 +2,8 @@
 # The whole method on the miniature world, from set-up to the results table: bash scripts/quickstart.sh [--root DIR] [--seed N]
 # DIR (default outputs/quickstart) holds everything; killed and started again, it continues from where it was.
 # A second run of a finished quickstart only prints the table. About 16 minutes and 8 GiB on two CPU cores.
-set -euo pipefail
+# shellcheck source=scripts/signals.sh
+source "$(dirname "${BASH_SOURCE[0]}")/signals.sh"
 cd "$(dirname "$0")/.."
 root=outputs/quickstart seed=0
 while (($#)); do
@@ -18,11 +19,11 @@ done
 stage() { # NAME COMMAND... : runs one stage and records its seconds and peak memory
   if [[ ${dry:-} ]]; then echo "== $1"; "${@:2}" --dry-run; return; fi
   echo "== $1"
-  python -m miniature.measure "$1" --root "$root" -- "${@:2}"
+  foreground python -m miniature.measure "$1" --root "$root" -- "${@:2}"
 }
 
 source scripts/cpu_set.sh
-[[ ${dry:-} ]] || bash scripts/setup.sh cpu
+[[ ${dry:-} ]] || foreground bash scripts/setup.sh cpu
 source scripts/common.sh
 export GPUS=1 # the miniature trains in one process, on the CPU
 stage seeds python -m miniature.seeds "root=$root" "seed=$seed"

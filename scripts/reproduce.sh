@@ -20,4 +20,4 @@ source "$(dirname "${BASH_SOURCE[0]}")/cpu_set.sh"
 # shellcheck source=scripts/common.sh
 source scripts/common.sh
 export GPUS=1 # the miniature trains in one process, on the CPU
-exec python -m miniature.reproduce.run "${@:2}"
+start python -m miniature.reproduce.run "${@:2}"

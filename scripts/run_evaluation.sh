@@ -7,4 +7,4 @@
 # Keys come from the environment: JUDGE_API_KEY, JUDGE_<NAME>_API_KEY of a further judge, TUTOR_API_KEY, else OPENAI_API_KEY.
 # To set any finished runs side by side: python -m evaluation.compare RUN [RUN ...] --output DIR
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-exec python -m evaluation.run "$@"
+start python -m evaluation.run "$@"

@@ -3,4 +3,4 @@
 # usage: bash scripts/run_export.sh [CONFIG] [key=value ...] [--dry-run] [--help]
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-exec python -m training.exports.run "$@"
+start python -m training.exports.run "$@"

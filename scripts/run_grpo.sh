@@ -5,4 +5,4 @@
 # ablation=no_tcsr|no_feedback_dynamics|no_bootstrapping|single_turn runs an ablation. Several nodes: scripts/ray_cluster.sh --help.
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-exec python -m training.grpo.run "$@"
+start python -m training.grpo.run "$@"

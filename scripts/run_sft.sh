@@ -9,20 +9,20 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 gpus=${GPUS:-$(python -m safer_steer.gpus)}
 nodes=${NNODES:-1} rank=${NODE_RANK:-0} address=${MASTER_ADDR:-127.0.0.1} port=${MASTER_PORT:-29500}
 if [[ " $* " == *" --dry-run "* || " $* " == *" --help "* ]] || ((gpus * nodes <= 1)); then
-  exec python -m training.sft.run "$@"
+  start python -m training.sft.run "$@"
 fi
 place=(--master-addr "$address" --master-port "$port")
 ((nodes > 1)) || place=(--standalone)
 case ${LAUNCHER:-torchrun} in
   torchrun)
-    exec torchrun --nnodes "$nodes" --node-rank "$rank" --nproc-per-node "$gpus" "${place[@]}" -m training.sft.run "$@" ;;
+    start python -m safer_steer.launcher torchrun --nnodes "$nodes" --node-rank "$rank" --nproc-per-node "$gpus" "${place[@]}" -m training.sft.run "$@" ;;
   accelerate)
-    exec accelerate launch --num_processes "$((gpus * nodes))" --num_machines "$nodes" --machine_rank "$rank" \
+    start python -m safer_steer.launcher accelerate launch --num_processes "$((gpus * nodes))" --num_machines "$nodes" --machine_rank "$rank" \
       --main_process_ip "$address" --main_process_port "$port" --multi_gpu --mixed_precision no --dynamo_backend no -m training.sft.run "$@" ;;
   deepspeed)
     place=(--master_port "$port")
     ((nodes > 1)) && place+=(--hostfile "${HOSTFILE:?names the nodes for DeepSpeed}" --no_ssh --node_rank "$rank" --master_addr "$address")
-    exec deepspeed --no_local_rank --num_gpus "$gpus" "${place[@]}" --module training.sft.run "$@" ;;
+    start python -m safer_steer.launcher deepspeed --no_local_rank --num_gpus "$gpus" "${place[@]}" --module training.sft.run "$@" ;;
   *)
     echo "error: LAUNCHER '$LAUNCHER' is unknown; allowed: torchrun, accelerate, deepspeed" >&2
     exit 2 ;;

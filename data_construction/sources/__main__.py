@@ -9,6 +9,11 @@ PATH is a file, a folder, or a hub id such as ORG/NAME or ORG/NAME@REVISION, whi
 picture and prints counts, rejects by reason, picture sizes and three samples; it ends with 2 when no row can be used.
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 import argparse
 import sys
 from collections.abc import Iterator

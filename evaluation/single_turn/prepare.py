@@ -7,6 +7,11 @@ others are copied.
     python -m evaluation.single_turn.prepare SEEDS [SEEDS ...] --output outputs/steer/data/single_turn [--limit N]
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 import argparse
 import os
 import sys

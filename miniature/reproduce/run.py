@@ -5,6 +5,11 @@ Input: `configs/reproduce/*.yaml`. Output below `--root`: `seed_N/` (a run folde
     python -m miniature.reproduce.run [--sweep | --fairer] [--seeds N] [--only CELL,...] [--jobs 2] [--dry-run]
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 import argparse
 import asyncio
 import dataclasses
@@ -72,7 +77,6 @@ def _run(arguments: argparse.Namespace) -> int:
         return dry_run(planned, arguments.jobs)
     report = asyncio.run(Runner(planned, arguments.jobs, _say).run())
     if report.interrupted:
-        print("interrupted; run the same command again to go on from here", file=sys.stderr)
         return 130
     say_results(arguments.root, *write_results(arguments.root, arguments.write_docs))
     return _verdict(report, {step.name: step for step in planned})

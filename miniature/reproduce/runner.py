@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from miniature.reproduce.steps import Step
+from safer_steer import interrupts
 from safer_steer.errors import UserError
 
 TAIL_LINES = 12
@@ -80,6 +81,7 @@ class Runner:
         finally:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
+            interrupts.take_back(heard=self._stop.is_set())
         self.report.blocked = list(self._waiting) if not self.report.interrupted else []
         return self.report
 

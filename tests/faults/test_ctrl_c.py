@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from safer_steer import servers
+from safer_steer.interrupts import ONE_PRESS_S
 
 FOREVER = 3600.0  # seconds that would have to be waited out, were the second Ctrl-C not heard
 WILLING = ["python", "-m", "miniature.teacher", "--port", "{port}", "--faults", "hang=1.0"]
@@ -42,7 +43,7 @@ LAUNCHER = (
     "folder, engine = Path(sys.argv[1]), sys.argv[2]\n"
     "path = os.pathsep.join([engine, os.environ['PYTHONPATH']])\n"
     "env = os.environ | {'PYTHONPATH': path, launch.MARK: launch.mark_of(folder)}\n"
-    "sys.exit(exit_code(lambda: launch.train(folder / 'config.yaml', env, steps=3, done=0)))\n"
+    "sys.exit(exit_code(lambda: launch.train(folder / 'config.yaml', env, steps=3, done=0, stall_s=3600.0)))\n"
 )
 ENGINE = (
     "import pathlib, signal, subprocess, sys, time\n"
@@ -109,7 +110,7 @@ def test_once_stops_the_servers_and_says_how_to_go_on(name, serves, make_stage):
     run.press_ctrl_c()
     code, errors = run.end()
     assert code == 130
-    assert errors.splitlines()[-1] == "interrupted; run the same command again to go on from here"
+    assert errors.splitlines()[-1] == "interrupted; run the same command again to continue from here"
     assert "Traceback" not in errors
 
 
@@ -129,10 +130,11 @@ def test_twice_does_not_wait_for_a_server_that_will_not_end(make_stage, tmp_path
     run.wait_for(lambda: run.calls() >= 4)
     run.press_ctrl_c()
     run.wait_for(told.exists)  # it now waits for the server, which does not end
+    time.sleep(2 * ONE_PRESS_S)  # a press that follows at once belongs to the first
     run.press_ctrl_c()
     code, errors = run.end()
     assert code == 130
-    assert errors.splitlines()[-1] == "interrupted; run the same command again to go on from here"
+    assert errors.splitlines()[-1] == "interrupted; run the same command again to continue from here"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -150,4 +152,4 @@ def test_twice_ends_the_engine_of_grpo_and_what_it_started(number, tmp_path):
     os.killpg(run.process.pid, number)
     code, errors = run.end()
     assert code == 130, errors
-    assert errors.splitlines()[-1] == "interrupted; run the same command again to go on from here"
+    assert errors.splitlines()[-1] == "interrupted; run the same command again to continue from here"

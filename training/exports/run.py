@@ -7,6 +7,11 @@ Input: `steer_sft.jsonl` (Dialogue rows; for verl `steer_rl.jsonl`). Output in `
     python -m training.exports.run configs/exports/default.yaml formats=[llama_factory]
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 from pathlib import Path
 from typing import Any
 

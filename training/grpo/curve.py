@@ -5,6 +5,11 @@ Turn reward and fully-safe share over the steps, as sampled in training and on t
 validates; the three scores; the share of masked trajectories.
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 import sys
 from collections.abc import Sequence
 from pathlib import Path

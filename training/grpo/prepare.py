@@ -5,6 +5,11 @@ Output: RUN_FOLDER/data/{train,validation}.parquet with {train,validation}_rejec
 prompt is too long, or that lacks its picture, is rejected and counted; losing every row is an error.
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 import hashlib
 import json
 import os

@@ -9,6 +9,11 @@ goes on from the last checkpoint; run again after its end, it does nothing. abla
 ROOT/grpo_NAME: no_tcsr, no_feedback_dynamics, no_bootstrapping, single_turn.
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 import argparse
 import asyncio
 import math

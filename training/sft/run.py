@@ -8,6 +8,11 @@ resuming), `log.jsonl`, `eval.jsonl`, `loss.png`, `rejects.jsonl`, `run.json`.
     python -m training.sft.run configs/sft/miniature.yaml training.epochs=1
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 import math
 import os
 from pathlib import Path

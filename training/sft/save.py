@@ -4,6 +4,11 @@ Merging an adapter of an earlier epoch by hand, without a GPU:
     python -m training.sft.save BASE_MODEL ADAPTER_FOLDER TARGET_FOLDER [--dtype bfloat16|float32]
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 import argparse
 import shutil
 import sys

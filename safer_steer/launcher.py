@@ -1,0 +1,57 @@
+"""Runs a launcher of several processes (torchrun, accelerate, deepspeed) so that INT and TERM end it in one line.
+
+Input: a command. Output: its exit code. The command has a session of its own and gets one TERM from here; what it and
+its processes print to stderr after that is not shown.
+    python -m safer_steer.launcher COMMAND...
+"""
+
+if __name__ == "__main__":
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+from safer_steer.cli import exit_code
+
+GRACE_S = 20.0
+
+
+def launch(command: list[str]) -> int:
+    """Runs the command to its end; stops it and all that it started when this process is interrupted."""
+    child = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
+    threading.Thread(target=_pass_on, args=(child,), daemon=True).start()
+    try:
+        return child.wait()
+    finally:
+        _end_group(child)
+
+
+def _pass_on(child: subprocess.Popen) -> None:
+    assert child.stderr is not None, "it was opened as a pipe"
+    while said := child.stderr.read1():  # type: ignore[attr-defined]
+        with contextlib.suppress(OSError):
+            os.write(2, said)
+
+
+def _end_group(child: subprocess.Popen) -> None:
+    try:
+        _send(child, signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(GRACE_S)
+    finally:
+        _send(child, signal.SIGKILL)
+
+
+def _send(child: subprocess.Popen, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, number)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(lambda: launch(sys.argv[1:])))

@@ -1,0 +1,37 @@
+#!/usr/bin/env bash
+# Sourced by the other scripts: INT and TERM, to a script or to its group, end it and what it runs: one line, exit code 130.
+# Not for running by itself; `bash scripts/signals.sh --help` prints this.
+if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
+  sed -n '2,3s/^# //p' "$0"
+  exit 0
+fi
+set -euo pipefail
+
+interrupted() { # the process that started this script says the line where there is one (safer_steer/interrupts.py)
+  [[ ${SAFER_STEER_SPEAKER:-} ]] || echo "interrupted; run the same command again to continue from here" >&2
+  exit 130
+}
+trap interrupted INT TERM
+
+start() { # COMMAND... : in place of this script; INT and TERM are held back until it listens, so that none is lost
+  if env --block-signal=INT --block-signal=TERM true 2>/dev/null; then set -- env --block-signal=INT --block-signal=TERM "$@"; fi
+  exec "$@"
+}
+
+foreground() { # COMMAND... : and then this script goes on; INT and TERM of this script end the command first
+  local child='' code=0 told=''
+  trap 'told=1; [[ ! $child ]] || kill -TERM "$child" 2>/dev/null || true' INT TERM
+  "$@" &
+  child=$!
+  if [[ $told ]]; then kill -TERM "$child" 2>/dev/null || true; fi
+  while :; do
+    wait "$child" && code=0 || code=$?
+    kill -0 "$child" 2>/dev/null || break
+  done
+  trap interrupted INT TERM
+  if [[ $told ]]; then
+    if ((code == 130)); then exit 130; fi # it said the line
+    interrupted
+  fi
+  return "$code"
+}
