@@ -1,9 +1,16 @@
 """Log-probabilities and entropies of the trainer against torch's log-softmax in fp64: values, gradients, memory."""
 
+import weakref
+from functools import cache
+from types import SimpleNamespace
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from safer_steer_verl.platform import log_probs
 from safer_steer_verl.platform.log_probs import token_log_probs
@@ -88,3 +95,78 @@ def test_bf16_gradients_are_those_of_fp32_within_a_rounding():
 def test_labels_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="do not fit labels"):
         token_log_probs(torch.zeros(3, 8), torch.zeros(9, 8), torch.zeros(4, dtype=torch.long))
+
+
+class Meter(TorchDispatchMode):
+    """The most bytes that tensors had at once, real or without memory (FakeTensorMode)."""
+
+    def __init__(self):
+        super().__init__()
+        self.sizes, self.now, self.peak = {}, 0, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        for tensor in (item for item in tree_leaves(out) if isinstance(item, torch.Tensor)):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self.sizes:
+                self.sizes[storage._cdata] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self.free, storage._cdata)
+        return out
+
+    def free(self, key):
+        self.now -= self.sizes.pop(key)
+
+
+def peak_bytes(compute, tokens, device="cpu"):
+    """Of values and both gradients, beyond the inputs, at Qwen2.5-VL-3B's width and vocabulary in bf16."""
+    with FakeTensorMode():
+        hidden, weight = (torch.empty(rows, 2048, dtype=torch.bfloat16, device=device) for rows in (tokens, 151_936))
+        labels = torch.empty(tokens, dtype=torch.long, device=device)
+        with Meter() as meter:
+            compute(hidden, weight, labels)
+    return meter.peak
+
+
+def forward_and_backward(function):
+    def compute(hidden, weight, labels):
+        values = function(hidden.requires_grad_(), weight.requires_grad_(), labels)
+        sum(value.sum() for value in values).backward()
+
+    return compute
+
+
+def unchunked(hidden, weight, labels):
+    log_p = (hidden @ weight.T).float().log_softmax(-1)
+    return log_p.gather(1, labels.unsqueeze(1)).squeeze(1), -(log_p.exp() * log_p).sum(-1)
+
+
+@cache
+def chunked_peak():
+    return peak_bytes(forward_and_backward(token_log_probs), 20_480)
+
+
+def test_no_matrix_of_tokens_by_words_stands_in_memory():
+    """Of two rows of 10,240 tokens: 2 GB instead of 63, of which the head's own gradient is 0.6."""
+    whole = peak_bytes(forward_and_backward(unchunked), 20_480)
+    assert chunked_peak() < whole / 25
+    assert chunked_peak() < 20_480 * 151_936  # one byte an element would be more
+
+
+def test_the_cuda_branch_takes_the_same_types_and_no_more_memory():
+    """On CUDA tensors without memory, forward and backward by hand: autograd's threads would want a GPU."""
+    answers = {}
+
+    def compute(hidden, weight, labels):
+        context = SimpleNamespace(set_materialize_grads=lambda _: None, needs_input_grad=(True, True, False, False))
+        context.save_for_backward = lambda *tensors: setattr(context, "saved_tensors", tensors)
+        values = log_probs._TokenLogProbs.forward(context, hidden, weight, labels, 1.0)
+        answers["values"] = values
+        answers["gradients"] = log_probs._TokenLogProbs.backward(context, *values)[:2]
+
+    assert peak_bytes(compute, 20_480, "cuda") <= chunked_peak()
+    for value in answers["values"]:
+        assert (value.shape, value.dtype, value.device.type) == ((20_480,), torch.float32, "cuda")
+    assert [tuple(gradient.shape) for gradient in answers["gradients"]] == [(20_480, 2048), (151_936, 2048)]
+    assert all(gradient.dtype == torch.bfloat16 for gradient in answers["gradients"])

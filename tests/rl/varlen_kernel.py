@@ -12,14 +12,18 @@ CALLS: list[dict] = []  # what each forward call was given
 _library = None
 
 
-def install() -> None:
-    """Registers the stand-ins and lets our packed path run on a CPU, in fp32 as well."""
+def register() -> None:
+    """Gives the two operators, which have no CPU kernel, the stand-ins."""
     global _library
-    if _library is not None:
-        return
-    _library = torch.library.Library("aten", "IMPL")
-    _library.impl("_flash_attention_forward", _forward, "CPU")
-    _library.impl("_flash_attention_backward", _backward, "CPU")
+    if _library is None:
+        _library = torch.library.Library("aten", "IMPL")
+        _library.impl("_flash_attention_forward", _forward, "CPU")
+        _library.impl("_flash_attention_backward", _backward, "CPU")
+
+
+def install() -> None:
+    """Lets our packed path run on a CPU, in fp32 as well."""
+    register()
     from verl.models.transformers import qwen2_vl
 
     from safer_steer_verl.platform import varlen_attention

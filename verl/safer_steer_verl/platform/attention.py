@@ -9,7 +9,7 @@
 `auto` is `flash_attn` where it is installed, else `varlen`; on a CPU `padded`.
 """
 
-import importlib.util
+import importlib.metadata
 from typing import Any, Literal
 
 from omegaconf import DictConfig
@@ -43,8 +43,12 @@ def choose(setting: str, device: str) -> str:
 
 
 def has_flash_attn() -> bool:
-    """True when the package flash-attn is installed; it is not imported."""
-    return importlib.util.find_spec("flash_attn") is not None
+    """True when the package flash-attn is installed; flash-attn-4, whose folder has the same name, is another."""
+    try:
+        importlib.metadata.version("flash-attn")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def problems(tree: DictConfig) -> list[str]:

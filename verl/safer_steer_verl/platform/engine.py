@@ -28,7 +28,11 @@ class Engine(transformer_impl.FSDPEngineWithLMHead):
     def _build_module(self):
         if self.model_config.override_config.get("attn_implementation") == VARLEN_IMPLEMENTATION:
             varlen_attention.install()
-        return end_in_log_probs(super()._build_module())
+        module = super()._build_module()
+        # verl leaves the name of this run's kernels in the config, and so in every checkpoint, which then would load
+        # nowhere else.
+        vars(module.config).pop("attn_implementation", None)
+        return end_in_log_probs(module)
 
 
 def register_engine() -> None:

@@ -1,0 +1,141 @@
+"""`safer_steer.attention`: what it becomes for verl, what is refused, and what the plan says."""
+
+from functools import cache
+
+import pytest
+from omegaconf import OmegaConf
+
+from safer_steer.errors import UserError
+from safer_steer_verl.platform import attention
+from training.grpo import launch
+from training.grpo.config import load_config
+from training.grpo.plan import plan
+
+MODEL = attention.MODEL
+ADDRESS = "safer_steer.tutor.base_url=http://10.0.0.2:8000/v1"
+GPU, CPU = "configs/grpo/qwen2_5_vl_3b.yaml", "configs/grpo/miniature.yaml"
+
+
+@pytest.fixture
+def flash_attn(monkeypatch):
+    """Sets whether flash-attn counts as installed."""
+    return lambda there: monkeypatch.setattr(attention, "has_flash_attn", lambda: there)
+
+
+@pytest.mark.parametrize(
+    ("setting", "device", "installed", "path"),
+    [
+        ("auto", "cpu", True, "padded"),
+        ("auto", "cuda", False, "varlen"),
+        ("auto", "cuda", True, "flash_attn"),
+        ("padded", "cuda", True, "padded"),
+        ("varlen", "cuda", True, "varlen"),
+        ("flash_attn", "cuda", True, "flash_attn"),
+    ],
+)
+def test_the_path_of_each_setting(setting, device, installed, path, flash_attn):
+    flash_attn(installed)
+    assert attention.choose(setting, device) == path
+
+
+@pytest.mark.parametrize(
+    ("setting", "device", "said"),
+    [
+        ("varlen", "cpu", "varlen needs a GPU"),
+        ("flash_attn", "cpu", "flash_attn needs a GPU"),
+        ("flash_attn", "cuda", "flash-attn is not installed; use auto, varlen or padded"),
+    ],
+)
+def test_a_path_that_cannot_run_is_refused(setting, device, said, flash_attn):
+    flash_attn(False)
+    with pytest.raises(UserError, match=said):
+        attention.choose(setting, device)
+
+
+def test_flash_attn_is_not_installed_here():
+    """So this machine tries what the GPU set gives out of the box."""
+    assert not attention.has_flash_attn()
+
+
+@cache
+def loaded(path):
+    return load_config(path, [ADDRESS])
+
+
+def tree_of(path, **values):
+    """A config's tree with some keys set, as a file or the command line would."""
+    tree = OmegaConf.create(OmegaConf.to_container(loaded(path).tree, resolve=False))
+    for key, value in values.items():
+        OmegaConf.update(tree, key, value, force_add=True)
+    return tree
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "packed", "kernels"),
+    [
+        (CPU, {}, False, "sdpa"),
+        (GPU, {}, True, "flash_varlen"),
+        (GPU, {"safer_steer.attention": "padded"}, False, "sdpa"),
+        (GPU, {f"{MODEL}.override_config.max_window_layers": 3}, True, "flash_varlen"),
+    ],
+)
+def test_verl_gets_its_keys_wherever_it_reads_them(config, values, packed, kernels, tmp_path):
+    tutor = loaded(config).config.safer_steer.tutor.model_dump(mode="json")
+    resolved = launch.resolve(tree_of(config, **values), tmp_path, tutor).actor_rollout_ref
+    assert resolved.model.use_remove_padding is resolved.actor.use_remove_padding is packed
+    assert resolved.model.override_config.attn_implementation == kernels
+    assert resolved.model.override_config.get("max_window_layers") == values.get(
+        f"{MODEL}.override_config.max_window_layers"
+    )
+    assert resolved.model.use_fused_kernels
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"safer_steer.attention": "flash_attn"}, "flash-attn is not installed"),
+        ({f"{MODEL}.use_remove_padding": False}, "follow from safer_steer.attention"),
+        ({f"{MODEL}.override_config.attn_implementation": "eager"}, "follow from safer_steer.attention"),
+        ({f"{MODEL}.use_fused_kernels": False}, "must stay true"),
+        ({f"{MODEL}.fused_kernel_options.impl_backend": "triton"}, "must stay true"),
+        ({f"{MODEL}.lora_rank": 8, f"{MODEL}.target_modules": ["lm_head"]}, "lm_head cannot have an adapter"),
+    ],
+)
+def test_settings_that_would_go_around_it_are_named(values, said):
+    (problem,) = attention.problems(tree_of(GPU, **values))
+    assert said in problem
+    assert not attention.problems(tree_of(GPU))
+
+
+def test_every_dry_run_and_start_says_so():
+    with pytest.raises(UserError, match=r"2 problem.*follow from safer_steer.attention.*flash-attn is not installed"):
+        load_config(GPU, [ADDRESS, "safer_steer.attention=flash_attn", f"{MODEL}.use_remove_padding=false"])
+    with pytest.raises(UserError, match=r"safer_steer.attention: .*'auto', 'padded', 'varlen' or 'flash_attn'"):
+        load_config(GPU, [ADDRESS, "safer_steer.attention=flash"])
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        (CPU, "attention padded (auto): torch's sdpa, rows padded to the longest of their micro-batch"),
+        (
+            GPU,
+            "attention varlen (auto): rows packed, no padding; torch's FlashAttention kernels (flash-attn not needed)",
+        ),
+    ],
+)
+def test_the_plan_names_the_path(config, said):
+    assert said in plan(loaded(config).config).lines
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("padded", "attention padded: torch's sdpa"),
+        ("padded", "masks of up to 1.3 GB"),  # 4 rows x 10,240 x 10,240 tokens x (1 byte + 2 in bf16)
+        ("auto", "attention flash_attn (auto): rows packed"),
+    ],
+)
+def test_its_cost_is_named(setting, said, flash_attn):
+    flash_attn(True)
+    assert said in attention.describe(setting, OmegaConf.to_container(tree_of(GPU), resolve=True))

@@ -1,0 +1,54 @@
+"""The trainer's attention: padded = packed = reference, in verl's engine, for text and picture rows packed together.
+
+The engine is verl's real one on a CPU; a stand-in (varlen_kernel.py) takes the place of the CUDA kernel alone.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROGRAM = Path(__file__).with_name("attention_paths.py")
+# Largest differences: nat for values; for gradients shares of the largest one, and of the length of all as one vector.
+LIMITS = {
+    "fp32": {"log_probs": 1e-5, "entropy": 1e-5, "gradients": 1e-5, "all_gradients": 1e-5},
+    "bf16": {"log_probs": 1e-2, "entropy": 1e-2, "gradients": 2e-2, "all_gradients": 2e-2},
+}
+
+
+def run(folder: Path, size: str, cases: list[str]) -> dict:
+    command = [sys.executable, str(PROGRAM), str(folder), size, *cases]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr[-3000:]
+    return json.loads(answer.stdout.splitlines()[-1])
+
+
+def check(found: dict, cases: list[str]) -> None:
+    for case in cases:
+        for path in ("padded", "varlen"):
+            row = found[case][path]
+            for name, limit in LIMITS[case[:4]].items():
+                assert row.get(name, 0) <= limit, (case, path, name, row)
+            assert row["old_log_probs"] == 0, "the update starts from a ratio of 1"
+            assert row["parameters"] > 20
+            assert not row["saved_config_names_kernels"], "a checkpoint must load where these kernels are not"
+    # In each layer of text three micro-batches of two rows, forward (twice: checkpointing) and for the old log-probs.
+    assert found["kernel"]["packed"] >= 3 * 3 * len(cases)
+    assert found["kernel"]["windows"] >= 2 * len(cases)
+
+
+@pytest.mark.integration
+def test_padded_and_packed_equal_the_reference(tmp_path):
+    cases = ["fp32-untied", "fp32-tied-lora", "bf16-tied"]
+    check(run(tmp_path, "small", cases), cases)
+
+
+@pytest.mark.nightly
+@pytest.mark.integration
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("case", ["fp32-tied", "bf16-tied", "bf16-untied"])
+def test_padded_and_packed_equal_the_reference_at_real_widths(case, tmp_path):
+    """Qwen2.5-VL-3B's widths, heads and 151,936 words, with one layer of text and two of vision. About 9 GB."""
+    check(run(tmp_path, "real", [case]), [case])
