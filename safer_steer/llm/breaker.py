@@ -1,57 +1,70 @@
-"""The circuit breaker: a dead endpoint stops the whole run, with one message, instead of failing row by row."""
+"""The circuit breaker: a dead endpoint stops the whole run, with one message, instead of failing row by row.
+
+Many failures in a row are a suspicion only: rows that fail whenever they are asked come together when they are tried
+again. So a plain question decides: an endpoint that answers it is alive, and the rows are at fault.
+"""
 
 from safer_steer.errors import RunAborted
 from safer_steer.llm.config import EndpointConfig
 
-FAILURES = 20  # calls in a row without any answer, each after all its tries, that stop the run
+FAILURES = 20  # calls in a row without any answer, each after all its tries, or refused: a suspicion
+QUESTION = [{"role": "user", "content": "Hello"}]
 
 
 class Breaker:
-    """Counts calls that ended without an answer, and requests that the endpoint refuses, each in a row; any answer
-    starts the counts again.
+    """Counts calls that ended without an answer, and requests that the endpoint refuses; any answer starts the counts
+    again.
 
     While it is open a new call gets one try, so that a server that is back closes it; calls under way end at once.
     """
 
     def __init__(self, role: str, config: EndpointConfig):
         self._role, self._config = role, config
-        self._failures, self._detail, self._refused = 0, "", 0
+        self._failures = self._refused = 0
+        self._open = ""  # why the run stops
 
     def answered(self) -> None:
         """The endpoint is alive."""
         self._failures = self._refused = 0
+        self._open = ""
 
-    def refused(self, detail: str) -> None:
-        """The endpoint is alive and refuses a request for good.
+    def failed(self) -> bool:
+        """A call ended without an answer; True when the plain question is due."""
+        self._failures += 1
+        return self._failures % FAILURES == 0 or bool(self._open)
 
-        Raises:
-            RunAborted: it refuses whatever it is asked, so it is no single row's fault.
-        """
+    def refused(self) -> bool:
+        """A request is refused for good; True when the plain question is due."""
         self._failures, self._refused = 0, self._refused + 1
-        if self._refused >= FAILURES:
-            raise RunAborted(
-                f"{self._role}: {', '.join(self._config.urls())} refused {self._refused} requests in a row, the last: "
-                f"{detail}; correct the role's model or its parameters, then run the same command again"
-            )
+        return self._refused % FAILURES == 0
 
-    def failed(self, detail: str) -> None:
-        """A call ended without an answer.
+    def open(self, detail: str) -> None:
+        """The plain question got no answer either.
+
+        Args:
+            detail: the last call's.
 
         Raises:
-            RunAborted: as `check`.
+            RunAborted: always.
         """
-        self._failures, self._detail = self._failures + 1, detail
-        self.check()
+        urls = ", ".join(self._config.urls())
+        if self._failures >= FAILURES:
+            self._open = (
+                f"{self._role}: {self._failures} calls in a row got no answer from {urls} "
+                f"after up to {self._config.max_retries} retries each, the last: {detail}; "
+                "check the server, then run the same command again"
+            )
+            raise RunAborted(self._open)
+        raise RunAborted(
+            f"{self._role}: {urls} refused {self._refused} requests in a row, the last: {detail}; correct the role's "
+            "model or its parameters, then run the same command again"
+        )
 
     def check(self) -> None:
         """To be asked before another try.
 
         Raises:
-            RunAborted: too many calls in a row got no answer.
+            RunAborted: the endpoint is dead.
         """
-        if self._failures >= FAILURES:
-            raise RunAborted(
-                f"{self._role}: {self._failures} calls in a row got no answer from {', '.join(self._config.urls())} "
-                f"after up to {self._config.max_retries} retries each, the last: {self._detail}; "
-                "check the server, then run the same command again"
-            )
+        if self._open:
+            raise RunAborted(self._open)

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm.adaptation import Adaptation, Trial, is_context_full, is_filtered, lengthened, shortened
 from safer_steer.llm.addresses import with_version
-from safer_steer.llm.breaker import Breaker
+from safer_steer.llm.breaker import QUESTION, Breaker
 from safer_steer.llm.cache import ResponseCache
 from safer_steer.llm.config import EndpointConfig, api_key
 from safer_steer.llm.parsing import ParseError, parse_structured
@@ -160,11 +160,11 @@ class LLMClient:
                 # The endpoint is alive and names its pause: waiting for it takes no try away.
                 limited_since = limited_since or time.monotonic()
                 if time.monotonic() - limited_since > self.config.rate_limit_wait_s:
-                    return self._failed(failure)
+                    return await self._failed(traffic, request, failure)
             elif is_context_full(failure):
                 shorter = shortened(request, failure)
                 if shorter is None:
-                    return self._failed(failure)
+                    return await self._failed(traffic, request, failure)
                 request = shorter
             elif trial.next(body, failure, last_try=tries >= self.config.max_retries):
                 pass
@@ -173,12 +173,12 @@ class LLMClient:
                 down_since = (down_since or time.monotonic()) if failure.unreachable else None
                 waited = time.monotonic() - down_since if down_since else math.inf
                 if tries >= self.config.max_retries and (not tries or waited > self.config.outage_wait_s):
-                    return self._failed(failure)
+                    return await self._failed(traffic, request, failure)
                 tries += 1
                 pause = failure.retry_after or backoff_seconds(tries - 1)
                 await asyncio.sleep(min(pause, self.config.retry_after_cap_s))
             else:
-                return self._failed(failure)
+                return await self._failed(traffic, request, failure)
             avoid = failure.endpoint
             self.usage.retried(failure.status)
 
@@ -193,7 +193,7 @@ class LLMClient:
         self.usage.answered(reply.outcome, tokens_of(completion), seconds)
         return reply
 
-    def _failed(self, failure: CallFailure) -> Reply:
+    async def _failed(self, traffic: Traffic, request: dict[str, Any], failure: CallFailure) -> Reply:
         """The end of a call without an answer."""
         outcome, detail = Outcome.TRANSPORT, str(failure)
         refused = failure.status in ENDPOINT_STATUS or failure.code == NO_QUOTA
@@ -208,13 +208,24 @@ class LLMClient:
         elif not refused and 400 <= (failure.status or 0) < 500 and not is_retryable(failure.status):
             outcome = Outcome.BAD_REQUEST
         self.usage.failed(outcome)
-        if refused or is_retryable(failure.status):
-            self._breaker.failed(detail)
-        elif outcome == Outcome.BAD_REQUEST:
-            self._breaker.refused(detail)
-        else:
+        if outcome not in (Outcome.TRANSPORT, Outcome.BAD_REQUEST):
             self._breaker.answered()
+        elif self._breaker.refused() if outcome == Outcome.BAD_REQUEST else self._breaker.failed():
+            await self._ask_plainly(traffic, request, detail)
         return Reply(outcome, None, detail)
+
+    async def _ask_plainly(self, traffic: Traffic, request: dict[str, Any], detail: str) -> None:
+        """After many failures in a row: whether the endpoint answers anything at all.
+
+        Raises:
+            RunAborted: it does not.
+        """
+        plain = {key: value for key, value in request.items() if key != "response_format"} | {"messages": QUESTION}
+        try:
+            await traffic.attempt(self._adaptation.fit.apply(plain), None)
+        except CallFailure:
+            self._breaker.open(detail)
+        self._breaker.answered()
 
     def _blind(self, failure: CallFailure) -> Reply:
         """The end of a call whose pictures the model does not take; trying again does not change that."""

@@ -387,5 +387,5 @@ def test_an_endpoint_that_refuses_everything_stops_the_run(ask):
     async def many(client):
         return await asyncio.gather(*(client.chat(MESSAGES) for _ in range(30)))
 
-    with pytest.raises(RunAborted, match="refused 20 requests in a row, the last: 400 no such model"):
+    with pytest.raises(RunAborted, match=r"refused \d+ requests in a row, the last: 400 no such model"):
         ask([(400, "no such model")], many)
