@@ -158,9 +158,11 @@ async def process_rows(
                     stored(task, result)
                     reasons[result.reason] += 1
                     transport += result.outcome == "transport"
-                    if finished >= MIN_TASKS_BEFORE_ABORT and transport > max_transport_rate * finished:
+                    # Those done before count too: a second pass meets nothing but what failed in the first one.
+                    seen = ends.total() + 1
+                    if finished >= MIN_TASKS_BEFORE_ABORT and transport > max_transport_rate * seen:
                         raise RunAborted(
-                            f"{label}: {transport} of {finished} tasks failed to reach a model "
+                            f"{label}: {transport} of {seen} tasks failed to reach a model "
                             f"(limit {max_transport_rate:.0%}), "
                             f"the last: {result.detail}; check the endpoint and run the same command again to go on"
                         )

@@ -86,8 +86,8 @@ def _the_object(text: str) -> dict[str, Any]:
     start, end = text.find("{"), text.rfind("}") + 1
     if not 0 <= start < end:
         raise ParseError("no JSON object found" if text.strip() else "the answer is empty")
-    if "{" in text[end:]:
-        raise ParseError("a brace is opened that is never closed")
+    if "{" in text[end:] or "}" in text[:start]:
+        raise ParseError("there is a brace beside the object that is opened or closed alone")
     objects: list[dict[str, Any]] = []
     at = start
     try:
