@@ -249,8 +249,8 @@ def spelt(draw, verdict):
     return draw(st.sampled_from(spellings))
 
 
-def wrapped(draw, forms, text, other="", never="</think>"):
-    form, around = draw(st.sampled_from(forms)), WORDS.filter(lambda words: never not in words)
+def wrapped(draw, forms, text, other="", never=("</think>",)):
+    form, around = draw(st.sampled_from(forms)), WORDS.filter(lambda words: not any(mark in words for mark in never))
     for mark, words in (("{1}", draw(around)), ("{2}", draw(around)), ("{0}", text), ("{3}", other)):
         form = form.replace(mark, words, 2)
     return form
@@ -262,7 +262,7 @@ def test_wrapped_doubled_or_torn_it_is_the_verdict_that_was_written_or_none(data
     verdict = data.draw(kind)
     text = spelt(data.draw, verdict)
     torn = text[: data.draw(st.integers(1, len(text)))]
-    for answer in (wrapped(data.draw, ALONE, text), torn, wrapped(data.draw, ALONE[:3], torn, never="{")):
+    for answer in (wrapped(data.draw, ALONE, text), torn, wrapped(data.draw, ALONE[:3], torn, never=("{", "}"))):
         assert parsed(answer, type(verdict)) in (numbers(verdict.model_dump()), None)
     other = data.draw(kind)
     if numbers(other.model_dump()) != numbers(verdict.model_dump()):

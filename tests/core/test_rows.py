@@ -153,3 +153,17 @@ def test_few_tasks_lost_for_good_stop_the_step_and_are_not_recorded_as_its_end(t
         with pytest.raises(RunAborted, match=r"1 of 2 tasks .* each twice \(limit 20%.* the last: no answer"):
             check_transport(rejects, counts.tasks, 0.2, "demo")
         check_transport(rejects, counts.tasks, 0.5, "demo")
+
+
+def test_rows_lost_for_good_do_not_stop_the_pass_that_meets_them_alone(tmp_path):
+    """25 of 500 are 5 %; the second pass, and a run started again, meet nothing else."""
+    jobs = [Job(str(number), f"t{number}") for number in range(500)]
+
+    async def work(job):
+        return Reject("transport", "down", "transport") if int(job.task_id) % 20 == 7 else row(job)
+
+    for _ in range(2):
+        with JsonlStore(tmp_path / "kept.jsonl") as kept, JsonlStore(tmp_path / "rejects.jsonl") as rejects:
+            options = {"kept": kept, "rejects": rejects, "label": "demo", "concurrency": 3, "max_transport_rate": 0.2}
+            counts = asyncio.run(process_twice(lambda: jobs, work, **options))
+        assert (counts.kept, counts.rejected) == (475, 25)

@@ -73,12 +73,13 @@ def test_the_target_sees_the_picture_and_the_whole_history_at_every_turn(double,
 
 
 @pytest.mark.parametrize(
-    ("finish", "status", "outcome"), [("content_filter", 200, "filtered"), ("stop", 400, "transport")]
+    ("finish", "status", "outcome"),
+    [("content_filter", 200, "filtered"), ("stop", 400, "bad_request"), ("stop", 503, "transport")],
 )
 def test_a_failed_target_call_is_neither_refusal_nor_leak(double, make_seeds, make_config, finish, status, outcome):
     def fault(name, payload, body):
         if name == "target" and len(body["messages"]) > 1:
-            return (400, {"message": "bad request"}) if status == 400 else double.completion(None, finish)
+            return (status, {"message": "no"}) if status != 200 else double.completion(None, finish)
         return None
 
     double.fault = fault
