@@ -35,6 +35,7 @@ from safer_steer.store import write_atomic
 from safer_steer.weights import is_hub_id
 from safer_steer_verl.export import export_weights
 from safer_steer_verl.interactions.safety_tutor import PROMPT
+from safer_steer_verl.platform import attention
 from training.grpo import checkpoints, curve, launch, layout
 from training.grpo.config import GrpoConfig, Loaded, load_config
 from training.grpo.needs import needs
@@ -118,7 +119,9 @@ def _train(loaded: Loaded, folder: Path, tutor: dict[str, Any], data: dict[str, 
         raise UserError(f"verl ended after step {done} of {steps}; see {log}, then run again to resume")
     pixels = config.safer_steer.data.max_pixels
     export_weights(saved / f"{checkpoints.PREFIX}{done}", folder / "checkpoint", pixels)
-    return {"prompts": data["kept"], "rejected": data["rejected"], "steps": done, "peak_mb": round(peak_mb)}
+    path = attention.choose(config.safer_steer.attention, config.trainer.device)
+    counts = {"prompts": data["kept"], "rejected": data["rejected"], "steps": done, "peak_mb": round(peak_mb)}
+    return counts | {"attention": path}
 
 
 def _draw(folder: Path) -> None:
