@@ -52,10 +52,10 @@ def root(tmp_path):
 
 @pytest.mark.integration
 def test_served_student_is_played_judged_and_reported(root):
-    """Also: the same weights with an absurd generation_config.json give the same greedy answers."""
+    """Also: the same weights with an absurd generation_config.json answer as without it; each turn has its own seed."""
     config = yaml.safe_load(Path("configs/evaluation/miniature.yaml").read_text(encoding="utf-8"))
     config["models"] = {name: {"checkpoint": f"${{root}}/{name}"} for name in ("base", "odd")}
-    config["sampling"] |= {"temperature": 0, "max_tokens": 16}
+    config["sampling"]["max_tokens"] = 16
     config["serving"] |= {"max_model_len": 256, "startup_s": 3000}
     config["report"]["paper_rows"] = {}
     path = root / "config.yaml"
@@ -63,10 +63,19 @@ def test_served_student_is_played_judged_and_reported(root):
     command = [sys.executable, "-m", "evaluation.run", str(path), f"root={root}"]
     first = subprocess.run(command, capture_output=True, text=True, timeout=6000)
     assert first.returncode == 0, first.stderr[-2000:]
-    odd = {row.id: row for row in read_jsonl(root / "evaluation/odd/answers.jsonl", Dialogue)}
-    assert odd == {row.id: row for row in read_jsonl(root / "evaluation/base/answers.jsonl", Dialogue)}
+    base, odd = (
+        [
+            turn.assistant
+            for row in read_jsonl(root / f"evaluation/{name}/answers.jsonl", Dialogue)
+            for turn in row.turns
+        ]
+        for name in ("base", "odd")
+    )
+    same = sum(left == right for left, right in zip(base, odd, strict=True))
+    assert same >= 0.8 * len(base), "other batches round otherwise, which now and then is another word"
+    assert max(len(answer.split()) for answer in odd if answer) > 1, "max_new_tokens of the file is 1"
     used = json.loads((root / "evaluation/odd/infer.json").read_text())["facts"]["config"]["sampling"]
-    assert used | {"temperature": 0, "top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0} == used
+    assert used | {"top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0} == used
     answers = {row.id: row for row in read_jsonl(root / "evaluation/base/answers.jsonl", Dialogue)}
     too_long = answers.pop("d8")
     assert too_long.meta["end"] == "context_full"
