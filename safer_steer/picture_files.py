@@ -68,8 +68,10 @@ def picture_file(root: Path, name: str | Path) -> Path:
             (`../data/images/<16 hex digits>.png`), which our own writers name across folders.
 
     Raises:
-        ImageError: a URL, or a file elsewhere.
+        ImageError: a URL, a data URL, or a file elsewhere.
     """
+    if str(name).lstrip()[:5].lower() == "data:":
+        raise ImageError(f"picture is a data URL: {name!s:.40}; save it next to the row's file and name that file")
     if "://" in str(name) and not _FILE_URL.match(str(name).strip()):
         raise is_url(str(name))
     try:

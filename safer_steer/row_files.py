@@ -5,6 +5,7 @@ are read by `store`, which takes a line without an end for one that was being wr
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,9 @@ from pydantic import BaseModel, ValidationError
 
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
+from safer_steer.store import dump_row
 
+MAX_BRACKETS = 200  # a row with fewer is never nested too deep
 Row = TypeVar("Row", bound=BaseModel)
 _ESCAPED_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # in UTF-8 half of a surrogate pair can only be an escape
 
@@ -71,7 +74,7 @@ def _row(line: bytes, model: type[Row], path: Path, number: int) -> Row | BadRow
         return BadRow.at(path, number, reason, detail)
 
     try:
-        data = json.loads(line.decode("utf-8-sig"))
+        data = json.loads(line.decode("utf-8-sig"), parse_constant=lambda _: None, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         return bad("not JSON", f"not JSON in UTF-8: {error}")
     if _ESCAPED_HALF.search(line) and not _is_unicode(data):
@@ -80,9 +83,25 @@ def _row(line: bytes, model: type[Row], path: Path, number: int) -> Row | BadRow
         row = model.model_validate(data)
     except ValidationError as error:
         return bad("bad row", f"{_name(data)}{_said(error)}")
+    if line.count(b"[") + line.count(b"{") > MAX_BRACKETS and not _is_writable(row):
+        return bad("bad row", f"{_name(data)}nested too deep to be written again")
     if isinstance(row, Dialogue) and (unseen := _unseen(row)):
         return bad("picture not shown", f"{_name(data)}no turn names {unseen}; put it into a turn's images")
     return row
+
+
+def _finite(text: str) -> float | None:
+    """A number; nothing for one that JSON cannot hold, as for NaN, which tables write where they have nothing."""
+    number = float(text)
+    return number if math.isfinite(number) else None
+
+
+def _is_writable(row: BaseModel) -> bool:
+    try:
+        dump_row(row)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _unseen(dialogue: Dialogue) -> str:

@@ -64,7 +64,8 @@ def original_pictures(row: Dialogue) -> tuple[str, ...]:
 
 
 def row_facts(path: Path) -> Iterator[RowFacts]:
-    """The facts of a file's rows, in file order; a torn last line is left out.
+    """The facts of a file's rows, in file order; a last line that is torn is left out, one that only lacks its end
+    is read.
 
     Raises:
         UserError: the file is missing, or a line is no dialogue (the message names file:line).
@@ -75,9 +76,11 @@ def row_facts(path: Path) -> Iterator[RowFacts]:
     offset = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if line.endswith(b"\n") and line.strip():
+            if line.strip():
                 try:
                     yield RowFacts.of(Dialogue.model_validate(json.loads(line)), path, offset)
                 except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+                    if not line.endswith(b"\n"):
+                        return
                     raise UserError(f"{path}:{number}: not a valid row: {error}; mend or remove this line") from error
             offset += len(line)

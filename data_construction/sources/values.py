@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from data_construction.sources.row import BadRow
 from safer_steer.dialogue import stable_hash
 from safer_steer.picture_digest import file_digest
 
 Names = str | tuple[str, ...]
+MAX_DEPTH = 100  # of what is kept with a seed
 SCALARS = (str, bool, int, float, decimal.Decimal, datetime.date, datetime.time)
 
 
@@ -61,12 +63,18 @@ def as_list_or_object(value: Any) -> Any:
     return value
 
 
-def plain(value: Any) -> Any:
-    """The value as JSON can hold it; tables have dates, decimals, bytes and "not a number" too."""
+def plain(value: Any, depth: int = 0) -> Any:
+    """The value as JSON can hold it; tables have dates, decimals, bytes and "not a number" too.
+
+    Raises:
+        BadRow: it is nested too deep.
+    """
+    if depth > MAX_DEPTH:
+        raise BadRow("bad record", f"meta is nested more than {MAX_DEPTH} deep")
     if isinstance(value, dict):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain(item, depth + 1) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if value is None or isinstance(value, bool | int | float):

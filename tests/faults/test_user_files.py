@@ -39,6 +39,7 @@ def half(where: str) -> str:
     )
 
 
+DEEP = {"x": json.loads("[" * 400 + "]" * 400)}
 TWO = {"images": ["a.png", "b.png"], "turns": [{"user": "u", "assistant": "x", "images": [1]}]}
 BAD = {  # a line -> reason, a word of the detail
     '{"id": "torn",': ("not JSON", "Expecting"),
@@ -48,6 +49,12 @@ BAD = {  # a line -> reason, a word of the detail
     json.dumps(row("e", turns=[])): ("bad row", "turns: List should have at least 1 item"),
     json.dumps(row("k", kind="other")): ("bad row", "row 'k': kind: Input should be 'benign'"),
     json.dumps(row("i", turns=[{"user": "u", "images": [1]}])): ("bad row", "turns refer to picture(s) [1]"),
+    json.dumps(row("deep"))
+    .replace("deep", "d")
+    .replace('"turns"', '"meta": {"x": ' + "[" * 400 + "]" * 400 + '}, "turns"'): (
+        "bad row",
+        "row 'd': nested too deep",
+    ),
     json.dumps(row("p") | TWO): ("picture not shown", "row 'p': no turn names picture 0 ('a.png')"),
     half("user"): ("text is not Unicode", "surrogate"),
     half("assistant"): ("text is not Unicode", "surrogate"),
@@ -83,7 +90,6 @@ def by_grpo(path: Path, processor) -> tuple[list[str], list[dict]]:
     counts = prepare_grpo(PromptBuilder(processor, data, 200), [str(path)], output)
     rejects = list(read_jsonl(output / "train_rejects.jsonl"))
     assert counts["rejected"] == len(rejects)
-    assert _turns([path]).total() == counts["kept"], "the plan counts what can be used"
     return [item["dialogue"] for item in pq.read_table(output / "train.parquet")["extra_info"].to_pylist()], rejects
 
 
@@ -107,11 +113,27 @@ def test_bad_rows_are_rejected_with_file_and_line_and_the_rest_is_read(read, pat
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())  # a mark before the first, no end after the last
     kept, rejects = read(path, processor)
     assert kept == ["first", "last"]
+    assert _turns([path]).total() == 2, "the plan of GRPO counts them too"
     assert [item["id"] for item in rejects] == [f"data.jsonl:{number}" for number in range(2, len(BAD) + 2)]
     for item, (number, (reason, said)) in zip(rejects, enumerate(BAD.values(), start=2), strict=True):
         assert (item["reason"], item["detail"].startswith(f"{path}:{number}: ")) == (reason, True), item
         assert said in item["detail"], item
         assert len(item["detail"]) < len(str(path)) + 400
+
+
+@pytest.mark.parametrize("read", [by_sft, by_grpo, by_export])
+@pytest.mark.parametrize("name", ["gone.png", "../up.png", "http://h/a.png", "data:image/png;base64,QUJD", "", "a\0b"])
+def test_a_picture_that_is_no_file_below_the_folder_rejects_its_row(read, name, path, processor):
+    path.write_text("\n".join(map(json.dumps, [row("a"), row("b", images=[name]), row("c", images=[" a.png"])])))
+    kept, rejects = read(path, processor)
+    assert (kept, [item["id"] for item in rejects]) == (["a", "c"], ["b"])
+    assert "picture" in rejects[0]["reason"]
+
+
+def test_numbers_that_json_cannot_hold_are_nothing(path):
+    path.write_text(json.dumps(row()).replace('"turns"', '"meta": {"x": NaN, "y": 1e999, "z": -Infinity}, "turns"'))
+    (found,) = read_rows(path, Dialogue)
+    assert found.meta == {"x": None, "y": None, "z": None}
 
 
 def test_bytes_that_are_not_utf_8_and_files_that_are_none(path):

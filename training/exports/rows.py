@@ -12,6 +12,7 @@ from safer_steer.answer_tags import join_parts
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import ImageError
 from safer_steer.images import load_image
+from safer_steer.picture_files import picture_file
 from safer_steer.picture_size import PictureSize
 from safer_steer.row_files import BadRow, read_rows
 from training.answers import Unusable, answered_turns, tagged_parts
@@ -90,7 +91,7 @@ def _exchanges(dialogue: Dialogue, config: ExportConfig) -> list[Exchange]:
     made = []
     for index, turn in enumerate(turns):
         answer = join_parts(parts[index], config.tags_written) if config.answer_tags else turn.assistant
-        pictures = [load_image(path, root=root, size=size) for path in dialogue.images_at(index)]
+        pictures = [load_image(picture_file(root, path), size=size) for path in dialogue.images_at(index)]
         made.append(Exchange(plain_text(turn.user), plain_text(answer), pictures))
     return made
 

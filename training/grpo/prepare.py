@@ -127,7 +127,7 @@ class PromptBuilder:
         return words + sum(self.size.tokens(*picture.size) for picture in pictures) - len(pictures)
 
     def _pictures(self, dialogue: Dialogue, turn: int, root: Path) -> list[Image.Image]:
-        return [load_image(path, root=root, size=self.size) for path in dialogue.images_at(turn)]
+        return [load_image(picture_file(root, path), size=self.size) for path in dialogue.images_at(turn)]
 
     def _text(self, text: str) -> str:
         """The text with the spelling of picture tags and special tokens broken: it is text, whatever it says."""

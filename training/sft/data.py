@@ -44,7 +44,8 @@ class PictureTokens:
     def __call__(self, path: str) -> int:
         """Image tokens of one picture; ImageError when it cannot be read."""
         if path not in self._known:
-            self._known[path] = self._size.tokens(*load_image(path, root=self._root, size=self._size).size)
+            picture = load_image(picture_file(self._root, path), size=self._size)
+            self._known[path] = self._size.tokens(*picture.size)
         return self._known[path]
 
 

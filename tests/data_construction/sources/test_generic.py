@@ -240,6 +240,67 @@ def test_one_picture_without_a_tag_belongs_to_the_first_turn(tmp_path):
     assert "'d'" in rows[3].problem
 
 
+PART = {"type": "image_url", "image_url": {"url": "a.png"}}
+
+
+def chat(*parts) -> dict:
+    content = list(parts) if len(parts) > 1 else parts[0]
+    return {"messages": [{"role": "user", "content": content}]}
+
+
+@pytest.mark.parametrize(
+    ("row", "question", "picture"),
+    [
+        ({"messages": [{"role": "user", "content": [PART, {"type": "text", "text": "What?"}]}]}, "What?", "a.png"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": "<image>?"}, PART]}]},
+            "<image>?",
+            "a.png",
+        ),
+        ({"messages": [{"role": "user", "content": ["What?", {"type": "image", "image": "a.png"}]}]}, "What?", "a.png"),
+        (
+            {"image": "b.png", "messages": [{"role": "user", "content": [PART, "Is <image> HTML?"]}]},
+            "Is <image> HTML?",
+            "b.png",
+        ),
+        (
+            {"image": "a.png", "messages": [{"role": "user", "content": "Is <image> HTML?"}]},
+            "Is <image> HTML?",
+            "a.png",
+        ),
+        ({"image": "a.png", "messages": [{"role": "user", "content": "<image>\nWhat?"}]}, "What?", "a.png"),
+        ({"image": "a.png", "conversations": [{"from": "human", "value": "What?\n<image>"}]}, "What?", "a.png"),
+        ({"image": "a.png", "messages": json.dumps([{"role": "user", "content": "What?"}])}, "What?", "a.png"),
+        ({"image": PART, "question": "What?"}, "What?", "a.png"),
+        ({"images": [{"url": "a.png"}], "question": "What?"}, "What?", "a.png"),
+    ],
+)
+@pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+def test_pictures_in_messages_and_marks_in_text(tmp_path, row, question, picture, ending):
+    if ending == "jsonl":
+        write(tmp_path / "s.jsonl", row)
+    else:
+        try:
+            table = pyarrow.Table.from_pylist([row])
+        except pyarrow.ArrowException:
+            pytest.skip("a column holds values of one type")
+        pyarrow.parquet.write_table(table, tmp_path / "s.parquet")
+    (found,) = GENERIC.read(tmp_path / f"s.{ending}")
+    assert (found.problem, found.question, found.picture) == ("", question, tmp_path / picture)
+
+
+def test_several_pictures_in_a_message_are_said(tmp_path):
+    row = {"messages": [{"role": "user", "content": [PART, PART, {"type": "text", "text": "What?"}]}]}
+    (found,) = GENERIC.read(write(tmp_path / "s.jsonl", row))
+    assert found.reason == "several pictures"
+
+
+def test_meta_that_is_nested_too_deep_is_a_bad_record(tmp_path):
+    line = '{"id": "a", "question": "q", "meta": ' + '{"x": ' * 300 + "1" + "}" * 300 + "}\n"
+    deep, fine = GENERIC.read(write(tmp_path / "s.jsonl", line, {"id": "b", "question": "q", "meta": {"x": [[1]]}}))
+    assert (deep.reason, fine.meta) == ("bad record", {"x": [[1]]})
+
+
 def test_a_placeholder_in_a_plain_question_is_text(tmp_path):
     text = "What does <image> mean in <|image_pad|>? <image>"
     (row,) = GENERIC.read(write(tmp_path / "s.jsonl", {"id": "a", "image": "x.png", "question": text}))

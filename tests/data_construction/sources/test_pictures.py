@@ -3,6 +3,7 @@
 import io
 import struct
 import tarfile
+import unicodedata
 import zipfile
 import zlib
 
@@ -112,6 +113,16 @@ def test_pictures_are_read_out_of_archives_in_place(root, make):
     assert sorted(path.name for path in root.iterdir()) == ["images", "test.zip"]
     with pytest.raises(ImageError, match="not found"):
         load_image(pictures.find("d.png", root))
+    pictures.close()
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_members_are_found_however_their_names_are_spelt(root, make):
+    make(root / "a.zip", {unicodedata.normalize("NFD", "Füße/ä.png"): png(40)})
+    pictures = Pictures(root, archives=["a.zip"])
+    for name in ("Füße/ä.png", unicodedata.normalize("NFD", "Füße/ä.png"), " Füße/ä.png ", "F%C3%BC%C3%9Fe/ä.png"):
+        spelt = f"file:{name}" if "%" in name else name
+        assert load_image(pictures.find(spelt, root)).size == (40, 40), name
     pictures.close()
 
 
