@@ -56,6 +56,9 @@ class Members:
                 skip_to = None
                 yield from self._scan(piece)
                 if self._in_string and piece.endswith("\n"):
+                    if self._base == 0:
+                        yield self._drop(self._no_document())
+                        return
                     skip_to = self._indentation()
                     yield self._drop("a line break inside a string")
             fresh = piece.endswith("\n")
@@ -117,15 +120,16 @@ class Members:
         text = "".join(self._text)
         if not text.strip():
             return "the file ends before its list or object does" if self._open and not self._ended else ""
-        if self._ended:
-            return "text after the end of the document"
         if self._base == 0:
-            return "neither a list nor an object"
+            return self._no_document()
         lines = text.lstrip().splitlines(keepends=True)[1:]
         indentation = self._indentation()
         begins = [number for number, line in enumerate(lines) if self._may_begin(line, indentation)]
         self._again.extend(lines[begins[0] :] if begins else [])
         return "it is not closed" if begins else "the file ends inside it, the rest is lost"
+
+    def _no_document(self) -> str:
+        return "text after the end of the document" if self._ended else "neither a list nor an object"
 
     def _may_begin(self, line: str, indentation: int) -> bool:
         text = line.lstrip(" \t\r")

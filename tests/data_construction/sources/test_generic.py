@@ -152,7 +152,7 @@ def test_what_comes_before_a_tear_in_a_json_list_is_kept(tmp_path):
     assert "the rest is lost" in rows[2].problem
 
 
-@pytest.mark.parametrize("text", ["", "7", '"text"', "nonsense", "[]"])
+@pytest.mark.parametrize("text", ["", "7", '"a\n', '[]"\n7', '{}}\n"', '"text"', "nonsense", "[]"])
 def test_json_without_rows(tmp_path, text):
     (tmp_path / "s.json").write_text(text)
     assert all(row.problem for row in GENERIC.read(tmp_path / "s.json"))
