@@ -86,7 +86,7 @@ def by_sft(path: Path, processor) -> tuple[list[str], list[dict]]:
 def by_grpo(path: Path, processor) -> tuple[list[str], list[dict]]:
     import pyarrow.parquet as pq
 
-    data, output = DataConfig(source=str(path), min_pixels=3136, max_pixels=7056), path.parent / "grpo"
+    data, output = DataConfig(source=str(path), max_pixels=7056), path.parent / "grpo"
     counts = prepare_grpo(PromptBuilder(processor, data, 200), [str(path)], output)
     rejects = list(read_jsonl(output / "train_rejects.jsonl"))
     assert counts["rejected"] == len(rejects)
