@@ -10,7 +10,7 @@ from evaluation.config import EvaluationConfig
 from rehearsal import derive, rows, stand_in
 from rehearsal.engines import attention
 from rehearsal.forecast import forecast
-from rehearsal.plays import Play
+from rehearsal.plays import Play, _grpo_numbers
 from rehearsal.settings import Settings, split
 from rehearsal.subjects import SCHEMAS, in_schema, kind_of, subjects
 from rehearsal.table import show
@@ -190,3 +190,19 @@ def test_data_construction_has_roles_to_ask(stages):
     assert {"generator", "target", "red", "blue", "evaluator"} <= found["data_construction"].roles.keys()
     assert isinstance(found["data_construction"].config, DataConfig)
     assert Settings().device is None
+
+
+@pytest.mark.parametrize(
+    ("reasons", "nats", "verdicts"),
+    [
+        ([None] * 8, 0.004, ["ok", "ok", "ok"]),
+        ([None] * 7 + ["token accounting: boundary"], 0.004, ["breaks", "warning", "ok"]),
+        (["turn 2: transport: 503"] * 4 + [None] * 4, 0.4, ["ok", "warning", "warning"]),
+    ],
+)
+def test_what_two_steps_of_grpo_say(reasons, nats, verdicts, tmp_path):
+    rows_ = [{"meta": {"reason": reason}} for reason in reasons]
+    (tmp_path / "trajectories.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_))
+    masked = sum(reason is not None for reason in reasons)
+    found = _grpo_numbers([{"rollout/masked": masked, "rollout_corr/log_ppl_abs_diff": nats}], tmp_path)
+    assert [finding.verdict for finding in found] == verdicts, found
