@@ -100,7 +100,7 @@ def test_messages_are_what_trl_reads(root, capsys):
 def test_trls_collator_gives_the_ids_of_our_own_encoder(root):
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-    folder = export(root, "ids", "formats=[messages]", "write_tags=[]")
+    folder = export(root, "ids", "formats=[messages]", "write_tags=[]", "max_pixels=3136")  # the processor's own limit
     loaded = datasets.Dataset.from_parquet(str(folder / "messages" / "messages.parquet"), cache_dir=str(root / "cache"))
     processor = build_processor()
     batch = DataCollatorForVisionLanguageModeling(processor)([dict(row) for row in loaded])
