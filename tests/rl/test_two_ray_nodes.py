@@ -30,7 +30,7 @@ TWO_NODES = (
 def test_a_step_on_two_nodes(tmp_path):
     make_inputs(tmp_path)
     words = [word for word in command(tmp_path) if not word.startswith("ray_kwargs")]  # the cluster has its sizes
-    with ray_nodes.nodes(2, cpus=4, gpus=1) as address:
+    with ray_nodes.nodes(2, cpus=8, gpus=1) as address:
         words += [*TWO_NODES, f"+ray_kwargs.ray_init.address='{address}'"]
         done = subprocess.run(words, capture_output=True, text=True, check=False)
         log = (tmp_path / "grpo" / "log" / "verl.log").read_text(errors="replace")

@@ -16,6 +16,7 @@ from safer_steer_verl.platform import GROUP_TIMEOUT
 
 ATTEMPTS = 12  # Ray gives its own helpers 15 s to start, too few on a busy machine
 PAUSE_S = 5.0
+CPUS_PER_GPU, CPUS_BESIDES = 3, 2  # what verl asks Ray for; without them it would wait for ever, and say nothing
 JOIN_S = 300.0  # nodes of a batch job start minutes apart
 OF_A_NEW_CLUSTER = ("num_cpus", "num_gpus", "object_store_memory", "include_dashboard")
 
@@ -56,15 +57,17 @@ def wait_for_nodes(nodes: int, gpus: int, wait_s: float = JOIN_S) -> None:
     Raises:
         UserError: they have not after `wait_s` seconds.
     """
-    deadline = time.monotonic() + wait_s
+    deadline, cpus = time.monotonic() + wait_s, CPUS_PER_GPU * gpus + CPUS_BESIDES
     while True:
-        there = [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]]
-        if sum(number >= gpus for number in there) >= nodes:
+        there = [
+            (node["Resources"].get("GPU", 0), node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]
+        ]
+        if sum(has >= gpus and cores >= cpus for has, cores in there) >= nodes:
             return
         if time.monotonic() > deadline:
-            have = ", ".join(f"{number:.0f}" for number in there) or "none"
+            have = ", ".join(f"{has:.0f} GPU(s) and {cores:.0f} CPUs" for has, cores in there) or "none"
             raise UserError(
-                f"the Ray cluster's nodes have {have} GPU(s), {nodes} node(s) with {gpus} each are needed "
+                f"the Ray cluster's nodes have {have}; {nodes} with {gpus} GPU(s) and {cpus} CPUs each are needed "
                 f"(trainer.nnodes, trainer.n_gpus_per_node) and have not joined within {wait_s:.0f} s; on every other "
                 "node: bash scripts/ray_cluster.sh worker HEAD"
             )
