@@ -55,7 +55,9 @@ def without_thoughts(text: str) -> str:
         if "{" in thought and not _closed(thought):
             return text
         return rest if "{" not in thought or alone else ""  # "": perhaps a thought, perhaps a quotation
-    return before + text[end.end() :] if _closed(before) else text
+    if not _closed(before):
+        return text
+    return before + text[end.end() :] if _closed(text[: end.start()]) else ""
 
 
 def _closed(text: str) -> bool:

@@ -103,6 +103,7 @@ def test_the_object_is_found(text):
         f"{GOOD}\n</think>\n",
         f"Verdict: {{'note': 'it's }} </think>{GOOD}",
         f'<think> {{"note": "</think>", "safety": 1}} {GOOD}',
+        f"<think> {{'note': 'it says </think>{GOOD}, ",
         f"{GOOD} or {GOOD.replace('8', '9')}",
         f'A draft {{"safety": 99}} and then {GOOD}',
         f"{GOOD} <think>was that right? {ONES}",

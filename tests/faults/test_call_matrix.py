@@ -27,9 +27,11 @@ from evaluation.benchmarks import BenchmarkDialogue
 from evaluation.multi_turn.inference import ANSWERS, Player, infer
 from evaluation.multi_turn.judge import Judge, judge_answers
 from evaluation.multi_turn.verdicts import read_verdicts
+from evaluation.pictures import ShownPictures
 from safer_steer.dialogue import Dialogue, Seed, Turn
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.llm import retry as retry_module
+from safer_steer.picture_size import PictureSize
 from safer_steer.rows import Reject
 from safer_steer.store import read_jsonl, write_jsonl
 from safer_steer.verdict import TurnScores, Unscored
@@ -166,7 +168,8 @@ def test_the_model_under_test(provider, tmp_path):
         )
         for name in rows()
     ]
-    player = Player(client(provider, "evaluated_m"), seed=0, system=None, folder=tmp_path)
+    pictures = ShownPictures(PictureSize(), tmp_path / "pictures")
+    player = Player(client(provider, "evaluated_m"), seed=0, system=None, folder=tmp_path, pictures=pictures)
     asyncio.run(infer(player, tasks, label="infer", concurrency=1, max_transport_rate=1.0))
     ends = {}
     for row in read_jsonl(tmp_path / ANSWERS, Dialogue):
