@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FrameType
 
 CODE = 130
@@ -117,16 +117,6 @@ def take_back(*, heard: bool) -> None:
         signal.signal(number, _watch.on_signal)
     if heard and not _watch.presses:
         _watch.presses, _watch.since, _watch.errors = 1, time.monotonic(), _silence()
-
-
-@contextlib.contextmanager
-def held() -> Iterator[None]:
-    """INT and TERM wait until the end of the block; processes started in it never get them from their group."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _run_unwatched(work: Callable[[], int]) -> int:

@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
+from safer_steer.folder_lock import FILE as LOCK_FILE
 from safer_steer.folder_lock import FolderLock
 from safer_steer.secrets import without_keys
 from safer_steer.store import write_atomic
@@ -198,8 +199,15 @@ class Run:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.close()
+        if isinstance(error, UserError) and not self.finished and self._made_nothing():
+            (self.folder / self._file).unlink(missing_ok=True)  # so that the corrected command may use the folder
+
+    def _made_nothing(self) -> bool:
+        """Whether nothing lies in the folder but the record, the lock and what was rejected."""
+        others = {path.name for path in self.folder.iterdir()} - {self._file, LOCK_FILE, "rejects.jsonl"}
+        return bool(self.record["attempts"] == 1 and not others)
 
 
 def _read_record(path: Path) -> dict[str, Any]:

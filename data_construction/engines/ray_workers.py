@@ -18,7 +18,6 @@ from pydantic import BaseModel
 from data_construction.config import DataConfig, RayEngine
 from data_construction.engines.base import Engine, MakeWork
 from data_construction.roles import CACHE
-from safer_steer import interrupts
 from safer_steer.addresses import is_loopback
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
@@ -154,8 +153,7 @@ def _connected(engine: RayEngine) -> Iterator[None]:
         options |= {"num_cpus": engine.workers, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     try:
         _knock(engine.address)
-        with interrupts.held():  # its processes are ended by us, not by a signal to our group
-            ray.init(**options)
+        ray.init(**options)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
             f"engine.address {engine.address!r}: no Ray cluster could be reached ({error}); start one with "

@@ -168,8 +168,11 @@ def test_second_export_does_nothing_and_plan_names_the_folders(root, capsys):
 
 
 def test_losing_every_row_is_an_error_and_unfit_tags_are_refused(root):
-    with pytest.raises(UserError, match=r"no row can be exported: .*wrong answer format"):
+    said = r"no row can be exported: .*wrong answer format.*answer_tags is \[reason\], but these answers have the tags "
+    with pytest.raises(UserError, match=said + r"thinking, answer: set answer_tags=\[thinking,answer\]"):
         export(root, "none", "answer_tags=[reason]", "formats=[messages]")
+    assert "it begins" in (root / "none" / "rejects.jsonl").read_text(encoding="utf-8")
+    export(root, "none", "answer_tags=[thinking,answer]", "formats=[messages]")  # it made nothing: the folder is free
     with pytest.raises(UserError, match="must be as many as"):
         load_config(ExportConfig, "configs/exports/default.yaml", ["answer_tags=[a,b]", "write_tags=[c]"])
     with pytest.raises(UserError, match=r"needs verl\.model"):

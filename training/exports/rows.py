@@ -63,13 +63,14 @@ class Rows:
             except ImageError as error:
                 self._reject(dialogue, "unusable picture", str(error))
             except Unusable as error:
-                self._reject(dialogue, error.reason, error.detail)
+                self._reject(dialogue, error.reason, error.detail, error.advice)
             else:
                 self.kept += 1
                 yield row
 
-    def _reject(self, dialogue: Dialogue, reason: str, detail: str) -> None:
-        self.rejects.append({"id": dialogue.id, "reason": reason, "detail": detail})
+    def _reject(self, dialogue: Dialogue, reason: str, detail: str, advice: str = "") -> None:
+        reject = {"id": dialogue.id, "reason": reason, "detail": detail}
+        self.rejects.append(reject | ({"advice": advice} if advice else {}))
 
     def counts(self) -> dict[str, int]:
         """For `run.json` and the closing line."""

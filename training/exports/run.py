@@ -12,6 +12,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
     interrupts.watch()
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def main(config: ExportConfig) -> None:
 
 
 def _write(config: ExportConfig, output: Path) -> dict[str, Any]:
+    from training.answers import most_frequent
     from training.exports import llama_factory, messages, verl_parquet
     from training.exports.rows import Rows
 
@@ -64,7 +66,9 @@ def _write(config: ExportConfig, output: Path) -> dict[str, Any]:
         write_jsonl(output / "rejects.jsonl", rows.rejects)
         if not rows.kept:
             reasons = ", ".join(f"{count} {reason}" for reason, count in rows.counts().items() if reason[0] == "(")
-            raise UserError(f"{config.data}: no row can be exported: {reasons or 'the file is empty'}; mend the rows")
+            shutil.rmtree(folder)
+            advice = most_frequent([reject.get("advice", "") for reject in rows.rejects])
+            raise UserError(f"{config.data}: no row can be exported: {reasons or 'the file is empty'}; {advice}")
         counts |= rows.counts()
     return counts
 

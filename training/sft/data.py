@@ -12,7 +12,7 @@ from safer_steer.picture_files import picture_file
 from safer_steer.picture_size import PictureSize
 from safer_steer.progress import ProgressBar
 from safer_steer.row_files import BadRow, read_rows
-from training.answers import Unusable, answered_turns, tagged_parts
+from training.answers import Unusable, answered_turns, most_frequent, tagged_parts
 from training.sft.config import SftConfig
 from training.sft.encode import DialogueEncoder
 
@@ -71,9 +71,9 @@ def prepare(config: SftConfig, processor: Any) -> Prepared:
             bar.advance(f"{len(prepared.rejects)} rejected")
     reasons = ", ".join(f"{v} {k}" for k, v in prepared.counts().items() if k.startswith("("))
     if not prepared.rows:
-        raise UserError(
-            f"{path}: no row can be trained on: {reasons or 'the file is empty'}; mend the rows or max_length"
-        )
+        too_long = any(reject["reason"] == "too long" for reject in prepared.rejects)
+        advice = "raise max_length" if too_long else most_frequent([r.get("advice", "") for r in prepared.rejects])
+        raise UserError(f"{path}: no row can be trained on: {reasons or 'the file is empty'}; {advice}")
     if config.eval_share and not prepared.held_out:
         raise UserError(
             f"{path}: eval_share {config.eval_share} of {len(dialogues)} dialogues is none; raise it, or set it to 0"
@@ -88,7 +88,8 @@ def _add(
         tagged_parts(answered_turns(dialogue.turns) if tags else [], tags)
         encoded = encoder.encode(dialogue)
     except Unusable as error:
-        prepared.rejects.append({"id": dialogue.id, "reason": error.reason, "detail": error.detail})
+        reject = {"id": dialogue.id, "reason": error.reason, "detail": error.detail}
+        prepared.rejects.append(reject | ({"advice": error.advice} if error.advice else {}))
     except ImageError as error:
         prepared.rejects.append({"id": dialogue.id, "reason": "unusable picture", "detail": str(error)})
     else:
