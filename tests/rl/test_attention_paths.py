@@ -47,8 +47,6 @@ def test_padded_and_packed_equal_the_reference(tmp_path):
 
 @pytest.mark.nightly
 @pytest.mark.integration
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize("case", ["fp32-tied", "bf16-tied", "bf16-untied"])
-def test_padded_and_packed_equal_the_reference_at_real_widths(case, tmp_path):
-    """Qwen2.5-VL-3B's widths, heads and 151,936 words, with one layer of text and two of vision. About 9 GB."""
-    check(run(tmp_path, "real", [case]), [case])
+def test_padded_and_packed_equal_the_reference_at_real_widths(tmp_path):
+    """Qwen2.5-VL-3B's widths and heads, two layers of text and of vision, 4,000 words. About 3 GB."""
+    check(run(tmp_path, "wide", ["fp32-tied"]), ["fp32-tied"])
