@@ -224,4 +224,4 @@ def test_a_running_server_counts_as_training_does(processor, tmp_path):
             found.append(said["usage"]["prompt_tokens"])
             expected.append(builder.prompt_length("What is it ?", [load_image(path, size=builder.size)]))
     assert found == expected
-    assert len(set(found)) > 6
+    assert len(set(found)) > 4
