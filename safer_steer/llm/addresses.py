@@ -23,7 +23,7 @@ def proxy_of(url: str) -> str | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine itself, however it is written: a name, 127.1, ::1, ::ffff:127.0.0.1, 0.0.0.0."""
+    """Whether a host is this machine itself, however it is written: a name, 127.1, ::1, ::ffff:127.0.0.1, all zeros."""
     name = host.strip("[]").rstrip(".").lower()
     if name in ("localhost", "localhost.localdomain", "ip6-localhost", "ip6-loopback") or name.endswith(".localhost"):
         return True
