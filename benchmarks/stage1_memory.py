@@ -89,7 +89,10 @@ def _answer_in_process() -> None:
     async def models(transport: Transport, base_url: str, model: str) -> list[str]:
         return [*MODELS]
 
-    Transport.complete, Transport.models = complete, models
+    async def checkpoints(transport: Transport, base_url: str, model: str) -> list[str]:
+        return []
+
+    Transport.complete, Transport.models, Transport.checkpoints = complete, models, checkpoints
 
 
 def _make_without_calls() -> None:
