@@ -71,7 +71,8 @@ def test_scripts_and_configs_ask_for_no_remote_code():
 
 
 @pytest.mark.parametrize("config", GRPO_CONFIGS, ids=lambda path: path.stem)
-def test_no_part_of_verl_trusts_remote_code(config, tmp_path):
+def test_no_part_of_verl_trusts_remote_code(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("TUTOR_API_BASE_URL", "http://tutor.example:8000/v1")
     tree = load_grpo(config, [f"root={tmp_path}"]).tree
     found = [
         (key, value)
