@@ -1,5 +1,6 @@
 """Launching Stage III without an engine: data, checkpoints, leftovers of a killed run, words on failure."""
 
+import itertools
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 
 from safer_steer.deaths import MemoryLog
+from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl, write_jsonl
 from safer_steer_verl.beats import FOLDER
@@ -25,6 +27,8 @@ from training.grpo import checkpoints, curve, failure, launch, processes
 from training.grpo.config import load_config
 from training.grpo.plan import tutor_load
 from training.grpo.run import _set_steps
+
+NUMBERS = itertools.count()
 
 
 def checkpoint(folder: Path, step: int, whole: bool = True) -> None:
@@ -309,6 +313,12 @@ def test_mistakes_end_in_one_line_and_code_2(tmp_path, overrides, word):
     assert len(answer.stderr.strip().splitlines()) == 1
 
 
+def dialogue_of(turns: int) -> Dialogue:
+    asked = [Turn(user="What colour is it?", images=[0] if number == 0 else []) for number in range(turns)]
+    row = {"id": f"d{turns}-{next(NUMBERS)}", "source": "test", "kind": "benign", "strategy": None}
+    return Dialogue(**row, images=["images/a.png"], turns=asked)
+
+
 def test_tutor_calls_are_a_turn_each_of_the_data_or_ten_without_it(tmp_path):
     verl = {
         "trainer": {"total_training_steps": None, "total_epochs": 2, "test_freq": -1, "val_before_train": False},
@@ -317,7 +327,7 @@ def test_tutor_calls_are_a_turn_each_of_the_data_or_ten_without_it(tmp_path):
     }
     data = SimpleNamespace(source=str(tmp_path / "steer_rl.jsonl"), turns="all", validation=[])
     assert tutor_load(data, verl) is None
-    write_jsonl(data.source, [{"turns": [{}] * count} for count in (2, 4, 3, 3, 8)])
+    write_jsonl(data.source, map(dialogue_of, (2, 4, 3, 3, 8)))
     load = tutor_load(data, verl)
     assert load.calls == pytest.approx(2 * 2 * 2 * 5 * 4)  # epochs x steps x prompts x rollouts x mean turns
     assert load.tokens_in > load.calls * 1000  # pictures, and the turns before
@@ -330,7 +340,7 @@ def test_tutor_calls_are_a_turn_each_of_the_data_or_ten_without_it(tmp_path):
 
 def test_validations_cost_tutor_calls_too(tmp_path):
     held_out = tmp_path / "held_out.jsonl"
-    write_jsonl(held_out, [{"turns": [{}] * count} for count in (2, 4)])
+    write_jsonl(held_out, map(dialogue_of, (2, 4)))
     verl = {
         "trainer": {"total_training_steps": 5, "total_epochs": 1, "test_freq": 2, "val_before_train": True},
         "data": {"train_batch_size": 2},
