@@ -74,7 +74,10 @@ def result(tmp_path, verdicts):
 
 def test_ours_stand_under_the_papers_rows(result, tmp_path):
     splits = {"STEER-Bench": [str(tmp_path / "bench.jsonl")], "STEER-SFT": ["missing.jsonl"]}
-    write_jsonl(tmp_path / "bench.jsonl", [{"turns": [1, 2]}, {"turns": [1]}])
+    bench = {"source": "test", "kind": "benign", "strategy": None, "images": ["images/a.png"]}
+    first, second = {"user": "What colour is it?", "images": [0]}, {"user": "And the shape?"}
+    rows = [{"id": "two", "turns": [first, second]}, {"id": "one", "turns": [first]}]
+    write_jsonl(tmp_path / "bench.jsonl", [bench | row for row in rows])
     tables = {table.name: table for table in paper_form_tables([result], {"ours": "3B SaFeR-Steer"}, splits)}
     assert list(tables) == ["table1", "table2", "table3", "table4", "table5", "table8", "table9"]
     table3 = tables["table3"].rows

@@ -200,7 +200,7 @@ def run_engine(tmp_path) -> Callable[[str], None]:
         (engine / "main.py").write_text(code)
         (tmp_path / "log").mkdir()
         path = os.pathsep.join([str(engine.parent), os.environ["PYTHONPATH"]])
-        launch.train(tmp_path / "config.yaml", os.environ | {"PYTHONPATH": path}, steps=3, done=0)
+        launch.train(tmp_path / "config.yaml", os.environ | {"PYTHONPATH": path}, steps=3, done=0, stall_s=600.0)
 
     return run
 

@@ -26,8 +26,11 @@ def test_a_vllm_server_without_memory_says_what_to_lower(code, tmp_path, monkeyp
         pass
     text = str(caught.value)
     assert f"log {tmp_path / 'student.log'} ends: " in text
-    assert "it ran out of memory: lower gpu_memory_utilization, max_model_len or max_num_seqs" in text
-    assert code == KILLED or "memory" in text.partition("ends:")[2].partition("it ran")[0]
+    assert "lower gpu_memory_utilization, max_model_len or max_num_seqs" in text
+    if code == KILLED:
+        assert "was killed (signal 9), mostly the kernel's doing when memory runs out" in text
+    else:
+        assert "memory" in text.partition("ends:")[2].partition("it ran")[0]
 
 
 def test_an_old_attempts_log_is_not_taken_for_this_ones(tmp_path):
@@ -43,9 +46,10 @@ def test_grpo_says_what_to_lower(code, run_engine, tmp_path):
     with pytest.raises(UserError) as caught:
         run_engine(code)
     text = str(caught.value)
-    assert re.search(r"verl ended with code (1: torch\.OutOfMemoryError: CUDA|-9: )", text)
-    assert f"full log: {tmp_path / 'log' / 'verl.log'}; it ran out of memory: lower actor_rollout_ref." in text
-    assert "goes on from the last checkpoint" in text
+    assert re.search(r"ended with code 1: torch\.OutOfMemoryError: CUDA|first process was killed \(signal 9\)", text)
+    assert f"full log: {tmp_path / 'log' / 'verl.log'}" in text
+    assert "lower actor_rollout_ref." in text
+    assert re.search(r"continues from the last checkpoint|what is finished is kept", text)
 
 
 class Engine(Section):
