@@ -7,6 +7,11 @@ rehearsal's, other keys those of the stages. It ends with one table and a foreca
 with exit code 1 when something would break.
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from safer_steer import interrupts
+
+    interrupts.watch()
+
 import argparse
 import shutil
 import sys

@@ -32,4 +32,4 @@ stage data bash scripts/run_data_construction.sh configs/data_construction/minia
 stage sft bash scripts/run_sft.sh configs/sft/miniature.yaml "root=$root" "seed=$seed"
 stage grpo bash scripts/run_grpo.sh configs/grpo/miniature.yaml "root=$root" "data.seed=$seed"
 stage evaluation bash scripts/run_evaluation.sh configs/evaluation/miniature.yaml "root=$root" "sampling.seed=$seed"
-[[ ${dry:-} ]] || python -m miniature.summary --root "$root"
+[[ ${dry:-} ]] || foreground python -m miniature.summary --root "$root"

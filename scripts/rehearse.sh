@@ -6,4 +6,4 @@
 # Ends with a table and a forecast, and with exit code 1 when something would break: docs/rehearsal.md.
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-exec python -m rehearsal.run "$@"
+start python -m rehearsal.run "$@"

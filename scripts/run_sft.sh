@@ -6,7 +6,7 @@
 # LAUNCHER=torchrun (default), accelerate or deepspeed (several nodes: HOSTFILE too); each takes training.deepspeed of the config.
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-gpus=${GPUS:-$(python -m safer_steer.gpus)}
+gpus=${GPUS:-$("${hold[@]}" python -m safer_steer.gpus)}
 nodes=${NNODES:-1} rank=${NODE_RANK:-0} address=${MASTER_ADDR:-127.0.0.1} port=${MASTER_PORT:-29500}
 if [[ " $* " == *" --dry-run "* || " $* " == *" --help "* ]] || ((gpus * nodes <= 1)); then
   start python -m training.sft.run "$@"

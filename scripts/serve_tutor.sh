@@ -19,11 +19,11 @@ if [[ $host != 127.* && $host != localhost && $host != ::1 && -z ${TUTOR_API_KEY
   echo "error: HOST=$host serves everyone on the network; set TUTOR_API_KEY, here and where GRPO runs, or leave HOST out" >&2
   exit 2
 fi
-gpus=${GPUS:-$(python -m safer_steer.gpus)}
+gpus=${GPUS:-$("${hold[@]}" python -m safer_steer.gpus)}
 model=${TUTOR_MODEL:-Qwen/Qwen3-VL-32B-Instruct} replicas=${REPLICAS:-1}
 split=$((gpus > replicas ? gpus / replicas : 1)) # GPUs of one replica
 if ((gpus % replicas)); then echo "error: REPLICAS=$replicas does not divide $gpus GPUs" >&2; exit 2; fi
-python -m safer_steer.model_shape "$model" "$split"
+"${hold[@]}" python -m safer_steer.model_shape "$model" "$split"
 command=(vllm serve "$model" --host "$host" --port "${PORT:-8000}" --enable-prefix-caching --generation-config vllm
   --tensor-parallel-size "$split" --data-parallel-size "$replicas" --max-model-len "${TUTOR_CONTEXT:-16384}"
   --limit-mm-per-prompt "{\"image\": ${TUTOR_IMAGES:-10}, \"video\": 0}" --mm-processor-kwargs "{\"max_pixels\": ${TUTOR_MAX_PIXELS:-1003520}}" "$@")

@@ -13,10 +13,11 @@ interrupted() { # the process that started this script says the line where there
 }
 trap interrupted INT TERM
 
-start() { # COMMAND... : in place of this script; INT and TERM are held back until it listens, so that none is lost
-  if env --block-signal=INT --block-signal=TERM true 2>/dev/null; then set -- env --block-signal=INT --block-signal=TERM "$@"; fi
-  exec "$@"
-}
+# Put before a command, it holds INT and TERM back: from one that is over in a moment, or from one until it listens.
+hold=(env --block-signal=INT --block-signal=TERM)
+"${hold[@]}" true 2>/dev/null || hold=()
+
+start() { exec "${hold[@]}" "$@"; } # COMMAND... : in place of this script; a signal that comes before it listens is not lost
 
 foreground() { # COMMAND... : and then this script goes on; INT and TERM of this script end the command first
   local child='' code=0 told=''

@@ -23,8 +23,8 @@ from miniature.reproduce.page import say_results, write_results
 from miniature.reproduce.runner import Report, Runner
 from miniature.reproduce.settings import Extras, Settings
 from miniature.reproduce.steps import Step
+from safer_steer.cli import exit_code
 from safer_steer.config import load_config
-from safer_steer.errors import UserError
 
 CONFIGS = Path("configs/reproduce")
 SEEDS = 3
@@ -39,11 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     an interrupt.
     """
     arguments = _parse(argv)
-    try:
-        return _run(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: _run(arguments))
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

@@ -24,7 +24,7 @@ COMMANDS = list(
     dict.fromkeys(command for block in SHELL_BLOCKS if block.treatment in APPENDED for command in commands(block))
 )
 COPIED = ("data_construction", "evaluation")  # pages write into these; the rest of the copy are links
-EXEC = re.compile(r"^exec python -m (\S+) \"\$@\"$|exec python -m (\S+) \"\$@\"", re.MULTILINE)
+EXEC = re.compile(r"^ *start python -m (\S+) \"\$@\"$", re.MULTILINE)
 
 
 def edits(block: Block) -> tuple[str, str | None] | None:
@@ -46,7 +46,7 @@ def module_of(command: Command) -> tuple[str, list[str]] | None:
     if words[0] == "bash" and "--help" not in words:
         found = EXEC.search((ROOT / words[1]).read_text(encoding="utf-8"))
         if found:
-            return found[1] or found[2], words[2:]
+            return found[1], words[2:]
     return None
 
 
