@@ -59,6 +59,7 @@ def _grey(picture: Image.Image) -> Image.Image:
 
 def _levels(values: Any) -> Any:
     """Grey levels, 0 to 255, of values of any scale."""
+    values = np.asarray(values, dtype=np.float64)  # the range of float32 does not fit float32
     finite = np.isfinite(values)
     if not finite.any():
         raise ImageError("none of the picture's values is a finite number")
@@ -70,8 +71,7 @@ def _levels(values: Any) -> Any:
     elif high > low and high < DARKEST * top:
         top = high
     values = np.nan_to_num(values, nan=bottom, posinf=top, neginf=bottom)
-    shares = np.clip((values / 2 - bottom / 2) / (top / 2 - bottom / 2), 0, 1)  # halves: a range can be above the
-    levels = (shares * 255).astype(np.uint8)  # largest float
+    levels = (np.clip((values - bottom) / (top - bottom), 0, 1) * 255).astype(np.uint8)
     if stretched and len(np.unique(levels)) <= 2 and len(np.unique(values)) > MASK_VALUES:
         raise ImageError(f"the picture's values, {low:g} to {high:g}, leave two of 256 grey levels; scale it to 8 bits")
     return levels

@@ -53,7 +53,8 @@ def test_one_table_of_all_figures(tmp_path, capsys):
 def test_run_all_runs_every_benchmark():
     script = (ROOT / "benchmarks" / "run_all.sh").read_text(encoding="utf-8")
     measured = set(re.findall(r"measure (\w+) \"", script))
-    files = [path for path in (ROOT / "benchmarks").glob("*.py") if path.name != "figures.py"]
+    by_hand = ("figures.py", "faulty_provider.py")  # ten thousand calls, and eight kills
+    files = [path for path in (ROOT / "benchmarks").glob("*.py") if path.name not in by_hand]
     assert measured == {path.stem for path in files if "write_figures(" in path.read_text(encoding="utf-8")}
     assert len(measured) >= 7
 

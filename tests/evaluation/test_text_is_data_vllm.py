@@ -15,6 +15,7 @@ from miniature.student import CHAT_TEMPLATE, build_model
 from safer_steer.chat import dialogue_messages
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.llm import EndpointConfig, LLMClient
+from safer_steer.picture_size import PictureSize
 from safer_steer.plain_text import as_plain_text, names_of_checkpoint, names_of_tokenizer
 from safer_steer.servers import ServiceConfig, VllmConfig, start_services
 from training.sft.data import PictureTokens
@@ -86,7 +87,7 @@ async def test_every_special_token_stays_text_in_every_position(server, processo
     assert names == names_of_checkpoint(str(REAL_TOKENIZER))
     special = {token["id"] for token in added if token["special"]}
     Image.new("RGB", (56, 56), (200, 30, 30)).save(tmp_path / "a.png")
-    encoder = DialogueEncoder(processor, 1024, PictureTokens(processor.image_processor, tmp_path))
+    encoder = DialogueEncoder(processor, 1024, PictureTokens(PictureSize.of(processor.image_processor), tmp_path))
     extra = {"return_token_ids": True}
     client = LLMClient("x", EndpointConfig(model="tiny", base_url=server, max_tokens=1, extra_body=extra))
 

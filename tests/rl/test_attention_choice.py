@@ -120,7 +120,8 @@ def test_every_dry_run_and_start_says_so():
         (CPU, "attention padded (auto): torch's sdpa, rows padded to the longest of their micro-batch"),
         (
             GPU,
-            "attention varlen (auto): rows packed, no padding; torch's FlashAttention kernels (flash-attn not needed)",
+            "attention varlen (auto): rows packed, no padding, micro-batches of at most 20480 tokens; "
+            "torch's FlashAttention kernels (flash-attn not needed)",
         ),
     ],
 )

@@ -1,5 +1,6 @@
 """SFT on TRL's real trainer and a tiny Qwen2.5-VL: batches, frozen parts, exact resume, NaN guard."""
 
+import copy
 import json
 import math
 import shutil
@@ -181,7 +182,9 @@ def test_masked_positions_have_no_gradient(batch_parts):
 
 def test_changed_picture_is_named(batch_parts, tmp_path):
     processor, _, rows = batch_parts
-    Image.new("RGB", (28, 28)).save(tmp_path / "other.png")
+    processor = copy.deepcopy(processor)
+    processor.image_processor.size = {"shortest_edge": 784, "longest_edge": 4 * 3136}  # else every picture has 4 tokens
+    Image.new("RGB", (112, 112)).save(tmp_path / "other.png")
     row = next(row for row in rows if row["pictures"])
     with pytest.raises(UserError, match=row["id"]):
         DialogueCollator(processor)([row | {"pictures": [str(tmp_path / "other.png")]}])
