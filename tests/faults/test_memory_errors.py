@@ -48,7 +48,7 @@ def test_grpo_says_what_to_lower(code, run_engine, tmp_path):
     text = str(caught.value)
     assert re.search(r"ended with code 1: torch\.OutOfMemoryError: CUDA|first process was killed \(signal 9\)", text)
     assert f"full log: {tmp_path / 'log' / 'verl.log'}" in text
-    assert "lower actor_rollout_ref." in text
+    assert code == KILLED or "lower actor_rollout_ref." in text  # verl's first process holds no model
     assert re.search(r"continues from the last checkpoint|what is finished is kept", text)
 
 

@@ -5,6 +5,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import uvicorn
@@ -78,12 +79,19 @@ def test_away_for_longer_than_all_retries_take_and_nothing_is_lost(
     whole, stage = make_stage(name, switch.url, tmp_path / "whole"), make_stage(name, switch.url)
     assert whole().code == 0
     gate.requests = 0
-    gate.fault = lambda number, body: time.sleep(0.02)  # None: the teacher answers; slow enough to be stopped half-way
+    gone = threading.Event()
+
+    def fault(number: int, body: Any) -> None:  # the teacher answers; from the sixth call on only after it was away
+        if number >= 6:
+            gone.wait(60)
+
+    gate.fault = fault
 
     def restart() -> None:
         while gate.requests < 6:
             time.sleep(0.002)
         switch.off()
+        gone.set()
         time.sleep(1.5)
         switch.on()
 
