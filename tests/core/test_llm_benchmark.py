@@ -12,7 +12,8 @@ def test_every_way_of_calling_makes_its_calls(serve):
     served = []
 
     async def counted(scope, receive, send):
-        served.append(scope["path"])
+        if scope["path"].endswith("/chat/completions"):  # not the one question for what is served
+            served.append(scope["path"])
         await create_app(0.001)(scope, receive, send)
 
     url = serve(counted)
