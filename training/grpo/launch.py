@@ -98,6 +98,7 @@ def environment(config: DictConfig, folder: Path) -> dict[str, str]:
     env |= {GROUP_TIMEOUT: str(config.actor_rollout_ref.nccl_timeout), BEATS: str(folder.resolve() / "log" / "beats")}
     if config.trainer.device == "cpu":
         env |= CPU_ENV
+        env.pop("CUDA_VISIBLE_DEVICES", None)  # Ray counts what it names, and would find less than its logical GPUs
     if Path(config.actor_rollout_ref.model.path).is_dir():
         env |= OFFLINE_ENV
     return env
