@@ -349,3 +349,12 @@ def test_validations_cost_tutor_calls_too(tmp_path):
     data = SimpleNamespace(source=str(tmp_path / "absent"), turns="all", validation=[str(held_out)])
     trained = 5 * 2 * 5 * 10
     assert tutor_load(data, verl).calls == pytest.approx(trained + 4 * 3 * 6)  # before, after steps 2, 4 and the last
+
+
+def test_hidden_gpus_are_no_limit_for_rays_logical_ones(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as in scripts/cpu_set.sh
+    tree = load_config("configs/grpo/miniature.yaml", [f"root={tmp_path}"]).tree
+    resolved = launch.resolve(tree, tmp_path / "grpo", {"model": "m", "base_url": "http://127.0.0.1:1/v1"})
+    assert "CUDA_VISIBLE_DEVICES" not in launch.environment(resolved, tmp_path / "grpo")
+    resolved.trainer.device = "cuda"
+    assert launch.environment(resolved, tmp_path / "grpo")["CUDA_VISIBLE_DEVICES"] == ""
