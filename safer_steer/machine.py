@@ -124,7 +124,7 @@ def disk(needs: Needs) -> list[Finding]:
     """Free space where the output goes, what the run has written already counted in."""
     there = existing(needs.folder)
     free = shutil.disk_usage(there).free
-    used = _size(needs.folder) if needs.folder.is_dir() else 0
+    used = bytes_below(needs.folder) if needs.folder.is_dir() else 0
     found = f"{gb(free)} free at {there}" + (f" and {gb(used)} of this run" if used > GIB else "")
     if not needs.disk:
         return [Finding("disk", found, "not known", "ok")]
@@ -135,8 +135,8 @@ def disk(needs: Needs) -> list[Finding]:
     return [Finding("disk", found, wanted, "breaks", advice)]
 
 
-def _size(place: Path) -> int:
-    """Bytes of all files below a folder."""
+def bytes_below(place: Path) -> int:
+    """Bytes of all files below a folder; files may come and go meanwhile."""
     total = 0
     for path, _, names in os.walk(place):
         for name in names:

@@ -4,7 +4,6 @@ What hangs says nothing: a frozen engine, a socket that nobody reads, ranks that
 has died is found sooner (`safer_steer_verl.liveness`).
 """
 
-import os
 import time
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import psutil
 
 from safer_steer.errors import UserError
 from safer_steer.failures import AGAIN
+from safer_steer.machine import bytes_below
 from safer_steer_verl.beats import MICRO_BATCH, TURN, VERDICT
 from safer_steer_verl.roles import role_of
 from training.grpo.processes import run_processes
@@ -60,7 +60,7 @@ class StallWatch:
         rows = [path.stat().st_size for name in ROWS if (path := self.folder / name).is_file()]
         # Before its first turn a run says how far it is in the logs; later they grow also where it hangs.
         logs = [file.stat().st_size for file in (self.folder / "log").glob("*.log")] if not beats else []
-        return beats, rows, logs, [_bytes(self.folder / name) for name in WRITTEN]
+        return beats, rows, logs, [bytes_below(self.folder / name) for name in WRITTEN]
 
     def _message(self) -> str:
         beats = {file.name: file.stat().st_mtime for file in self.beats.iterdir()}
@@ -72,18 +72,6 @@ class StallWatch:
             + (f"; stopped by a signal: {', '.join(stopped)}" if stopped else "")
             + f"; the run is ended; see log/verl.log in {self.folder}, {AGAIN}"
         )
-
-
-def _bytes(folder: Path) -> int:
-    """Bytes of all files below a folder; files may come and go meanwhile."""
-    total = 0
-    for path, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(path, name)).st_size
-            except OSError:
-                continue
-    return total
 
 
 def _is_stopped(process: psutil.Process) -> bool:
