@@ -16,6 +16,8 @@ from safer_steer.picture_digest import dialogue_pictures
 from safer_steer.runs import Run
 from training.exports import run as exports
 from training.exports.config import ExportConfig
+from training.grpo import run as grpo
+from training.grpo.config import load_config as load_grpo
 from training.sft import run as sft
 from training.sft.config import SftConfig
 
@@ -73,20 +75,26 @@ def opened(monkeypatch, module, start):
 def stages(data, output):
     values = [f"data={data}", f"output={output}", "answer_tags=[]"]
     model = ModelConfig.model_validate({"endpoint": {"model": "m", "base_url": "http://127.0.0.1:9/v1"}})
+    rows = [f"root={output}", f"actor_rollout_ref.model.path={data.parent}"]
+    played, held_out = f"safer_steer.data.source={data}", f"safer_steer.data.validation=[{data}]"
+    other = f"safer_steer.data.source={data.with_name('other.jsonl')}"
     config = load_config(EvaluationConfig, "configs/evaluation/miniature.yaml", [])
     config = config.model_copy(update={"benchmarks": [str(data)], "output": str(output), "models": {"m": model}})
     return {
         "evaluation": (steps, lambda: steps.infer_model(config, "m")),
+        "grpo": (grpo, lambda: grpo.main(load_grpo("configs/grpo/miniature.yaml", [*rows, played]))),
+        "grpo, held out": (grpo, lambda: grpo.main(load_grpo("configs/grpo/miniature.yaml", [*rows, other, held_out]))),
         "sft": (sft, lambda: sft.main(load_config(SftConfig, "configs/sft/miniature.yaml", values[:2]))),
         "export": (exports, lambda: exports.main(load_config(ExportConfig, "configs/exports/default.yaml", values))),
     }
 
 
-@pytest.mark.parametrize("stage", ["evaluation", "sft", "export"])
+@pytest.mark.parametrize("stage", ["evaluation", "grpo", "grpo, held out", "sft", "export"])
 def test_a_run_is_not_the_same_with_another_picture(stage, data, tmp_path, monkeypatch):
     module, start = stages(data, tmp_path / "out")[stage]
     monkeypatch.setattr(sft, "problems_before_start", lambda *_: [])
     monkeypatch.setattr(sft, "inputs", lambda config: {"data": data})
+    monkeypatch.setattr(grpo, "_inputs", lambda config: {"data": data})
     opened(monkeypatch, module, start)
     opened(monkeypatch, module, start)
     replace(data)

@@ -78,13 +78,14 @@ def test_metrics_leave_unscored_turns_out_and_count_them():
     assert metrics["tutor/fully_safe_share"] == pytest.approx(0.5)
 
 
-LIMITS = SimpleNamespace(max_unscored_rate=0.25, max_token_fault_rate=0.25)
+LIMITS = SimpleNamespace(max_unscored_rate=0.1, max_token_fault_rate=0.1)
 
 
 @pytest.mark.parametrize(
     ("lost", "faulty", "came_back", "said", "not_said"),
     [
-        (1, 1, 8, None, None),
+        (2, 2, 8, None, None),  # fewer than three say nothing about the share
+        (1, 0, 7, None, None),
         (3, 0, 8, "38% of 8 trajectories have no score", "chat template"),
         (3, 3, 8, "most often: 503; see to the tutor", "chat template"),
         (0, 3, 8, "most often: forged; the tutor has no part in it", "see to the tutor"),

@@ -59,7 +59,7 @@ class SaferSteerSettings(Section):
     token_check: TokenCheck = "strict"  # trajectory ids against the chat template: mask it, log, or do not look
     attention: Attention = "auto"  # of the trainer: padded, or packed with the kernels that are there
     # Share of a step's trajectories that may lack a score (tutor outage, unusable tutor answer, a rollout that failed)
-    # before the run stops.
+    # before the run stops; one or two are borne, unless they are all or this is 0.
     max_unscored_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1
     max_token_fault_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1  # the same for those that `token_check` masks
     # Seconds without any sign of life (a turn, a verdict, a micro-batch, a row, a byte of a checkpoint) before the run

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
+from safer_steer.rows import too_many
 from safer_steer_verl.trajectory import TrajectoryRecord
 
 AGAIN = "then run the same command again: it continues from the last checkpoint"
@@ -20,19 +21,21 @@ def too_few(records: Collection[TrajectoryRecord], expected: int, settings: Any)
     unscored = [record for record in records if record.unscored]
     faults = [record for record in records if record.token_fault]
     missing = max(expected - len(records), 0)
-    rate, limit = (len(unscored) + missing) / max(expected, 1), settings.max_unscored_rate
-    if rate > limit:
-        said = f"{rate:.0%} of {expected} trajectories have no score, safer_steer.max_unscored_rate is {limit:.0%}"
+    lost, limit = len(unscored) + missing, settings.max_unscored_rate
+    if too_many(lost, expected, limit):
+        share = f"{lost / expected:.0%} of {expected} trajectories"
+        said = f"{share} have no score, safer_steer.max_unscored_rate is {limit:.0%}"
         if len(unscored) >= missing:
             return f"{said}; most often: {_reason(unscored)}; see to the tutor, {AGAIN}"
         return (
             f"{said}; {missing} of them never came back, because the rollout engine failed, not the tutor; "
             f"see log/verl.log in the run folder, {AGAIN}"
         )
-    rate, limit = len(faults) / max(expected, 1), settings.max_token_fault_rate
-    if rate > limit:
+    limit = settings.max_token_fault_rate
+    if too_many(len(faults), expected, limit):
+        share = f"{len(faults) / expected:.0%} of {expected} trajectories"
         return (
-            f"the tokens of {rate:.0%} of {expected} trajectories are not what the chat template says, "
+            f"the tokens of {share} are not what the chat template says, "
             f"safer_steer.max_token_fault_rate is {limit:.0%}; most often: {_reason(faults)}; the tutor has no part in "
             "it: check that tokenizer and chat template in actor_rollout_ref.model.path belong to the model; "
             f"safer_steer.token_check=warn only logs them; {AGAIN}"
