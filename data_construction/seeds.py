@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from heapq import nsmallest
@@ -21,7 +22,6 @@ from data_construction.injector import Injection, inject
 from data_construction.sources import SOURCES, SourceRow
 from data_construction.sources.record import HowRead
 from safer_steer.dialogue import Kind, Seed, stable_hash
-from safer_steer.disk_map import DiskMap
 from safer_steer.images import ImageStore, load_image
 from safer_steer.picture_digest import file_digest
 from safer_steer.rows import Counts, Reject, process_rows
@@ -74,13 +74,12 @@ def ingest_tasks(config: DataConfig, read: list[HowRead] | None = None) -> Itera
 
     A task may hold its picture's bytes: iterate, never list. How each file was read is added to `read`.
     """
-    seen = DiskMap()
+    seen: Counter[str] = Counter()
     for origin, source in config.sources.items():
         for row in _taken(origin, source, config.seed, read):
             key = f"{origin}/{row.id}"
-            times = seen.get(key, 0) + 1
-            seen[key] = times
-            again = f"#{times}" if times > 1 else ""
+            seen[key] += 1
+            again = f"#{seen[key]}" if seen[key] > 1 else ""
             yield IngestTask(f"ingest/{key}{again}", key, origin, row, source, config, bool(again))
 
 

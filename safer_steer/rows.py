@@ -6,11 +6,11 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Any, Protocol
 
 from pydantic import BaseModel
 
-from safer_steer.disk_map import DiskMap
 from safer_steer.errors import ImageError, RunAborted
 from safer_steer.progress import ProgressBar
 from safer_steer.store import JsonlStore
@@ -74,24 +74,17 @@ def too_many(failed: int, total: int, limit: float) -> bool:
 
 
 class TaskResults:
-    """How tasks ended so far, read from the two files: `KEPT`, or the reason of the reject.
-
-    Kept on disk, so that memory does not grow with the number of tasks.
-    """
+    """How tasks ended so far, read from the two files: `KEPT`, or the reason of the reject."""
 
     def __init__(self, kept: JsonlStore, rejects: JsonlStore, *, with_transport: bool):
         """Reads the files; without `with_transport`, tasks lost to transport failures count as not done yet."""
-        self._ends = DiskMap()
-        for row in rejects.rows():
-            if with_transport or not _is_transport(row):
-                self._ends[row["id"]] = row["reason"]
-        for row in kept.rows():
-            self._ends[row["meta"]["task"]] = KEPT
+        rejected = (row for row in rejects.rows() if with_transport or not _is_transport(row))
+        self._ends = {row["id"]: intern(row["reason"]) for row in rejected}
+        self._ends |= {row["meta"]["task"]: KEPT for row in kept.rows()}
 
     def of(self, task: Task) -> str | None:
         """The task's end; None when it has none."""
-        end = self._ends.get(task.task_id)
-        return None if end is None else str(end)
+        return self._ends.get(task.task_id)
 
 
 async def process_rows(
@@ -108,7 +101,7 @@ async def process_rows(
 ) -> Counts:
     """Runs `work` for every task that has no result yet.
 
-    Tasks are taken one by one as places become free, so they may be a stream; memory does not grow with their number.
+    Tasks are taken one by one as places become free, so they may be a stream: of a task only its id stays in memory.
     Kept rows must carry their task's id in `meta["task"]`. A row whose `id` is already there is rejected as a
     duplicate.
 

@@ -10,7 +10,6 @@ from typing import IO, Any, Self
 
 from pydantic import BaseModel, ValidationError
 
-from safer_steer.disk_map import DiskMap
 from safer_steer.errors import UserError
 
 
@@ -33,26 +32,31 @@ def read_jsonl(path: str | Path, model: type[BaseModel] | None = None) -> Iterat
     Raises:
         UserError: the file is missing, or a whole line is not valid (the message names file:line).
     """
+    return (row for _, row in read_with_offsets(path, model))
+
+
+def read_with_offsets(path: str | Path, model: type[BaseModel] | None = None) -> Iterator[tuple[int, Any]]:
+    """As `read_jsonl`, each row with the place of its line in the file, in bytes."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"file not found: {path}; check the path, or run the stage that writes it")
+    offset = 0
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.endswith(b"\n") or not line.strip():
-                continue
-            try:
-                data = json.loads(line.decode("utf-8"))
-                yield model.model_validate(data) if model else data
-            except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
-                raise UserError(f"{path}:{number}: not a valid row: {error}; mend or remove this line") from error
+            if line.endswith(b"\n") and line.strip():
+                try:
+                    data = json.loads(line.decode("utf-8"))
+                    yield offset, model.model_validate(data) if model else data
+                except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+                    raise UserError(f"{path}:{number}: not a valid row: {error}; fix or remove this line") from error
+            offset += len(line)
 
 
 class JsonlStore:
     """An append-only JSONL file with unique keys.
 
-    Opening repairs a torn tail (an interrupted last line is cut off) and reads the keys already there, which are kept
-    on disk, not in memory; `append` writes one whole line and flushes it, so a killed process loses at most the row it
-    was writing.
+    Opening repairs a torn tail (an interrupted last line is cut off) and reads the keys already there; `append` writes
+    one whole line and flushes it, so a killed process loses at most the row it was writing.
     """
 
     def __init__(self, path: str | Path, key: str = "id"):
@@ -63,9 +67,7 @@ class JsonlStore:
 
     def _open(self) -> None:
         self._file = self.path.open("ab")
-        self._keys = DiskMap()
-        for row in read_jsonl(self.path):
-            self._keys.add(row[self.key])
+        self._keys = {row[self.key] for row in read_jsonl(self.path)}
 
     def _repair_tail(self) -> None:
         if not self.path.exists():
@@ -126,7 +128,6 @@ class JsonlStore:
         finally:
             with suppress(OSError):  # on a full disk: the last row stays torn, and is cut off when it is opened again
                 self._file.close()
-            self._keys.close()
 
     def __enter__(self) -> Self:
         return self

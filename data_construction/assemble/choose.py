@@ -1,13 +1,14 @@
 """The choice of the three splits: each pool, the rules on its rows, its quotas. Reads rows, writes none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
-from data_construction.assemble.duplicates import SplitDuplicates
 from data_construction.assemble.facts import RowFacts
 from data_construction.assemble.history import HistoryRisk, depends_on_history
 from data_construction.assemble.select import Pools, Rule, Selection, select, shares_with
 from data_construction.bootstrap.keep import why_dropped
-from data_construction.config import Bootstrap, DataConfig
+from data_construction.config import Bootstrap, DataConfig, NearDuplicates
+from data_construction.quality.dedup import Duplicates
+from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import UserError
 
 SPLITS = ("sft", "rl", "bench")
@@ -36,17 +37,17 @@ def choose(
     """
     settings, seed = config.assemble, config.seed
     pool = {name: [row for row in dialogues if pools.pool(row) == name] for name in ("rl", "bench")}
-    with SplitDuplicates(config.quality.near_duplicates) as duplicates:
-        bench = select(pool["bench"], settings.bench, seed, "bench")
-        duplicates.add(pool["bench"], "bench")
-        for_sft = [row for row in candidates if pools.pool(row) == "sft"]
-        rules: list[Rule] = [keep_rule(config.bootstrap)] if settings.sft.origin == "bootstrapped" else []
-        sft = select(for_sft, settings.sft, seed, "sft", [*rules, duplicates.rule])
-        duplicates.add(sft.rows, "sft")
-        rules = [shares_with(sft.rows)]
-        if settings.rl.history_dependent:
-            rules.append(depends_on_history(settings.rl.history_dependent, risks))
-        rl = select(pool["rl"], settings.rl, seed, "rl", [*rules, duplicates.rule])
+    duplicates = SplitDuplicates(config.quality.near_duplicates)
+    bench = select(pool["bench"], settings.bench, seed, "bench")
+    duplicates.add(pool["bench"], "bench")
+    for_sft = [row for row in candidates if pools.pool(row) == "sft"]
+    rules: list[Rule] = [keep_rule(config.bootstrap)] if settings.sft.origin == "bootstrapped" else []
+    sft = select(for_sft, settings.sft, seed, "sft", [*rules, duplicates.rule])
+    duplicates.add(sft.rows, "sft")
+    rules = [shares_with(sft.rows)]
+    if settings.rl.history_dependent:
+        rules.append(depends_on_history(settings.rl.history_dependent, risks))
+    rl = select(pool["rl"], settings.rl, seed, "rl", [*rules, duplicates.rule])
     chosen = {"sft": sft, "rl": rl, "bench": bench}
     for name in SPLITS:
         size, selection = getattr(settings, name).size, chosen[name]
@@ -68,3 +69,32 @@ def keep_rule(config: Bootstrap) -> Rule:
         return f"keep rule: {reason}" if reason else ""
 
     return rule
+
+
+class SplitDuplicates:
+    """The user turns of the splits filled so far.
+
+    Stage I has compared all dialogues as they were written; bootstrapping rewrites user turns afterwards, so a train
+    row may have come to say what a row of another split says.
+    """
+
+    def __init__(self, settings: NearDuplicates | None):
+        self._found = Duplicates(settings)
+
+    def add(self, rows: Iterable[RowFacts], split: str) -> None:
+        """Takes a split's rows in, as they are and, where bootstrapping rewrote them, as their template."""
+        for facts in rows:
+            row = facts.read()
+            users, templates = [turn.user for turn in row.turns], [turn.template or turn.user for turn in row.turns]
+            for number, said in enumerate([users, templates] if templates != users else [users]):
+                self._found.add(self._found.content(_saying(row, said)), f"{split}/{row.id}/{number}", split)
+
+    def rule(self, facts: RowFacts) -> str:
+        """Leaves out rows that say what a row taken in says; the reason names its split."""
+        row = facts.read()
+        match = self._found.find(self._found.content(_saying(row, [turn.user for turn in row.turns])))
+        return f"{match.reason} of {match.label}" if match else ""
+
+
+def _saying(row: Dialogue, users: Sequence[str]) -> Dialogue:
+    return row.model_copy(update={"turns": [Turn(user=text) for text in users]})

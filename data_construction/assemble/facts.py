@@ -9,11 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from data_construction.bootstrap.keep import Quality
 from safer_steer.dialogue import Dialogue, Kind
-from safer_steer.errors import UserError
+from safer_steer.store import read_with_offsets
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,23 +62,10 @@ def original_pictures(row: Dialogue) -> tuple[str, ...]:
 
 
 def row_facts(path: Path) -> Iterator[RowFacts]:
-    """The facts of a file's rows, in file order; a last line that is torn is left out, one that only lacks its end
-    is read.
+    """The facts of a file's rows, in file order.
 
     Raises:
         UserError: the file is missing, or a line is no dialogue (the message names file:line).
     """
     path = path.resolve()  # rows may be read by a worker with another working folder
-    if not path.is_file():
-        raise UserError(f"file not found: {path}; run the step that writes it")
-    offset = 0
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if line.strip():
-                try:
-                    yield RowFacts.of(Dialogue.model_validate(json.loads(line)), path, offset)
-                except (UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
-                    if not line.endswith(b"\n"):
-                        return
-                    raise UserError(f"{path}:{number}: not a valid row: {error}; mend or remove this line") from error
-            offset += len(line)
+    return (RowFacts.of(row, path, offset) for offset, row in read_with_offsets(path, Dialogue))

@@ -1,61 +1,94 @@
-"""Drops duplicates, exact and near, from a file of dialogues, in one streaming pass with its index on disk.
-
-Input: `candidates.jsonl`, in any order. Output: `dialogues.jsonl` without the duplicates, and `duplicates.jsonl` with
-the id of each dropped row, of the row it repeats, and their similarity.
+"""Duplicates among dialogues, exact and near: `Duplicates` finds them, `deduplicate` drops them from Stage I's rows.
 
 Rows are taken bench first, then by id, and each is compared with the rows kept before it, of all kinds: so the result
-does not depend on the order in which rows were made, and no train row displaces a bench row. Memory does not grow with
-the number of rows.
+does not depend on the order in which rows were made, and no train row displaces a bench row.
 """
 
 import json
-import sqlite3
-import tempfile
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
+
+from datasketch import MinHash, MinHashLSH
 
 from data_construction.config import NearDuplicates
-from data_construction.quality.near import NearIndex, Signer
+from data_construction.quality.turns import words
 from safer_steer.dialogue import Dialogue, stable_hash
-from safer_steer.errors import UserError
-from safer_steer.store import dump_row, replacing
+from safer_steer.store import dump_row, read_with_offsets, replacing
 
 EXACT, NEAR = "duplicate", "near duplicate"
+SEED = 1  # of the permutations: the same signatures in every run
 
 
-def deduplicate(candidates: Path, kept: Path, dropped: Path, settings: NearDuplicates | None) -> Counter[str]:
-    """Writes both output files anew; returns how many rows were dropped, by reason.
+class Match(NamedTuple):
+    """The row that another one repeats: why (`EXACT` or `NEAR`), its name and label, and the similarity in (0, 1]."""
+
+    reason: str
+    name: str
+    label: str
+    similarity: float
+
+
+class Content(NamedTuple):
+    """What of a dialogue is compared."""
+
+    exact: str
+    pictures: str
+    words: MinHash | None
+
+
+class Duplicates:
+    """The dialogues taken in so far, found again by their pictures and words.
 
     Args:
-        candidates: dialogues, one a line.
-        kept: where the lines that stay go, unchanged.
-        dropped: where the duplicates are named.
-        settings: what counts as a near-duplicate; None: only exact ones are dropped.
-
-    Raises:
-        UserError: a line is not a dialogue.
+        settings: what counts as a near-duplicate; None: only exact ones are found.
     """
-    counts: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(dir=kept.parent, prefix=".dedup.") as folder:
-        database = sqlite3.connect(Path(folder, "index.sqlite"), isolation_level=None)
-        try:
-            database.execute("PRAGMA journal_mode=OFF")
-            database.execute("PRAGMA synchronous=OFF")
-            database.execute("BEGIN")
-            _take_in(candidates, database, settings)
-            with replacing(kept) as stays, replacing(dropped) as leaves, candidates.open("rb") as lines:
-                for offset, row in _decide(database, settings):
-                    if row is None:
-                        lines.seek(offset)
-                        stays.write(lines.readline().decode("utf-8"))
-                    else:
-                        leaves.write(dump_row(row) + "\n")
-                        counts[row["reason"]] += 1
-        finally:
-            database.close()
-    return counts
+
+    def __init__(self, settings: NearDuplicates | None):
+        self._settings = settings
+        self._exact: dict[str, tuple[str, str]] = {}
+        self._near: dict[str, tuple[str, MinHash]] = {}
+        if settings:
+            self._empty = MinHash(num_perm=settings.permutations, seed=SEED)
+            # Found rows are compared by their whole signatures, so a false find costs time only: weigh misses more.
+            threshold, weights = min(settings.threshold, 0.95), (0.02, 0.98)
+            found = MinHashLSH(threshold=threshold, num_perm=settings.permutations, weights=weights)
+            bands = (found.b, found.r)
+            self._groups = defaultdict(partial(MinHashLSH, num_perm=settings.permutations, params=bands))
+
+    def content(self, row: Dialogue) -> Content:
+        """What `find` and `add` take."""
+        signature = None
+        if self._settings:
+            signature = self._empty.copy()
+            signature.update_batch(shingles((turn.user for turn in row.turns), self._settings.shingle_words))
+        return Content(exact_key(row), " ".join(sorted(row.images)), signature)
+
+    def find(self, content: Content) -> Match | None:
+        """The row taken in that has the same content, or the one most like it; of equals the first name."""
+        if same := self._exact.get(content.exact):
+            return Match(EXACT, *same, 1.0)
+        if self._settings is None:
+            return None
+        names = sorted(self._group(content).query(content.words))
+        like = {name: content.words.jaccard(self._near[name][1]) for name in names}
+        best = max(like, key=like.__getitem__, default=None)
+        if best is None or like[best] < self._settings.threshold:
+            return None
+        return Match(NEAR, best, self._near[best][0], like[best])
+
+    def add(self, content: Content, name: str, label: str) -> None:
+        """Takes a row in under a name of its own; the label says what it belongs to."""
+        self._exact.setdefault(content.exact, (name, label))
+        if self._settings:
+            self._near[name] = (label, content.words)
+            self._group(content).insert(name, content.words)
+
+    def _group(self, content: Content) -> MinHashLSH:
+        """The index of the rows that this one is compared with."""
+        return self._groups[content.pictures if self._settings.among == "same_picture" else ""]
 
 
 def exact_key(row: Dialogue) -> str:
@@ -64,51 +97,41 @@ def exact_key(row: Dialogue) -> str:
     return stable_hash(sorted(row.images), turns)
 
 
-def _take_in(candidates: Path, database: sqlite3.Connection, settings: NearDuplicates | None) -> None:
-    """All rows into a table that is ordered by (bench first, id)."""
-    database.execute(
-        "CREATE TABLE rows (train INTEGER, id TEXT, line INTEGER, exact TEXT, pictures TEXT, kind TEXT, task TEXT,"
-        " signature BLOB, PRIMARY KEY (train, id)) WITHOUT ROWID"
+def shingles(users: Iterable[str], size: int) -> set[bytes]:
+    """The text's runs of `size` words; a shorter text is one shingle."""
+    found = words(" ".join(users))
+    return {" ".join(found[start : start + size]).encode() for start in range(max(1, len(found) - size + 1))}
+
+
+def deduplicate(candidates: Path, kept: Path, dropped: Path, settings: NearDuplicates | None) -> Counter[str]:
+    """Writes both output files anew; returns how many rows were dropped, by reason.
+
+    Args:
+        candidates: dialogues, one a line, in any order.
+        kept: where the lines that stay go, unchanged.
+        dropped: id of each dropped row, of the row it repeats, and their similarity.
+        settings: what counts as a near-duplicate; None: only exact ones are dropped.
+
+    Raises:
+        UserError: a line is not a dialogue.
+    """
+    counts: Counter[str] = Counter()
+    order = sorted(
+        (row.meta.get("split") != "bench", row.id, offset) for offset, row in read_with_offsets(candidates, Dialogue)
     )
-    sign = Signer(settings) if settings else None
-    for offset, row in _lines(candidates):
-        signature = sign(turn.user for turn in row.turns) if sign else None
-        values = (row.meta.get("split") != "bench", row.id, offset, exact_key(row), " ".join(sorted(row.images)))
-        values += (row.kind, row.meta.get("task"), signature)
-        database.execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, Dialogue]]:
-    with path.open("rb") as file:
-        offset = 0
-        for number, line in enumerate(file, start=1):
-            if line.endswith(b"\n") and line.strip():
-                try:
-                    yield offset, Dialogue.model_validate(json.loads(line.decode("utf-8")))
-                except ValueError as error:
-                    raise UserError(f"{path}:{number}: not a dialogue: {error}; mend or remove this line") from error
-            offset += len(line)
-
-
-def _decide(
-    database: sqlite3.Connection, settings: NearDuplicates | None
-) -> Iterator[tuple[int, dict[str, Any] | None]]:
-    """For each row in order its place in the file, and None if it stays, else why it goes."""
-    database.execute("CREATE TABLE seen (exact TEXT PRIMARY KEY, id TEXT, kind TEXT) WITHOUT ROWID")
-    index = NearIndex(database, settings) if settings else None
-    rows = database.execute("SELECT * FROM rows ORDER BY train, id")
-    for _, row_id, offset, exact, pictures, kind, task, signature in rows:
-        facts = {"id": row_id, "task": task, "kind": kind}
-        same = database.execute("SELECT id, kind FROM seen WHERE exact = ?", (exact,)).fetchone()
-        if same:
-            yield offset, facts | {"reason": EXACT, "of": same[0], "of_kind": same[1], "similarity": 1.0}
-            continue
-        near = index.nearest(signature, pictures) if index else None
-        if near:
-            like, of_kind, similarity = near
-            yield offset, facts | {"reason": NEAR, "of": like, "of_kind": of_kind, "similarity": round(similarity, 3)}
-            continue
-        database.execute("INSERT INTO seen VALUES (?, ?, ?)", (exact, row_id, kind))
-        if index:
-            index.add(row_id, kind, signature, pictures)
-        yield offset, None
+    duplicates = Duplicates(settings)
+    with replacing(kept) as stays, replacing(dropped) as leaves, candidates.open("rb") as lines:
+        for _, _, offset in order:
+            lines.seek(offset)
+            line = lines.readline().decode("utf-8")
+            row = Dialogue.model_validate(json.loads(line))
+            content = duplicates.content(row)
+            if match := duplicates.find(content):
+                facts = {"id": row.id, "task": row.meta.get("task"), "kind": row.kind, "reason": match.reason}
+                facts |= {"of": match.name, "of_kind": match.label, "similarity": round(match.similarity, 3)}
+                leaves.write(dump_row(facts) + "\n")
+                counts[match.reason] += 1
+            else:
+                duplicates.add(content, row.id, row.kind)
+                stays.write(line)
+    return counts

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from data_construction.sources.row import SourceRow
-from safer_steer.disk_map import DiskMap
 from safer_steer.errors import ImageError, UserError
 from safer_steer.images import decode_image, fit_image
 
@@ -42,10 +41,10 @@ def check_rows(rows: Iterable[SourceRow], limit: int | None = None) -> Findings:
     Raises:
         UserError: there is no row, or no row can be used.
     """
-    found, ids = Findings(), DiskMap()
+    found, ids = Findings(), set[str]()
     for row in islice(rows, limit):
         found.rows += 1
-        if not ids.add(row.id):
+        if row.id in ids:
             found.reject("repeated seed id", f"{row.id} was there before")
         elif row.problem:
             found.reject(row.reason, row.problem)
@@ -53,6 +52,7 @@ def check_rows(rows: Iterable[SourceRow], limit: int | None = None) -> Findings:
             found.reject("no picture", f"seed {row.id} has no picture")
         else:
             _look_at(row, found)
+        ids.add(row.id)
     if not found.usable:
         reasons = ", ".join(f"{number} {reason}" for reason, number in found.reasons.most_common()) or "there is no row"
         examples = "; ".join(text for texts in found.examples.values() for text in texts[:1])

@@ -1,4 +1,4 @@
-"""Counts over dialogues, row by row: size, turns, kinds, sources, strategies; memory does not grow with the rows."""
+"""Counts over dialogues, row by row: size, turns, kinds, sources, strategies."""
 
 from collections import Counter
 from collections.abc import Iterable

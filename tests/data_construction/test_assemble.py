@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_construction.assemble.duplicates import SplitDuplicates
+from data_construction.assemble.choose import SplitDuplicates
 from data_construction.assemble.facts import RowFacts, row_facts
 from data_construction.assemble.select import Pools, quotas, select, shares_with
 from data_construction.assemble.write import assemble
@@ -111,7 +111,7 @@ def test_facts_find_their_rows_again(tmp_path):
     path.write_bytes(lines[0] + b"{}\n")
     with pytest.raises(UserError, match=r"rows\.jsonl:2: not a valid row"):
         list(row_facts(path))
-    with pytest.raises(UserError, match="run the step that writes it"):
+    with pytest.raises(UserError, match="run the stage that writes it"):
         list(row_facts(tmp_path / "none.jsonl"))
 
 
@@ -138,9 +138,9 @@ def test_a_row_that_says_what_another_split_says_is_left_out(tmp_path, users, se
     turns = [Turn(user=text, template=f"template of {text}") for text in LONG]
     sft = written(tmp_path / "sft.jsonl", dialogue(1, turns=turns))
     (row,) = written(tmp_path / "rl.jsonl", dialogue(2, turns=[Turn(user=text) for text in users]))
-    with SplitDuplicates(settings) as duplicates:
-        duplicates.add(sft, "sft")
-        assert duplicates.rule(row) == reason
+    duplicates = SplitDuplicates(settings)
+    duplicates.add(sft, "sft")
+    assert duplicates.rule(row) == reason
 
 
 def test_the_same_pictures_and_words_are_a_duplicate_without_near_ones(tmp_path):
@@ -148,9 +148,9 @@ def test_the_same_pictures_and_words_are_a_duplicate_without_near_ones(tmp_path)
     bench = written(tmp_path / "bench.jsonl", dialogue(1, turns=turns))
     same = dialogue(2, picture=1, turns=[Turn(user=text.upper()) for text in LONG])
     (row,) = written(tmp_path / "rl.jsonl", same)
-    with SplitDuplicates(None) as duplicates:
-        duplicates.add(bench, "bench")
-        assert duplicates.rule(row) == "duplicate of bench"
+    duplicates = SplitDuplicates(None)
+    duplicates.add(bench, "bench")
+    assert duplicates.rule(row) == "duplicate of bench"
 
 
 @pytest.fixture
