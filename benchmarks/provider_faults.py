@@ -63,6 +63,7 @@ def _reasons() -> dict[str, Case]:
     """Every finish reason with a whole answer beside it, in the spellings that are in use, and some that are not."""
     spelt = {reason: KINDS[ending] for reason, ending in ENDINGS.items()}
     spelt |= {"STOP": "answer", "endTurn": "answer", "FinishReason.STOP": "answer", "end-turn": "answer"}
+    spelt |= {"stop: upstream error": "failed", "no.stop": "failed"}
     spelt |= {"MAX_TOKENS": "cut", "Length": "cut", "SAFETY": "filtered", "content_filter: SAFETY": "filtered"}
     spelt |= {"contentFilter": "filtered", "TOOL_CALLS": "no answer", "ABORT": "failed", "something_new": "failed"}
     cases = {f"finish {name}": Case(kind, _with_reason(name)) for name, kind in spelt.items()}
@@ -81,8 +82,8 @@ def _message(kind: str, finish: str = "stop", **fields: Any) -> Case:
     return Case(kind, lambda text: json.dumps(completion(message, finish_reason=finish)).encode())
 
 
-def _whole(kind: str, build: Callable[[str], Any]) -> Case:
-    return Case(kind, lambda text: json.dumps(build(text)).encode())
+def _whole(kind: str, build: Callable[[str], Any], status: int = 200) -> Case:
+    return Case(kind, lambda text: json.dumps(build(text)).encode(), status)
 
 
 def _error(kind: str, status: int, message: str = "no", *headers: tuple[bytes, bytes]) -> Case:
@@ -96,6 +97,7 @@ def _without_reason(text: str) -> dict[str, Any]:
 
 
 _CALL = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+_NONSENSE = {"prompt_tokens": 5, "completion_tokens": ["3"]}
 _UPSTREAM = {"code": 502, "message": "upstream"}
 _HTML = b"<!doctype html><html><body>502 Bad Gateway</body></html>"
 CASES: dict[str, Case] = _reasons() | {
@@ -106,8 +108,15 @@ CASES: dict[str, Case] = _reasons() | {
     "content null, cut": _message("cut empty", "length"),
     "reasoning, cut": _message("cut empty", "length", content="", reasoning_content="8, I think"),
     **{f"{name} alone": _message("no answer", **{name: "8, I think"}) for name in REASONING},
+    "content is a number": _message("no answer", content=5),
+    "content without parts": _message("no answer", content=[]),
+    "part without text": _message("no answer", content=[{"type": "text", "text": {"value": "8"}}]),
+    "picture part": _message("no answer", content=[{"type": "image_url", "image_url": {"url": "x"}}]),
     "thinking part alone": _message("no answer", content=[{"type": "thinking", "thinking": "8"}]),
     "parts": _whole("answer", lambda t: completion({"content": [{"type": "text", "text": t}]})),
+    "part alone": _whole("answer", lambda t: completion({"content": {"type": "text", "text": t}})),
+    "texts": _whole("answer", lambda t: completion({"content": [t[:1], {"text": t[1:]}]})),
+    "usage of nonsense": _whole("answer", lambda t: completion({"content": t}) | {"usage": _NONSENSE}),
     "refusal": _message("refused", refusal="I will not."),
     "refusal part": _message("refused", content=[{"type": "refusal", "refusal": "I will not."}]),
     "tool call, stop": _message("no answer", tool_calls=[_CALL]),
@@ -120,6 +129,9 @@ CASES: dict[str, Case] = _reasons() | {
     "message null": _whole("failed", lambda t: completion(None)),
     "error, no choices": _whole("failed", lambda t: {"error": _UPSTREAM}),
     "error beside choices": _whole("failed", lambda t: completion({"content": t}) | {"error": "upstream"}),
+    "errors beside choices": _whole("failed", lambda t: completion({"content": t}) | {"errors": [_UPSTREAM]}),
+    "error object beside choices": _whole("failed", lambda t: completion({"content": t}) | {"object": "error"}),
+    "error in a part": _whole("failed", lambda t: completion({"content": [{"text": t}, {"error": _UPSTREAM}]})),
     "error in the choice": _whole("failed", lambda t: completion({"content": t}, error=_UPSTREAM)),
     "error in the message": _whole("failed", lambda t: completion({"content": t, "error": _UPSTREAM})),
     "error object": _whole("failed", lambda t: {"object": "error", "message": "worker died", "code": 500}),
@@ -128,9 +140,13 @@ CASES: dict[str, Case] = _reasons() | {
     "html 502": Case("failed", lambda t: _HTML, 502),
     "torn json": Case("failed", lambda t: good(t)[: len(good(t)) // 2]),
     "torn connection": Case("failed", good, torn=True),
+    "nested too deep": Case("failed", lambda t: b"[" * 100_000),
     "a list": _whole("failed", lambda t: [t]),
     "nothing": Case("failed", lambda t: b""),
-    **{f"status {status}": _error("failed", status) for status in (408, 409, 500, 502, 503, 504, 529)},
+    **{f"status {status}": _error("failed", status) for status in (408, 424, 499, 500, 502, 503, 504, 529)},
+    **{f"status {status}": Case("failed", good, status) for status in (201, 202)},
+    "status 422, nested too deep": Case("bad request", lambda t: b"[" * 100_000, 422),
+    "status 422, place null": _whole("bad request", lambda t: {"detail": [{"loc": None, "msg": "bad row"}]}, 422),
     "status 429": _error("failed", 429, "slow", (b"retry-after-ms", b"1")),
     **{f"status {status}": _error("bad request", status, "bad row") for status in (400, 413, 415, 422)},
 }

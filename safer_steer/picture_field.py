@@ -50,6 +50,8 @@ def unwrapped(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
         return _from_text(value)
     if isinstance(value, list | tuple):
+        if len(value) > 1 and (data := _listed(value)) is not None:
+            return data
         if len(value) > 1:
             raise SeveralPictures(f"{len(value)} pictures, where there can be one")
         return unwrapped(value[0], depth + 1) if value else None
@@ -75,12 +77,17 @@ def _from_object(value: Mapping[str, Any], depth: int) -> Any:
 def _encoded(found: Any, key: str, depth: int) -> Any:
     if isinstance(found, str) and not _DATA.match(found):
         return from_base64(found, f"base64 of {key!r}")
-    if isinstance(found, list | tuple) and found and all(isinstance(item, int) for item in found):
-        try:
-            return bytes(found)
-        except ValueError as error:
-            raise ImageError(f"{key!r} is a list of numbers that are no bytes: {error}") from error
     return unwrapped(found, depth + 1)
+
+
+def _listed(found: list | tuple) -> bytes | None:
+    """Bytes as a list of numbers; None for any other list."""
+    if not all(isinstance(item, int) for item in found):
+        return None
+    try:
+        return bytes(found)
+    except ValueError as error:
+        raise ImageError(f"a list of numbers that are no bytes: {error}") from error
 
 
 def is_url(name: str) -> ImageError:

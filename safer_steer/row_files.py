@@ -74,7 +74,8 @@ def _row(line: bytes, model: type[Row], path: Path, number: int) -> Row | BadRow
         return BadRow.at(path, number, reason, detail)
 
     try:
-        data = json.loads(line.decode("utf-8-sig"), parse_constant=lambda _: None, parse_float=_finite)
+        text = line.decode("utf-8-sig")
+        data = json.loads(text, parse_constant=lambda _: None, parse_float=_finite, object_pairs_hook=named_once)
     except (ValueError, RecursionError) as error:
         return bad("not JSON", f"not JSON in UTF-8: {error}")
     if _ESCAPED_HALF.search(line) and not _is_unicode(data):
@@ -88,6 +89,19 @@ def _row(line: bytes, model: type[Row], path: Path, number: int) -> Row | BadRow
     if isinstance(row, Dialogue) and (unseen := _unseen(row)):
         return bad("picture not shown", f"{_name(data)}no turn names {unseen}; put it into a turn's images")
     return row
+
+
+def named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, for `json.loads`.
+
+    Raises:
+        ValueError: it has a name twice.
+    """
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice in one object")
+    return found
 
 
 def _finite(text: str) -> float | None:

@@ -26,19 +26,22 @@ def parquet_records(path: Path, how: HowRead, wanted: Wanted) -> Iterator[Record
         return
     with file:
         how.columns = tuple(file.schema_arrow.names)
-        names, first = wanted.of(file.schema_arrow.names), 1
+        doubled, first = wanted.doubled(how.columns), 1
+        names = [] if doubled else wanted.of(file.schema_arrow.names)
         for group in range(file.num_row_groups):
             total = file.metadata.row_group(group).num_rows
-            yield from _group(file, group, names, first, total)
+            yield from _group(file, group, names, first, total, doubled)
             first += total
 
 
-def _group(file: pyarrow.parquet.ParquetFile, group: int, names: list[str], first: int, total: int) -> Iterator[Record]:
+def _group(
+    file: pyarrow.parquet.ParquetFile, group: int, names: list[str], first: int, total: int, doubled: str
+) -> Iterator[Record]:
     done, problem = 0, "the file's part with this row holds fewer rows than it says"
     try:
         batches = file.iter_batches(BATCH_ROWS, row_groups=[group], columns=names) if names else [None]
         for batch in batches:
-            for data, bad in [({}, "")] * total if batch is None else _cells(batch):
+            for data, bad in [({}, doubled)] * total if batch is None else _cells(batch):
                 yield Record(f"row {first + done}", data, bad)
                 done += 1
     except Exception as error:  # noqa: BLE001 - a reader of foreign bytes

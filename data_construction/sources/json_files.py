@@ -13,6 +13,7 @@ from typing import Any
 from data_construction.sources.json_members import Members
 from data_construction.sources.record import HowRead, Record, Wanted
 from data_construction.sources.text_files import bad_bytes, open_text
+from safer_steer.row_files import named_once
 
 LONGEST_LINE = 16 * 1024 * 1024  # characters looked at to tell a document from lines
 
@@ -21,7 +22,7 @@ def json_records(path: Path, how: HowRead, wanted: Wanted) -> Iterator[Record]:
     """The rows of a JSON or JSONL file."""
     lines = _is_lines(path, how)
     how.format = "JSONL" if lines else "JSON"
-    with open_text(path, how, newline="\n") as file:
+    with open_text(path, how, newline="") as file:  # JSON has no carriage return inside a string
         if not lines:
             yield from _document(Members(file), how, wanted)
             return
@@ -31,7 +32,7 @@ def json_records(path: Path, how: HowRead, wanted: Wanted) -> Iterator[Record]:
 
 
 def _is_lines(path: Path, how: HowRead) -> bool:
-    with open_text(path, how, newline="\n") as file:
+    with open_text(path, how, newline="") as file:
         first = next((line for line in iter(lambda: file.readline(LONGEST_LINE), "") if line.strip()), "").strip()
         second = next((line for line in iter(lambda: file.readline(256), "") if line.strip()), "").strip()
     if path.suffix.lower() != ".json":
@@ -79,14 +80,6 @@ def _parsed(where: str, text: str, how: HowRead) -> Record:
 def _loads(text: str) -> tuple[Any, str]:
     """The value of a JSON text, or what is wrong with it."""
     try:
-        return json.loads(text, object_pairs_hook=_object), ""
+        return json.loads(text, object_pairs_hook=named_once), ""
     except (ValueError, RecursionError) as error:  # also for numbers of more digits than Python converts
         return None, str(error)
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice in one object")
-    return found

@@ -1,5 +1,7 @@
 """What every reader of record files yields, and what it says of how it read a file."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,3 +52,8 @@ class Wanted:
     def of(self, columns: list[str]) -> list[str]:
         """The columns to read, in the table's order."""
         return [name for name in columns if (self.names is None or name in self.names) and name not in self.left_out]
+
+    def doubled(self, columns: Sequence[str]) -> str:
+        """What is wrong with a table that has a wanted column twice, "" for nothing."""
+        twice = [name for name, times in Counter(columns).items() if times > 1 and name in (self.names or ())]
+        return f"the header names {twice[0]!r} twice" if twice else ""

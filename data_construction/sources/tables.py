@@ -1,12 +1,14 @@
 """CSV and TSV: a header, then a row a line. All cells are text, an empty one is nothing.
 
-CSV has quotes (RFC 4180), in which a cell may hold delimiters and line breaks; the delimiter is read off the header. A
-quote that is never closed, or closed in the middle of a cell, rejects the row that it begins in: reading goes on at
-the next line. TSV has no quotes: a cell is what stands between two tabs, as it is.
+CSV has quotes (RFC 4180), in which a cell may hold delimiters and line breaks; the delimiter is read off the header, or
+off Excel's line `sep=;` before it. A quote that is never closed, or closed in the middle of a cell, rejects the row
+that it begins in: reading continues at the next line. TSV has no quotes: a cell is what stands between two tabs, as it is. A
+header that cannot be read is one rejected row.
 """
 
 import csv
-from collections import Counter, deque
+import re
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from data_construction.sources.text_files import bad_bytes, open_text
 
 MAX_FIELD_CHARS = 16 * 1024 * 1024  # of a CSV cell; Python's own limit is 128 KiB
 DELIMITERS = (",", ";", "\t", "|")
+_SEP = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 
 
 class Lines:
@@ -38,10 +41,10 @@ class Lines:
         self._taken.clear()
         return self.number + 1
 
-    def keep_first(self) -> None:
-        """Gives back all lines of the row but its first."""
-        self.number -= len(self._taken[1:])
-        self._again.extendleft(reversed(self._taken[1:]))
+    def give_back(self, kept: int) -> None:
+        """Gives back all lines of the row but its first `kept`."""
+        self.number -= len(self._taken[kept:])
+        self._again.extendleft(reversed(self._taken[kept:]))
 
 
 def csv_records(path: Path, how: HowRead, wanted: Wanted) -> Iterator[Record]:
@@ -57,10 +60,10 @@ def csv_records(path: Path, how: HowRead, wanted: Wanted) -> Iterator[Record]:
 def _delimiter(lines: Lines, wanted: Wanted) -> str:
     """The delimiter under which the header has most of the wanted columns, then most columns, then a comma."""
     lines.begin_row()
-    header = next(lines, "")
-    lines.keep_first()
-    lines._again.appendleft(header)
-    lines.number = 0
+    header = next((line for line in lines if line.strip()), "")
+    if told := _SEP.fullmatch(header.strip("\r\n")):
+        return told[1]
+    lines.give_back(0)
 
     def columns(delimiter: str) -> tuple[int, int]:
         names = next(csv.reader([header], delimiter=delimiter), [])
@@ -79,7 +82,7 @@ def _csv_rows(lines: Lines, delimiter: str) -> Iterator[tuple[int, list[str] | s
         except StopIteration:
             return
         except csv.Error as error:
-            lines.keep_first()
+            lines.give_back(1)
             yield number, f"not CSV: {error}; a quote inside a quoted cell is written twice"
         else:
             if values:
@@ -90,19 +93,22 @@ def tsv_records(path: Path, how: HowRead, wanted: Wanted) -> Iterator[Record]:
     """The rows of a TSV file."""
     how.format = "TSV"
     with open_text(path, how, newline="\n") as file:
+        old_mac = "\r" in file.readline().rstrip("\r\n")  # each line ends in a carriage return alone
+    with open_text(path, how, newline="" if old_mac else "\n") as file:
         rows = ((number, line.rstrip("\r\n")) for number, line in enumerate(file, start=1))
         yield from _records(((number, line.split("\t")) for number, line in rows if line), how, wanted)
 
 
 def _records(rows: Iterator[tuple[int, list[str] | str]], how: HowRead, wanted: Wanted) -> Iterator[Record]:
     number, header = next(rows, (0, []))
-    if isinstance(header, str):
-        yield Record(f"line {number}", {}, f"the header cannot be read, the rest is lost: {header}")
+    unread = header if isinstance(header, str) else bad_bytes("".join(header), how.encoding)
+    if unread:
+        yield Record(f"line {number}", {}, f"the header cannot be read, the rest is lost: {unread}")
         return
     how.columns = tuple(name.strip() for name in header)
-    twice = [name for name, times in Counter(how.columns).items() if times > 1 and name in (wanted.names or ())]
+    doubled = wanted.doubled(how.columns)
     for number, values in rows:
-        problem = f"the header names {twice[0]!r} twice" if twice else ""
+        problem = doubled
         if isinstance(values, str):
             problem, values = values, []
         elif len(values) != len(how.columns):

@@ -29,7 +29,7 @@ class EndpointConfig(Section):
     structured: Literal["schema", "json_object", "prompt"] = "schema"  # how JSON is asked for; the first falls back
     pictures: bool = True  # False: the model cannot see, it gets the text alone
     timeout_s: Annotated[float, Field(gt=0)] = 120.0  # of one try
-    max_retries: Annotated[int, Field(ge=0)] = 6  # after time-outs, 408, 409, 5xx and broken connections; 0: never
+    max_retries: Annotated[int, Field(ge=0)] = 6  # after what passes (`retry.py`): 5xx, time-outs, ...; 0: never
     outage_wait_s: Annotated[float, Field(ge=0)] = 120.0  # a server that takes no connection is waited for so long
     rate_limit_wait_s: Annotated[float, Field(ge=0)] = 900.0  # a call that meets 429s is tried again for so long
     retry_after_cap_s: Annotated[float, Field(gt=0)] = 300.0  # longest Retry-After that is waited for

@@ -1,5 +1,5 @@
-"""Error bodies of servers, in words: {"error": {...}}, {"error": "..."}, a list of those, {"detail": ...},
-{"message": ...}, or plain text.
+"""Error bodies of servers, in words: {"error": {...}}, {"error": "..."}, {"errors": [...]}, a list of those,
+{"detail": ...}, {"message": ...}, or plain text.
 """
 
 import json
@@ -21,8 +21,8 @@ class ErrorBody:
     """
 
     def __init__(self, body: Any):
-        body = body[0] if isinstance(body, list) and body else body
-        error = body.get("error", body) if isinstance(body, dict) else body
+        body = _first(body)
+        error = _first(body.get("error") or body.get("errors") or body) if isinstance(body, dict) else body
         fields = error if isinstance(error, dict) else {}
         self.message = _words(fields.get("message") or fields.get("detail") or fields.get("msg") or error)
         self.parameter = str(fields.get("param") or "")
@@ -30,9 +30,13 @@ class ErrorBody:
         self.status = int(self.code) if re.fullmatch("[45][0-9]{2}", self.code) else 502
 
 
+def _first(found: Any) -> Any:
+    return found[0] if isinstance(found, list) and found else found
+
+
 def _words(found: Any) -> str:
     if isinstance(found, list) and all(isinstance(item, dict) and "msg" in item for item in found):
-        return "; ".join(f"{_place(map(str, item.get('loc', ())))}: {item['msg']}" for item in found)
+        return "; ".join(f"{_place(item.get('loc'))}: {item['msg']}" for item in found)
     if not isinstance(found, str):
         return json.dumps(found, ensure_ascii=False)
     if listed := list(_LISTED.finditer(found)):
@@ -40,6 +44,7 @@ def _words(found: Any) -> str:
     return found
 
 
-def _place(parts: Any) -> str:
-    names = [part.strip(" '\"") for part in parts]
+def _place(place: Any) -> str:
+    parts = place if isinstance(place, list) else str(place or "").split(".")
+    names = [str(part).strip(" '\"") for part in parts]
     return ".".join(name for name in names if name not in ("body", "")) or "the request"

@@ -69,11 +69,14 @@ ENDINGS = {reason: ending for ending, reasons in _BY_ENDING.items() for reason i
 
 def ending_of(reason: Any) -> Ending:
     """The ending that a finish reason stands for, whatever its spelling: `MAX_TOKENS`, `endTurn`, `content-filter`,
-    `content_filter: SAFETY`, `FinishReason.STOP` or `{"type": "stop"}`.
+    `content_filter: SAFETY`, `FinishReason.STOP` or `{"type": "stop"}`. An answer that ended well needs no explanation:
+    `stop: upstream error` is none.
     """
     if isinstance(reason, dict):  # SGLang's own form
         reason = reason.get("type")
     if not isinstance(reason, str):
         return Ending.FAILED
-    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", reason.partition(":")[0].strip())
-    return ENDINGS.get(re.sub(r"[-\s]+", "_", snake.rpartition(".")[2]).lower(), Ending.FAILED)
+    name, _, explanation = reason.partition(":")
+    snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", re.sub(r"^\w*reason\.", "", name.strip(), flags=re.IGNORECASE))
+    ending = ENDINGS.get(re.sub(r"[-\s]+", "_", snake).lower(), Ending.FAILED)
+    return Ending.FAILED if explanation and ending == Ending.ANSWER else ending

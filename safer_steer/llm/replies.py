@@ -13,6 +13,8 @@ from safer_steer.verdict import Outcome
 Model = TypeVar("Model", bound=BaseModel)
 CONTEXT_FULL = "context_full"
 REASONING = ("reasoning", "reasoning_content", "reasoning_details", "thinking")
+MOST_TOKENS = 1e9  # of one call; a larger number is none
+_TEXTS = ("text", "output_text")
 SHOWN = 120  # characters of an unusable answer in a detail
 
 
@@ -51,13 +53,13 @@ def error_in(completion: dict[str, Any]) -> Any:
     """
     choices = completion.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
-    if completion.get("error"):
+    if completion.get("error") or completion.get("errors") or completion.get("object") == "error":
         return completion
     if not isinstance(choice, dict):
         told = any(completion.get(name) for name in ("message", "detail"))
         return completion if told else f"the answer has no choices{_hint(completion)}"
     message = choice.get("message")
-    for holder in (choice, message):
+    for holder in (choice, message, *_parts(message)):
         if isinstance(holder, dict) and holder.get("error"):
             return holder
     reason = choice.get("finish_reason")
@@ -78,7 +80,8 @@ def read_reply(completion: dict[str, Any], allow_empty: bool) -> Reply:
     choice = completion["choices"][0]
     message, reason = choice["message"], choice["finish_reason"]
     ending, content = ending_of(reason), message.get("content")
-    text, refusal = _text(content), _refusal(message)
+    said, refusal = _text(content), _refusal(message)
+    text = said or ""
     if ending == Ending.FILTERED:
         return Reply(Outcome.FILTERED, None, f"finish_reason {reason}")
     if refusal or ending == Ending.REFUSED:
@@ -87,10 +90,10 @@ def read_reply(completion: dict[str, Any], allow_empty: bool) -> Reply:
     if ending == Ending.TOOL or (calls and not text.strip()):
         return Reply(Outcome.UNPARSED, None, "the model called a tool instead of answering")
     if not text.strip():
-        thought = any(message.get(name) for name in REASONING) or _parts(content, "thinking", "reasoning")
+        thought = any(map(message.get, REASONING)) or _parts(message, "thinking", "reasoning")
         if ending == Ending.CUT:
             return Reply(Outcome.TRUNCATED, None, "cut at max_tokens before the answer began")
-        if thought or not allow_empty or content is None:
+        if thought or not allow_empty or said is None:
             what = "only its reasoning, no answer" if thought else "an empty answer"
             return Reply(Outcome.UNPARSED, None, f"the model gave {what}")
     reasoning = next((said for name in REASONING if (said := _text(message.get(name)))), "")
@@ -100,9 +103,9 @@ def read_reply(completion: dict[str, Any], allow_empty: bool) -> Reply:
 def tokens_of(completion: dict[str, Any]) -> tuple[int, int] | None:
     """Tokens of prompt and answer, None when the server does not tell."""
     usage = completion.get("usage")
-    if not isinstance(usage, dict) or not isinstance(usage.get("prompt_tokens"), int):
-        return None
-    return usage["prompt_tokens"], usage.get("completion_tokens") or 0
+    told = (usage.get("prompt_tokens"), usage.get("completion_tokens") or 0) if isinstance(usage, dict) else ()
+    counts = [int(number) for number in told if isinstance(number, int | float) and 0 <= number < MOST_TOKENS]
+    return (counts[0], counts[1]) if len(counts) == 2 else None
 
 
 def quoted(text: str) -> str:
@@ -111,24 +114,33 @@ def quoted(text: str) -> str:
     return f'"{line[:SHOWN]}{"…" if len(line) > SHOWN else ""}"'
 
 
-def _text(content: Any) -> str:
-    """The text of a message's content; of a list of parts only those of type text."""
-    if isinstance(content, list):
-        content = "".join(str(part.get("text") or "") for part in _parts(content, "text", "output_text"))
+def _text(content: Any) -> str | None:
+    """The text of a message's content, None where it holds none; of parts only those of text, with nothing else."""
+    if isinstance(content, list | dict):
+        parts = content if isinstance(content, list) else [content]
+        said = (part.get("text") if _type(part) in _TEXTS else part for part in parts)
+        texts = [text for text in said if isinstance(text, str)]
+        content = "".join(texts) if texts else None
     if not isinstance(content, str):
-        return ""
+        return None
     # Half an emoji (a lone surrogate) is legal JSON and can be written to no file.
     return content if content.isascii() else content.encode("utf-8", "replace").decode("utf-8")
 
 
-def _parts(content: Any, *types: str) -> list[dict[str, Any]]:
-    parts = content if isinstance(content, list) else []
-    return [part for part in parts if isinstance(part, dict) and part.get("type") in types]
+def _type(part: Any) -> Any:
+    return part.get("type", "text") if isinstance(part, dict) else ""
+
+
+def _parts(message: Any, *types: str) -> list[dict[str, Any]]:
+    """The parts of a message's content, of these types or of all."""
+    content = message.get("content") if isinstance(message, dict) else None
+    parts = content if isinstance(content, list) else [content]
+    return [part for part in parts if isinstance(part, dict) and (not types or _type(part) in types)]
 
 
 def _refusal(message: dict[str, Any]) -> str:
-    parts = _parts(message.get("content"), "refusal")
-    return _text(message.get("refusal")) or "".join(_text(part.get("refusal")) for part in parts)
+    said = [message.get("refusal"), *(part.get("refusal") for part in _parts(message, "refusal"))]
+    return "".join(filter(None, map(_text, said)))
 
 
 def _hint(completion: dict[str, Any]) -> str:

@@ -8,11 +8,14 @@ from datetime import UTC, datetime
 
 BASE_DELAY_S = 0.5
 MAX_DELAY_S = 30.0
+# 4xx that are not the request's own fault: time-outs, load, a gateway that lost its model (421, 424), a tier that is
+# full (498), a connection that a proxy closed (499).
+PASSING = (408, 409, 421, 424, 425, 429, 498, 499)
 
 
 def is_retryable(status: int | None) -> bool:
-    """Connection failures (None), 408, 409, 429 and 5xx pass; other 4xx do not."""
-    return status is None or status in (408, 409, 429) or status >= 500
+    """Connection failures (None), a 2xx that is no 200, 5xx and the 4xx of `PASSING` pass; the rest does not."""
+    return status is None or status < 300 or status in PASSING or status >= 500
 
 
 def backoff_seconds(attempt: int) -> float:
@@ -50,6 +53,6 @@ def _number(value: str | None) -> float | None:
 def _date(value: str | None) -> datetime | None:
     try:
         when = email.utils.parsedate_to_datetime(value or "")
-    except ValueError:
+    except (ValueError, OverflowError):  # the latter: a year or a zone that no clock has
         return None
     return when if when.tzinfo else when.replace(tzinfo=UTC)

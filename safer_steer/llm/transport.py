@@ -159,7 +159,7 @@ class Transport:
             raise self._failure(response, content)
         try:
             answer = json.loads(content)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CallFailure(None, self._hide(f"the answer is no JSON, but {_beginning(content)}")) from error
         if not isinstance(answer, dict):
             raise CallFailure(None, self._hide(f"the answer is no JSON object, but {_beginning(content)}"))
@@ -171,7 +171,7 @@ class Transport:
             text = f"redirects to {response.headers.get('location', 'nowhere')}; correct base_url"
         try:
             error = ErrorBody(json.loads(text))
-        except ValueError:
+        except (ValueError, RecursionError):
             error = ErrorBody(text)
         return CallFailure(
             status,

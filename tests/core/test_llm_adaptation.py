@@ -57,6 +57,8 @@ REFUSALS = {
     "deprecated": (openai_error("`temperature` is deprecated for this model."), "temperature"),
     "a range": (openai_error("temperature must be between 0 and 0.3"), "temperature"),
     "loc alone": ((422, {"detail": [{"type": "x", "loc": ["body", "seed"], "msg": "Input should be null"}]}), "seed"),
+    "loc as text": ((422, {"detail": [{"loc": "body.seed", "msg": "Input should be null"}]}), "seed"),
+    "errors": ((422, {"success": False, "errors": [{"code": 7, "message": "seed: unknown field"}]}), "seed"),
     "param alone": (openai_error("Invalid value", "top_p"), "top_p"),
     "camel case": (openai_error("Unknown name topP at generation_config"), "top_p"),
     "a gateway's 404": ((404, "No endpoint takes the parameter seed"), "seed"),

@@ -29,13 +29,15 @@ def test_retry_after_in_seconds_milliseconds_and_as_a_date():
         {"retry-after": "nan"},
         {"retry-after": "inf"},
         {"retry-after": "-1"},
+        {"retry-after": "Mon, 01 Jan 99999999999 00:00:00 GMT"},
+        {"retry-after": "Mon, 01 Jan 2024 00:00:00 +99999999999999"},
     ):
         assert retry_after_seconds(unusable) is None
 
 
 def test_what_passes_and_how_long_to_wait():
-    assert [is_retryable(status) for status in (None, 408, 409, 429, 500, 503)] == [True] * 6
-    assert [is_retryable(status) for status in (400, 401, 403, 404, 413, 422)] == [False] * 6
+    assert [is_retryable(status) for status in (None, 202, 408, 409, 424, 429, 499, 500, 503)] == [True] * 9
+    assert [is_retryable(status) for status in (307, 400, 401, 403, 404, 413, 422)] == [False] * 7
     assert all(0 < backoff_seconds(attempt) <= 30 for attempt in (0, 1, 5, 50, 5000))
 
 

@@ -61,6 +61,7 @@ FORMS = [
     {"bytes": DATA, "path": None},
     {"bytes": TEXT, "path": "x.png"},
     {"bytes": list(DATA), "path": float("nan")},
+    list(DATA),
     {"bytes": URL},
     {"url": URL},
     {"type": "image_url", "image_url": {"url": URL, "detail": "high"}},

@@ -60,6 +60,7 @@ BAD = {  # a line -> reason, a word of the detail
     half("assistant"): ("text is not Unicode", "surrogate"),
     half("id"): ("text is not Unicode", "surrogate"),
     half("source"): ("text is not Unicode", "surrogate"),
+    json.dumps(row("doubled")).replace('"user"', '"user": "v", "user"'): ("not JSON", "'user' stands twice"),
     "[" * 100_000: ("not JSON", "recursion"),
     '{"id": ' + "9" * 5000 + "}": ("not JSON", "digits"),
 }

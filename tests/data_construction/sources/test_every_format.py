@@ -229,12 +229,16 @@ ROW, OTHER = '{"id": "a", "question": "q", "meta": {"x": 1}}', '{"id": "b", "que
         ("csv", "id|question\na|q;\nb|q", ["a", "b"]),
         ("CSV", "id\tquestion\na\tq\nb\tq", ["a", "b"]),
         ("csv", "id, question\na,q\nb,q\n\n", ["a", "b"]),
-        ("csv", "id,question\ra,q\rb,q", ["a", "b"]),
+        *((ending, f"id{cut}question\ra{cut}q\rb{cut}q", ["a", "b"]) for ending, cut in (("csv", ","), ("tsv", "\t"))),
+        *((ending, f"{ROW}\r{OTHER}\r", ["a", "b"]) for ending in ("jsonl", "json")),
+        ("csv", "sep=;\r\nid;question\r\na;q, or not\r\nb;q", ["a", "b"]),
+        ("csv", "\n\nid;question\na;q, or not\nb;q", ["a", "b"]),
+        ("csv", "\x1f\udc8b,\n\n", ["s.csv:1"]),
     ],
 )
 def test_layouts_that_people_have(tmp_path, ending, text, names):
     path = tmp_path / f"s.{ending}"
-    path.write_text(text, newline="")
+    path.write_text(text, newline="", errors="surrogateescape")
     assert [row.id for row in GENERIC.read(path)] == names
     assert len(list(GENERIC.read(tmp_path))) == len(names), "in a folder too"
 
@@ -253,8 +257,11 @@ def test_an_open_quote_rejects_its_row_only(tmp_path):
 
 def test_a_header_with_a_name_twice_is_said(tmp_path):
     (tmp_path / "s.csv").write_text("id,question,question,x,x\n1,a,b,1,2\n")
-    (row,) = GENERIC.read(tmp_path / "s.csv")
-    assert "the header names 'question' twice" in row.problem
+    names = ["id", "question", "question", "x", "x"]
+    pyarrow.parquet.write_table(pyarrow.table([[1], ["a"], ["b"], [1], [2]], names), tmp_path / "s.parquet")
+    for ending in ("csv", "parquet"):
+        (row,) = GENERIC.read(tmp_path / f"s.{ending}")
+        assert "the header names 'question' twice" in row.problem
 
 
 def test_columns_that_nobody_maps_are_not_read(tmp_path):
