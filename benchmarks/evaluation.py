@@ -119,7 +119,7 @@ def measure_inference(checkpoint: str | None, repeats: int, folder: Path) -> dic
         checkpoint = str(folder / "student")
     arguments = ["--block-size", "16", "--enable-prefix-caching", "--enable-prompt-tokens-details"]
     vllm = VllmConfig(checkpoint=checkpoint, max_model_len=CONTEXT, max_num_seqs=64, arguments=arguments)
-    service = ServiceConfig(serves="student", vllm=vllm, startup_s=300)
+    service = ServiceConfig(serves="student", vllm=vllm)
     runs = []
     with start_services({"student": service}, folder / "logs") as urls:
         url = urls["student"]

@@ -30,9 +30,7 @@ COMPARED = (*FILES, "dialogues.jsonl", "duplicates.jsonl", "attack_failures.json
 LAST_KILL = 0.9  # of the rows: later ones would find the run finished
 PAUSE_S = 0.2  # the longest random wait between the number of rows and the kill
 POLL_S = 0.002
-TEACHER = ServiceConfig(
-    serves="mini-generator", command=["python", "-m", "miniature.teacher", "--port", "{port}"], startup_s=300
-)
+TEACHER = ServiceConfig(serves="mini-generator", command=["python", "-m", "miniature.teacher", "--port", "{port}"])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -37,9 +37,7 @@ from safer_steer.store import write_jsonl
 LIMIT_MIB = 1024
 PICTURES = 64
 NOWHERE = "http://127.0.0.1:9/v1"  # nothing is sent
-TEACHER = ServiceConfig(
-    serves="mini-generator", command=["python", "-m", "miniature.teacher", "--port", "{port}"], startup_s=300
-)
+TEACHER = ServiceConfig(serves="mini-generator", command=["python", "-m", "miniature.teacher", "--port", "{port}"])
 
 
 def main(argv: list[str] | None = None) -> int:

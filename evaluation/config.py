@@ -13,7 +13,7 @@ from safer_steer.config import Section
 from safer_steer.gpus import visible_gpus
 from safer_steer.llm import EndpointConfig
 from safer_steer.picture_size import MAX_PIXELS, PixelLimit
-from safer_steer.servers import ServiceConfig, VllmConfig, check_services
+from safer_steer.servers import STARTUP_S, ServiceConfig, VllmConfig, check_services
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -73,7 +73,7 @@ class ServingConfig(Section):
     data_parallel: Annotated[int, Field(ge=1)] | None = None  # copies of the model; null: as many as the GPUs hold
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     arguments: list[str] = []
-    startup_s: Annotated[float, Field(gt=0)] = 600.0
+    startup_s: Annotated[float, Field(gt=0)] = STARTUP_S
 
     def copies(self) -> int:
         """How many copies of the model share the calls; one where no GPU is visible."""

@@ -14,6 +14,7 @@ from safer_steer.errors import ImageError
 
 FULL_SCALES = (1.0, 255.0, 65535.0)  # what values are written in: shares, 8 bits, 16 bits
 DARKEST = 16 / 255  # a picture whose brightest value is below this share of its scale was written in another one
+FAINTEST = 16  # of 255: a picture that is nowhere as opaque as this has its transparency written in another scale
 MASK_VALUES = 16  # a picture of more values than this is no mask, whose two values are all there is
 
 
@@ -78,8 +79,9 @@ def _levels(values: Any) -> Any:
 
 
 def _on_background(picture: Image.Image) -> Image.Image:
-    least, most = picture.getchannel("A").getextrema()
-    if most == 0 and not _one_colour(picture.convert("RGB")):
+    alpha = np.asarray(picture.getchannel("A"))
+    least, most = alpha.min(), alpha.max()
+    if most < FAINTEST and not _one_colour(picture.convert("RGB")):
         raise ImageError("every pixel of the picture is transparent, though it has colours; remove its transparency")
     shown = _composite(picture, (255, 255, 255, 255))
     if least != most and _one_colour(shown):

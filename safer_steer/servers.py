@@ -25,6 +25,7 @@ from safer_steer.secrets import refuse_credentials
 from safer_steer.server_guard import ServerGuard
 
 STOP_GRACE_S = 15.0
+STARTUP_S = 1800.0  # for a server that hangs: one that ends is seen at once, and a busy machine may take long
 PORTS_TRIED = 3
 LOG_END_BYTES = 64 * 1024
 _PORT_TAKEN = re.compile(r"address already in use|errno 98\b", re.IGNORECASE)
@@ -64,7 +65,7 @@ class ServiceConfig(Section):
     command: list[str] | None = None
     vllm: VllmConfig | None = None
     env: dict[str, str] = {}
-    startup_s: Annotated[float, Field(gt=0)] = 600.0
+    startup_s: Annotated[float, Field(gt=0)] = STARTUP_S
     silent_s: Annotated[float, Field(gt=0)] = 300.0  # without an answer to anything, after which the run is ended
 
     _no_credentials = field_validator("command", "env")(refuse_credentials)
@@ -224,7 +225,7 @@ class _Server:
             time.sleep(0.25)
         raise UserError(
             f"server {self.name} did not serve {self.config.serves!r} within {self.config.startup_s:.0f} s "
-            f"(models seen: {seen or 'none'}); {self._tail()}"
+            f"(models seen: {seen or 'none'}); if it is only slow, raise startup_s; {self._tail()}"
         )
 
     def how_it_ended(self) -> str:

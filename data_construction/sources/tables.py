@@ -2,8 +2,8 @@
 
 CSV has quotes (RFC 4180), in which a cell may hold delimiters and line breaks; the delimiter is read off the header, or
 off Excel's line `sep=;` before it. A quote that is never closed, or closed in the middle of a cell, rejects the row
-that it begins in: reading continues at the next line. TSV has no quotes: a cell is what stands between two tabs, as it is. A
-header that cannot be read is one rejected row.
+that it begins in: reading continues at the next line. TSV has no quotes: a cell is what stands between two tabs, as it
+is. A header that cannot be read is one rejected row.
 """
 
 import csv

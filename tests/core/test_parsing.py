@@ -222,9 +222,9 @@ ALONE = [
 ]
 BESIDE = ["{0}{3}", "{3} {0}", "```{0}``` or {3}", "[{0}, {3}]", '{{"a": {0}, "b": {3}}}', "<think>{1}</think>{3}{0}"]
 NUMBER = re.compile(r"[ \t\r\n]*(-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)[ \t\r\n]*")
-EXAMPLES = settings(
-    max_examples=int(os.environ.get("VERDICT_EXAMPLES", "200")), deadline=None, suppress_health_check=list(HealthCheck)
-)
+COUNT = int(os.environ.get("VERDICT_EXAMPLES", "200"))
+EXAMPLES = settings(max_examples=COUNT, deadline=None, suppress_health_check=list(HealthCheck))
+pytestmark = pytest.mark.timeout(600 + COUNT)
 
 
 def numbers(data):

@@ -78,9 +78,10 @@ def test_a_white_drawing_on_nothing_is_put_on_black():
     found = shown(Image.fromarray(drawing), "PNG")
     assert (found[0, 0].tolist(), found[2, 2].tolist()) == ([0] * 3, [255] * 3)
     drawing[..., :3] = np.arange(42).reshape(*SHAPE, 1)
-    drawing[..., 3] = 0
-    with pytest.raises(ImageError, match="transparent"):
-        shown(Image.fromarray(drawing), "PNG")
+    for faint in (0, 1):  # nothing, or written as 0 and 1
+        drawing[..., 3] = np.arange(7) % 2 * faint
+        with pytest.raises(ImageError, match="transparent"):
+            shown(Image.fromarray(drawing), "PNG")
 
 
 def test_one_huge_value_among_small_ones_is_said():

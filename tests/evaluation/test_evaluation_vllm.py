@@ -56,7 +56,7 @@ def test_served_student_is_played_judged_and_reported(root):
     config = yaml.safe_load(Path("configs/evaluation/miniature.yaml").read_text(encoding="utf-8"))
     config["models"] = {name: {"checkpoint": f"${{root}}/{name}"} for name in ("base", "odd")}
     config["sampling"]["max_tokens"] = 16
-    config["serving"] |= {"max_model_len": 256, "startup_s": 3000}
+    config["serving"] |= {"max_model_len": 256}
     config["report"]["paper_rows"] = {}
     path = root / "config.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")

@@ -140,7 +140,7 @@ def test_the_tutor_is_served_on_loopback_and_to_others_only_with_a_key():
 def test_a_started_service_listens_on_loopback_only(tmp_path):
     """The embedded teacher, as the kernel sees it: every listening socket of its process."""
     command = ["python", "-m", "miniature.teacher", "--port", "{port}"]
-    service = ServiceConfig(serves="mini-judge", command=command, startup_s=300)
+    service = ServiceConfig(serves="mini-judge", command=command)
     with start_services({"teacher": service}, tmp_path) as urls:
         port = int(urls["teacher"].split(":")[2].partition("/")[0])
         listening = [

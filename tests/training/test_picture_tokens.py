@@ -212,7 +212,7 @@ def test_a_running_server_counts_as_training_does(processor, tmp_path):
     store, shown = ImageStore(tmp_path / "data"), ShownPictures(size, tmp_path / "shown")
     vllm = VllmConfig(checkpoint=str(tmp_path / "model"), max_model_len=1024, max_num_seqs=2, max_pixels=limit)
     found, expected = [], []
-    with start_services({"m": ServiceConfig(serves="m", vllm=vllm, startup_s=2400)}, tmp_path / "log") as urls:
+    with start_services({"m": ServiceConfig(serves="m", vllm=vllm)}, tmp_path / "log") as urls:
         for number, (width, height) in enumerate([*SPECIAL[:6], *SPECIAL[7:], (4000, 3000), (640, 480), (333, 777)]):
             stored = store.put(load_image(Image.new("RGB", (width, height), (number, 9, 9))))
             row = Dialogue(
