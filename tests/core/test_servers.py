@@ -105,12 +105,16 @@ def test_an_engine_that_is_killed_takes_its_server_with_it_and_is_named(tmp_path
 
 
 def test_a_server_of_another_model_is_not_ours(tmp_path):
-    wrong = TEACHER.model_copy(update={"serves": "other-model", "startup_s": 6.0})
-    with (
-        pytest.raises(UserError, match=r"did not serve 'other-model'.*mini-judge"),
-        start_services({"teacher": wrong}, tmp_path),
-    ):
-        pass
+    for seconds in (6.0, 60.0, 600.0):  # a busy machine has not started it in less
+        wrong = TEACHER.model_copy(update={"serves": "other-model", "startup_s": seconds})
+        with (
+            pytest.raises(UserError, match=r"did not serve 'other-model'.* raise startup_s") as raised,
+            start_services({"teacher": wrong}, tmp_path),
+        ):
+            pass
+        if "mini-judge" in str(raised.value):
+            break
+    assert "mini-judge" in str(raised.value)
     assert not [p for p in psutil.Process().children(recursive=True) if "miniature.teacher" in " ".join(p.cmdline())]
 
 

@@ -27,9 +27,11 @@ def test_every_score_is_the_servers_every_loss_has_its_reason_and_another_score_
 
 
 @pytest.mark.nightly
-def test_killed_and_started_again_it_ends_with_the_same_files(tmp_path):
+@pytest.mark.timeout(7200)
+def test_ten_thousand_calls_killed_and_started_again_end_with_the_same_files(tmp_path):
     seed = random.randrange(1000)
     print(f"seed {seed}")
-    found = faulty_provider.measure(dialogues=60, kills=2, seed=seed, root=tmp_path)
+    found = faulty_provider.measure(dialogues=1500, kills=6, seed=seed, root=tmp_path)
     assert found["problems"] == []
-    assert found["kills"] == 2
+    assert found["kills"] == 6
+    assert sum(found["calls"].values()) > 10_000
