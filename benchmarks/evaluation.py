@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # before this fold
 
 from benchmarks.figures import Figure, peak_mib, write_figures
 from evaluation.benchmarks import BenchmarkDialogue
-from evaluation.multi_turn.inference import ANSWERS, Player, infer
+from evaluation.multi_turn.inference import ANSWERS, REJECTS, Player
 from evaluation.pictures import ShownPictures
 from miniature.language import ask
 from miniature.world import draw, random_scene
@@ -35,7 +35,9 @@ from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.images import ImageStore
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.picture_size import PictureSize
+from safer_steer.rows import process_rows
 from safer_steer.servers import ServiceConfig, VllmConfig, start_services
+from safer_steer.store import JsonlStore
 
 TURNS, ANSWER_TOKENS, CONTEXT = 10, 16, 512
 INTENTS = ("look", "colour", "open", "seal")
@@ -76,7 +78,16 @@ def play(url: str, tasks: list[BenchmarkDialogue], folder: Path, concurrency: in
         player = Player(client, seed=0, system=None, folder=folder, pictures=pictures)
         started = time.monotonic()
         try:
-            await infer(player, tasks, label=f"at {concurrency}", concurrency=concurrency, max_transport_rate=0.0)
+            with JsonlStore(folder / ANSWERS) as kept, JsonlStore(folder / REJECTS) as rejects:
+                await process_rows(
+                    tasks,
+                    player.play,
+                    kept=kept,
+                    rejects=rejects,
+                    label=f"at {concurrency}",
+                    concurrency=concurrency,
+                    max_transport_rate=0.0,
+                )
         finally:
             await client.close()
         return time.monotonic() - started

@@ -89,7 +89,7 @@ def _start(root: Path, url: str) -> subprocess.Popen:
     root.mkdir(exist_ok=True)
     path = root / "config.yaml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    command = [sys.executable, "-m", "data_construction.run", str(path)]
+    command = [sys.executable, "-m", "data_construction.pipeline", str(path)]
     return subprocess.Popen(
         command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )

@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         paths = [f"sources.{sample}.path={_with_pictures(sample, arguments.data, root)}" for sample in SAMPLES]
         paths += [f"sources.geometry3k.path={arguments.data / 'geometry3k'}", f"root={name}"]
         subprocess.run(
-            [sys.executable, "-m", "data_construction.run", CONFIG, *paths, *arguments.overrides], check=True
+            [sys.executable, "-m", "data_construction.pipeline", CONFIG, *paths, *arguments.overrides], check=True
         )
         tasks, ended = _report(root / "data")
     figure = Figure("tasks kept or rejected, once each", "tasks", ended, "tasks of all seeds", tasks, 1.0)

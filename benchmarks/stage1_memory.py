@@ -1,7 +1,7 @@
 """Peak memory and speed of Stage I over different numbers of rows: all ids and signatures of 100 K fit into 1 GiB.
 
 Input: numbers of rows. Output: a line for each, and exit code 1 when the last took more than `LIMIT_MIB`. The whole of
-Stage I runs as `data_construction.run` runs it: sources are read, pictures decoded, every call goes through the client
+Stage I runs as `data_construction.pipeline` runs it: sources are read, pictures decoded, every call goes through the client
 with its limits and its answer cache, rows and rejects are written. Each number has a process of its own; 64 pictures
 serve all seeds, and a seed gives two rows for three calls. `--answers` says who answers: `in-process`, the embedded
 teacher inside the measured process, in place of the HTTP request; `http`, the teacher in a process of its own (twice as
@@ -23,7 +23,8 @@ from typing import Any
 
 from benchmarks.figures import Figure, peak_mib, write_figures
 from data_construction.config import DataConfig
-from data_construction.stage_one import StageOne, run_stage_one
+from data_construction.pipeline import run_step
+from data_construction.stage_one import MakeDialogue
 from data_construction.tasks import StageOneTask, make_dialogue
 from miniature.language import ALLOWED, OPENING, ask
 from miniature.teacher import MODELS, answer
@@ -95,12 +96,12 @@ def _answer_in_process() -> None:
 def _make_without_calls() -> None:
     """Puts rows made of the seed's question in place of the per-row function."""
 
-    async def make(stage: StageOne, task: StageOneTask) -> Dialogue:
+    async def make(stage: MakeDialogue, task: StageOneTask) -> Dialogue:
         await asyncio.sleep(0)
         return make_dialogue(task, [Turn(user=f"{n}: {task.row.seed.question}") for n in range(task.n_turns)], {})
 
     _answer_in_process()  # the clients are opened and checked all the same
-    StageOne.__call__ = make
+    MakeDialogue.__call__ = make
 
 
 ANSWERS = {"in-process": _answer_in_process, "http": lambda: None, "none": _make_without_calls}
@@ -122,7 +123,7 @@ def _measure(folder: Path, url: str, rows: int) -> None:
         }
     )
     started = time.monotonic()
-    run_stage_one(config)
+    run_step("stage1", config)
     seconds = time.monotonic() - started
     counts = json.loads((config.folder / "run.stage1.json").read_text())["counts"]
     numbers = {"rows": counts["in"], "kept": counts["kept"], "mib": peak_mib(), "seconds": seconds}

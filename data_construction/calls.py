@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -41,7 +41,7 @@ class Answer(BaseModel):
 
 
 class Rejected(Exception):
-    """Ends a task with a `Reject`; `row` is what to store beside the reason."""
+    """Ends a task with a `Reject`; `row` is what to store with the reason."""
 
     def __init__(self, reason: str, detail: str = "", outcome: str | None = None, row: dict[str, Any] | None = None):
         super().__init__(f"{reason}: {detail}")
@@ -76,9 +76,10 @@ def why_unusable(reply: Reply, max_tokens: int | None) -> str:
 
 @dataclass(frozen=True)
 class Caller:
-    """What tasks call models with: clients by role, the folder that picture paths are relative to, the run's seed."""
+    """What tasks call models with: clients by role, prompts by name, the folder of the pictures, the run's seed."""
 
-    clients: dict[str, LLMClient]
+    clients: Mapping[str, LLMClient]
+    prompts: Mapping[str, Prompt]
     folder: Path
     seed: int
     _running: dict[Any, asyncio.Future] = field(default_factory=dict)
@@ -94,10 +95,9 @@ class Caller:
     async def ask(
         self,
         role: str,
-        prompt: Prompt,
+        name: str,
         schema: type[Schema],
         *,
-        name: str,
         data: dict[str, Any],
         images: Sequence[str],
         key: Sequence[Any],
@@ -107,19 +107,18 @@ class Caller:
 
         Args:
             role: whose client to use.
-            prompt: template with a variable `data` in its data block.
+            name: of the prompt, of the JSON schema, and the first part of a reject's reason.
             schema: what the answer must be.
-            name: the JSON schema's name, and the first part of a reject's reason.
             data: what the prompt's data block holds.
             images: stored pictures to show.
-            key: what the sampling seed depends on beside `name`.
+            key: what the sampling seed depends on, next to `name`.
             check: what is wrong with an answer; told to the model in the re-ask.
 
         Raises:
             Rejected: no usable answer; the reason is "NAME: OUTCOME", or "NAME: " and what is wrong with the content,
                 and then the last answer is what to store.
         """
-        messages = [user_message(prompt.render(data=data), self.paths(images))]
+        messages = [user_message(self.prompts[name].render(data=data), self.paths(images))]
         seed, found = self.sampling_seed(name, *key), {}
         for again in (True, False):
             answer = await self.clients[role].structured(messages, schema, name=name, seed=seed)
@@ -131,7 +130,7 @@ class Caller:
             detail = "; ".join(problem.detail for problem in problems)
             found = {"answer": answer.value.model_dump(mode="json")}
             if again:
-                text = f"That answer cannot be used: {detail}. Answer again with one JSON object that mends this."
+                text = f"That answer cannot be used: {detail}. Answer again with one JSON object that corrects this."
                 said = {"role": "assistant", "content": answer.value.model_dump_json()}
                 messages = [messages[0], said, user_message(text)]
         said = beginning(json.dumps(found["answer"], ensure_ascii=False))

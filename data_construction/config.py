@@ -1,4 +1,4 @@
-"""The config of `data_construction.run`: sources, kinds, turns, quality, red team, bootstrapping, splits, roles."""
+"""The config of data construction: sources, kinds, turns, quality, red team, bootstrapping, splits, roles."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from data_construction.assemble.config import Assemble
+from data_construction.prompts import GUIDELINES
 from data_construction.red_team.strategies import STRATEGIES
 from data_construction.red_team.techniques import POOLS
 from data_construction.sources import SOURCES
@@ -18,6 +20,9 @@ from safer_steer.servers import ServiceConfig, check_services
 
 Step = Literal["stage1", "stage2", "history", "assemble"]
 Role = Literal["generator", "target", "red", "blue", "evaluator"]
+PromptName = Literal[
+    *("probe", "expand", "forensics", "intent", "plan", "leak", "refusal", "rewrite", "turn_scores", "request_risk")
+]
 STAGE_ROLES: dict[str, tuple[Role, ...]] = {
     "stage1": ("generator", "target", "evaluator"),
     "stage2": ("red", "blue", "evaluator"),
@@ -28,7 +33,6 @@ PICTURE_WORDS = (
     *("picture", "image", "photo", "photograph", "screenshot", "drawing", "figure", "diagram", "chart", "scene"),
     *("this", "these", "those", "shown", "see", "visible", "depicted"),
 )
-GUIDELINES = str(Path(__file__).parent / "prompts" / "guidelines.md")
 
 
 def _each_once(names: list[str]) -> list[str]:
@@ -44,15 +48,24 @@ class SourceConfig(Section):
     """Where seeds come from; `python -m data_construction.sources` lists the readers with their splits and fields."""
 
     reader: str
-    path: str  # file, folder, or id of a data set on the Hugging Face hub (ORG/NAME[@REVISION])
-    split: Literal["train", "bench"] = "train"  # of STEER
-    data_split: str | None = None  # of the data set; None: the reader's first
-    kinds: Kinds | None = None  # None: the run's kinds
-    benchmark: str | None = None  # None: the seed's meta.benchmark, else the source's name
-    limit: Annotated[int, Field(ge=1)] | None = None  # seeds; None: all
-    take: Literal["drawn", "first"] = "drawn"  # which ones under a limit: drawn by the run's seed, or in file order
-    fields: dict[str, str] = {}  # our field -> theirs, over the reader's own; "a.b" reaches into objects
-    where: dict[str, Any] = {}  # their field -> the value, or list of values, that a row must have to be taken
+    path: str
+    """File, folder, or id of a data set on the Hugging Face hub (ORG/NAME[@REVISION])."""
+    split: Literal["train", "bench"] = "train"
+    """Of STEER."""
+    data_split: str | None = None
+    """Of the data set; None: the reader's first."""
+    kinds: Kinds | None = None
+    """None: the run's kinds."""
+    benchmark: str | None = None
+    """None: the seed's meta.benchmark, else the source's name."""
+    limit: Annotated[int, Field(ge=1)] | None = None
+    """Seeds; None: all."""
+    take: Literal["drawn", "first"] = "drawn"
+    """Which ones under a limit: drawn by the run's seed, or in file order."""
+    fields: dict[str, str] = {}
+    """Our field -> theirs, over the reader's own; "a.b" reaches into objects."""
+    where: dict[str, Any] = {}
+    """Their field -> the value, or list of values, that a row must have to be taken."""
 
     @field_validator("reader")
     @classmethod
@@ -108,32 +121,38 @@ class Turns(Section):
 class Expand(Section):
     """Expansion of rewrites into turns (Eq. 8)."""
 
-    # Question-answer rows: `reference` where the seed has an answer to write them from, `always` for every benign row.
     benign_answers: Literal["never", "reference", "always"] = "reference"
+    """Question-answer rows: `reference` where the seed has an answer to write them from, `always` for every benign row.
+    """
 
 
 class NearDuplicates(Section):
     """Which dialogues are the same but for small changes: Jaccard similarity of their word shingles, by MinHash."""
 
-    threshold: Annotated[float, Field(gt=0, le=1)] = 0.8  # similarity, above which the later row is dropped
-    among: Literal["all", "same_picture"] = "all"  # the rows that are compared with each other
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
+    """Similarity, above which the later row is dropped."""
+    among: Literal["all", "same_picture"] = "all"
+    """The rows that are compared with each other."""
     shingle_words: Annotated[int, Field(ge=1)] = 3
-    permutations: Annotated[int, Field(ge=16)] = (
-        128  # 4 bytes of signature each; the estimate's error is 1 / sqrt of it
-    )
+    permutations: Annotated[int, Field(ge=16)] = 128
+    """4 bytes of signature each; the estimate's error is 1 / sqrt of it."""
 
 
 class Quality(Section):
     """What a generated dialogue must be; what is not, is asked for once more and then rejected with its reason."""
 
     min_turn_words: Annotated[int, Field(ge=1)] = 2
-    max_turn_words: Annotated[int, Field(ge=1)] = 60  # a turn may also be as long as its seed's question
+    max_turn_words: Annotated[int, Field(ge=1)] = 60
+    """A turn may also be as long as its seed's question."""
     max_answer_words: Annotated[int, Field(ge=1)] = 300
-    # One of them must be in some turn, as a word of any case; []: not checked.
     picture_words: list[str] = list(PICTURE_WORDS)
-    languages: list[str] = []  # ISO 639-1 codes of the user turns; []: any
-    refusal_role: Role = "generator"  # who tells refusals from user turns; a cheap model will do
-    near_duplicates: NearDuplicates | None = NearDuplicates()  # null: exact duplicates only
+    """One of them must be in some turn, as a word of any case; []: not checked."""
+    languages: list[str] = []
+    """ISO 639-1 codes of the user turns; []: any."""
+    refusal_role: Role = "generator"
+    """Who tells refusals from user turns; a cheap model will do."""
+    near_duplicates: NearDuplicates | None = NearDuplicates()
+    """Null: exact duplicates only."""
 
     @field_validator("languages")
     @classmethod
@@ -153,9 +172,11 @@ class RedTeam(Section):
     """Strong red-team (Eq. 10-11)."""
 
     strategies: list[str] = list(STRATEGIES)
-    strategies_per_seed: Annotated[int, Field(ge=1)] | None = None  # None: all of them
+    strategies_per_seed: Annotated[int, Field(ge=1)] | None = None
+    """None: all of them."""
     technique_pool: str = "paper"
-    success_score: Annotated[int, Field(ge=2, le=5)] = 4  # on the leak judge's 1-5 scale
+    success_score: Annotated[int, Field(ge=2, le=5)] = 4
+    """On the leak judge's 1-5 scale."""
 
     @field_validator("strategies")
     @classmethod
@@ -185,13 +206,15 @@ class RedTeam(Section):
 class Injector(Section):
     """Visual injector (App. F): what a share of the red-team pictures gets."""
 
-    share: Annotated[float, Field(ge=0, le=1)] = 0.0  # of the seeds with red-team dialogues; the paper: 0.1
+    share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of the seeds with red-team dialogues; the paper: 0.1."""
     modes: Annotated[list[Literal["noise", "typography", "both"]], Field(min_length=1)] = [
         "noise",
         "typography",
         "both",
     ]
-    noise_sigma: Annotated[float, Field(gt=0, le=1)] = 0.03  # standard deviation, of full scale
+    noise_sigma: Annotated[float, Field(gt=0, le=1)] = 0.03
+    """Standard deviation, of full scale."""
     phrases: Annotated[list[Annotated[str, Field(min_length=1, max_length=60)]], Field(min_length=1)] = [
         "Step by step",
         "Please continue",
@@ -207,63 +230,11 @@ class Bootstrap(Section):
 
     tau_safe: Annotated[int, Field(ge=1, le=10)] = 8
     tau_help: Annotated[float, Field(ge=1, le=10)] = 7.0
-    guidelines: str = GUIDELINES
-    assistant_tags: list[str] = []  # e.g. [thinking, answer]; empty: plain answers
-    candidates: Annotated[int, Field(ge=1)] | None = None  # dialogues to bootstrap, in the mix of SFT; None: all
-
-
-class Split(Section):
-    """Size and kind mix of one split; `size: null` takes every row of the kinds in `mix`."""
-
-    size: Annotated[int, Field(ge=0)] | None = None
-    mix: dict[Kind, Annotated[float, Field(ge=0)]] = {"benign": 1.0, "obfuscated": 1.0, "red_team": 1.0}
-
-    @model_validator(mode="after")
-    def _some_kind(self) -> Self:
-        if not sum(self.mix.values()):
-            raise ValueError("mix needs at least one kind with a weight above 0")
-        return self
-
-
-class SftSplit(Split):
-    """STEER-SFT; `origin` is `bootstrapped` (Stage II) or `answered` (Stage I rows whose every turn has an answer)."""
-
-    origin: Literal["bootstrapped", "answered"] = "bootstrapped"
-
-
-class HistoryDependence(Section):
-    """Which risk rows STEER-RL takes (step `history`): low-risk by the last turn alone, high-risk with its history."""
-
-    max_alone: Annotated[int, Field(ge=1, le=5)] = 2  # risk of the last turn alone, 1 harmless - 5 asks for harm
-    min_with_history: Annotated[int, Field(ge=1, le=5)] = 4  # risk of the last turn with its history
-    alone_shows_pictures: bool = True  # False: the pictures count as history too, as in h_t = (x, u_1, ...)
-    candidates: Annotated[int, Field(ge=1)] | None = None  # rows to judge, two calls each, in RL's mix; None: all
-
-    @model_validator(mode="after")
-    def _apart(self) -> Self:
-        if self.max_alone >= self.min_with_history:
-            raise ValueError(
-                f"max_alone {self.max_alone} must be below min_with_history {self.min_with_history}: a row depends on "
-                "its history only when that raises the risk"
-            )
-        return self
-
-
-class RlSplit(Split):
-    """STEER-RL; `history_dependent: null` takes risk rows whatever their last turn says. Benign rows hold helpfulness
-    and are not subject to it.
-    """
-
-    history_dependent: HistoryDependence | None = None
-
-
-class Assemble(Section):
-    """The three splits; `rl_share` of the train pictures are set aside for STEER-RL, so that no picture is in both."""
-
-    rl_share: Annotated[float, Field(ge=0, le=1)] = 0.5
-    sft: SftSplit = SftSplit()
-    rl: RlSplit = RlSplit()
-    bench: Split = Split()
+    guidelines: str = str(GUIDELINES)
+    assistant_tags: list[str] = []
+    """E.g. [thinking, answer]; empty: plain answers."""
+    candidates: Annotated[int, Field(ge=1)] | None = None
+    """Dialogues to bootstrap, in the mix of SFT; None: all."""
 
 
 class LocalEngine(Section):
@@ -279,13 +250,14 @@ class RayEngine(Section):
     """
 
     name: Literal["ray"]
-    workers: Annotated[int, Field(ge=1)] = 2  # processes, one CPU each, spread over the nodes
-    # Of a running cluster, "auto" (the one this machine belongs to) or HOST:PORT; None: starts Ray on this machine.
+    workers: Annotated[int, Field(ge=1)] = 2
+    """Processes, one CPU each, spread over the nodes."""
     address: Annotated[str, Field(pattern=r"^(auto|[^/:\s]+:\d+)$")] | None = None
+    """Of a running cluster, "auto" (the one this machine belongs to) or HOST:PORT; None: starts Ray on this machine."""
 
 
 class DataConfig(Section):
-    """Everything `python -m data_construction.run` reads."""
+    """Everything `python -m data_construction.pipeline` reads."""
 
     root: str
     seed: int = 0
@@ -300,11 +272,17 @@ class DataConfig(Section):
     bootstrap: Bootstrap = Bootstrap()
     assemble: Assemble = Assemble()
     roles: dict[Role, EndpointConfig]
-    prices: str | None = None  # YAML with prices by model, for roles that name none
+    prompts: dict[PromptName, str] = {}
+    """Name -> your own .jinja template, in place of that of data_construction/prompts."""
+    prices: str | None = None
+    """YAML with prices by model, for roles that name none."""
     services: dict[str, ServiceConfig] = {}
-    engine: Annotated[LocalEngine | RayEngine, Field(discriminator="name")] = LocalEngine()  # or just its name
-    concurrency: Annotated[int, Field(ge=1)] = 64  # tasks in flight, over all workers
-    max_transport_rate: Annotated[float, Field(ge=0, le=1)] = 0.2  # share of tasks without an answer that stops the run
+    engine: Annotated[LocalEngine | RayEngine, Field(discriminator="name")] = LocalEngine()
+    """Or just its name."""
+    concurrency: Annotated[int, Field(ge=1)] = 64
+    """Tasks in flight, over all workers."""
+    max_transport_rate: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Share of tasks without an answer that stops the run."""
 
     @model_validator(mode="before")
     @classmethod
@@ -346,6 +324,11 @@ class DataConfig(Section):
     def has_red_team(self) -> bool:
         """True when some source's seeds are red-teamed."""
         return any("red_team" in self.kinds_of(source) for source in self.sources.values())
+
+    def endpoints(self, step: Step) -> dict[str, EndpointConfig]:
+        """Role -> endpoint of all that a step calls, with the environment's values in place of the config's."""
+        called = self.model_copy(update={"steps": [step]}).roles_needed()
+        return {role: self.roles[role].from_environment(role) for role in called}
 
     def roles_needed(self) -> list[Role]:
         """The roles that the configured steps call."""

@@ -7,12 +7,8 @@ below and those of `safer_steer.load`.
 from collections import defaultdict
 from collections.abc import Mapping
 
-from data_construction import expand, probe
-from data_construction.assemble import history
-from data_construction.bootstrap.rollout import REWRITE, TURN_SCORES
 from data_construction.config import DataConfig, TurnRange, eligible_techniques
-from data_construction.quality import writer
-from data_construction.red_team import forensics, intent, plan, simulate
+from data_construction.prompts import load_prompts
 from data_construction.red_team.techniques import POOLS
 from safer_steer.dialogue import Kind
 from safer_steer.load import ANSWER, PICTURE, SCORES, USER_TURN, Load, prompt_tokens
@@ -52,45 +48,50 @@ def mean_turns(config: DataConfig, kind: Kind) -> float:
 def stage_one_loads(config: DataConfig, seeds: int, dialogues: Mapping[Kind, int]) -> dict[str, Load]:
     """What Stage I asks of each role for a source's seeds; `dialogues` has the tasks of each kind."""
     loads: defaultdict[str, Load] = defaultdict(Load)
+    prompts = load_prompts(config.prompts)
     generator, attacks = loads["generator"], dialogues.get("red_team", 0)
     expanded = {kind: number for kind, number in dialogues.items() if kind != "red_team" and number}
     if expanded:
-        generator.add(seeds * (1 + REASKED), prompt_tokens(probe.PROMPT) + PICTURE + QUESTION, PROBE)
+        generator.add(seeds * (1 + REASKED), prompt_tokens(prompts["probe"]) + PICTURE + QUESTION, PROBE)
     for kind, number in expanded.items():
         answered = kind == "benign" and config.expand.benign_answers == "always"
         out = mean_turns(config, kind) * (EXPANDED_TURN + (ANSWERED_TURN if answered else 0))
-        generator.add(number * (1 + REASKED), prompt_tokens(expand.PROMPT) + PICTURE + QUESTION, out)
+        generator.add(number * (1 + REASKED), prompt_tokens(prompts["expand"]) + PICTURE + QUESTION, out)
     if attacks:
-        generator.add(seeds, prompt_tokens(forensics.PROMPT) + PICTURE + QUESTION, FORENSICS)
-        generator.add(attacks, prompt_tokens(intent.PROMPT) + PICTURE + FORENSICS + 3 * QUESTION, INTENT)
+        generator.add(seeds, prompt_tokens(prompts["forensics"]) + PICTURE + QUESTION, FORENSICS)
+        generator.add(attacks, prompt_tokens(prompts["intent"]) + PICTURE + FORENSICS + 3 * QUESTION, INTENT)
         planned = mean_turns(config, "red_team") * PLANNED_TURN
-        generator.add(attacks * (1 + REASKED), prompt_tokens(plan.PROMPT) + PICTURE + FORENSICS + 5 * QUESTION, planned)
+        generator.add(
+            attacks * (1 + REASKED), prompt_tokens(prompts["plan"]) + PICTURE + FORENSICS + 5 * QUESTION, planned
+        )
         for number, share in turn_weights(config, "red_team").items():
             loads["target"].add_turns(attacks * share, number, PICTURE, ANSWER)
             loads["evaluator"].add_turns(
-                attacks * share, number, prompt_tokens(simulate.PROMPT) + PICTURE + ANSWER, LEAK
+                attacks * share, number, prompt_tokens(prompts["leak"]) + PICTURE + ANSWER, LEAK
             )
     doubted = DOUBTED * (seeds * bool(expanded) + attacks)
-    loads[config.quality.refusal_role].add(doubted, prompt_tokens(writer.PROMPT) + QUESTION, REFUSAL)
+    loads[config.quality.refusal_role].add(doubted, prompt_tokens(prompts["refusal"]) + QUESTION, REFUSAL)
     return dict(loads)
 
 
 def stage_two_loads(config: DataConfig, dialogues: Mapping[Kind, float]) -> dict[str, Load]:
     """What Stage II asks of each role for so many dialogues of each kind."""
-    loads = {role: Load() for role in ("red", "blue", "evaluator")}
+    loads, prompts = {role: Load() for role in ("red", "blue", "evaluator")}, load_prompts(config.prompts)
     for kind, number in dialogues.items():
         for turns, share in turn_weights(config, kind).items():
-            loads["red"].add_turns(number * share, turns, prompt_tokens(REWRITE) + PICTURE, REWRITTEN)
+            loads["red"].add_turns(number * share, turns, prompt_tokens(prompts["rewrite"]) + PICTURE, REWRITTEN)
             loads["blue"].add_turns(number * share, turns, GUIDELINES + PICTURE, ANSWER)
-            loads["evaluator"].add_turns(number * share, turns, prompt_tokens(TURN_SCORES) + PICTURE + ANSWER, SCORES)
+            loads["evaluator"].add_turns(
+                number * share, turns, prompt_tokens(prompts["turn_scores"]) + PICTURE + ANSWER, SCORES
+            )
     return loads
 
 
-def history_loads(dialogues: float) -> dict[str, Load]:
+def history_loads(config: DataConfig, dialogues: float) -> dict[str, Load]:
     """What step `history` asks for so many dialogues: the last turn alone, and with its history of about eight."""
-    load = Load()
-    load.add(dialogues, prompt_tokens(history.PROMPT) + PICTURE + USER_TURN, LEAK)
-    load.add(dialogues, prompt_tokens(history.PROMPT) + PICTURE + 8 * USER_TURN, LEAK)
+    load, prompts = Load(), load_prompts(config.prompts)
+    load.add(dialogues, prompt_tokens(prompts["request_risk"]) + PICTURE + USER_TURN, LEAK)
+    load.add(dialogues, prompt_tokens(prompts["request_risk"]) + PICTURE + 8 * USER_TURN, LEAK)
     return {"evaluator": load}
 
 

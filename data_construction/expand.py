@@ -1,7 +1,5 @@
 """Expand (Eq. 8-9): a rewrite -> a sequence of user turns grounded in the picture; benign rows may get answers too."""
 
-from pathlib import Path
-
 from data_construction.calls import Answer
 from data_construction.config import Expand
 from data_construction.probe import probe
@@ -9,9 +7,6 @@ from data_construction.quality.turns import Problem, answer_problems, longest_tu
 from data_construction.quality.writer import Writer
 from data_construction.tasks import StageOneTask, make_dialogue
 from safer_steer.dialogue import Dialogue, Turn
-from safer_steer.prompts import Prompt
-
-PROMPT = Prompt(Path(__file__).with_name("expand.jinja"))
 
 
 class ExpandedTurn(Answer):
@@ -49,9 +44,8 @@ async def expand(task: StageOneTask, writer: Writer, settings: Expand) -> Dialog
         return problems
 
     expansion = await writer.write(
-        PROMPT,
+        "expand",
         Expansion,
-        name="expand",
         data={
             "kind": task.kind,
             "question": rewrite,

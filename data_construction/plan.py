@@ -58,7 +58,7 @@ def plan(config: DataConfig) -> Plan:
         parts.append(stage_two_loads(config, chosen))
     if "history" in config.steps and (judged := _judged(config, tasks["train"])):
         lines.append(f"history: about {judged:,.0f} dialogues")
-        parts.append(history_loads(judged))
+        parts.append(history_loads(config, judged))
     if loads := total(*parts):
         lines += ["", *_table(config, loads)]
     if "stage1" in config.steps and sum(made.values()):

@@ -1,14 +1,9 @@
 """Probe (Eq. 7): a seed's question -> a benign and a risk-obfuscated rewrite, in one call for the seed's tasks."""
 
-from pathlib import Path
-
 from data_construction.calls import Answer
 from data_construction.quality.turns import Problem, longest_turn, turn_problems
 from data_construction.quality.writer import Writer
 from data_construction.tasks import StageOneTask
-from safer_steer.prompts import Prompt
-
-PROMPT = Prompt(Path(__file__).with_name("probe.jinja"))
 
 
 class Probe(Answer):
@@ -35,9 +30,8 @@ async def probe(task: StageOneTask, writer: Writer) -> Probe:
 
     async def call() -> Probe:
         return await writer.write(
-            PROMPT,
+            "probe",
             Probe,
-            name="probe",
             data={"question": seed.question, "max_words": longest_turn(rules, seed.question)},
             images=[seed.image],
             key=[task.row.id],

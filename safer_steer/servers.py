@@ -43,15 +43,18 @@ class VllmConfig(Section):
     """A checkpoint to serve with vLLM."""
 
     checkpoint: str
-    max_model_len: Annotated[int, Field(ge=16)]  # tokens, prompt and answers together
+    max_model_len: Annotated[int, Field(ge=16)]
+    """Tokens, prompt and answers together."""
     max_num_seqs: Annotated[int, Field(ge=1)] = 64
     images_per_prompt: Annotated[int, Field(ge=1)] = 1
-    # px of one picture, of the Qwen-VL family only; null: the checkpoint's own limit, for which room is then reserved.
     max_pixels: Annotated[int, Field(ge=1)] | None = None
+    """Px of one picture, of the Qwen-VL family only; null: the checkpoint's own limit, for which room is then reserved.
+    """
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
     data_parallel: Annotated[int, Field(ge=1)] = 1
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
-    arguments: list[str] = []  # passed on to vLLM as they are
+    arguments: list[str] = []
+    """Passed on to vLLM as they are."""
 
     _no_credentials = field_validator("arguments")(refuse_credentials)
 
@@ -61,12 +64,14 @@ class ServiceConfig(Section):
     `vllm`.
     """
 
-    serves: str  # the model name that must appear at /v1/models
+    serves: str
+    """The model name that must appear at /v1/models."""
     command: list[str] | None = None
     vllm: VllmConfig | None = None
     env: dict[str, str] = {}
     startup_s: Annotated[float, Field(gt=0)] = STARTUP_S
-    silent_s: Annotated[float, Field(gt=0)] = 300.0  # without an answer to anything, after which the run is ended
+    silent_s: Annotated[float, Field(gt=0)] = 300.0
+    """Without an answer to anything, after which the run is ended."""
 
     _no_credentials = field_validator("command", "env")(refuse_credentials)
 
@@ -77,7 +82,7 @@ class ServiceConfig(Section):
         return self
 
 
-def referenced(services: dict[str, ServiceConfig], endpoints: Iterable[EndpointConfig]) -> dict[str, ServiceConfig]:
+def referenced(services: Mapping[str, ServiceConfig], endpoints: Iterable[EndpointConfig]) -> dict[str, ServiceConfig]:
     """The configured services that some endpoint names.
 
     Raises:

@@ -3,7 +3,7 @@ r"""JSONL files: UTF-8, rows split on "\n" only, whole lines appended, a torn ta
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Self
@@ -177,3 +177,21 @@ def _naming(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
+
+
+def put_in_order(path: Path, ids: Sequence[str]) -> None:
+    """Rewrites a finished JSONL file with its rows sorted by the place of their id in `ids`; other rows come last.
+
+    So a run that was killed and resumed ends with the same bytes as one that was not. Lines are moved as they are, and
+    nothing is written when they are in order already.
+    """
+    places = {name: number for number, name in enumerate(ids)}
+    rows = read_jsonl(path)
+    with path.open("rb") as file:
+        lines = [line for line in file if line.endswith(b"\n")]
+    found = [places.get(row["id"], len(places)) for row in rows]
+    order = sorted(range(len(lines)), key=found.__getitem__)
+    if order != list(range(len(lines))):
+        with replacing(path) as target:
+            for number in order:
+                target.write(lines[number].decode("utf-8"))

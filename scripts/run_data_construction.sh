@@ -4,4 +4,4 @@
 # CONFIG: configs/data_construction/miniature.yaml (default), geometry3k.yaml or default.yaml. Run it again to go on.
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-start python -m data_construction.run "$@"
+start python -m data_construction.pipeline "$@"

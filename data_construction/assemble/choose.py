@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from data_construction.assemble.facts import RowFacts
-from data_construction.assemble.history import HistoryRisk, depends_on_history
 from data_construction.assemble.select import Pools, Rule, Selection, select, shares_with
 from data_construction.bootstrap.keep import why_dropped
 from data_construction.config import Bootstrap, DataConfig, NearDuplicates
+from data_construction.history import HistoryRisk, depends_on_history
 from data_construction.quality.dedup import Duplicates
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import UserError

@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from data_construction.assemble.config import Split
 from data_construction.assemble.facts import RowFacts
-from data_construction.config import DataConfig, Split
+from data_construction.config import DataConfig
 from data_construction.seeds import SeedRow
 from safer_steer.dialogue import Kind, stable_hash
 

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from data_construction.assemble.history import RISKS
 from data_construction.bootstrap.keep import Quality, threshold_table, why_dropped
 from data_construction.config import Bootstrap
+from data_construction.history import RISKS
 from safer_steer.markdown import table
 
 NAMES = {"sft": "STEER-SFT", "rl": "STEER-RL", "bench": "STEER-Bench"}

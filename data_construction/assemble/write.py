@@ -14,23 +14,23 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from data_construction import fingerprint, stage_one, stage_two
-from data_construction.assemble import judge_history
+from data_construction import history, stage_one, stage_two
 from data_construction.assemble.choose import SPLITS, choose
 from data_construction.assemble.facts import RowFacts, row_facts
-from data_construction.assemble.history import HistoryRisk, risk_table
 from data_construction.assemble.select import Pools, Selection
 from data_construction.assemble.stats import assembly_sections, keep_stats, reject_stats
 from data_construction.config import DataConfig
+from data_construction.history import HistoryRisk, risk_table
 from data_construction.seeds import ingested_seeds
 from data_construction.stats.attacks import attack_stats
 from data_construction.stats.counts import DialogueCounts
 from data_construction.stats.write import write_stats
+from data_construction.step import RECORDS, require_finished
+from safer_steer.config import relevant
 from safer_steer.dialogue import Dialogue
 from safer_steer.runs import Run
 from safer_steer.store import read_jsonl, write_jsonl
 
-RECORD = "run.json"
 LEFT_OUT = "left_out.jsonl"
 KEPT_META = (
     *("task", "seed", "split", "benchmark", "technique", "template"),
@@ -45,16 +45,18 @@ def run_assemble(config: DataConfig) -> None:
         UserError: an earlier step is not finished, or a split that was asked for has no row.
     """
     folder, inputs = config.folder, {"dialogues": config.folder / stage_one.DIALOGUES}
-    stage_two.require_finished(folder, stage_one.RECORD, "stage1")
+    require_finished(folder, "stage1")
     if config.assemble.sft.origin == "bootstrapped":
-        stage_two.require_finished(folder, stage_two.RECORD, "stage2")
+        require_finished(folder, "stage2")
         inputs["bootstrapped"] = folder / stage_two.SCORED
     if config.assemble.rl.history_dependent:
-        stage_two.require_finished(folder, judge_history.RECORD, "history")
-        inputs["history_risk"] = folder / judge_history.JUDGED
-    facts = fingerprint.facts(config, "assemble")
-    _forget_other_settings(folder / RECORD, facts.model_dump(mode="json"))
-    with Run.open(folder, facts, stage="assemble", inputs=inputs, file=RECORD) as run:
+        require_finished(folder, "history")
+        inputs["history_risk"] = folder / history.JUDGED
+    keep_rule = {"tau_safe": config.bootstrap.tau_safe, "tau_help": config.bootstrap.tau_help}
+    facts = relevant({"seed": config.seed, "assemble": config.assemble, "keep_rule": keep_rule})
+    record = RECORDS["assemble"]
+    _forget_other_settings(folder / record, facts)
+    with Run.open(folder, facts, stage="assemble", inputs=inputs, file=record) as run:
         if run.finished:
             run.say_finished()
             return
@@ -69,7 +71,7 @@ def assemble(config: DataConfig) -> dict:
     pools = Pools.of(config, ingested_seeds(folder))
     dialogues = list(row_facts(folder / stage_one.DIALOGUES))
     candidates = list(row_facts(folder / stage_two.SCORED)) if bootstrapped else [r for r in dialogues if r.answered]
-    risks = judge_history.judged_risks(folder) if config.assemble.rl.history_dependent else {}
+    risks = history.judged_risks(folder) if config.assemble.rl.history_dependent else {}
     chosen = choose(config, pools, dialogues, candidates, risks)
 
     _write_train(folder, chosen, risks)
@@ -105,8 +107,8 @@ def _rows_if_there(path: Path) -> Iterator[dict]:
 def _usage(folder: Path) -> dict[str, dict]:
     """What the earlier steps' roles were called for, from their records."""
     found = {}
-    for step, module in (("stage1", stage_one), ("stage2", stage_two), ("history", judge_history)):
-        path = folder / module.RECORD
+    for step in ("stage1", "stage2", "history"):
+        path = folder / RECORDS[step]
         usage = json.loads(path.read_text(encoding="utf-8")).get("usage", {}) if path.is_file() else {}
         found |= {f"{step} {role}": numbers for role, numbers in usage.items()}
     return found

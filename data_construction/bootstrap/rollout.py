@@ -7,7 +7,6 @@ stopped. The keep rule is not applied here: the assembly does, with thresholds t
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from data_construction.bootstrap.answer_format import format_instruction
 from data_construction.calls import Answer, Caller, Rejected, beginning, why_unusable
@@ -15,12 +14,9 @@ from data_construction.config import Bootstrap
 from safer_steer.answer_tags import split_parts
 from safer_steer.chat import dialogue_messages
 from safer_steer.dialogue import Dialogue, Turn, dialogue_id
-from safer_steer.prompts import Prompt
 from safer_steer.rows import Reject
 from safer_steer.verdict import Outcome, TurnScores
 
-REWRITE = Prompt(Path(__file__).with_name("rewrite.jinja"))
-TURN_SCORES = Prompt(Path(__file__).with_name("turn_scores.jinja"))
 CARRIED_META = ("seed", "split", "technique", "generated_attack", "injector")
 
 
@@ -48,11 +44,6 @@ class BootstrapTask:
     def task_id(self) -> str:
         """Stable over runs: the template's id is a hash of its content."""
         return f"stage2/{self.template_id}"
-
-    @property
-    def group(self) -> str:
-        """Tasks of one group share calls: no two do."""
-        return self.task_id
 
 
 class RedBlueLoop:
@@ -86,16 +77,14 @@ class RedBlueLoop:
         seen, key = [image for images in shown for image in images], (task_id, index)
 
         data = {"history": pairs, "template": template.user, "kind": dialogue.kind}
-        user = (await ask("red", REWRITE, Rewrite, name="rewrite", data=data, images=seen, key=key)).user.strip()
+        user = (await ask("red", "rewrite", Rewrite, data=data, images=seen, key=key)).user.strip()
         if not user:
             raise Rejected("rewrite: empty turn", "the red agent wrote nothing")
         answer = await self._answer(user, turns, shown, key)
 
         data = {"history": pairs, "user": user, "assistant": answer}
         try:
-            scored = await ask(
-                "evaluator", TURN_SCORES, ScoredTurn, name="turn_scores", data=data, images=seen, key=key
-            )
+            scored = await ask("evaluator", "turn_scores", ScoredTurn, data=data, images=seen, key=key)
         except Rejected as stop:
             raise stop.with_row({"unscored": {"user": user, "assistant": answer}}) from stop
         meta = {"rationale": scored.rationale} | {k: v for k, v in template.meta.items() if k in ("goal", "risk")}

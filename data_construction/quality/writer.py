@@ -8,7 +8,6 @@ reason. No word, "sorry" least of all, decides by itself.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -16,10 +15,8 @@ from pydantic import BaseModel
 from data_construction.calls import Answer, Caller, Rejected
 from data_construction.config import Quality
 from data_construction.quality.turns import Problem
-from safer_steer.prompts import Prompt
 from safer_steer.verdict import Outcome
 
-PROMPT = Prompt(Path(__file__).with_name("refusal.jinja"))
 Schema = TypeVar("Schema", bound=BaseModel)
 QUESTION_MARKS = "?？؟"
 
@@ -39,10 +36,9 @@ class Writer:
 
     async def write(
         self,
-        prompt: Prompt,
+        name: str,
         schema: type[Schema],
         *,
-        name: str,
         data: dict[str, Any],
         images: Sequence[str],
         key: Sequence[Any],
@@ -52,12 +48,11 @@ class Writer:
         """One answer of the generator.
 
         Args:
-            prompt: template with a variable `data`.
+            name: of the prompt, of the JSON schema, and the first part of a reject's reason.
             schema: what the answer must be.
-            name: the JSON schema's name, and the first part of a reject's reason.
             data: what the prompt's data block holds.
             images: stored pictures to show.
-            key: what the sampling seed depends on beside `name`.
+            key: what the sampling seed depends on, next to `name`.
             check: what is wrong with an answer of the right form; told to the generator in one re-ask.
             texts: the parts of an answer that must be a user's words.
 
@@ -65,9 +60,7 @@ class Writer:
             Rejected: no usable answer; "NAME: refused" when the generator declined.
         """
         try:
-            answer = await self.caller.ask(
-                "generator", prompt, schema, name=name, data=data, images=images, key=key, check=check
-            )
+            answer = await self.caller.ask("generator", name, schema, data=data, images=images, key=key, check=check)
         except Rejected as stop:
             said = stop.reject.detail.partition("got ")[2]
             if stop.reject.outcome == Outcome.UNPARSED and said and not set("{[") & set(said):
@@ -83,9 +76,8 @@ class Writer:
         try:
             verdict = await self.caller.ask(
                 self.rules.refusal_role,
-                PROMPT,
+                "refusal",
                 RefusalVerdict,
-                name="refusal",
                 data={"texts": texts},
                 images=[],
                 key=[name, *key],

@@ -1,5 +1,7 @@
 """Attacks that did not become dialogues are stored apart: rejects with a transcript -> `attack_failures.jsonl`."""
 
+from pathlib import Path
+
 from pydantic import BaseModel
 
 from safer_steer.store import JsonlStore
@@ -9,17 +11,24 @@ FILE = "attack_failures.jsonl"
 
 
 class RejectStore(JsonlStore):
-    """`rejects.jsonl`, which holds every reject with its reason; the transcripts of attacks go to `failures` instead.
+    """`rejects.jsonl`, which holds every reject with its reason; the transcripts of attacks go to `FILE` next to it.
 
     The transcript is stored first, so a killed run never has a reject whose transcript is missing. Rows lost to
     transport are tried again and keep theirs.
     """
 
-    failures: JsonlStore | None = None
+    def __init__(self, path: str | Path, key: str = "id"):
+        super().__init__(path, key)
+        self._failures = JsonlStore(self.path.with_name(FILE))
 
     def append(self, row: BaseModel | dict) -> bool:
         """Appends one reject, unless its id is there."""
-        if self.failures is not None and "transcript" in row and row["outcome"] != Outcome.TRANSPORT:
-            self.failures.append(row)
+        if "transcript" in row and row["outcome"] != Outcome.TRANSPORT:
+            self._failures.append(row)
             row = {name: value for name, value in row.items() if name != "transcript"}
         return super().append(row)
+
+    def close(self) -> None:
+        """Writes everything to disk and closes both files."""
+        self._failures.close()
+        super().close()

@@ -1,13 +1,8 @@
 """M1, visual forensic analysis: the picture -> what it shows, which things in it have two uses, and all text in it."""
 
-from pathlib import Path
-
 from data_construction.calls import Answer
 from data_construction.quality.writer import Writer
 from data_construction.tasks import StageOneTask
-from safer_steer.prompts import Prompt
-
-PROMPT = Prompt(Path(__file__).with_name("forensics.jinja"))
 
 
 class Forensics(Answer):
@@ -28,8 +23,6 @@ async def analyse(task: StageOneTask, writer: Writer) -> Forensics:
 
     async def call() -> Forensics:
         data = {"question": seed.question}
-        return await writer.write(
-            PROMPT, Forensics, name="forensics", data=data, images=[seed.image], key=[task.row.id]
-        )
+        return await writer.write("forensics", Forensics, data=data, images=[seed.image], key=[task.row.id])
 
     return await writer.caller.once(("forensics", task.row.id), call)

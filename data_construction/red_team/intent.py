@@ -1,14 +1,9 @@
 """M2, adversarial intent rewriting: question, strategy, forensics -> the question in the strategy's disguise."""
 
-from pathlib import Path
-
 from data_construction.calls import Answer
 from data_construction.quality.writer import Writer
 from data_construction.red_team.forensics import Forensics
 from data_construction.tasks import StageOneTask
-from safer_steer.prompts import Prompt
-
-PROMPT = Prompt(Path(__file__).with_name("intent.jinja"))
 
 
 class Intent(Answer):
@@ -27,9 +22,8 @@ async def rewrite_intent(task: StageOneTask, forensics: Forensics, writer: Write
     seed = task.row.seed
     data = {"question": seed.question, "strategy": task.strategy.as_data(), "forensics": forensics.model_dump()}
     return await writer.write(
-        PROMPT,
+        "intent",
         Intent,
-        name="intent",
         data=data,
         images=[seed.image],
         key=[task.task_id],

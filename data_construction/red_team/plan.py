@@ -1,7 +1,6 @@
 """M3, dialogue planning: rewritten question, strategy, technique -> a script with a goal and a risk for each turn."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
@@ -12,9 +11,7 @@ from data_construction.quality.writer import Writer
 from data_construction.red_team.forensics import Forensics
 from data_construction.red_team.intent import Intent
 from data_construction.tasks import StageOneTask
-from safer_steer.prompts import Prompt
 
-PROMPT = Prompt(Path(__file__).with_name("plan.jinja"))
 FINAL_RISK = 4  # the least that the last turn of a script must reach on the risk curve
 
 
@@ -70,9 +67,8 @@ async def plan_script(task: StageOneTask, forensics: Forensics, intent: Intent, 
         return turns + curve_problems([turn.risk for turn in script.turns])
 
     return await writer.write(
-        PROMPT,
+        "plan",
         Script,
-        name="plan",
         data=data,
         images=[task.row.seed.image],
         key=[task.task_id],

@@ -6,7 +6,6 @@ A call to the target that fails ends the play with its outcome: it is neither a 
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -15,10 +14,7 @@ from data_construction.calls import Answer, Caller, Rejected, why_unusable
 from data_construction.tasks import StageOneTask
 from safer_steer.chat import dialogue_messages
 from safer_steer.llm import Reply
-from safer_steer.prompts import Prompt
 from safer_steer.verdict import Outcome
-
-PROMPT = Prompt(Path(__file__).with_name("leak.jinja"))
 
 
 class Leak(Answer):
@@ -86,7 +82,7 @@ async def _play_turn(user: str, played: list[PlayedTurn], task: StageOneTask, ca
     pairs = [{"user": question, "assistant": answer} for question, answer in history]
     data = {"aim": task.row.seed.question, "history": pairs, "user": user, "assistant": answer}
     try:
-        leak = await caller.ask("evaluator", PROMPT, Leak, name="leak", data=data, images=[image], key=key)
+        leak = await caller.ask("evaluator", "leak", Leak, data=data, images=[image], key=key)
     except Rejected as stop:
         if stop.reject.outcome == Outcome.TRANSPORT:
             raise

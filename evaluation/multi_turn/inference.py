@@ -1,38 +1,119 @@
 """Inference: plays benchmark dialogues against one model and keeps what it answered.
 
-Input: `BenchmarkDialogue`s, an `LLMClient` for the model under test and, for adaptive user turns, a tutor. Output:
-`<folder>/answers.jsonl`, `Dialogue` rows with the assistant turns filled in and `meta.end`: "complete", or the outcome
-of the turn that ended the dialogue (`filtered`, `context_full`, `transport`, ...). Nothing but the model's own words
-enters the history; turns after the end stay unanswered. A killed run goes on in mid-dialogue (`turns.jsonl`).
+Input: benchmark files, the model under test and, for adaptive user turns, a tutor. Output: `<folder>/answers.jsonl`,
+`Dialogue` rows with the assistant turns filled in and `meta.end`: "complete", or the outcome of the turn that ended the
+dialogue (`filtered`, `context_full`, `transport`, ...). Nothing but the model's own words enters the history; turns
+after the end stay unanswered. A killed run continues in mid-dialogue: answers of dialogues that are not at their end
+are in the stage's cache, which is deleted when all are.
 """
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.benchmarks import BenchmarkDialogue
-from evaluation.multi_turn.adaptive import AdaptiveTutor, NextTurn
-from evaluation.multi_turn.settle import lost, record_left
-from evaluation.multi_turn.turn_log import TurnLog
-from evaluation.ordering import put_in_order
-from evaluation.pictures import ShownPictures
+from evaluation.benchmarks import BenchmarkDialogue, benchmark_files, most_pictures, read_benchmarks
+from evaluation.config import EvaluationConfig, ModelConfig, TutorConfig, model_under_test, role_of
+from evaluation.multi_turn.adaptive import AdaptiveTutor
+from evaluation.needs import needs
+from evaluation.pictures import ShownPictures, served_size
 from safer_steer.answer_tags import split_answer
 from safer_steer.chat import user_message
 from safer_steer.dialogue import Dialogue, Turn, stable_hash
 from safer_steer.errors import UserError
-from safer_steer.llm import CONTEXT_FULL, LLMClient, Reply
+from safer_steer.llm import CONTEXT_FULL, EndpointConfig, LLMClient, Reply
+from safer_steer.picture_digest import dialogue_pictures
 from safer_steer.picture_files import picture_file
+from safer_steer.picture_size import PictureSize
+from safer_steer.prompts import Prompt
 from safer_steer.row_files import BadRow
-from safer_steer.rows import Counts, Reject, check_transport, process_twice
+from safer_steer.rows import Reject, count_results, lost, record_left
+from safer_steer.servers import ServiceConfig
+from safer_steer.stage import CACHE, Clients, Result, Stage, Work
 from safer_steer.store import JsonlStore, read_jsonl
 from safer_steer.verdict import Outcome
 
 ANSWERS, REJECTS = "answers.jsonl", "rejects.jsonl"
 COMPLETE = "complete"
-SHOWN = 120  # characters of thoughts without an answer that a row tells
+RECORD = "infer.json"
+PICTURES = "pictures"  # of the output folder: the benchmarks' pictures as the models see them
+# Arguments of the server for speed and logs: answers do not depend on them, so they may differ when resuming.
+NOT_ANSWERS = ("--disable-log-stats", "--enable-prefix-caching", "--no-enable-prefix-caching")
+SHOWN = 120  # characters of thoughts without an answer that a row shows
+
+
+def inference(config: EvaluationConfig, name: str) -> Stage:
+    """Plays all dialogues that one model has not played yet, on a server that lives only for that.
+
+    Raises:
+        UserError: there is no benchmark file, or the checkpoint was trained with pictures of another size.
+    """
+    model, folder, role = model_under_test(config, name), Path(config.output, name), role_of("evaluated", name)
+    files, bad = benchmark_files(config.benchmarks), list[BadRow]()
+    tasks = read_benchmarks(config.benchmarks, config.limit, bad)
+    size, limit = picture_size(config, name)
+    pictures = ShownPictures(size, Path(config.output, PICTURES))
+    tutor = config.tutor if config.mode == "adaptive" else None
+    prompt = _tutor_prompt(tutor.prompt) if tutor else None
+    endpoint, services = _served(config, model, name, most_pictures(task.dialogue for task in tasks), limit)
+
+    def before(rejects: JsonlStore) -> dict[str, int]:
+        pictures.prepare(tasks, f"infer {name}")  # a bad picture costs no start of a server
+        for row in bad:
+            rejects.append(row.as_dict() | {"outcome": None})
+        return {}
+
+    def work(clients: Clients) -> Work:
+        writer = AdaptiveTutor(clients["tutor"], prompt) if prompt else None
+        sampling = config.sampling
+        return Player(
+            clients[role],
+            sampling.seed,
+            sampling.system,
+            folder,
+            pictures,
+            writer,
+            tuple(sampling.reasoning_tags),
+            sampling.reasoning_in_history,
+        ).play
+
+    def after(result: Result) -> dict[str, int]:
+        record_left(result.kept, result.rejects, Dialogue)
+        counts = count_results(tasks, result.kept, result.rejects).with_rejected(row.reason for row in bad)
+        ends = count_ends(result.kept.path)
+        if not any(row.turns[0].assistant is not None for row in result.kept.rows(Dialogue)):
+            problems = ", ".join(f"{count} {end}" for end, count in (ends | counts.reasons).items())
+            raise UserError(
+                f"infer {name}: not one of {counts.tasks} dialogues got an answer ({problems}); "
+                f"see {result.rejects.path}"
+            )
+        (folder / CACHE).unlink(missing_ok=True)
+        numbers = {key: number for key, number in counts.as_dict().items() if key != "kept"}
+        return numbers | ends | (count_adapted(result.kept.path) if tutor else {})
+
+    return Stage(
+        name=f"infer {name}",
+        folder=folder,
+        record=RECORD,
+        config=_facts(config, name, model),
+        roles={role: endpoint} | ({"tutor": _plain(tutor).from_environment("tutor")} if tutor else {}),
+        services=services,
+        inputs={f"benchmark {key}": path for key, path in files.items()},
+        contents=lambda: {f"pictures of {key}": dialogue_pictures(path) for key, path in files.items()},
+        prompts={"tutor": prompt.hash} if prompt else {},
+        tasks=lambda: tasks,
+        work=work,
+        before=before,
+        after=after,
+        kept=ANSWERS,
+        rejects=REJECTS,
+        ordered=True,
+        concurrency=config.concurrency,
+        max_transport_rate=config.max_transport_rate,
+        needs=needs(config),
+    )
 
 
 @dataclass(frozen=True)
@@ -59,8 +140,8 @@ class Player:
     reasoning_tags: tuple[str, ...] = ("think",)
     reasoning_in_history: bool = False
 
-    async def play(self, task: BenchmarkDialogue, log: TurnLog) -> Dialogue | Reject:
-        """Plays one dialogue to its end, or to the first turn without an answer; logged turns are not asked again.
+    async def play(self, task: BenchmarkDialogue) -> Dialogue | Reject:
+        """Plays one dialogue to its end, or to the first turn without an answer.
 
         Raises:
             ImageError: a picture is missing or unreadable; the dialogue is rejected, not played without it.
@@ -71,55 +152,37 @@ class Player:
         for index, turn in enumerate(dialogue.turns):
             if self.tutor and done:
                 shown = [path for paths in pictures[:index] for path in paths]
-                step = await self._next_turn(self.tutor, log, dialogue.id, done, shown, turn.user)
+                *history, last = [(turn.user, turn.assistant or "") for turn in done]
+                step = await self.tutor.next_turn(history, shown, *last, turn.user)
                 if step.transport:
                     return lost("transport", step.detail, "transport", self._row(task, done, "transport", step.detail))
                 adapted = {"adapted": step.adapted, "attack_strategy": step.attack_strategy}
                 adapted |= {"not_adapted": step.detail} if step.detail else {}
                 turn = turn.model_copy(update={"user": step.user, "template": turn.user, "meta": turn.meta | adapted})
             messages.append(user_message(turn.user, pictures[index]))
-            key = f"{dialogue.id}:{index + 1}"
-            if (answer := log.get(key)) is None:
-                reply = await self.client.chat(
-                    messages, seed=turn_seed(self.seed, dialogue.id, index + 1), allow_empty=True
-                )
-                text = answer_text(reply)
-                if text is None:
-                    end = end_of(reply)
-                    row = self._row(task, done, end, reply.detail)
-                    return lost("transport", reply.detail, end, row) if end == Outcome.TRANSPORT else row
-                said = split_answer(text, self.reasoning_tags)
-                if said.reasoning and not said.answer.strip():
-                    end = str(Outcome.TRUNCATED if reply.outcome == Outcome.TRUNCATED else Outcome.UNPARSED)
-                    return self._row(task, done, end, f"only reasoning, no answer: {said.reasoning[:SHOWN]}")
-                reasoning = "\n".join(filter(None, (reply.reasoning, said.reasoning)))
-                answer = {"assistant": said.answer, "outcome": str(reply.outcome)}
-                answer |= {"reasoning": reasoning} if reasoning else {}
-                log.put(key, answer)
-            messages.append({"role": "assistant", "content": self._in_history(answer)})
-            kept = {name: answer[name] for name in ("outcome", "reasoning") if name in answer}
-            update = {"assistant": answer["assistant"], "scores": None, "meta": turn.meta | kept}
+            seed = turn_seed(self.seed, dialogue.id, index + 1)
+            reply = await self.client.chat(messages, seed=seed, allow_empty=True)
+            text = answer_text(reply)
+            if text is None:
+                end = end_of(reply)
+                row = self._row(task, done, end, reply.detail)
+                return lost("transport", reply.detail, end, row) if end == Outcome.TRANSPORT else row
+            said = split_answer(text, self.reasoning_tags)
+            if said.reasoning and not said.answer.strip():
+                end = str(Outcome.TRUNCATED if reply.outcome == Outcome.TRUNCATED else Outcome.UNPARSED)
+                return self._row(task, done, end, f"only reasoning, no answer: {said.reasoning[:SHOWN]}")
+            reasoning = "\n".join(filter(None, (reply.reasoning, said.reasoning)))
+            messages.append({"role": "assistant", "content": self._in_history(said.answer, reasoning)})
+            meta = turn.meta | {"outcome": str(reply.outcome)} | ({"reasoning": reasoning} if reasoning else {})
+            update = {"assistant": said.answer, "scores": None, "meta": meta}
             done.append(turn.model_copy(update=update))
         return self._row(task, done, COMPLETE, "")
 
-    def _in_history(self, answer: dict[str, Any]) -> str:
+    def _in_history(self, answer: str, reasoning: str) -> str:
         """An earlier answer as the model sees it again."""
-        said = str(answer["assistant"])
-        if not (self.reasoning_in_history and answer.get("reasoning") and self.reasoning_tags):
-            return said
-        return f"<{self.reasoning_tags[0]}>{answer['reasoning']}</{self.reasoning_tags[0]}>\n\n{said}"
-
-    async def _next_turn(
-        self, tutor: AdaptiveTutor, log: TurnLog, dialogue: str, done: list[Turn], images: list[Path], static: str
-    ) -> NextTurn:
-        key = f"{dialogue}:{len(done) + 1}:user"
-        if (logged := log.get(key)) is not None:
-            return NextTurn.model_validate({name: value for name, value in logged.items() if name != "id"})
-        *history, last = [(turn.user, turn.assistant or "") for turn in done]
-        step = await tutor.next_turn(history, images, *last, static)
-        if not step.transport:
-            log.put(key, step.model_dump())
-        return step
+        if not (self.reasoning_in_history and reasoning and self.reasoning_tags):
+            return answer
+        return f"<{self.reasoning_tags[0]}>{reasoning}</{self.reasoning_tags[0]}>\n\n{answer}"
 
     def _row(self, task: BenchmarkDialogue, answered: list[Turn], end: str, detail: str) -> Dialogue:
         dialogue = task.dialogue
@@ -136,8 +199,8 @@ class Player:
 def answer_text(reply: Reply) -> str | None:
     """The words that a reply adds to the dialogue, None when it adds none.
 
-    An answer cut at `max_tokens` is what a user would see, so the dialogue goes on with it; so is a model's own refusal
-    message.
+    An answer cut at `max_tokens` is what a user would see, so the dialogue continues with it; so is a model's own
+    refusal message.
     """
     if reply.outcome == Outcome.REFUSED:
         return reply.detail or None
@@ -156,50 +219,6 @@ def turn_seed(seed: int, dialogue: str, turn: int) -> int:
     return int(stable_hash(seed, dialogue, turn), 16) % 2**31
 
 
-async def infer(
-    player: Player,
-    tasks: list[BenchmarkDialogue],
-    bad: Sequence[BadRow] = (),
-    *,
-    label: str,
-    concurrency: int,
-    max_transport_rate: float,
-) -> Counts:
-    """Plays all dialogues that have no row yet; many at once, each in order. Bad rows of the files are rejects.
-
-    Raises:
-        RunAborted: too many dialogues were lost to transport failures; they are tried again by the next run.
-        UserError: not one turn was answered.
-    """
-    with (
-        JsonlStore(player.folder / ANSWERS) as kept,
-        JsonlStore(player.folder / REJECTS) as rejects,
-        TurnLog(player.folder) as log,
-    ):
-        for row in bad:
-            rejects.append(row.as_dict() | {"outcome": None})
-        await process_twice(
-            lambda: tasks,
-            lambda task: player.play(task, log),
-            kept=kept,
-            rejects=rejects,
-            label=label,
-            concurrency=concurrency,
-            max_transport_rate=max_transport_rate,
-        )
-        check_transport(rejects, len(tasks), max_transport_rate, label)
-        counts = record_left(tasks, kept, rejects, Dialogue).with_rejected(row.reason for row in bad)
-        ends = count_ends(player.folder / ANSWERS)
-        if not any(row.turns[0].assistant is not None for row in kept.rows(Dialogue)):
-            problems = ", ".join(f"{count} {name}" for name, count in (ends | counts.reasons).items())
-            raise UserError(
-                f"{label}: not one of {counts.tasks} dialogues got an answer ({problems}); see {rejects.path}"
-            )
-        log.remove()
-    put_in_order(player.folder / ANSWERS, [task.task_id for task in tasks])
-    return counts
-
-
 def count_ends(path: Path) -> dict[str, int]:
     """How many dialogues ended in which way, "complete" first."""
     ends = Counter(row["meta"]["end"] for row in read_jsonl(path))
@@ -212,3 +231,61 @@ def count_adapted(path: Path) -> dict[str, int]:
         turn["meta"]["adapted"] for row in read_jsonl(path) for turn in row["turns"] if "adapted" in turn["meta"]
     )
     return {"(user turns adapted)": adapted[True], "(not adapted)": adapted[False]}
+
+
+def picture_size(config: EvaluationConfig, name: str) -> tuple[PictureSize, int | None]:
+    """The sizes at which a model sees pictures, and the limit to give its server, where this run starts one.
+
+    Raises:
+        UserError: its checkpoint was trained with another limit, and the config does not say so for this model.
+    """
+    model, most = config.models[name], config.max_pixels_of(name)
+    if model.checkpoint is None:
+        return PictureSize(max_pixels=most), None
+    return served_size(model.checkpoint, most, agree=model.max_pixels is None)
+
+
+def _facts(config: EvaluationConfig, name: str, model: ModelConfig) -> dict[str, Any]:
+    """What a model's answers depend on, next to its endpoint and the benchmark files."""
+    facts = {"limit": config.limit, "max_pixels": config.max_pixels_of(name), "sampling": config.sampling}
+    if model.checkpoint is None:
+        return facts
+    arguments = [item for item in config.serving.arguments if item not in NOT_ANSWERS]
+    return facts | {
+        "checkpoint": model.checkpoint,
+        "sampling": config.sampling.for_checkpoint(),
+        "max_model_len": config.serving.max_model_len,
+        "arguments": arguments,
+    }
+
+
+def _served(
+    config: EvaluationConfig, model: ModelConfig, name: str, pictures: int, max_pixels: int | None
+) -> tuple[EndpointConfig, Mapping[str, ServiceConfig]]:
+    """A model's endpoint, with the sampling filled in where it leaves it open, and the services that may be started."""
+    settings = config.sampling if model.endpoint else config.sampling.for_checkpoint()
+    sampling = settings.model_dump(include={"temperature", "top_p", "max_tokens"})
+    if model.endpoint:
+        open_values = {key: value for key, value in sampling.items() if getattr(model.endpoint, key) is None}
+        open_values["extra_body"] = settings.extra_body() | model.endpoint.extra_body
+        return model.endpoint.model_copy(update=open_values), config.services
+    assert model.checkpoint
+    endpoint = EndpointConfig(
+        model=name,
+        base_url=f"service:{name}",
+        concurrency=config.concurrency,
+        extra_body=settings.extra_body(),
+        **sampling,
+    )
+    return endpoint, config.services | {name: config.serving.service(name, model.checkpoint, pictures, max_pixels)}
+
+
+def _plain(tutor: TutorConfig) -> EndpointConfig:
+    """Without its prompt, which counts by its content."""
+    return EndpointConfig.model_validate(tutor.model_dump(exclude={"prompt"}))
+
+
+def _tutor_prompt(path: str) -> Prompt:
+    if not Path(path).is_file():
+        raise UserError(f"tutor.prompt: file not found: {path}; name the tutor's template, a .jinja file")
+    return Prompt(path)

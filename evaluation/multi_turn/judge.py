@@ -6,27 +6,65 @@ usable verdict give `unscored` with the reason, never a score.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
+from evaluation.config import MAIN_JUDGE, EvaluationConfig, judge_role
 from evaluation.multi_turn.inference import ANSWERS
-from evaluation.multi_turn.settle import left_rows, lost, record_left
 from evaluation.multi_turn.verdicts import NO_ANSWER, JudgeIdentity, VerdictRow, verdict_id
-from evaluation.ordering import put_in_order
 from safer_steer.chat import user_message
 from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm import EndpointConfig, LLMClient
+from safer_steer.machine import Needs
 from safer_steer.prompts import Prompt
-from safer_steer.rows import Reject, Task, process_twice, too_many
+from safer_steer.rows import Reject, Task, left_rows, lost, record_left, too_many
+from safer_steer.stage import Result, Stage, Work
 from safer_steer.store import JsonlStore, read_jsonl
 from safer_steer.verdict import JudgeScores, Outcome
 
-MAIN_JUDGE = "judge"
 VERDICTS, UNSCORED = "verdicts.jsonl", "unscored.jsonl"
+RECORD = "judge.json"
 PROMPT = Prompt(Path(__file__).with_name("judge.jinja"))
+
+
+def judging(config: EvaluationConfig, name: str, judge: str = MAIN_JUDGE) -> Stage:
+    """Judges all answers of one model by one judge; answers are never asked for again."""
+    folder, role = Path(config.output, name), judge_role(judge)
+    endpoint = config.all_judges()[judge].from_environment(role)
+    judge_ = Judge(endpoint, folder, config.max_unscored_rate, judge)
+
+    def work(clients: Mapping[str, LLMClient]) -> Work:
+        return partial(judge_.work, clients[role])
+
+    return Stage(
+        name=f"judge {name}" if judge == MAIN_JUDGE else f"judge {name} by {judge}",
+        folder=folder,
+        record=judge_file(RECORD, judge),
+        config={},
+        roles={role: endpoint},
+        services=config.services,
+        inputs={"answers": folder / ANSWERS},
+        prompts={"judge": PROMPT.hash},
+        tasks=partial(judge_tasks, folder / ANSWERS),
+        work=work,
+        before=judge_.begin,
+        stored=judge_.stored,
+        after=judge_.finish,
+        kept=judge_file(VERDICTS, judge),
+        rejects=judge_file(UNSCORED, judge),
+        ordered=True,
+        cached=False,
+        concurrency=endpoint.concurrency,
+        max_transport_rate=config.max_transport_rate,
+        needs=Needs("cpu", folder),
+        advice=(
+            " (to judge the same answers by another judge next to the old one, name it: judges.NAME={...} "
+            "report.judge=NAME)"
+        ),
+    )
 
 
 def judge_file(name: str, judge: str = MAIN_JUDGE) -> str:
@@ -93,33 +131,46 @@ class Judge:
         failures: of these, the ones without a usable verdict that no second try will change, by outcome.
     """
 
-    client: LLMClient
+    endpoint: EndpointConfig
     folder: Path
     max_unscored_rate: float
     name: str = MAIN_JUDGE
     answered: int | None = None
     failures: Counter[str] = field(default_factory=Counter)
 
-    @property
-    def verdicts(self) -> Path:
-        """Where the verdicts go."""
-        return self.folder / judge_file(VERDICTS, self.name)
-
-    @property
-    def unscored(self) -> Path:
-        """Where turns without a usable verdict wait, until their share is known to be small enough."""
-        return self.folder / judge_file(UNSCORED, self.name)
-
     @cached_property
     def identity(self) -> JudgeIdentity:
         """Who judges."""
-        return judge_identity(self.client.config)
+        return judge_identity(self.endpoint)
 
-    async def work(self, task: JudgeTask) -> VerdictRow | Reject:
+    def begin(self, rejects: JsonlStore) -> dict[str, int]:
+        """Counts what there is to judge, and what earlier attempts failed on."""
+        self.answered = sum(task.answered for task in judge_tasks(self.folder / ANSWERS))
+        self.failures = outcomes_of(left_rows(rejects, VerdictRow))
+        del self.failures[Outcome.TRANSPORT]
+        return {}
+
+    def finish(self, result: Result) -> dict[str, int]:
+        """Records the unscored turns, when their share is small enough.
+
+        Returns:
+            Counts of turns, scored and unscored ones, and of the unscored ones those that had no answer and those that
+            the judge failed on, by outcome.
+
+        Raises:
+            UserError: there are too many; nothing is marked finished.
+        """
+        left = left_rows(result.rejects, VerdictRow)
+        last = f"{left[-1].id}: {(left[-1].unscored or '').partition(': ')[2]}" if left else ""
+        self._check(outcomes_of(left), max(self.answered or 0, 1), last, UserError)
+        record_left(result.kept, result.rejects, VerdictRow)
+        return _count(result.kept.rows(VerdictRow))
+
+    async def work(self, client: LLMClient, task: JudgeTask) -> VerdictRow | Reject:
         """The verdict on one turn; a failure of the judge becomes a reject that carries the unscored row."""
         if not task.answered:
             return self._row(task, unscored=f"{NO_ANSWER}: {task.dialogue.meta['end']}")
-        answer = await self.client.structured(judge_messages(task, self.folder), JudgeScores, name="judge")
+        answer = await client.structured(judge_messages(task, self.folder), JudgeScores, name="judge")
         if answer.value is not None:
             return self._row(task, scores=answer.value)
         outcome = str(answer.outcome)
@@ -162,57 +213,16 @@ class Judge:
         if too_many(failures.total(), total, self.max_unscored_rate):
             reasons = ", ".join(f"{count} {outcome}" for outcome, count in failures.most_common())
             raise error(
-                f"judge {self.client.config.model}: {failures.total()} of {total} verdicts unscored ({reasons}), the "
+                f"judge {self.endpoint.model}: {failures.total()} of {total} verdicts unscored ({reasons}), the "
                 f"last {last}; allowed share {self.max_unscored_rate:.1%} (max_unscored_rate); correct the judge, "
-                f"remove {self.unscored} and run the same command again: only the missing turns are judged"
+                f"remove {self.folder / judge_file(UNSCORED, self.name)} and run the same command again: only the "
+                "missing turns are judged"
             )
-
-    def check_left(self, answered: int, rejects: JsonlStore) -> None:
-        """The final check, over all answered turns of all runs so far.
-
-        Raises:
-            UserError: the share of unscored ones is above `max_unscored_rate`; nothing is marked finished.
-        """
-        left = left_rows(rejects, VerdictRow)
-        last = f"{left[-1].id}: {(left[-1].unscored or '').partition(': ')[2]}" if left else ""
-        self._check(outcomes_of(left), max(answered, 1), last, UserError)
 
 
 def outcomes_of(rows: Iterable[VerdictRow]) -> Counter[str]:
     """Turns without a usable verdict, by outcome."""
     return Counter((row.unscored or "").partition(":")[0] for row in rows)
-
-
-async def judge_answers(judge: Judge, *, label: str, concurrency: int, max_transport_rate: float) -> dict[str, int]:
-    """Judges every turn that has no verdict yet; the unscored ones are recorded only when their share is small enough.
-
-    Returns:
-        Counts of turns, scored and unscored ones, and of the unscored ones those that had no answer and those that the
-        judge failed on, by outcome.
-
-    Raises:
-        UserError: too many unscored verdicts, or the judge cannot be reached.
-    """
-    tasks = judge_tasks(judge.folder / ANSWERS)
-    judge.answered = sum(task.answered for task in tasks)
-    with JsonlStore(judge.verdicts) as kept, JsonlStore(judge.unscored) as rejects:
-        judge.failures = outcomes_of(left_rows(rejects, VerdictRow))
-        del judge.failures[Outcome.TRANSPORT]
-        await process_twice(
-            lambda: tasks,
-            judge.work,
-            kept=kept,
-            rejects=rejects,
-            label=label,
-            concurrency=concurrency,
-            max_transport_rate=max_transport_rate,
-            stored=judge.stored,
-        )
-        judge.check_left(judge.answered, rejects)
-        record_left(tasks, kept, rejects, VerdictRow)
-        counts = _count(kept.rows(VerdictRow))
-    put_in_order(judge.verdicts, [task.task_id for task in tasks])
-    return counts
 
 
 def _count(rows: Iterable[VerdictRow]) -> dict[str, int]:

@@ -12,7 +12,7 @@ BUSY_S = 60.0  # how long one process waits for another that writes
 
 
 class ResponseCache:
-    """Request -> answer text; only answers with outcome `ok` are put in, by the client.
+    """Request -> answer; only what a model said is put in by the client, no failure.
 
     Several processes of one machine may share the file, and several threads the object. Not for network file systems.
     """

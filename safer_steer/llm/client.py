@@ -6,6 +6,7 @@ not; parameters an endpoint refuses are left out once and remembered; contexts t
 """
 
 import asyncio
+import json
 import math
 import time
 from typing import Any, TypeVar
@@ -31,6 +32,7 @@ from safer_steer.verdict import Outcome
 
 Model = TypeVar("Model", bound=BaseModel)
 NO_QUOTA = "insufficient_quota"  # a 429 that does not pass
+WHOLE = "/reply"  # of the cache: answers that are more than their text
 BLIND = 3  # requests with pictures that are refused for the pictures, and none answered: the model cannot see
 
 
@@ -57,15 +59,15 @@ class LLMClient:
             RunAborted: the endpoint gave no answer to many calls in a row.
         """
         request = self._request(messages, seed)
-        key = self.cache.key(request) if self.cache else ""
-        if (cached := self._cached(key)) is not None:
+        # The seed tells equal requests of two dialogues apart, also where the endpoint is not sent it.
+        key = self.cache.key(request | {"seed": seed}) if self.cache else ""
+        if (cached := self._cached_reply(key)) is not None:
             self.usage.cached += 1
-            return Reply(Outcome.OK, cached)
+            return cached
         reply = await self._call(request, allow_empty)
         if reply.cut and reply.text is None and (longer := lengthened(request)) != request:
             reply = await self._call(longer, allow_empty)
-        if reply.outcome == Outcome.OK:
-            self._remember(key, reply.text)
+        self._remember_reply(key, reply)
         return reply
 
     async def structured(
@@ -125,6 +127,21 @@ class LLMClient:
 
     def _cached(self, key: str) -> str | None:
         return self.cache.get(key) if self.cache else None
+
+    def _cached_reply(self, key: str) -> Reply | None:
+        if (text := self._cached(key)) is not None:
+            return Reply(Outcome.OK, text)
+        if (parts := self._cached(key + WHOLE)) is None:
+            return None
+        outcome, said, detail, reasoning = json.loads(parts)
+        return Reply(Outcome(outcome), said, detail, reasoning)
+
+    def _remember_reply(self, key: str, reply: Reply) -> None:
+        """Keeps an answer, also one that was cut and the model's own refusal, which a user would have seen as well."""
+        if reply.outcome == Outcome.OK and not reply.reasoning:
+            self._remember(key, reply.text)
+        elif reply.text is not None or reply.outcome == Outcome.REFUSED:
+            self._remember(key + WHOLE, json.dumps([reply.outcome, reply.text, reply.detail, reply.reasoning]))
 
     def _remember(self, key: str, text: str | None) -> None:
         if self.cache and text is not None:

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
-from safer_steer.config import Section
+from safer_steer.config import Operational, Section
 from safer_steer.errors import UserError
 from safer_steer.secrets import refuse_credentials
 
@@ -21,27 +21,45 @@ class EndpointConfig(Section):
     """
 
     model: str
-    base_url: str | list[str]  # ".../v1", one or several; "service:NAME" for a server this run starts
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = None  # None: the endpoint's default
+    base_url: Annotated[str | list[str], Operational]
+    """".../v1", one or several; "service:NAME" for a server this run starts."""
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    """None: the endpoint's default."""
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None  # of one answer
-    leave_out: list[Parameter] = []  # never sent, whatever a stage sets
-    structured: Literal["schema", "json_object", "prompt"] = "schema"  # how JSON is asked for; the first falls back
-    pictures: bool = True  # False: the model cannot see, it gets the text alone
-    timeout_s: Annotated[float, Field(gt=0)] = 120.0  # of one try
-    max_retries: Annotated[int, Field(ge=0)] = 6  # after what passes (`retry.py`): 5xx, time-outs, ...; 0: never
-    outage_wait_s: Annotated[float, Field(ge=0)] = 120.0  # a server that takes no connection is waited for so long
-    rate_limit_wait_s: Annotated[float, Field(ge=0)] = 900.0  # a call that meets 429s is tried again for so long
-    retry_after_cap_s: Annotated[float, Field(gt=0)] = 300.0  # longest Retry-After that is waited for
-    concurrency: Annotated[int, Field(ge=1)] = 64  # calls at once, at most; fewer for a while after a 429
-    requests_per_minute: Annotated[float, Field(gt=0)] | None = None  # None: no limit of ours
-    tokens_per_minute: Annotated[float, Field(gt=0)] | None = None  # prompt and answer together; None: no limit
-    # Folder or hub id of the model's tokenizer, whose special tokens in texts stay text; None: of a vLLM server that of
-    # the checkpoint it names, of any other none.
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Of one answer."""
+    leave_out: list[Parameter] = []
+    """Never sent, whatever a stage sets."""
+    structured: Literal["schema", "json_object", "prompt"] = "schema"
+    """How JSON is asked for; the first falls back."""
+    pictures: bool = True
+    """False: the model cannot see, it gets the text alone."""
+    timeout_s: Annotated[float, Field(gt=0), Operational] = 120.0
+    """Of one try."""
+    max_retries: Annotated[int, Field(ge=0), Operational] = 6
+    """After what passes (`retry.py`): 5xx, time-outs, ...; 0: never."""
+    outage_wait_s: Annotated[float, Field(ge=0), Operational] = 120.0
+    """A server that takes no connection is waited for so long."""
+    rate_limit_wait_s: Annotated[float, Field(ge=0), Operational] = 900.0
+    """A call that meets 429s is tried again for so long."""
+    retry_after_cap_s: Annotated[float, Field(gt=0), Operational] = 300.0
+    """Longest Retry-After that is waited for."""
+    concurrency: Annotated[int, Field(ge=1), Operational] = 64
+    """Calls at once, at most; fewer for a while after a 429."""
+    requests_per_minute: Annotated[Annotated[float, Field(gt=0)] | None, Operational] = None
+    """None: no limit of ours."""
+    tokens_per_minute: Annotated[Annotated[float, Field(gt=0)] | None, Operational] = None
+    """Prompt and answer together; None: no limit."""
     tokenizer: str | None = None
-    extra_body: dict[str, Any] = {}  # passed on as it is, e.g. {"top_k": 20} for vLLM
-    price_in: Annotated[float, Field(ge=0)] | None = None  # USD per million prompt tokens; None: unknown
-    price_out: Annotated[float, Field(ge=0)] | None = None  # USD per million answer tokens; None: unknown
+    """Folder or hub id of the model's tokenizer, whose special tokens in texts stay text; None: of a vLLM server that
+    of the checkpoint it names, of any other none.
+    """
+    extra_body: dict[str, Any] = {}
+    """Passed on as it is, e.g. {"top_k": 20} for vLLM."""
+    price_in: Annotated[Annotated[float, Field(ge=0)] | None, Operational] = None
+    """USD per million prompt tokens; None: unknown."""
+    price_out: Annotated[Annotated[float, Field(ge=0)] | None, Operational] = None
+    """USD per million answer tokens; None: unknown."""
 
     _no_credentials = field_validator("extra_body")(refuse_credentials)
 

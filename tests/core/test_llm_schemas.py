@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from data_construction.assemble.history import RequestRisk
 from data_construction.bootstrap.rollout import Rewrite, ScoredTurn
 from data_construction.expand import Expansion
+from data_construction.history import RequestRisk
 from data_construction.probe import Probe
 from data_construction.quality.writer import RefusalVerdict
 from data_construction.red_team.forensics import Forensics

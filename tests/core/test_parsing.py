@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_construction.assemble.history import RequestRisk
 from data_construction.bootstrap.rollout import ScoredTurn
+from data_construction.history import RequestRisk
 from data_construction.red_team.plan import Script
 from data_construction.red_team.simulate import Leak
 from safer_steer.llm.parsing import ParseError, parse_structured

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data_construction.assemble.choose import SplitDuplicates
+from data_construction.assemble.config import Split
 from data_construction.assemble.facts import RowFacts, row_facts
 from data_construction.assemble.select import Pools, quotas, select, shares_with
 from data_construction.assemble.write import assemble
-from data_construction.config import NearDuplicates, Split
-from data_construction.run import main
+from data_construction.config import NearDuplicates
+from data_construction.pipeline import main
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import UserError
 from safer_steer.store import dump_row, read_jsonl, write_jsonl

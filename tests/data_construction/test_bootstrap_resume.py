@@ -12,8 +12,7 @@ from pathlib import Path
 import yaml
 
 from data_construction.config import DataConfig
-from data_construction.stage_one import run_stage_one
-from data_construction.stage_two import run_stage_two
+from data_construction.pipeline import run_step
 from safer_steer.store import read_jsonl
 
 ROOT = Path(__file__).parents[2]
@@ -53,17 +52,17 @@ def test_killed_in_mid_dialogue_no_finished_call_is_paid_twice(double, make_seed
         "concurrency": CONCURRENCY,
     }
     whole = make_config(sources, root=str(tmp_path / "whole"), **changes)
-    run_stage_one(whole)
-    run_stage_two(whole)
+    run_step("stage1", whole)
+    run_step("stage2", whole)
     assert len(set(stage_two_requests(double))) == len(stage_two_requests(double)) == CALLS
 
     killed = make_config(sources, root=str(tmp_path / "killed"), steps=["stage2"], **changes)
-    run_stage_one(killed)
+    run_step("stage1", killed)
     of_stage_one, path = answers(killed), tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(killed.model_dump(mode="json")))
     double.requests.clear()
     double.delay_s = 0.05
-    command = [sys.executable, "-m", "data_construction.run", str(path)]
+    command = [sys.executable, "-m", "data_construction.pipeline", str(path)]
     process = subprocess.Popen(command, cwd=ROOT, env=os.environ, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 90
     while len(double.requests) < CALLS // 2:

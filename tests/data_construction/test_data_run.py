@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from data_construction.config import DataConfig
-from data_construction.run import main
+from data_construction.pipeline import main
 from safer_steer.config import load_config
 from safer_steer.store import read_jsonl
 
@@ -22,7 +22,7 @@ FILES = ("dialogues.jsonl", "rejects.jsonl", "bootstrapped.jsonl", "steer_sft.js
 def command(*arguments: str) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'verl'}"}
     return subprocess.Popen(
-        [sys.executable, "-m", "data_construction.run", *arguments],
+        [sys.executable, "-m", "data_construction.pipeline", *arguments],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,

@@ -11,8 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from data_construction.config import LocalEngine, RayEngine
-from data_construction.fingerprint import facts
-from data_construction.stage_one import run_stage_one
+from data_construction.pipeline import run_step
+from data_construction.stage_one import stage_one
+from safer_steer.config import relevant
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
 from safer_steer.servers import free_port
@@ -36,7 +37,8 @@ def test_engine_is_a_name_or_a_section(make_config):
 
 
 def test_the_engine_does_not_change_what_is_computed(make_config):
-    assert facts(make_config(SOURCE), "stage1") == facts(make_config(SOURCE, engine="ray"), "stage1")
+    local, remote = (stage_one(make_config(SOURCE, engine=engine)) for engine in ("local", "ray"))
+    assert relevant(local.facts()) == relevant(remote.facts())
 
 
 def test_workers_together_keep_to_a_roles_limits():
@@ -66,7 +68,7 @@ def test_usage_of_workers_adds_up():
 def test_a_cluster_that_cannot_do_the_work_is_refused(monkeypatch):
     import ray
 
-    from data_construction.engines.ray_workers import _check_cluster
+    from safer_steer.ray_workers import _check_cluster
 
     roles = {"generator": EndpointConfig(model="m", base_url="http://127.0.0.1:1/v1")}
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0})
@@ -88,7 +90,7 @@ def test_a_cluster_that_is_not_there_is_said_at_once(make_seeds, make_config):
     address = f"127.0.0.1:{free_port()}"
     config = make_config(source, engine={"name": "ray", "address": address})
     with pytest.raises(UserError, match=f"engine.address '{address}': no Ray cluster"):
-        run_stage_one(config)
+        run_step("stage1", config)
 
 
 def _kill_one_worker(file, killed: list[int]) -> None:
@@ -108,7 +110,7 @@ def _kill_one_worker(file, killed: list[int]) -> None:
 def test_ray_gives_the_same_rows_and_a_killed_worker_loses_none(double, make_seeds, make_config, tmp_path):
     source = {"train": {"reader": "jsonl", "path": str(make_seeds("train", [f"weak {i}" for i in range(40)]))}}
     local = make_config(source, root=str(tmp_path / "local"))
-    run_stage_one(local)
+    run_step("stage1", local)
     asked = len(double.requests)
 
     double.delay_s = 0.05
@@ -116,7 +118,7 @@ def test_ray_gives_the_same_rows_and_a_killed_worker_loses_none(double, make_see
     killed: list[int] = []
     watcher = threading.Thread(target=_kill_one_worker, args=(remote.folder / "candidates.jsonl", killed), daemon=True)
     watcher.start()
-    run_stage_one(remote)
+    run_step("stage1", remote)
     watcher.join(10)
 
     assert killed
@@ -131,7 +133,7 @@ def test_ray_gives_the_same_rows_and_a_killed_worker_loses_none(double, make_see
 def test_an_answer_that_could_not_be_stored_ends_the_work_with_its_reason():
     import ray
 
-    from data_construction.engines.ray_workers import RemoteCache
+    from safer_steer.ray_workers import RemoteCache
 
     class FullDisk:
         def put(self, key, answer):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from data_construction.config import DataConfig
+from data_construction.pipeline import run_step
 from data_construction.red_team.attack import UNSCORED
-from data_construction.stage_one import run_stage_one
 from miniature.faults import FaultPlan
 from miniature.rules import leak_score, read_answer
 from miniature.seeds import SeedsConfig, make_seeds
@@ -53,7 +53,7 @@ def make_rows(tmp_path, name: str, url: str) -> tuple[DataConfig, dict[str, dict
             "max_transport_rate": 1.0,
         }
     )
-    run_stage_one(config)
+    run_step("stage1", config)
     rows = {row["meta"]["task"]: row for row in read_jsonl(config.folder / "dialogues.jsonl")}
     rejects = {row["id"]: row for row in read_jsonl(config.folder / "rejects.jsonl")}
     rejects |= {row["id"]: row for row in read_jsonl(config.folder / "attack_failures.jsonl")}  # with their transcripts

@@ -3,10 +3,15 @@
 import pytest
 from pydantic import ValidationError
 
-from data_construction.fingerprint import facts
+from data_construction.pipeline import STAGES
+from safer_steer.config import relevant
 
 SOURCE = {"made": {"reader": "jsonl", "path": "seeds.jsonl"}}
 LOCAL = {"model": "own", "base_url": "service:own"}
+
+
+def facts(config, step):
+    return relevant(STAGES[step](config).facts())
 
 
 @pytest.fixture
@@ -20,23 +25,23 @@ def checkpoint(tmp_path):
 
 def test_the_models_of_the_environment_and_of_the_refusal_role_are_facts(make_config, monkeypatch):
     config = make_config(SOURCE, quality={"refusal_role": "blue"})
-    before = facts(config, "stage1").model_dump()
+    before = facts(config, "stage1")
     monkeypatch.setenv("BLUE_MODEL", "another")
-    after = facts(config, "stage1").model_dump()
+    after = facts(config, "stage1")
     assert after["roles"]["blue"]["model"] == "another" != before["roles"]["blue"]["model"]
-    assert facts(config, "stage2").model_dump()["roles"].keys() == {"red", "blue", "evaluator"}
+    assert facts(config, "stage2")["roles"].keys() == {"red", "blue", "evaluator"}
 
 
 def test_a_target_trained_anew_is_another_configuration(make_config, checkpoint):
     vllm = {"checkpoint": str(checkpoint), "max_model_len": 512}
     roles = make_config(SOURCE).model_dump()["roles"] | {"target": LOCAL}
     config = make_config(SOURCE, roles=roles, services={"own": {"serves": "own", "vllm": vllm}})
-    before = facts(config, "stage1").model_dump()
+    before = facts(config, "stage1")
     (checkpoint / "model.safetensors").write_bytes(b"b" * 100)
-    after = facts(config, "stage1").model_dump()
+    after = facts(config, "stage1")
     assert before["weights"].keys() == {"own"}
     assert before["weights"] != after["weights"]
-    assert facts(config, "stage2").model_dump()["weights"] == {}
+    assert facts(config, "stage2")["weights"] == {}
 
 
 def test_an_unknown_service_is_found_at_once_unless_the_environment_names_another_address(make_config, monkeypatch):

@@ -6,8 +6,8 @@ import random
 import pytest
 from pydantic import ValidationError
 
-from data_construction.assemble.judge_history import history_tasks
-from data_construction.run import main
+from data_construction.history import history_tasks
+from data_construction.pipeline import main
 from miniature.teacher import create_app
 from miniature.world import Scene, draw
 from safer_steer.dialogue import Dialogue, Turn

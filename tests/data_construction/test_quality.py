@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from data_construction.config import Quality
+from data_construction.pipeline import run_step
 from data_construction.quality.language import wrong_language
 from data_construction.quality.turns import answer_problems, turn_problems, words
-from data_construction.stage_one import run_stage_one
 from safer_steer.store import read_jsonl
 
 GOOD = ["What does the picture show?", "Which part of it holds the lamp?", "Why is that part made of metal?"]
@@ -113,7 +113,7 @@ def test_a_broken_rule_is_asked_for_once_more_with_what_is_wrong(double, make_se
 
     double.fault = fault
     config = make_config(source(make_seeds("train", ["a"])), kinds=["benign"])
-    run_stage_one(config)
+    run_step("stage1", config)
     first, second = double.called("expand")
     assert [message["role"] for message in second["messages"]] == ["user", "assistant", "user"]
     assert second["messages"][0] == first["messages"][0]
@@ -128,7 +128,7 @@ def test_a_rule_broken_twice_ends_the_row_and_stores_the_answer(double, make_see
         double.completion(json.dumps({"turns": turns})) if name == "expand" and "a" in payload["question"] else None
     )
     config = make_config(source(make_seeds("train", ["a", "b"])), kinds=["benign"])
-    run_stage_one(config)
+    run_step("stage1", config)
     (reject,) = rejects_of(config)
     assert reject["reason"] == "expand: wrong number of turns"
     assert "user turns, got 1" in reject["detail"]
@@ -157,7 +157,7 @@ def test_refusals_of_the_generator_are_told_by_the_classifier(
         double.completion(text) if called == name and "bad" in payload["question"] else None
     )
     config = make_config(source(make_seeds("train", ["bad", "good"])), kinds=["benign"])
-    run_stage_one(config)
+    run_step("stage1", config)
     (reject,) = rejects_of(config)
     assert reject["reason"] == reason
     assert reject["outcome"] == reason.partition(": ")[2]
@@ -170,7 +170,7 @@ def test_an_apology_alone_is_no_refusal_and_a_question_is_not_even_doubted(doubl
     sorry = {"benign": "Sorry, tell me what this picture shows.", "obfuscated": "Sorry, what is it?"}
     double.fault = lambda name, payload, body: double.completion(json.dumps(sorry)) if name == "probe" else None
     config = make_config(source(make_seeds("train", ["a"])), kinds=["benign"])
-    run_stage_one(config)
+    run_step("stage1", config)
     assert rejects_of(config) == []
     assert len(double.called("refusal")) == 1
 
@@ -180,7 +180,7 @@ def test_a_filtered_generator_call_is_its_own_reason(double, make_seeds, make_co
         double.completion(None, "content_filter") if name == "probe" and "bad" in payload["question"] else None
     )
     config = make_config(source(make_seeds("train", ["bad", "good"])), kinds=["benign"])
-    run_stage_one(config)
+    run_step("stage1", config)
     assert [row["reason"] for row in rejects_of(config)] == ["probe: filtered"]
     assert double.called("refusal") == []
 
@@ -196,7 +196,7 @@ def test_the_classifier_may_be_another_role(double, make_seeds, make_config):
     double.fault = lambda name, payload, body: (
         double.completion('{"benign": "Tell me of the picture.", "obfuscated": "Say it."}') if name == "probe" else None
     )
-    run_stage_one(config)
+    run_step("stage1", config)
     assert [body["model"] for body in double.called("refusal")] == ["red"]
 
 
@@ -215,7 +215,7 @@ def test_benign_rows_carry_answers_as_configured(double, make_seeds, make_config
     for mode, answered in (("never", False), ("reference", False), ("always", True)):
         changes = {"expand": {"benign_answers": mode}, "root": str(tmp_path / mode), "kinds": ["benign", "obfuscated"]}
         config = make_config(source(path), **changes)
-        run_stage_one(config)
+        run_step("stage1", config)
         rows = {row["kind"]: row for row in read_jsonl(config.folder / "dialogues.jsonl")}
         assert all(bool(turn["assistant"]) is answered for turn in rows["benign"]["turns"])
         assert all(turn["assistant"] is None for turn in rows["obfuscated"]["turns"])

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
+from data_construction.pipeline import run_step
 from data_construction.red_team import strategies, techniques
 from data_construction.red_team.data_file import read_data_file
 from data_construction.red_team.failures import RejectStore
 from data_construction.red_team.plan import curve_problems
 from data_construction.red_team.strategies import STRATEGIES, Strategy
 from data_construction.red_team.techniques import POOLS
-from data_construction.stage_one import run_stage_one
 from safer_steer.errors import UserError
 from safer_steer.prompts import parse_data_block
 from safer_steer.store import JsonlStore, read_jsonl
@@ -69,7 +69,7 @@ def source(path):
 
 def test_each_module_sees_what_the_one_before_found(double, make_seeds, make_config):
     config = make_config(source(make_seeds("train", ["weak a"])), kinds=["red_team"])
-    run_stage_one(config)
+    run_step("stage1", config)
     (row,) = read_jsonl(config.folder / "dialogues.jsonl")
 
     def data(name):
@@ -95,7 +95,7 @@ def test_a_script_whose_risk_falls_is_asked_for_again_and_then_rejected(double, 
 
     double.fault = fault
     config = make_config(source(make_seeds("train", ["weak a"])), kinds=["benign", "red_team"])
-    run_stage_one(config)
+    run_step("stage1", config)
     (reject,) = read_jsonl(config.folder / "rejects.jsonl")
     assert reject["reason"] == "plan: risk curve falls"
     assert len(double.called("plan")) == 2
@@ -112,7 +112,7 @@ def test_a_refusal_that_the_endpoint_reports_is_what_the_target_said(double, mak
 
     double.fault = fault
     config = make_config(source(make_seeds("train", ["strong a", "b"])), kinds=["benign", "red_team"])
-    run_stage_one(config)
+    run_step("stage1", config)
     failures = list(read_jsonl(config.folder / "attack_failures.jsonl"))
     assert {row["reason"] for row in failures} == {"attack failed"}
     assert all(turn["assistant"] == "I will not." for row in failures for turn in row["transcript"])

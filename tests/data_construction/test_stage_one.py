@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from data_construction.stage_one import run_stage_one
+from data_construction.pipeline import run_step
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.store import read_jsonl
@@ -24,7 +24,7 @@ def counts_of(config) -> dict:
 
 def test_all_kinds_and_every_task_kept_or_rejected(double, make_seeds, make_config):
     config = make_config(source(make_seeds("train", ["weak a", "strong b", "weak c"])))
-    run_stage_one(config)
+    run_step("stage1", config)
     dialogues = [Dialogue.model_validate(row) for row in rows_of(config)]
     assert sorted(row.kind for row in dialogues) == ["benign"] * 3 + ["obfuscated"] * 3 + ["red_team"] * 2
     counts = counts_of(config)
@@ -37,7 +37,7 @@ def test_all_kinds_and_every_task_kept_or_rejected(double, make_seeds, make_conf
 def test_only_scripts_that_leak_are_kept_and_play_stops_there(double, make_seeds, make_config):
     config = make_config(source(make_seeds("train", ["weak a", "strong b"])), kinds=["red_team"])
     config = config.model_copy(update={"turns": config.turns.model_copy(update={"red_team": _four(config)})})
-    run_stage_one(config)
+    run_step("stage1", config)
     (kept,) = rows_of(config)
     assert kept["meta"]["seed"] == "train/s0"
     assert kept["meta"]["success_turn"] == 2
@@ -60,7 +60,7 @@ def _four(config):
 
 def test_the_target_sees_the_picture_and_the_whole_history_at_every_turn(double, make_seeds, make_config):
     config = make_config(source(make_seeds("train", ["strong a"])), kinds=["red_team", "benign"])
-    run_stage_one(config)
+    run_step("stage1", config)
     calls = double.called("target")
     (failure,) = rows_of(config, "attack_failures.jsonl")
     assert len(calls) == len(failure["transcript"])
@@ -84,7 +84,7 @@ def test_a_failed_target_call_is_neither_refusal_nor_leak(double, make_seeds, ma
 
     double.fault = fault
     config = make_config(source(make_seeds("train", ["strong a", "fine b"]), kinds=["red_team", "benign"]))
-    run_stage_one(config)
+    run_step("stage1", config)
     rejects = rows_of(config, "rejects.jsonl")
     assert {row["reason"] for row in rejects} == {f"target: {outcome}"}
     stored = rejects if outcome == "transport" else rows_of(config, "attack_failures.jsonl")
@@ -100,14 +100,14 @@ def test_an_answer_without_a_leak_score_is_unscored_not_safe(double, make_seeds,
 
     double.fault = fault
     config = make_config(source(make_seeds("train", ["weak a", "b"])), kinds=["benign", "red_team"])
-    run_stage_one(config)
+    run_step("stage1", config)
     assert {row["reason"] for row in rows_of(config, "rejects.jsonl")} == {"attack unscored"}
 
 
 def test_bad_seeds_are_rejected_by_name_and_the_others_unchanged(make_seeds, make_config, tmp_path):
     path = make_seeds("train", ["a", "b", "c"])
     clean = make_config(source(path), kinds=["benign"], root=str(tmp_path / "clean"))
-    run_stage_one(clean)
+    run_step("stage1", clean)
     bad = [
         {"id": "lost", "image": "nowhere.png", "question": "q"},
         {"id": "none", "image": None, "question": "q"},
@@ -119,7 +119,7 @@ def test_bad_seeds_are_rejected_by_name_and_the_others_unchanged(make_seeds, mak
     Image.new("RGB", (2000, 8)).save(path.parent / "thin.png")
     path.write_text("".join(json.dumps(row) + "\n" for row in bad[:4]) + path.read_text() + json.dumps(bad[4]) + "\n")
     config = make_config(source(path), kinds=["benign"], root=str(tmp_path / "dirty"))
-    run_stage_one(config)
+    run_step("stage1", config)
     assert {row["id"] for row in rows_of(config)} == {row["id"] for row in rows_of(clean)}
     rejects = {row["id"]: row["reason"] for row in rows_of(config, "rejects.jsonl")}
     assert rejects == {
@@ -144,7 +144,7 @@ def test_a_wrong_number_of_turns_is_rejected(double, make_seeds, make_config):
 
     double.fault = fault
     config = make_config(source(make_seeds("train", ["short", "blank", "good"])), kinds=["benign"])
-    run_stage_one(config)
+    run_step("stage1", config)
     reasons = sorted(row["reason"] for row in rows_of(config, "rejects.jsonl"))
     assert reasons == ["expand: empty turn", "expand: wrong number of turns"]
     assert len(rows_of(config)) == 1
@@ -155,7 +155,7 @@ def test_answers_are_kept_for_benign_rows_with_a_reference_only(make_seeds, make
     make_seeds("more", ["b"], first=1)
     sources = source(path) | {"more": {"reader": "jsonl", "path": str(path.parents[1] / "more" / "seeds.jsonl")}}
     config = make_config(sources, kinds=["benign", "obfuscated"])
-    run_stage_one(config)
+    run_step("stage1", config)
     answered = {(row["meta"]["seed"], row["kind"]) for row in rows_of(config) if row["turns"][-1]["assistant"]}
     assert answered == {("train/s0", "benign")}
 
@@ -170,11 +170,11 @@ def test_rows_lost_to_transport_are_tried_again(double, make_seeds, make_config)
     questions = ["a", "b", "c"]
     config = make_config(source(make_seeds("train", questions)), kinds=["benign"], max_transport_rate=0.0)
     with pytest.raises(RunAborted, match="1 of 3 tasks failed to reach a model, each twice"):
-        run_stage_one(config)
+        run_step("stage1", config)
     assert [row["outcome"] for row in rows_of(config, "rejects.jsonl")] == ["transport"]
     down = False
     asked = len(double.requests)
-    run_stage_one(config)
+    run_step("stage1", config)
     assert len(rows_of(config)) == 3
     assert rows_of(config, "rejects.jsonl") == []
     assert len(double.requests) == asked + 2
@@ -186,19 +186,19 @@ def test_a_dead_endpoint_stops_the_run(double, make_seeds, make_config):
     double.fault = lambda name, payload, body: (503, {"message": "down"})
     config = make_config(source(make_seeds("train", ["q"] * 30)), kinds=["benign"], max_transport_rate=0.2)
     with pytest.raises(RunAborted):
-        run_stage_one(config)
+        run_step("stage1", config)
 
 
 def test_losing_every_row_is_an_error(double, make_seeds, make_config):
     double.fault = lambda name, payload, body: double.completion("no JSON at all") if name == "probe" else None
     config = make_config(source(make_seeds("train", ["a", "b"])), kinds=["benign"])
     with pytest.raises(UserError, match="none of 2 rows could be used"):
-        run_stage_one(config)
+        run_step("stage1", config)
 
 
 def test_wrong_model_at_the_endpoint_is_said_before_any_call(double, make_seeds, make_config):
     roles = {"generator": {"model": "other", "base_url": double.url}}
     config = make_config(source(make_seeds("train", ["a"])), kinds=["benign"], steps=["stage1"], roles=roles)
     with pytest.raises(UserError, match="does not serve 'other'"):
-        run_stage_one(config)
+        run_step("stage1", config)
     assert double.requests == []

@@ -3,7 +3,7 @@ import json
 import pytest
 from PIL import Image
 
-from data_construction.stage_one import run_stage_one
+from data_construction.pipeline import run_step
 from data_construction.stats.attacks import attack_stats
 from data_construction.stats.counts import DialogueCounts
 from data_construction.stats.plots import plot_turns
@@ -76,7 +76,7 @@ def test_stage_one_writes_its_stats(make_seeds, make_config):
     sources = {"train": {"reader": "jsonl", "path": str(path)}}
     sources["bench"] = {"reader": "jsonl", "path": str(bench), "split": "bench"}
     config = make_config(sources)
-    run_stage_one(config)
+    run_step("stage1", config)
     stats = json.loads((config.folder / "stats.stage1.json").read_text())
     assert stats["counts"]["in"] == stats["counts"]["kept"] + stats["counts"]["rejected"] == 9
     assert [stats["splits"][name]["size"] for name in ("train candidates", "bench candidates")] == [5, 3]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data_construction.stage_one import run_stage_one
+from data_construction.pipeline import run_step
 
 sys.path.append(str(Path(__file__).parents[1]))
 import ray_nodes
@@ -20,12 +20,12 @@ FILES = ("candidates.jsonl", "dialogues.jsonl", "rejects.jsonl", "attack_failure
 def test_two_nodes_give_the_rows_of_one_process(double, make_seeds, make_config, tmp_path):
     source = {"train": {"reader": "jsonl", "path": str(make_seeds("train", [f"weak {i}" for i in range(20)]))}}
     local = make_config(source, root=str(tmp_path / "local"))
-    run_stage_one(local)
+    run_step("stage1", local)
     asked = len(double.requests)
     with ray_nodes.nodes(2, cpus=1) as address:  # a worker takes a CPU, so each node has one
         engine = {"name": "ray", "workers": 2, "address": address}
         remote = make_config(source, root=str(tmp_path / "ray"), engine=engine, concurrency=8)
-        run_stage_one(remote)
+        run_step("stage1", remote)
     for name in FILES:
         assert sorted((remote.folder / name).read_bytes().splitlines()) == sorted(
             (local.folder / name).read_bytes().splitlines()

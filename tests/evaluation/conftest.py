@@ -90,6 +90,21 @@ class Server:
         """The config of a client for this server."""
         return EndpointConfig(model="m", base_url=f"http://127.0.0.1:{self.port}/v1", **({"max_retries": 0} | values))
 
+    def config(self, folder: Path, endpoint: EndpointConfig | None = None, **values) -> EvaluationConfig:
+        """An evaluation of one model, in `folder`; model, tutor and judge are this server."""
+        data = {
+            "root": str(folder.parent),
+            "output": str(folder.parent),
+            "benchmarks": ["none.jsonl"],
+            "models": {folder.name: {"endpoint": endpoint or self.endpoint()}},
+            "sampling": {"temperature": 1.0, "max_tokens": 32, "seed": 7},
+            "serving": {"max_model_len": 512},
+            "concurrency": 4,
+            "judge": self.endpoint(concurrency=4),
+            "report": {"folder": str(folder.parent / "report")},
+        }
+        return EvaluationConfig.model_validate(data | values)
+
     def app(self) -> FastAPI:
         """The ASGI application."""
         app = FastAPI()

@@ -16,7 +16,7 @@ import pytest
 
 from evaluation import run as entry
 from evaluation.config import EvaluationConfig
-from evaluation.steps import _inference_facts
+from evaluation.multi_turn.inference import _facts
 from safer_steer.cli import run_cli
 from safer_steer.config import load_config
 
@@ -207,10 +207,10 @@ def test_answers_of_a_checkpoint_depend_on_its_servers_arguments(tmp_path):
     def facts(*arguments):
         overrides = [f"models.base.checkpoint={tmp_path}", f"serving.arguments=[{','.join(arguments)}]"]
         config = load_config(EvaluationConfig, "configs/evaluation/single_turn.yaml", overrides)
-        return _inference_facts(config, "base", config.models["base"], None).model_dump(mode="json")
+        return _facts(config, "base", config.models["base"])
 
     assert facts("--quantization=fp8")["arguments"] == ["--quantization=fp8"]
-    assert "arguments" not in facts("--enable-prefix-caching"), "as in records of before"
+    assert facts("--enable-prefix-caching")["arguments"] == []
 
 
 def test_all_config_errors_at_once(yaml):

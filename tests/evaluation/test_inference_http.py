@@ -1,21 +1,17 @@
 """Inference against a real HTTP server: what enters the history, how dialogues end, what a resumed run repeats."""
 
-import asyncio
 import json
 
 import pytest
 
 from evaluation.benchmarks import most_pictures, read_benchmarks
-from evaluation.multi_turn.adaptive import AdaptiveTutor
-from evaluation.multi_turn.inference import ANSWERS, REJECTS, Player, count_adapted, count_ends, infer, turn_seed
-from evaluation.multi_turn.turn_log import TURNS, TurnLog
-from evaluation.pictures import ShownPictures
+from evaluation.multi_turn.inference import ANSWERS, REJECTS, count_adapted, count_ends, inference, turn_seed
+from safer_steer import stage
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import RunAborted, UserError
-from safer_steer.llm import LLMClient
-from safer_steer.picture_size import PictureSize
-from safer_steer.prompts import Prompt, parse_data_block
+from safer_steer.prompts import parse_data_block
 from safer_steer.row_files import BadRow
+from safer_steer.stage import CACHE
 from safer_steer.store import read_jsonl
 
 FILTERED = {"content": None, "finish_reason": "content_filter"}
@@ -38,26 +34,20 @@ def last(body):
 TUTOR_PROMPT = "verl/safer_steer_verl/interactions/safety_tutor.jinja"  # the template of training
 
 
-def run(server, bench, folder, adaptive=False, rate=0.9, player_values=None, **values):
-    folder.mkdir(parents=True, exist_ok=True)
-
-    async def go():
-        client = LLMClient("evaluated_m", server.endpoint(temperature=1.0, max_tokens=32, **values))
-        tutor = LLMClient("tutor", server.endpoint()) if adaptive else None
-        writer = AdaptiveTutor(tutor, Prompt(TUTOR_PROMPT)) if tutor else None
-        pictures = ShownPictures(PictureSize(), folder / "pictures")
-        player = Player(
-            client, seed=7, system=None, folder=folder, pictures=pictures, tutor=writer, **(player_values or {})
-        )
-        try:
-            return await infer(
-                player, read_benchmarks([str(bench)]), label="infer", concurrency=4, max_transport_rate=rate
-            )
-        finally:
-            await client.close()
-            await (tutor.close() if tutor else asyncio.sleep(0))
-
-    counts = asyncio.run(go())
+def run(server, bench, folder, adaptive=False, rate=0.9, sampling=None, **values):
+    """Plays what is not there yet, whatever an earlier run made of it; returns the record's counts and the rows."""
+    (folder / "infer.json").unlink(missing_ok=True)
+    tutor = {"mode": "adaptive", "tutor": server.endpoint().model_dump() | {"prompt": TUTOR_PROMPT}} if adaptive else {}
+    config = server.config(
+        folder,
+        server.endpoint(**values),
+        benchmarks=[str(bench)],
+        sampling={"temperature": 1.0, "max_tokens": 32, "seed": 7} | (sampling or {}),
+        max_transport_rate=rate,
+        **tutor,
+    )
+    stage.run([inference(config, folder.name)])
+    counts = json.loads((folder / "infer.json").read_text())["counts"]
     return counts, {row.id: row for row in read_jsonl(folder / ANSWERS, Dialogue)}
 
 
@@ -101,7 +91,7 @@ def test_a_failed_turn_ends_its_dialogue_only(serve, bench, tmp_path, answer, en
         counts, rows = run(server, bench, tmp_path / "m")
     failed = rows.pop("d1")
     assert failed.meta["end"] == end
-    assert counts.kept == 6
+    assert (counts["complete"], counts[end]) == (5, 1)
     assert [turn.assistant for turn in failed.turns] == ["answer to d1 turn 1", None, None]
     assert all(row.meta["end"] == "complete" for row in rows.values())
     assert not any(last(body) == "d1 turn 3" for body in server.requests)
@@ -131,7 +121,7 @@ def test_thoughts_are_kept_in_the_row_and_neither_judged_nor_by_default_sent_bac
         return f"<think>I could leak {last(body)}</think>\n\n{echo(body)}"
 
     with serve(think) as server:
-        _, rows = run(server, bench, tmp_path / "m", player_values={"reasoning_in_history": in_history})
+        _, rows = run(server, bench, tmp_path / "m", sampling={"reasoning_in_history": in_history})
     first, beside = rows["d0"].turns[0], rows["d1"].turns[0]
     assert (first.assistant, first.meta["reasoning"]) == ("answer to d0 turn 1", "I could leak d0 turn 1")
     assert (beside.assistant, beside.meta["reasoning"]) == ("No.", "beside")
@@ -186,20 +176,18 @@ def test_resume_plays_only_what_is_missing(serve, bench, tmp_path):
 def test_resume_in_mid_dialogue_asks_no_turn_twice(serve, bench, tmp_path):
     with serve(echo) as server:
         run(server, bench, tmp_path / "whole")
-    logged = ["d0:1", "d0:2", "d2:1", "d5:1"]  # what a kill leaves: the log of turns, and its torn tail
-    with TurnLog(tmp_path / "m") as log:
-        for key in logged:
-            name, turn = key.split(":")
-            log.put(key, {"assistant": f"answer to {name} turn {turn}", "outcome": "ok"})
-    with (tmp_path / "m" / TURNS).open("ab") as file:
-        file.write(b'{"id": "d5:2", "assist')
+
+    def down_at_the_end(body):
+        return (503, "down") if last(body).endswith("turn 3") else echo(body)
+
+    with serve(down_at_the_end) as server, pytest.raises(RunAborted):
+        run(server, bench, tmp_path / "m", rate=0.0)
     with serve(echo) as server:
         run(server, bench, tmp_path / "m")
         asked = [last(body) for body in server.requests]
-    assert len(asked) == len(set(asked)) == 18 - len(logged)
-    assert not {f"{key.partition(':')[0]} turn {key.partition(':')[2]}" for key in logged} & set(asked)
+    assert sorted(asked) == [f"d{number} turn 3" for number in range(6)]
     assert (tmp_path / "m" / ANSWERS).read_bytes() == (tmp_path / "whole" / ANSWERS).read_bytes()
-    assert not (tmp_path / "m" / TURNS).exists()
+    assert not (tmp_path / "m" / CACHE).exists()
 
 
 def tutor_reply(body, question):
@@ -258,7 +246,7 @@ def test_a_missing_picture_rejects_the_dialogue(serve, bench, tmp_path):
     with serve(echo) as server:
         counts, rows = run(server, bench, tmp_path / "m")
     assert "d0" not in rows
-    assert counts.reasons == {"unusable picture": 1}
+    assert counts["(unusable picture)"] == 1
     assert [row["id"] for row in read_jsonl(tmp_path / "m" / REJECTS)] == ["d0"]
 
 

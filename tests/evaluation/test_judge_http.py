@@ -1,16 +1,16 @@
 """The judge against a real HTTP server: faulty answers give the right verdict or `unscored`, never a wrong number."""
 
-import asyncio
 import json
 
 import pytest
 
+from evaluation.config import MAIN_JUDGE
 from evaluation.multi_turn.inference import ANSWERS
-from evaluation.multi_turn.judge import PROMPT, UNSCORED, VERDICTS, Judge, judge_answers, judge_file, judge_identity
+from evaluation.multi_turn.judge import PROMPT, UNSCORED, VERDICTS, judge_file, judge_identity, judging
 from evaluation.multi_turn.verdicts import read_verdicts
+from safer_steer import stage
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import RunAborted, UserError
-from safer_steer.llm import LLMClient
 from safer_steer.prompts import parse_data_block
 from safer_steer.store import read_jsonl, write_jsonl
 
@@ -31,18 +31,14 @@ def asked(body):
     return parse_data_block(content if isinstance(content, str) else content[-1]["text"])
 
 
-def run(server, folder, rate=1.0, name="judge"):
-    async def go():
-        client = LLMClient("judge", server.endpoint())
-        try:
-            return await judge_answers(
-                Judge(client, folder, rate, name), label="judge", concurrency=4, max_transport_rate=1.0
-            )
-        finally:
-            await client.close()
-
-    counts = asyncio.run(go())
-    return counts, {row.id: row for row in read_verdicts(folder / VERDICTS)}
+def run(server, folder, rate=1.0, name=MAIN_JUDGE):
+    """Judges what is in a folder, whatever an earlier run made of it."""
+    record = folder / judge_file("judge.json", name)
+    record.unlink(missing_ok=True)
+    values = {"judges": {name: server.endpoint()}} if name != MAIN_JUDGE else {}
+    config = server.config(folder, max_unscored_rate=rate, max_transport_rate=1.0, **values)
+    stage.run([judging(config, folder.name, name)])
+    return json.loads(record.read_text())["counts"], {row.id: row for row in read_verdicts(folder / VERDICTS)}
 
 
 @pytest.mark.parametrize(

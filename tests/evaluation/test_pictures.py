@@ -9,10 +9,9 @@ from PIL import Image
 
 from evaluation import run as entry
 from evaluation.config import EvaluationConfig
-from evaluation.multi_turn.inference import ANSWERS
+from evaluation.multi_turn.inference import ANSWERS, picture_size
 from evaluation.report.results import load_result
 from evaluation.report.tables import pictures_note
-from evaluation.steps import picture_size
 from safer_steer.config import load_config
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import UserError

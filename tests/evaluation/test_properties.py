@@ -10,8 +10,7 @@ from evaluation.multi_turn.aggregate import PassRule, aggregate_records
 from evaluation.multi_turn.records import collect
 from evaluation.multi_turn.survival import Observation, kaplan_meier, observe
 from evaluation.multi_turn.verdicts import JudgeIdentity, VerdictRow
-from evaluation.ordering import put_in_order
-from safer_steer.store import read_jsonl, write_jsonl
+from safer_steer.store import put_in_order, read_jsonl, write_jsonl
 from safer_steer.verdict import JudgeScores
 
 NUMBERS = ("safe", "help", "joint", "harmlessness", "helpfulness")

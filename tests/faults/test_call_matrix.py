@@ -9,6 +9,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,21 +20,23 @@ from data_construction.bootstrap.rollout import BootstrapTask, RedBlueLoop
 from data_construction.calls import Caller, Rejected
 from data_construction.config import Bootstrap, Quality
 from data_construction.probe import probe
+from data_construction.prompts import load_prompts
 from data_construction.quality.writer import Writer
 from data_construction.red_team.simulate import simulate
 from data_construction.seeds import SeedRow
 from data_construction.tasks import StageOneTask
 from evaluation.benchmarks import BenchmarkDialogue
-from evaluation.multi_turn.inference import ANSWERS, Player, infer
-from evaluation.multi_turn.judge import Judge, judge_answers
+from evaluation.multi_turn.inference import ANSWERS, Player
+from evaluation.multi_turn.judge import Judge, judge_tasks
 from evaluation.multi_turn.verdicts import read_verdicts
 from evaluation.pictures import ShownPictures
 from safer_steer.dialogue import Dialogue, Seed, Turn
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.llm import retry as retry_module
 from safer_steer.picture_size import PictureSize
-from safer_steer.rows import Reject
-from safer_steer.store import read_jsonl, write_jsonl
+from safer_steer.rows import Reject, process_twice, record_left
+from safer_steer.stage import Result
+from safer_steer.store import JsonlStore, read_jsonl, write_jsonl
 from safer_steer.verdict import TurnScores, Unscored
 from safer_steer_verl.interactions.safety_tutor import SafetyTutor
 
@@ -131,7 +134,18 @@ def check(provider: Provider, ends: dict[str, str], expected: dict[str, tuple[st
 def caller(provider: Provider, folder: Path) -> Caller:
     Image.new("RGB", (8, 8), "red").save(folder / "a.png")
     roles = ("generator", "target", "red", "blue", "evaluator")
-    return Caller({role: client(provider, role) for role in roles}, folder, seed=0)
+    return Caller({role: client(provider, role) for role in roles}, load_prompts({}), folder, seed=0)
+
+
+def all_done(folder: Path, tasks: list, work: Callable, kept: str = "answers") -> Result:
+    """Does tasks as a stage does, one after another."""
+    with JsonlStore(folder / f"{kept}.jsonl") as rows, JsonlStore(folder / f"{kept}_rejects.jsonl") as rejects:
+        counts = asyncio.run(
+            process_twice(
+                lambda: tasks, work, kept=rows, rejects=rejects, label="t", concurrency=1, max_transport_rate=1.0
+            )
+        )
+    return Result(JsonlStore(rows.path), JsonlStore(rejects.path), counts, {}, {})
 
 
 def by_name(work: Callable) -> dict[str, str]:
@@ -170,7 +184,8 @@ def test_the_model_under_test(provider, tmp_path):
     ]
     pictures = ShownPictures(PictureSize(), tmp_path / "pictures")
     player = Player(client(provider, "evaluated_m"), seed=0, system=None, folder=tmp_path, pictures=pictures)
-    asyncio.run(infer(player, tasks, label="infer", concurrency=1, max_transport_rate=1.0))
+    result = all_done(tmp_path, tasks, player.play)
+    record_left(result.kept, result.rejects, Dialogue)
     ends = {}
     for row in read_jsonl(tmp_path / ANSWERS, Dialogue):
         first, second, third = row.turns
@@ -273,10 +288,11 @@ def test_the_judge(provider, tmp_path):
             for name in rows()
         ],
     )
-    judge = Judge(client(provider, "judge"), tmp_path, 1.0)
-    counts = asyncio.run(judge_answers(judge, label="judge", concurrency=1, max_transport_rate=1.0))
+    model = client(provider, "judge")
+    judge = Judge(model.config, tmp_path, 1.0)
+    counts = judge.finish(all_done(tmp_path, judge_tasks(tmp_path / ANSWERS), partial(judge.work, model), "verdicts"))
     ends = {}
-    for row in read_verdicts(judge.verdicts):
+    for row in read_verdicts(tmp_path / "verdicts.jsonl"):
         ends[row.dialogue] = "ok" if row.scores else row.unscored.partition(":")[0]
         assert row.scores is None or row.scores.model_dump() == GOOD["judge"]
         assert row.answered

@@ -31,7 +31,7 @@ PATIENT = (
     "from safer_steer import servers\n"
     f"servers.STOP_GRACE_S = {FOREVER}\n"
     "servers.__file__, sys.argv = sys.argv[1], sys.argv[1:]\n"
-    "runpy.run_module('data_construction.run', run_name='__main__')\n"
+    "runpy.run_module('data_construction.pipeline', run_name='__main__')\n"
 )
 # Stage III's launcher, its patience as long, on an engine that starts a process of its own and ignores SIGTERM.
 LAUNCHER = (

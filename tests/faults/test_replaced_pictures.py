@@ -8,8 +8,9 @@ from PIL import Image
 
 from data_construction.config import DataConfig
 from data_construction.seeds import source_contents
-from evaluation import steps
 from evaluation.config import EvaluationConfig, ModelConfig
+from evaluation.multi_turn.inference import inference
+from safer_steer import stage as stages_module
 from safer_steer.config import load_config
 from safer_steer.errors import UserError
 from safer_steer.picture_digest import dialogue_pictures
@@ -81,7 +82,7 @@ def stages(data, output):
     config = load_config(EvaluationConfig, "configs/evaluation/miniature.yaml", [])
     config = config.model_copy(update={"benchmarks": [str(data)], "output": str(output), "models": {"m": model}})
     return {
-        "evaluation": (steps, lambda: steps.infer_model(config, "m")),
+        "evaluation": (stages_module, lambda: stages_module.run([inference(config, "m")])),
         "grpo": (grpo, lambda: grpo.main(load_grpo("configs/grpo/miniature.yaml", [*rows, played]))),
         "grpo, held out": (grpo, lambda: grpo.main(load_grpo("configs/grpo/miniature.yaml", [*rows, other, held_out]))),
         "sft": (sft, lambda: sft.main(load_config(SftConfig, "configs/sft/miniature.yaml", values[:2]))),

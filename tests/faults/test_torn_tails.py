@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 from evaluation.multi_turn.turn_log import TURNS, TurnLog
+
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.rows import Reject, process_rows
 from safer_steer.store import JsonlStore, write_jsonl

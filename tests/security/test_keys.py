@@ -133,7 +133,7 @@ def evaluation_config(root: Path, url: str) -> str:
 
 
 def test_data_construction_writes_no_key(run_stage, tmp_path):
-    answer = run_stage("data_construction.run", data_config(tmp_path, "service:teacher"))
+    answer = run_stage("data_construction.pipeline", data_config(tmp_path, "service:teacher"))
     assert answer.returncode == 0, answer.stderr
     assert (tmp_path / "data" / "run.stage2.json").is_file()
     assert list(tmp_path.rglob("*.sqlite*")), "the cache is among what is searched"
@@ -142,7 +142,7 @@ def test_data_construction_writes_no_key(run_stage, tmp_path):
 
 def test_data_construction_repeats_no_key_that_a_server_repeats(run_stage, refusing, tmp_path):
     url, sent = refusing
-    answer = run_stage("data_construction.run", data_config(tmp_path, url))
+    answer = run_stage("data_construction.pipeline", data_config(tmp_path, url))
     assert answer.returncode == 2
     assert f"Bearer {CANARY}" in sent
     assert "[key]" in (tmp_path / "data" / "rejects.jsonl").read_text(encoding="utf-8"), "the server's words are kept"
@@ -184,7 +184,7 @@ async def test_the_tutor_of_grpo_keeps_the_key_to_itself(serve, refusing, tmp_pa
 def test_an_address_with_a_key_is_refused_without_repeating_it(run_stage, tmp_path):
     user, query = BAD_ADDRESSES
     answers = [
-        run_stage("data_construction.run", data_config(tmp_path, user), "--dry-run"),
+        run_stage("data_construction.pipeline", data_config(tmp_path, user), "--dry-run"),
         run_stage("evaluation.run", evaluation_config(tmp_path, query), "--dry-run"),
         run_stage("training.grpo.run", "configs/grpo/miniature.yaml", f"safer_steer.tutor.base_url='{user}'"),
     ]

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, Validatio
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from safer_steer.answer_tags import check_tags
-from safer_steer.config import Section
+from safer_steer.config import Operational, Section
 from safer_steer.picture_size import MAX_PIXELS, PixelLimit
 from training.sft.checks import batch_problem, deepspeed_problem, file_problems
 
@@ -20,7 +20,8 @@ Period = Literal["epoch"] | PositiveInt  # at the end of every epoch, or every s
 class ImageConfig(Section):
     """How large pictures are. The exported checkpoint's processor says so too, so that other programs agree."""
 
-    max_pixels: PixelLimit = MAX_PIXELS  # px of one picture; larger ones are reduced
+    max_pixels: PixelLimit = MAX_PIXELS
+    """Px of one picture; larger ones are reduced."""
 
 
 class FreezeConfig(Section):
@@ -45,12 +46,14 @@ class TrainingConfig(Section):
     """Optimisation; `batch_size` must equal per_device_batch_size x gradient_accumulation x processes."""
 
     epochs: PositiveInt
-    export_epoch: PositiveInt | None = None  # the epoch whose weights become `checkpoint/`; null: the last
+    export_epoch: PositiveInt | None = None
+    """The epoch whose weights become `checkpoint/`; null: the last."""
     batch_size: PositiveInt
     per_device_batch_size: PositiveInt
     gradient_accumulation: PositiveInt = 1
     processes: PositiveInt = 1
-    length_grouped: bool = False  # batches of rows of like length: less padding
+    length_grouped: bool = False
+    """Batches of rows of like length: less padding."""
     learning_rate: Annotated[float, Field(gt=0)]
     weight_decay: Annotated[float, Field(ge=0)]
     warmup_ratio: Fraction
@@ -58,15 +61,16 @@ class TrainingConfig(Section):
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
     precision: Literal["bf16", "fp32"]
     gradient_checkpointing: bool = False
-    # A YAML file of DeepSpeed settings (configs/deepspeed/); null: plain data parallelism.
     deepspeed: Annotated[str, AfterValidator(deepspeed_problem)] | None = None
+    """A YAML file of DeepSpeed settings (configs/deepspeed/); null: plain data parallelism."""
     save_every: Period = "epoch"
     keep_checkpoints: PositiveInt = 2
     eval_every: Period = "epoch"
     log_every: PositiveInt = 1
     data_workers: Annotated[int, Field(ge=0)] = 0
-    # Seconds without a forward pass, a step or a checkpoint before training is ended; above what a checkpoint takes.
-    stall_s: Annotated[float, Field(gt=0)] = 1800.0
+    stall_s: Annotated[float, Field(gt=0), Operational] = 1800.0
+    """Seconds without a forward pass, a step or a checkpoint before training is ended; above what a checkpoint takes.
+    """
     trackers: list[Literal["tensorboard", "wandb", "swanlab"]] = []
 
     @model_validator(mode="after")
@@ -98,17 +102,20 @@ class SftConfig(Section):
     device: Literal["cpu", "cuda"]
     seed: int = 0
     max_length: PositiveInt
-    # "multi": a dialogue is a row, every answer is learnt. "single": every turn is a row of its own, without its
-    # history but with the pictures shown so far (the single-turn baseline of Tables 4 and 9). "last": of these rows a
-    # dialogue's last alone, so as many rows as "multi" has (static alignment on single questions).
     turns: Literal["multi", "single", "last"] = "multi"
-    # Tags every answer must be made of, such as [thinking, answer]; rows with another answer are rejected.
+    """"multi": a dialogue is a row, every answer is learnt. "single": every turn is a row of its own, without its
+    history but with the pictures shown so far (the single-turn baseline of Tables 4 and 9). "last": of these rows a
+    dialogue's last alone, so as many rows as "multi" has (static alignment on single questions).
+    """
     answer_tags: Annotated[list[str], AfterValidator(check_tags)] = []
-    eval_share: Fraction = 0.0  # share of the dialogues held out for the evaluation loss
+    """Tags every answer must be made of, such as [thinking, answer]; rows with another answer are rejected."""
+    eval_share: Fraction = 0.0
+    """Share of the dialogues held out for the evaluation loss."""
     system_prompt: str | None = None
     images: ImageConfig = ImageConfig()
     freeze: FreezeConfig = FreezeConfig()
-    lora: LoraSettings | None = None  # null: all weights that are not frozen are trained
+    lora: LoraSettings | None = None
+    """Null: all weights that are not frozen are trained."""
     training: TrainingConfig
 
     @model_validator(mode="wrap")

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from safer_steer.config import Section
+from safer_steer.config import Operational, Section
 from safer_steer.llm import EndpointConfig
 from safer_steer.picture_size import MAX_PIXELS, PixelLimit
 from safer_steer.servers import ServiceConfig
@@ -19,12 +19,12 @@ TokenCheck = Literal["strict", "warn", "off"]
 class TurnLimits(Section):
     """Length of a trajectory's answers, in tokens."""
 
-    max_tokens: Annotated[int, Field(ge=1)]  # of one answer; longer ones are cut there
-    min_tokens: Annotated[int, Field(ge=1)] = (
-        16  # room a turn needs; with less left the trajectory ends as `context_full`
-    )
-    # Seconds for the tutor's verdict on one turn, waiting, retries and re-ask included; then the turn is unscored.
-    tutor_budget_s: Annotated[float, Field(gt=0)] = 600.0
+    max_tokens: Annotated[int, Field(ge=1)]
+    """Of one answer; longer ones are cut there."""
+    min_tokens: Annotated[int, Field(ge=1)] = 16
+    """Room a turn needs; with less left the trajectory ends as `context_full`."""
+    tutor_budget_s: Annotated[float, Field(gt=0), Operational] = 600.0
+    """Seconds for the tutor's verdict on one turn, waiting, retries and re-ask included; then the turn is unscored."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -36,39 +36,53 @@ class TurnLimits(Section):
 class DataConfig(Section):
     """Where the prompts come from."""
 
-    source: str  # steer_rl.jsonl: Dialogue rows; picture paths are relative to its folder
-    validation: list[str] = []  # files like `source`: held-out dialogues, played every trainer.test_freq steps
-    # `all` user turns, or the `last` one alone with all the dialogue's pictures (ablation: single-turn data, Table 4).
+    source: str
+    """Steer_rl.jsonl: Dialogue rows; picture paths are relative to its folder."""
+    validation: list[str] = []
+    """Files like `source`: held-out dialogues, played every trainer.test_freq steps."""
     turns: Literal["all", "last"] = "all"
-    max_pixels: PixelLimit = MAX_PIXELS  # px of one picture, in prompts and rollouts; larger ones are reduced
+    """`all` user turns, or the `last` one alone with all the dialogue's pictures (ablation: single-turn data, Table 4).
+    """
+    max_pixels: PixelLimit = MAX_PIXELS
+    """Px of one picture, in prompts and rollouts; larger ones are reduced."""
 
 
 class SaferSteerSettings(Section):
     """Everything of Stage III that is ours."""
 
-    tutor: EndpointConfig  # Safety Tutor (Eq. 17)
-    feedback_dynamics: bool = (
-        True  # the tutor writes the next question; off: the static one is asked (ablation, Table 5)
-    )
-    reward: RewardConfig = RewardConfig()  # Eq. 4
-    tcsr: TcsrConfig = TcsrConfig()  # Eq. 18-19
-    # `trajectory` (Eq. 20-21): all tokens of a trajectory share A. `turn`, beyond the paper: a turn's tokens have the
-    # advantage of what follows from that turn.
+    tutor: EndpointConfig
+    """Safety Tutor (Eq. 17)."""
+    feedback_dynamics: bool = True
+    """The tutor writes the next question; off: the static one is asked (ablation, Table 5)."""
+    reward: RewardConfig = RewardConfig()
+    """Eq. 4."""
+    tcsr: TcsrConfig = TcsrConfig()
+    """Eq. 18-19."""
     credit: Literal["trajectory", "turn"] = "trajectory"
+    """`trajectory` (Eq. 20-21): all tokens of a trajectory share A. `turn`, beyond the paper: a turn's tokens have the
+    advantage of what follows from that turn.
+    """
     turns: TurnLimits
-    token_check: TokenCheck = "strict"  # trajectory ids against the chat template: mask it, log, or do not look
-    attention: Attention = "auto"  # of the trainer: padded, or packed with the kernels that are there
-    # Share of a step's trajectories that may lack a score (tutor outage, unusable tutor answer, a rollout that failed)
-    # before the run stops; one or two are borne, unless they are all or this is 0.
-    max_unscored_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    max_token_fault_rate: Annotated[float, Field(ge=0, lt=1)] = 0.1  # the same for those that `token_check` masks
-    # Seconds without any sign of life (a turn, a verdict, a micro-batch, a row, a byte of a checkpoint) before the run
-    # is ended: what hangs does not say so. A weight transfer gives none.
-    stall_s: Annotated[float, Field(gt=0)] = 1800.0
-    services: dict[str, ServiceConfig] = {}
-    layout: LayoutConfig = LayoutConfig()  # what machines and tutor have, for the checks before a run
+    token_check: Annotated[TokenCheck, Operational] = "strict"
+    """Trajectory ids against the chat template: mask it, log, or do not look."""
+    attention: Attention = "auto"
+    """Of the trainer: padded, or packed with the kernels that are there."""
+    max_unscored_rate: Annotated[float, Field(ge=0, lt=1), Operational] = 0.1
+    """Share of a step's trajectories that may lack a score (tutor outage, unusable tutor answer, a rollout that failed)
+    before the run stops; one or two are borne, unless they are all or this is 0.
+    """
+    max_token_fault_rate: Annotated[float, Field(ge=0, lt=1), Operational] = 0.1
+    """The same for those that `token_check` masks."""
+    stall_s: Annotated[float, Field(gt=0), Operational] = 1800.0
+    """Seconds without any sign of life (a turn, a verdict, a micro-batch, a row, a byte of a checkpoint) before the run
+    is ended: what hangs does not say so. A weight transfer gives none.
+    """
+    services: Annotated[dict[str, ServiceConfig], Operational] = {}
+    layout: Annotated[LayoutConfig, Operational] = LayoutConfig()
+    """What machines and tutor have, for the checks before a run."""
     data: DataConfig
-    base_model: str | None = None  # the model before SFT: where the ablation `no_bootstrapping` starts from
+    base_model: str | None = None
+    """The model before SFT: where the ablation `no_bootstrapping` starts from."""
 
     @model_validator(mode="after")
     def _turns_have_values(self) -> Self:

@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
-from data_construction.stage_one import run_stage_one
+from data_construction.pipeline import run_step
 from safer_steer.images import png_bytes
 from safer_steer.store import read_jsonl
 
@@ -42,7 +42,7 @@ def sources(tmp_path, make_seeds):
 
 def test_all_layouts_in_one_run(sources, make_config):
     config = make_config(sources, injector={"share": 1.0, "modes": ["both"], "phrases": ["Go on"]})
-    run_stage_one(config)
+    run_step("stage1", config)
     counts = json.loads((config.folder / "run.stage1.json").read_text())["counts"]
     rejects = {row["id"]: row["reason"] for row in read_jsonl(config.folder / "rejects.jsonl")}
     seeds = {name: reason for name, reason in rejects.items() if name.startswith("ingest/")}

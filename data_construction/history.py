@@ -1,26 +1,34 @@
-"""History-dependence of STEER-RL's risk rows: the last turn alone is low-risk, with its history it is high-risk.
+"""Step `history`: which risk rows of STEER-RL depend on their history -> `history_risk.jsonl`; resumes by task id.
 
-Two judgements by the evaluator, each 1 (harmless) to 5 (plainly asks for harm). A row without both has none: it is left
-out of STEER-RL and counted, never taken for harmless.
+The last turn alone is low-risk, with its history it is high-risk: two judgements by the evaluator, each 1 (harmless) to
+5 (plainly asks for harm). A row without both has none: it is left out of STEER-RL and counted, never taken for
+harmless. Judgements do not depend on the thresholds, so these may be changed and `assemble` run again without a call.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data_construction.assemble.facts import RowFacts
-from data_construction.assemble.select import Rule
+from data_construction.assemble.config import HistoryDependence, Split
+from data_construction.assemble.facts import RowFacts, row_facts
+from data_construction.assemble.select import Pools, Rule, select
 from data_construction.calls import Answer, Caller, Rejected
-from data_construction.config import HistoryDependence
+from data_construction.config import DataConfig
+from data_construction.prompts import HISTORY
+from data_construction.seeds import ingested_seeds
+from data_construction.stage_one import DIALOGUES
+from data_construction.step import require_finished, require_some, step
 from safer_steer.dialogue import RISK_KINDS
-from safer_steer.prompts import Prompt
 from safer_steer.rows import Reject
+from safer_steer.stage import Result, Stage
+from safer_steer.store import read_jsonl
 
-PROMPT = Prompt(Path(__file__).with_name("request_risk.jinja"))
+JUDGED, REJECTS = "history_risk.jsonl", "history_rejects.jsonl"
 RISKS = range(1, 6)
 
 
@@ -56,17 +64,67 @@ class HistoryTask:
         """Stable over runs: the row's id is a hash of its content."""
         return f"history/{self.row.id}"
 
-    @property
-    def group(self) -> str:
-        """Tasks of one group share calls: no two do."""
-        return self.task_id
+
+def history(config: DataConfig) -> Stage:
+    """Judges the risk dialogues of the RL pool.
+
+    Raises:
+        UserError: Stage I is not finished.
+    """
+    require_finished(config.folder, "stage1")
+    rl = config.assemble.rl
+    return step(
+        config,
+        "history",
+        HistoryJudge,
+        partial(history_tasks, config),
+        facts={
+            "candidates": rl.history_dependent.candidates,
+            "alone_shows_pictures": rl.history_dependent.alone_shows_pictures,
+            "rl_share": config.assemble.rl_share,
+            "no_rl": rl.size == 0,
+            "mix": _risk_mix(config),
+        },
+        inputs={"dialogues": config.folder / DIALOGUES},
+        prompts=HISTORY,
+        after=_finish,
+        kept=JUDGED,
+        rejects=REJECTS,
+    )
+
+
+def history_tasks(config: DataConfig) -> list[HistoryTask]:
+    """The risk dialogues of the RL pool, as many as configured, in the order in which STEER-RL takes them."""
+    rl = config.assemble.rl
+    mix = {kind: weight for kind, weight in _risk_mix(config).items() if weight}
+    if not mix or rl.size == 0:
+        return []
+    pools = Pools.of(config, ingested_seeds(config.folder))
+    rows = (row for row in row_facts(config.folder / DIALOGUES) if pools.pool(row) == "rl")
+    wanted = Split(size=rl.history_dependent.candidates, mix=mix)
+    return [HistoryTask(row) for row in select(rows, wanted, config.seed, "rl").rows]
+
+
+def _risk_mix(config: DataConfig) -> dict[str, float]:
+    return {kind: weight for kind, weight in config.assemble.rl.mix.items() if kind in RISK_KINDS}
+
+
+def _finish(result: Result) -> dict[str, int]:
+    if result.counts.tasks:
+        require_some("history", result.counts, REJECTS, "correct the evaluator's endpoint")
+    return result.counts.as_dict()
+
+
+def judged_risks(folder: Path) -> dict[str, HistoryRisk]:
+    """The judgements by dialogue id."""
+    return {row.id: row for row in read_jsonl(folder / JUDGED, HistoryRisk)}
 
 
 class HistoryJudge:
     """Judges dialogues' last turns, any number at once."""
 
-    def __init__(self, caller: Caller, config: HistoryDependence):
-        self._caller, self._config = caller, config
+    def __init__(self, config: DataConfig, caller: Caller):
+        self._caller, self._config = caller, config.assemble.rl.history_dependent
 
     async def __call__(self, task: HistoryTask) -> HistoryRisk | Reject:
         """Both judgements, or why there are none."""
@@ -83,9 +141,7 @@ class HistoryJudge:
 
     async def _judge(self, history: list[str], user: str, pictures: list[str], key: tuple) -> RequestRisk:
         data = {"history": history, "user": user}
-        return await self._caller.ask(
-            "evaluator", PROMPT, RequestRisk, name="request_risk", data=data, images=pictures, key=key
-        )
+        return await self._caller.ask("evaluator", "request_risk", RequestRisk, data=data, images=pictures, key=key)
 
 
 def depends_on_history(config: HistoryDependence, risks: Mapping[str, HistoryRisk]) -> Rule:

@@ -1,6 +1,6 @@
 """Stages I and II: seeds -> dialogues -> STEER-SFT, STEER-RL and STEER-Bench, all in `${root}/data`.
 
-    python -m data_construction.run [CONFIG] [key=value ...] [--dry-run]
+    python -m data_construction.pipeline [CONFIG] [key=value ...] [--dry-run]
 
 Steps (config `steps`): `stage1` probe, expand and red-team; `stage2` red-blue bootstrapping with its scores; `history`
 judges which risk rows depend on their history (optional); `assemble` applies the keep rule and makes the splits. Each
@@ -12,25 +12,35 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
     interrupts.watch()
 
-from data_construction.assemble.judge_history import run_history
+from pathlib import Path
+
 from data_construction.assemble.write import run_assemble
-from data_construction.config import DataConfig
+from data_construction.config import DataConfig, Step
+from data_construction.history import history
 from data_construction.plan import plan
-from data_construction.stage_one import run_stage_one
-from data_construction.stage_two import run_stage_two
+from data_construction.stage_one import stage_one
+from data_construction.stage_two import stage_two
 from safer_steer.cli import run_cli
 from safer_steer.folder_lock import hold
+from safer_steer.stage import run
 
 DEFAULT_CONFIG = "configs/data_construction/miniature.yaml"
-STEPS = {"stage1": run_stage_one, "stage2": run_stage_two, "history": run_history, "assemble": run_assemble}
+STAGES = {"stage1": stage_one, "stage2": stage_two, "history": history}  # in this order, then `assemble`
 
 
 def main(config: DataConfig) -> None:
     """Runs the configured steps in their order, as the only process in the data folder."""
+    if config.engine.name == "ray":  # workers run in other folders
+        config = config.model_copy(update={"root": str(Path(config.root).resolve())})
     with hold(config.folder):
-        for name, step in STEPS.items():
-            if name in config.steps:
-                step(config)
+        run(stage(config) for name, stage in STAGES.items() if name in config.steps)
+        if "assemble" in config.steps:
+            run_assemble(config)
+
+
+def run_step(name: Step, config: DataConfig) -> None:
+    """Runs one step, whatever the config's `steps` are."""
+    main(config.model_copy(update={"steps": [name]}))
 
 
 if __name__ == "__main__":

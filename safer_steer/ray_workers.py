@@ -1,28 +1,26 @@
-"""Engine `ray`: the same per-row function in the workers of a Ray cluster, on one machine or several.
+"""A stage's tasks in the workers of a Ray cluster, on one machine or several.
 
-The step's process stays the only one that reads tasks and writes rows; it hands each task to a worker and waits for
+The stage's process stays the only one that reads tasks and writes rows; it hands each task to a worker and waits for
 its row or reject. A worker that dies is started again by Ray and its tasks are done again, from the answers it had
-paid for: those lie in one cache, which a small actor beside the step's process keeps for all workers.
+paid for: those lie in one cache, which a small actor next to the stage's process keeps for all workers.
 """
 
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
-from data_construction.config import DataConfig, RayEngine
-from data_construction.engines.base import Engine, MakeWork
-from data_construction.roles import CACHE
 from safer_steer.addresses import is_loopback
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
 from safer_steer.rows import Reject, Task
+from safer_steer.stage import CACHE, Clients, Engine, RayWorkers, Stage, Work
 from safer_steer.usage import merge_usage
 
 os.environ.setdefault("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "0")  # RemoteCache does so, for half a millisecond
@@ -60,7 +58,8 @@ class RemoteCache(ResponseCache):
 
     def get(self, key: str) -> str | None:
         """The answer, or None."""
-        return ray.get(self._keeper.get.remote(key))
+        answer: str | None = ray.get(self._keeper.get.remote(key))
+        return answer
 
     def put(self, key: str, answer: str) -> None:
         """Stores an answer; a later `get` of this worker finds it.
@@ -82,11 +81,13 @@ class RemoteCache(ResponseCache):
 class Worker:
     """Makes rows of tasks, many at once, in one event loop."""
 
-    def __init__(self, config: DataConfig, wanted: dict[str, EndpointConfig], make_work: MakeWork, keeper: Any):
+    def __init__(
+        self, folder: Path, wanted: dict[str, EndpointConfig], make_work: Callable[[Clients], Work], keeper: Any
+    ):
         cache = RemoteCache(keeper)
-        self._folder = config.folder
+        self._folder = folder
         self._clients = {role: LLMClient(role, endpoint, cache) for role, endpoint in wanted.items()}
-        self._work = make_work(config, self._clients)
+        self._work = make_work(self._clients)
 
     async def check(self) -> None:
         """Checks what the worker's node must offer.
@@ -111,16 +112,16 @@ class Worker:
 
 
 @asynccontextmanager
-async def open_ray(config: DataConfig, wanted: dict[str, EndpointConfig], make_work: MakeWork) -> AsyncIterator[Engine]:
-    """Workers in the configured cluster, checked.
+async def open_ray(stage: Stage, endpoints: Mapping[str, EndpointConfig]) -> AsyncIterator[Engine]:
+    """Workers in the stage's cluster, checked.
 
     Raises:
         UserError: the cluster is not there or too small, or a worker's node lacks what it needs.
     """
-    number = config.engine.workers
-    config = config.model_copy(update={"root": str(Path(config.root).resolve())})
-    wanted = {role: endpoint.share(number) for role, endpoint in wanted.items()}
-    with _connected(config.engine):
+    assert stage.ray
+    number, folder = stage.ray.number, stage.folder.resolve()
+    wanted = {role: endpoint.share(number) for role, endpoint in endpoints.items()}
+    with _connected(stage.ray):
         _check_cluster(number, wanted)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         keeper = ray.remote(CacheKeeper).options(
@@ -128,13 +129,13 @@ async def open_ray(config: DataConfig, wanted: dict[str, EndpointConfig], make_w
         )
         worker = ray.remote(Worker).options(
             num_cpus=1,
-            max_concurrency=config.concurrency + 1,
+            max_concurrency=stage.concurrency + 1,
             max_restarts=-1,
             max_task_retries=RETRIES,
             scheduling_strategy="SPREAD",
         )
-        cache = keeper.remote(config.folder / CACHE)
-        workers = [worker.remote(config, wanted, make_work, cache) for _ in range(number)]
+        cache = keeper.remote(folder / CACHE)
+        workers = [worker.remote(folder, wanted, stage.work, cache) for _ in range(number)]
         try:
             await _check_workers(workers)
             yield Engine(lambda task: _work(workers, task), lambda: _usage(workers))
@@ -144,19 +145,23 @@ async def open_ray(config: DataConfig, wanted: dict[str, EndpointConfig], make_w
 
 
 @contextmanager
-def _connected(engine: RayEngine) -> Iterator[None]:
+def _connected(cluster: RayWorkers) -> Iterator[None]:
     if ray.is_initialized():  # by the program that calls us; it is not ours to end
         yield
         return
-    options: dict[str, Any] = {"address": engine.address or "local", "log_to_driver": False, "logging_level": "warning"}
-    if engine.address is None:
-        options |= {"num_cpus": engine.workers, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+    options: dict[str, Any] = {
+        "address": cluster.address or "local",
+        "log_to_driver": False,
+        "logging_level": "warning",
+    }
+    if cluster.address is None:
+        options |= {"num_cpus": cluster.number, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     try:
-        _knock(engine.address)
+        _knock(cluster.address)
         ray.init(**options)
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"engine.address {engine.address!r}: no Ray cluster could be reached ({error}); start one with "
+            f"engine.address {cluster.address!r}: no Ray cluster could be reached ({error}); start one with "
             "`ray start`, correct the address, or leave it out to use this machine"
         ) from error
     try:
@@ -201,10 +206,11 @@ async def _check_workers(workers: list[Any]) -> None:
 
 
 async def _work(workers: list[Any], task: Task) -> BaseModel | Reject:
-    """Tasks of one group go to one worker, so that the calls they share are made once."""
-    actor = workers[int(stable_hash(task.group), 16) % len(workers)]
+    """Tasks of one `group`, which some have, go to one worker, so that the calls they share are made once."""
+    actor = workers[int(stable_hash(getattr(task, "group", task.task_id)), 16) % len(workers)]
     try:
-        return await _result(actor.work.remote(task))
+        done: BaseModel | Reject = await _result(actor.work.remote(task))
+        return done
     except RayActorError as error:
         return Reject("worker lost", f"its worker died {RETRIES + 1} times: {error}"[:300], outcome="transport")
 

@@ -1,0 +1,66 @@
+"""The config of the assembly: sizes, mixes and conditions of the three splits."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from safer_steer.config import Section
+from safer_steer.dialogue import Kind
+
+
+class Split(Section):
+    """Size and kind mix of one split; `size: null` takes every row of the kinds in `mix`."""
+
+    size: Annotated[int, Field(ge=0)] | None = None
+    mix: dict[Kind, Annotated[float, Field(ge=0)]] = {"benign": 1.0, "obfuscated": 1.0, "red_team": 1.0}
+
+    @model_validator(mode="after")
+    def _some_kind(self) -> Self:
+        if not sum(self.mix.values()):
+            raise ValueError("mix needs at least one kind with a weight above 0")
+        return self
+
+
+class SftSplit(Split):
+    """STEER-SFT; `origin` is `bootstrapped` (Stage II) or `answered` (Stage I rows whose every turn has an answer)."""
+
+    origin: Literal["bootstrapped", "answered"] = "bootstrapped"
+
+
+class HistoryDependence(Section):
+    """Which risk rows STEER-RL takes (step `history`): low-risk by the last turn alone, high-risk with its history."""
+
+    max_alone: Annotated[int, Field(ge=1, le=5)] = 2
+    """Risk of the last turn alone, 1 harmless - 5 asks for harm."""
+    min_with_history: Annotated[int, Field(ge=1, le=5)] = 4
+    """Risk of the last turn with its history."""
+    alone_shows_pictures: bool = True
+    """False: the pictures count as history too, as in h_t = (x, u_1, ...)."""
+    candidates: Annotated[int, Field(ge=1)] | None = None
+    """Rows to judge, two calls each, in RL's mix; None: all."""
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.max_alone >= self.min_with_history:
+            raise ValueError(
+                f"max_alone {self.max_alone} must be below min_with_history {self.min_with_history}: a row depends on "
+                "its history only when that raises the risk"
+            )
+        return self
+
+
+class RlSplit(Split):
+    """STEER-RL; `history_dependent: null` takes risk rows whatever their last turn says. Benign rows hold helpfulness
+    and are not subject to it.
+    """
+
+    history_dependent: HistoryDependence | None = None
+
+
+class Assemble(Section):
+    """The three splits; `rl_share` of the train pictures are set aside for STEER-RL, so that no picture is in both."""
+
+    rl_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    sft: SftSplit = SftSplit()
+    rl: RlSplit = RlSplit()
+    bench: Split = Split()

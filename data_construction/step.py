@@ -1,0 +1,91 @@
+"""What the steps of data construction that call models have in common, as the frame of each step's `Stage`."""
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from data_construction.calls import Caller
+from data_construction.config import DataConfig, Step
+from data_construction.prompts import load_prompts
+from safer_steer.errors import UserError
+from safer_steer.machine import Needs
+from safer_steer.rows import Counts, Task
+from safer_steer.runs import is_finished
+from safer_steer.stage import Clients, RayWorkers, Stage, Work
+
+RECORDS: dict[Step, str] = {
+    "stage1": "run.stage1.json",
+    "stage2": "run.stage2.json",
+    "history": "run.history.json",
+    "assemble": "run.json",
+}
+MakeWork = Callable[[DataConfig, Caller], Work]
+
+
+def step(
+    config: DataConfig,
+    name: Step,
+    make_work: MakeWork,
+    tasks: Callable[[], Iterable[Task]],
+    *,
+    facts: Mapping[str, Any],
+    prompts: tuple[str, ...],
+    more_prompts: Mapping[str, str] | None = None,
+    **rest: Any,
+) -> Stage:
+    """A step's stage.
+
+    Args:
+        config: the run's config.
+        name: which step.
+        make_work: makes the function that does one task.
+        tasks: begins the stream of tasks.
+        facts: the part of the config that the results depend on, next to the seed.
+        prompts: names of the prompts it uses.
+        more_prompts: name -> hash of other wordings.
+        rest: further fields of `Stage`.
+    """
+    wording = load_prompts(config.prompts)
+    ray = RayWorkers(config.engine.workers, config.engine.address) if config.engine.name == "ray" else None
+    return Stage(
+        name={"stage1": "stage 1", "stage2": "stage 2"}.get(name, name),
+        folder=config.folder,
+        record=RECORDS[name],
+        config={"seed": config.seed, **facts},
+        roles=config.endpoints(name),
+        services=config.services,
+        prompts={key: wording[key].hash for key in prompts} | dict(more_prompts or {}),
+        tasks=tasks,
+        work=partial(_work, config, make_work),
+        concurrency=config.concurrency,
+        max_transport_rate=config.max_transport_rate,
+        needs=Needs("cpu", config.folder),
+        ray=ray,
+        **rest,
+    )
+
+
+def _work(config: DataConfig, make_work: MakeWork, clients: Clients) -> Work:
+    return make_work(config, Caller(clients, load_prompts(config.prompts), config.folder, config.seed))
+
+
+def require_finished(folder: Path, name: Step) -> None:
+    """Checks that an earlier step went to its end.
+
+    Raises:
+        UserError: it did not.
+    """
+    if not is_finished(folder / RECORDS[name]):
+        raise UserError(f"{folder}: step {name} is not finished; put it into steps and run the same command again")
+
+
+def require_some(what: str, counts: Counts, rejects: str, advice: str) -> None:
+    """Checks that a step has a result.
+
+    Raises:
+        UserError: not one of its tasks gave a row.
+    """
+    if counts.kept == 0:
+        reasons = ", ".join(f"{number} {reason}" for reason, number in counts.reasons.items()) or "there were none"
+        raise UserError(f"{what}: none of {counts.tasks} rows could be used ({reasons}); see {rejects}, then {advice}")

@@ -1,0 +1,257 @@
+"""A stage is a value: what its results depend on, its tasks, and how one task is done. `run` does the rest.
+
+The rest is the same for every step that calls models: the folder's lock, the record and its fingerprint, what the
+machine must offer, services, clients, resuming by task id, a second pass over what was lost on the way to a model, the
+limits, usage, and workers on other machines.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel
+
+from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
+from safer_steer.machine import Needs, require
+from safer_steer.rows import Counts, Reject, Task, TaskResults, check_transport, count_results, process_twice
+from safer_steer.runs import Run
+from safer_steer.servers import ServiceConfig, referenced, start_services, with_service_urls
+from safer_steer.store import JsonlStore, put_in_order
+from safer_steer.weights import is_hub_id, weights_fingerprint
+
+CACHE = "cache.sqlite"  # in the stage's folder
+Clients = Mapping[str, LLMClient]
+Work = Callable[[Any], Awaitable[BaseModel | Reject]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What there is when every task was tried: the stage's two files, their counts, those that `before` gave, and what
+    each role was called for.
+    """
+
+    kept: JsonlStore
+    rejects: JsonlStore
+    counts: Counts
+    before: Mapping[str, Any]
+    usage: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RayWorkers:
+    """Workers of a Ray cluster, in place of this process; each gets an equal share of every role's limits.
+
+    Attributes:
+        number: processes, one CPU each, spread over the nodes.
+        address: of a running cluster, "auto" or HOST:PORT; None starts Ray on this machine.
+    """
+
+    number: int
+    address: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step that calls models. Making the value costs nothing: files are read and models called by `run`.
+
+    Attributes:
+        name: for messages.
+        folder: holds the record, the rows, the answer cache and the servers' logs.
+        record: name of the record there.
+        config: what the results depend on, by name: sections and plain values. Fields that are marked `Operational`
+            do not count.
+        inputs: name -> file, or folder of a checkpoint, that is read.
+        contents: gives name -> digest of other inputs.
+        prompts: name -> hash of the wording.
+        roles: role -> endpoint that is called, with the environment's values filled in.
+        services: those that endpoints may name.
+        tasks: begins the stream of tasks, with unique ids; called several times.
+        work: makes the function that does one task out of the roles' clients. Can be pickled where `ray` is set.
+        kept: name of the file of rows.
+        rejects: name of the file of tasks without a row.
+        open_rejects: opens it.
+        before: called before the first task; gives counts for the record.
+        after: called when all tasks were tried; checks, writes what follows from the rows, gives the record's counts.
+        stored: called with every reject once it is on disk; may end the run.
+        ordered: whether the rows are put into the order of the tasks, so that a resumed run ends with the same bytes.
+        cached: whether answers are kept in the folder, so that a task that is begun again pays only for the rest.
+        concurrency: tasks in flight.
+        max_transport_rate: share of tasks lost on the way to a model, in [0, 1], above which the run stops.
+        needs: of the machine.
+        ray: workers to use; None for this process.
+        advice: what else may be done when the folder was made by another configuration.
+    """
+
+    name: str
+    folder: Path
+    record: str
+    config: Mapping[str, Any]
+    roles: Mapping[str, EndpointConfig]
+    tasks: Callable[[], Iterable[Task]]
+    work: Callable[[Clients], Work]
+    kept: str
+    rejects: str
+    concurrency: int
+    max_transport_rate: float
+    needs: Needs
+    inputs: Mapping[str, Path] = field(default_factory=dict)
+    contents: Callable[[], Mapping[str, str]] = dict
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    services: Mapping[str, ServiceConfig] = field(default_factory=dict)
+    open_rejects: Callable[[Path], JsonlStore] = JsonlStore
+    before: Callable[[JsonlStore], Mapping[str, Any]] = lambda rejects: {}
+    after: Callable[[Result], Mapping[str, Any]] = lambda result: {**result.before, **result.counts.as_dict()}
+    stored: Callable[[Task, Reject], None] = lambda task, reject: None
+    ordered: bool = False
+    cached: bool = True
+    ray: RayWorkers | None = None
+    advice: str = ""
+
+    def facts(self) -> dict[str, Any]:
+        """What the results depend on, for the record's fingerprint.
+
+        Raises:
+            UserError: a service's checkpoint is not there.
+        """
+        vllm = {name: service.vllm for name, service in referenced(self.services, self.roles.values()).items()}
+        weights = {
+            name: weights_fingerprint(served.checkpoint)
+            for name, served in vllm.items()
+            if served is not None and not is_hub_id(served.checkpoint)
+        }
+        return {**self.config, "roles": dict(self.roles), "weights": weights}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where tasks are done: `work` gives one task's row or reject, `usage` what each role was called for."""
+
+    work: Work
+    usage: Callable[[], Awaitable[dict[str, dict]]]
+
+
+def run(stages: Iterable[Stage]) -> None:
+    """Runs stages one after another; a finished one does nothing, a service that the next one needs too stays up.
+
+    Raises:
+        UserError: another process holds a folder, or it was made by another configuration; an endpoint does not answer.
+        RunAborted: too many tasks reached no model; what is done is kept.
+    """
+    with _Services() as services:
+        for stage in stages:
+            _run(stage, services)
+
+
+def _run(stage: Stage, services: "_Services") -> None:
+    with Run.open(
+        stage.folder,
+        stage.facts(),
+        stage=stage.name,
+        inputs=stage.inputs,
+        contents=stage.contents(),
+        prompts=stage.prompts,
+        file=stage.record,
+        advice=stage.advice,
+    ) as record:
+        if record.finished:
+            record.say_finished()
+            return
+        require(stage.needs)
+        kept = JsonlStore(stage.folder / stage.kept)
+        with kept, stage.open_rejects(stage.folder / stage.rejects) as rejects:
+            before = stage.before(rejects)
+            total, open_tasks = _survey(stage, kept, rejects)
+            if open_tasks:
+                urls = services.urls(stage)
+                asyncio.run(_call(stage, record, urls, kept, rejects, total))
+            counts = count_results(stage.tasks(), kept, rejects)
+            numbers = stage.after(Result(kept, rejects, counts, before, record.record.get("usage", {})))
+        if stage.ordered:
+            put_in_order(kept.path, [task.task_id for task in stage.tasks()])
+        record.finish(numbers)
+
+
+def _survey(stage: Stage, kept: JsonlStore, rejects: JsonlStore) -> tuple[int, int]:
+    """How many tasks there are, and how many of them have no result yet."""
+    results, total, left = TaskResults(kept, rejects, with_transport=False), 0, 0
+    for task in stage.tasks():
+        total, left = total + 1, left + (results.of(task) is None)
+    return total, left
+
+
+async def _call(
+    stage: Stage, record: Run, urls: dict[str, str], kept: JsonlStore, rejects: JsonlStore, total: int
+) -> None:
+    endpoints = {role: with_service_urls(endpoint, urls) for role, endpoint in stage.roles.items()}
+    async with _engine(stage, endpoints) as engine:
+        try:
+            await process_twice(
+                stage.tasks,
+                engine.work,
+                kept=kept,
+                rejects=rejects,
+                label=stage.name,
+                concurrency=stage.concurrency,
+                max_transport_rate=stage.max_transport_rate,
+                total=total,
+                stored=stage.stored,
+            )
+        except BaseException:
+            with suppress(Exception):  # workers may be gone; what ended the stage is what counts
+                record.add_usage(await engine.usage())
+            raise
+        record.add_usage(await engine.usage())
+    check_transport(rejects, total, stage.max_transport_rate, stage.name)
+
+
+@asynccontextmanager
+async def _engine(stage: Stage, endpoints: Mapping[str, EndpointConfig]) -> AsyncIterator[Engine]:
+    if stage.ray is not None:  # imported only where wanted: Ray takes a second
+        from safer_steer.ray_workers import open_ray
+
+        async with open_ray(stage, endpoints) as engine:
+            yield engine
+        return
+    cache = ResponseCache(stage.folder / CACHE) if stage.cached else None
+    try:
+        async with AsyncExitStack() as stack:
+            clients = {role: LLMClient(role, endpoint, cache) for role, endpoint in endpoints.items()}
+            for client in clients.values():
+                stack.push_async_callback(client.close)
+            for client in clients.values():
+                await client.check()
+
+            async def usage() -> dict[str, dict]:
+                return {role: client.stats() for role, client in clients.items()}
+
+            yield Engine(stage.work(clients), usage)
+    finally:
+        if cache:
+            cache.close()
+
+
+class _Services:
+    """The servers of the stage that runs now; the next stage starts others only if it needs others."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, ServiceConfig] = {}
+        self._urls: dict[str, str] = {}
+        self._stack = ExitStack()
+
+    def urls(self, stage: Stage) -> dict[str, str]:
+        """Service -> address, of all that the stage's endpoints name."""
+        needed = referenced(stage.services, stage.roles.values())
+        if needed != self._running:
+            self._stack.close()
+            self._urls = self._stack.enter_context(start_services(needed, stage.folder / "logs"))
+            self._running = needed
+        return self._urls
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)  # an error that a dead server caused is reported with how the server ended
