@@ -248,11 +248,11 @@ def picture_size(config: EvaluationConfig, name: str) -> tuple[PictureSize, int 
 def _facts(config: EvaluationConfig, name: str, model: ModelConfig) -> dict[str, Any]:
     """What a model's answers depend on, next to its endpoint and the benchmark files."""
     facts = {"limit": config.limit, "max_pixels": config.max_pixels_of(name), "sampling": config.sampling}
-    if model.checkpoint is None:
-        return facts
+    if model.endpoint:
+        return facts | {"model": model.endpoint.model}
     arguments = [item for item in config.serving.arguments if item not in NOT_ANSWERS]
     return facts | {
-        "checkpoint": model.checkpoint,
+        "model": model.checkpoint,
         "sampling": config.sampling.for_checkpoint(),
         "max_model_len": config.serving.max_model_len,
         "arguments": arguments,

@@ -138,8 +138,9 @@ def _origin(folder: Path) -> dict[str, Any]:
     record = json.loads(path.read_text(encoding="utf-8"))
     facts = record["facts"]["config"]
     wanted = {name: record.get(name) for name in ("command", "git_commit", "started_at", "fingerprint")}
-    wanted["mode"] = "adaptive" if "tutor" in facts else "static"
-    return wanted | {name: facts[name] for name in ("model", "weights", "sampling", "max_pixels")}
+    wanted["mode"] = "adaptive" if "tutor" in facts["roles"] else "static"
+    wanted["weights"] = next(iter(facts["weights"].values()), None)  # of the checkpoint that the run served itself
+    return wanted | {name: facts[name] for name in ("model", "sampling", "max_pixels")}
 
 
 def survival_panels(results: list[ModelResult]) -> dict[str, dict[str, Curve]]:

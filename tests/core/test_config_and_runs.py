@@ -1,12 +1,13 @@
 """Config errors all at once, the shared command line, run folders that lock, resume and refuse."""
 
 import json
+from typing import Annotated
 
 import pytest
 from pydantic import model_validator
 
 from safer_steer.cli import Plan, run_cli
-from safer_steer.config import Section, load_config
+from safer_steer.config import Operational, Section, load_config
 from safer_steer.errors import UserError
 from safer_steer.load import Load
 from safer_steer.runs import Run
@@ -20,7 +21,7 @@ class Inner(Section):
 class Outer(Section):
     root: str
     inner: Inner
-    concurrency: int = 1
+    concurrency: Annotated[int, Operational] = 1
 
 
 @pytest.fixture

@@ -6,13 +6,13 @@ import pytest
 from data_construction.pipeline import run_step
 from data_construction.red_team import strategies, techniques
 from data_construction.red_team.data_file import read_data_file
-from data_construction.red_team.failures import RejectStore
+from data_construction.red_team.failures import FILE, RejectStore
 from data_construction.red_team.plan import curve_problems
 from data_construction.red_team.strategies import STRATEGIES, Strategy
 from data_construction.red_team.techniques import POOLS
 from safer_steer.errors import UserError
 from safer_steer.prompts import parse_data_block
-from safer_steer.store import JsonlStore, read_jsonl
+from safer_steer.store import read_jsonl
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,7 @@ def test_a_refusal_that_the_endpoint_reports_is_what_the_target_said(double, mak
 
 
 def test_transcripts_go_to_their_own_file_except_those_to_be_tried_again(tmp_path):
-    with JsonlStore(tmp_path / "failures.jsonl") as failures, RejectStore(tmp_path / "rejects.jsonl") as rejects:
-        rejects.failures = failures
+    with RejectStore(tmp_path / "rejects.jsonl") as rejects:
         lost = {"id": "a", "reason": "attack failed", "outcome": None, "transcript": [1], "scores": [1]}
         again = {"id": "b", "reason": "target: transport", "outcome": "transport", "transcript": [2]}
         plain = {"id": "c", "reason": "no picture", "outcome": None}
@@ -129,4 +128,4 @@ def test_transcripts_go_to_their_own_file_except_those_to_be_tried_again(tmp_pat
         assert not rejects.append(lost)
     slim = {name: value for name, value in lost.items() if name != "transcript"}
     assert list(read_jsonl(tmp_path / "rejects.jsonl")) == [slim, again, plain]
-    assert list(read_jsonl(tmp_path / "failures.jsonl")) == [lost]
+    assert list(read_jsonl(tmp_path / FILE)) == [lost]

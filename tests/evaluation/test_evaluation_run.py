@@ -188,7 +188,7 @@ def test_the_environments_model_under_test_is_in_the_record_and_in_the_plan(serv
         assert evaluate(path, "models.one.endpoint.model=another", "output=${root}/own").returncode == 0
     record = json.loads((tmp_path / "run/own/one/infer.json").read_text())
     assert record["facts"]["config"]["model"] == "m"
-    assert record["facts"]["config"]["endpoint"]["model"] == "m"
+    assert record["facts"]["config"]["roles"]["evaluated_one"]["model"] == "m"
 
 
 def test_the_environment_does_not_send_the_calls_of_a_checkpoint_elsewhere(monkeypatch, tmp_path):

@@ -19,7 +19,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from benchmarks.kill_stage1 import stage_one_config
-from data_construction import run as data_stage
+from data_construction import pipeline as data_stage
 from data_construction.config import DataConfig
 from evaluation import run as evaluation_stage
 from evaluation.config import EvaluationConfig

@@ -290,7 +290,9 @@ def test_the_judge(provider, tmp_path):
     )
     model = client(provider, "judge")
     judge = Judge(model.config, tmp_path, 1.0)
-    counts = judge.finish(all_done(tmp_path, judge_tasks(tmp_path / ANSWERS), partial(judge.work, model), "verdicts"))
+    tasks = judge_tasks(tmp_path / ANSWERS)
+    judge.answered = len(tasks)
+    counts = judge.finish(all_done(tmp_path, tasks, partial(judge.work, model), "verdicts"))
     ends = {}
     for row in read_verdicts(tmp_path / "verdicts.jsonl"):
         ends[row.dialogue] = "ok" if row.scores else row.unscored.partition(":")[0]

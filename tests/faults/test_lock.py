@@ -114,7 +114,7 @@ def test_a_file_system_without_locks_is_said_and_the_run_goes_on(tmp_path, monke
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"stage": "demo"}'])
 def test_a_broken_run_record_is_named(text, tmp_path):
     (tmp_path / "run.json").write_text(text)
-    with pytest.raises(UserError, match=r"run\.json: not a run record: .*remove the folder to start anew"):
+    with pytest.raises(UserError, match=r"run\.json: not a run record: .*remove the folder to start again"):
         Run.open(tmp_path, Nothing(), stage="demo")
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from safer_steer import servers
-from safer_steer.config import Section, load_config
+from safer_steer.config import load_config
 from safer_steer.errors import UserError
 from safer_steer.runs import Run
 from safer_steer.servers import ServiceConfig, start_services
+from training.grpo.run import without_operational
 from training.sft import run as sft
 from training.sft.config import SftConfig
 
@@ -52,30 +53,18 @@ def test_grpo_says_what_to_lower(code, run_engine, tmp_path):
     assert re.search(r"continues from the last checkpoint|what is finished is kept", text)
 
 
-class Engine(Section):
-    """A part of a run's configuration."""
-
-    actor: dict
-    learning_rate: float = 0.1
-
-
 def test_a_run_that_takes_less_memory_goes_on_where_it_was(tmp_path):
-    sizes = {"gpu_memory_utilization": 0.9, "ppo_micro_batch_size_per_gpu": 8, "param_offload": False}
-    with Run.open(tmp_path, Engine(actor=sizes | {"clip": 1}), stage="grpo"):
+    def facts(gpu_memory, micro, offload, clip):
+        sizes = {"ppo_micro_batch_size_per_gpu": micro, "fsdp_config": {"param_offload": offload}, "clip_ratio": clip}
+        rollout = {"gpu_memory_utilization": gpu_memory}
+        return without_operational({"actor_rollout_ref": {"actor": sizes, "rollout": rollout}})
+
+    with Run.open(tmp_path, facts(0.9, 8, False, 0.2), stage="grpo"):
         pass
-    less = {"gpu_memory_utilization": 0.5, "ppo_micro_batch_size_per_gpu": 1, "param_offload": True}
-    with Run.open(tmp_path, Engine(actor=less | {"clip": 1}), stage="grpo") as run:
+    with Run.open(tmp_path, facts(0.5, 1, True, 0.2), stage="grpo") as run:
         assert run.record["attempts"] == 2
-    with pytest.raises(UserError, match=r"changed: config\.actor\.clip 1 -> 2;"):
-        Run.open(tmp_path, Engine(actor=less | {"clip": 2}), stage="grpo")
-
-
-def test_a_record_of_before_is_read_as_one_of_now(tmp_path):
-    """Records written when these sizes still belonged to the configuration hold them."""
-    with Run.open(tmp_path, Engine(actor={"clip": 1}), stage="grpo") as run:
-        run.record["facts"]["config"]["actor"]["gpu_memory_utilization"] = 0.9
-    with Run.open(tmp_path, Engine(actor={"clip": 1, "gpu_memory_utilization": 0.5}), stage="grpo") as run:
-        assert not run.finished
+    with pytest.raises(UserError, match=r"changed: config\.actor_rollout_ref\.actor\.clip_ratio 0.2 -> 0.3;"):
+        Run.open(tmp_path, facts(0.5, 1, True, 0.3), stage="grpo")
 
 
 @pytest.mark.parametrize("error", [RuntimeError(FULL), MemoryError(), RuntimeError("shape mismatch")])

@@ -44,7 +44,12 @@ from training.grpo.processes import end_run_processes
 from training.grpo.verl_check import check as check_with_verl
 
 DEFAULT_CONFIG = "configs/grpo/miniature.yaml"
-OPERATIONAL = {"save_freq", "max_actor_ckpt_to_keep", "logger", "project_name", "experiment_name", "default_local_dir"}
+OPERATIONAL = {
+    *("save_freq", "max_actor_ckpt_to_keep", "logger", "project_name", "experiment_name", "default_local_dir"),
+    # How much memory the engines take, so that a run that ran out of it continues with less.
+    *("gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "param_offload", "optimizer_offload"),
+    *("ppo_micro_batch_size_per_gpu", "log_prob_micro_batch_size_per_gpu"),
+}
 
 
 def main(loaded: Loaded) -> None:
@@ -151,8 +156,14 @@ def _set_steps(config: Any, prompts: int) -> int:
 def _facts(config: GrpoConfig) -> GrpoConfig:
     """The config without what may differ when a run is resumed: where and how often it saves, what it logs to, Ray."""
     verl = {name: part for name, part in config.verl.items() if name not in ("ray_kwargs", "transfer_queue")}
-    trainer = {name: value for name, value in verl["trainer"].items() if name not in OPERATIONAL}
-    return config.model_copy(update={"verl": verl | {"trainer": trainer}})
+    return config.model_copy(update={"verl": without_operational(verl)})
+
+
+def without_operational(verl: Any) -> Any:
+    """A part of verl's config without the values that change how fast or in how much memory it computes."""
+    if isinstance(verl, dict):
+        return {name: without_operational(part) for name, part in verl.items() if name not in OPERATIONAL}
+    return [without_operational(part) for part in verl] if isinstance(verl, list) else verl
 
 
 def _inputs(config: GrpoConfig) -> dict[str, Path]:
