@@ -229,7 +229,7 @@ def run(config: Path, output: Path, kill_after: Callable[[], bool] | None = None
 
 def rows_in(folder: Path) -> int:
     """Rows of both steps that are on disk."""
-    files = [folder / "m" / name for name in (*COMPARED, "turns.jsonl", "unscored.jsonl")]
+    files = [folder / "m" / name for name in (*COMPARED, "unscored.jsonl")]
     return sum(path.read_bytes().count(b"\n") for path in files if path.is_file())
 
 

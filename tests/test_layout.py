@@ -25,6 +25,7 @@ ALLOWED = {
 # recorded rollouts; the layer never imports them back.
 EXCEPTIONS = {("training/grpo", ENGINE_LAYER), ("miniature/reproduce", ENGINE_LAYER)}
 PURE_MODULES = ("safer_steer", "verl/safer_steer_verl/utils/tcsr.py", "training/sft/config.py", "training/sft/run.py")
+WITH_ENGINE = {ROOT / "safer_steer/ray_workers.py"}  # imported by a stage that asks for Ray, and by nothing else
 ENGINES = {"torch", "transformers", "trl", "verl", "vllm", "ray", "peft", "deepspeed"}
 
 
@@ -103,7 +104,7 @@ def test_no_import_cycle():
 @pytest.mark.parametrize("module", PURE_MODULES)
 def test_pure_logic_imports_no_engine(module):
     place = ROOT / module
-    for path in place.rglob("*.py") if place.is_dir() else [place]:
+    for path in set(place.rglob("*.py") if place.is_dir() else [place]) - WITH_ENGINE:
         engines = {name.partition(".")[0] for name in imports(path, top_level_only=True)} & ENGINES
         assert not engines, f"{path.relative_to(ROOT)} imports {engines}"
 

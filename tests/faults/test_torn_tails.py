@@ -5,8 +5,6 @@ import json
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from evaluation.multi_turn.turn_log import TURNS, TurnLog
-
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.rows import Reject, process_rows
 from safer_steer.store import JsonlStore, write_jsonl
@@ -57,22 +55,6 @@ def test_rows_of_any_stage(tmp_path):
             lost = 2 - data[:cut].count(b"\n")
             assert len(worked) == lost, f"{path.name} cut at byte {cut}: just the lost rows are made again"
             assert [file.read_bytes() for file in files] == whole
-
-
-def test_answers_of_a_dialogue_in_the_middle(tmp_path):
-    with TurnLog(tmp_path) as log:
-        for number, text in enumerate(TEXTS):
-            log.put(f"d:{number}", {"assistant": text, "outcome": "ok"})
-    data = (tmp_path / TURNS).read_bytes()
-    for cut in range(len(data)):
-        (tmp_path / TURNS).write_bytes(data[:cut])
-        whole = data[:cut].count(b"\n")
-        with TurnLog(tmp_path) as log:
-            known = [log.get(f"d:{number}") for number in range(len(TEXTS))]
-            assert [row and row["assistant"] for row in known] == [*TEXTS[:whole], *[None] * (len(TEXTS) - whole)]
-            for number, text in enumerate(TEXTS[whole:], start=whole):
-                log.put(f"d:{number}", {"assistant": text, "outcome": "ok"})
-        assert (tmp_path / TURNS).read_bytes() == data
 
 
 def test_the_log_and_the_checkpoint_of_sft(tmp_path):
