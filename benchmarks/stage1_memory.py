@@ -1,7 +1,7 @@
 """Peak memory and speed of Stage I over different numbers of rows: all ids and signatures of 100 K fit into 1 GiB.
 
 Input: numbers of rows. Output: a line for each, and exit code 1 when the last took more than `LIMIT_MIB`. The whole of
-Stage I runs as `data_construction.pipeline` runs it: sources are read, pictures decoded, every call goes through the client
+Stage I runs as in `data_construction.pipeline`: sources are read, pictures decoded, every call goes through the client
 with its limits and its answer cache, rows and rejects are written. Each number has a process of its own; 64 pictures
 serve all seeds, and a seed gives two rows for three calls. `--answers` says who answers: `in-process`, the embedded
 teacher inside the measured process, in place of the HTTP request; `http`, the teacher in a process of its own (twice as
