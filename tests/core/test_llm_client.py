@@ -129,9 +129,24 @@ def test_reasoning_never_becomes_the_answer(ask):
         assert (result.outcome, result.value) == (Outcome.UNPARSED, None)
 
 
-def test_only_good_answers_are_cached(ask, tmp_path):
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"content": "Hel", "finish_reason": "length"},
+        {"content": None, "refusal": "I won't."},
+        {"content": "No.", "reasoning_content": "hm"},
+    ],
+)
+def test_what_the_model_said_is_asked_for_once(ask, tmp_path, said):
     cache = ResponseCache(tmp_path / "cache.sqlite")
-    bad = {"content": None, "finish_reason": "content_filter"}, {"content": "Hel", "finish_reason": "length"}, ""
+    first, again = ask([said], chat, cache)[0], ask(["another"], chat, cache)
+    assert first == again[0]
+    assert not again[2].requests
+
+
+def test_failures_are_not_cached(ask, tmp_path):
+    cache = ResponseCache(tmp_path / "cache.sqlite")
+    bad = {"content": None, "finish_reason": "content_filter"}, ""
     for answer, calls in (*((item, 1) for item in bad), ("Hello", 1), ("Other", 0)):
         reply, client, script = ask([answer], chat, cache)
         assert len(script.requests) == calls
