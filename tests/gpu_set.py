@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -199,6 +200,13 @@ def last_lines(text: str) -> str:
     return " | ".join(line.strip() for line in text.strip().splitlines()[-4:])[-600:]
 
 
+def timed(item: Check) -> tuple[str, str | None, float]:
+    """A check's name, what is wrong, and its seconds."""
+    name, check = item
+    started = time.monotonic()
+    return name, check(), time.monotonic() - started
+
+
 def main(parts: list[str]) -> int:
     """Runs the parts; returns the exit code."""
     known = {"dry_runs": dry_runs, "imports": imports, "launchers": launchers}
@@ -213,16 +221,14 @@ def main(parts: list[str]) -> int:
         (folder / "bin" / "nvidia-smi").chmod(0o755)
         os.environ["PATH"] = f"{folder / 'bin'}:{os.environ['PATH']}"
         for part in parts:
-            for name, check in known[part](folder):
-                started, number = time.monotonic(), number + 1
-                problem = check()
-                failed += problem is not None
-                seconds = f"{time.monotonic() - started:.0f} s"
-                if problem or part != "imports":
-                    print(
-                        f"{'FAILED' if problem else 'ok'}  {name} ({seconds})" + (f": {problem}" if problem else ""),
-                        flush=True,
-                    )
+            # Dry runs are processes of their own, one for each core; launchers start engines, one at a time.
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                each = pool.map if part == "dry_runs" else map
+                for name, problem, seconds in each(timed, known[part](folder)):
+                    number, failed = number + 1, failed + (problem is not None)
+                    if problem or part != "imports":
+                        said = f": {problem}" if problem else ""
+                        print(f"{'FAILED' if problem else 'ok'}  {name} ({seconds:.0f} s){said}", flush=True)
             print(f"== {part}: done", flush=True)
     print(f"GPU set: {number} checks, {failed} failed")
     return 1 if failed else 0
