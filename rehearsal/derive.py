@@ -19,6 +19,7 @@ from training.grpo.config import PACKAGE
 
 STEPS = 2
 CPU_TOKENS = 1024
+SHORT = {"float32": "fp32", "bfloat16": "bf16"}
 SERVICE = {
     "stand_in": {
         "command": ["python", "-m", "rehearsal.stand_in", "--port", "{port}"],
@@ -67,7 +68,7 @@ def sft(subject: Subject, settings: Settings, model: Path, data: Path, folder: P
         "trackers": [],
     }
     if subject.replaced and subject.device == "cpu":
-        training |= {"deepspeed": None, "data_workers": 0}
+        training |= {"deepspeed": None, "data_workers": 0, "precision": SHORT[settings.dtype]}
     return _write(folder / "sft.yaml", plain | {"training": training})
 
 
@@ -134,6 +135,9 @@ def grpo(
         refs.rollout.log_prob_micro_batch_size_per_gpu = refs.ref.log_prob_micro_batch_size_per_gpu = 1
         refs.actor.fsdp_config.update({"param_offload": False, "optimizer_offload": False})
         refs.ref.fsdp_config.param_offload = False
+        refs.rollout.dtype = settings.dtype
+        for part in (refs.actor, refs.ref):
+            part.fsdp_config.model_dtype = part.fsdp_config.mixed_precision.param_dtype = settings.dtype
     if subject.device == "cpu":
         bucket = refs.rollout.checkpoint_engine
         bucket.update_weights_bucket_megabytes = max(bucket.update_weights_bucket_megabytes, widest * 4 // 2**20 + 1)
@@ -160,6 +164,7 @@ def evaluation(subject: Subject, settings: Settings, model: Path, data: Path, fo
         total = length(subject, settings)
         plain["serving"] = subject.raw["serving"] | {"max_model_len": total, "tensor_parallel": 1, "data_parallel": 1}
         plain["serving"]["max_num_seqs"] = 1
+        plain["serving"]["arguments"] = [*subject.raw["serving"].get("arguments", []), "--dtype", settings.dtype]
         plain["sampling"] = subject.raw["sampling"] | {"max_tokens": min(32, subject.raw["sampling"]["max_tokens"])}
     if use_stand_in:
         plain |= {"judge": STAND_IN, "services": SERVICE}

@@ -28,6 +28,8 @@ class Settings(Section):
     processor: str | None = None  # folder with the model's tokenizer and processor; null: the checkpoint's
     family: str | None = None  # of safer_steer/model_families.yaml, where neither checkpoint nor name says it
     tokens: Annotated[int, Field(ge=128)] | None = None  # longest sequence; null: the config's, 1,024 under device=cpu
+    # Where a CPU takes the place of GPUs. bfloat16: half the memory; without AVX-512 a hundredth of the speed.
+    dtype: Literal["float32", "bfloat16"] = "float32"
     rows: Annotated[int, Field(ge=1)] = 50  # real rows that the data checks look at
     engines: bool = True  # false: the checks that take seconds only
     keep: bool = False  # keep weights and run folders, to look at

@@ -89,6 +89,7 @@ def test_derived_configs_are_valid_and_small(stages, tmp_path):
         EvaluationConfig, derive.evaluation(found["evaluation"], settings, model, data, tmp_path, True)
     )
     assert list(evaluation.models) == ["rehearsed"]
+    assert (sft.training.precision, evaluation.serving.arguments[-2:]) == ("fp32", ["--dtype", "float32"])
     assert evaluation.judge.model == stand_in.MODEL
     config = load_grpo(derive.grpo(found["grpo"], settings, model, data, tmp_path, 151936 * 2048, True)).config
     verl = config.verl
