@@ -59,9 +59,10 @@ def test_run_all_runs_every_benchmark():
     assert len(measured) >= 7
 
 
-def test_run_all_explains_itself():
+@pytest.mark.parametrize(("script", "named"), [("run_all.sh", "--quick"), ("real_widths.sh", "two_layers")])
+def test_scripts_explain_themselves(script, named):
     for arguments, code in ((["--help"], 0), (["--slow"], 2)):
-        command = ["bash", "benchmarks/run_all.sh", *arguments]
+        command = ["bash", f"benchmarks/{script}", *arguments]
         shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         assert shown.returncode == code
-        assert "--quick" in shown.stdout + shown.stderr
+        assert named in shown.stdout + shown.stderr
