@@ -25,6 +25,7 @@ from safer_steer.config import Section
 from safer_steer.errors import UserError
 from safer_steer.progress import ProgressBar
 from safer_steer.runs import Run
+from safer_steer.vlm import QWEN_VL
 
 SAVE_EVERY = 50  # steps
 DIRECT = ("open", "persist")
@@ -88,7 +89,7 @@ def _batch(processor: Any, rng: random.Random, size: int) -> tuple[Any, Any]:
         texts.append(processor.apply_chat_template(messages, tokenize=False))
     inputs = processor(text=texts, images=pictures, return_tensors="pt", padding=True, padding_side="right")
     tokenizer = processor.tokenizer
-    start, end = tokenizer.convert_tokens_to_ids("<|im_start|>"), tokenizer.convert_tokens_to_ids("<|im_end|>")
+    start, end = tokenizer.convert_tokens_to_ids([QWEN_VL.turn_start, QWEN_VL.turn_end])
     header = [start, *tokenizer("assistant\n", add_special_tokens=False).input_ids]
     labels = torch.full_like(inputs.input_ids, -100)
     for row, ids in enumerate(inputs.input_ids.tolist()):

@@ -16,6 +16,7 @@ from safer_steer.dialogue import MAX_TURNS, Dialogue, Turn
 from safer_steer.images import ImageStore
 from safer_steer.picture_files import picture_file
 from safer_steer.store import read_jsonl, write_jsonl
+from safer_steer.vlm import QWEN_VL
 
 PICTURE_CHARACTERS = 4 * 330  # a picture of 262,144 px has 324 tokens
 # Text that Unicode writes in two ways: a tokenizer normalises it, and what comes back is not what was asked.
@@ -68,10 +69,10 @@ def generated(folder: Path, tokens: int, max_pixels: int, processor: Any, tags: 
         tags: that every answer is made of, see `SftConfig.answer_tags`.
     """
     rng = random.Random(0)
-    side = int(max_pixels**0.5) // 28 * 28
+    side = QWEN_VL.side(max_pixels)
     store = ImageStore(folder)
     pictures = [store.put(Image.frombytes("RGB", (side, side), rng.randbytes(3 * side * side))) for _ in range(2)]
-    room = tokens - 2 * max_pixels // 28**2 - 64 - MAX_TURNS * 40
+    room = tokens - 2 * max_pixels // QWEN_VL.picture_unit**2 - 64 - MAX_TURNS * 40
     per_turn = max(8, room // MAX_TURNS)
     words = len(processor.tokenizer(f"{ANSWER} 1", add_special_tokens=False)["input_ids"])
     turns = []

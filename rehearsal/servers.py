@@ -19,6 +19,7 @@ from safer_steer.picture_size import MAX_PIXELS
 from safer_steer.servers import referenced, start_services, with_service_urls
 from safer_steer.tutor import TutorReply
 from safer_steer.verdict import JudgeScores, Outcome
+from safer_steer.vlm import QWEN_VL
 from safer_steer_verl.interactions.safety_tutor import PROMPT as TUTOR_PROMPT
 
 BURST = 8  # calls at once
@@ -102,5 +103,5 @@ async def _structured(client: LLMClient, message: dict, schema: type[BaseModel],
 
 def largest_picture(max_pixels: int) -> Image.Image:
     """Noise of the largest area, which compresses to nothing smaller."""
-    side = int(max_pixels**0.5) // 28 * 28
+    side = QWEN_VL.side(max_pixels)
     return Image.frombytes("RGB", (side, side), random.Random(0).randbytes(3 * side * side))

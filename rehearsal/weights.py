@@ -25,6 +25,7 @@ from safer_steer.cli import exit_code
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
 from safer_steer.store import write_atomic
+from safer_steer.vlm import QWEN_VL
 
 RECORD = "random_weights.json"
 SHARD = "4GB"
@@ -85,7 +86,7 @@ def make(
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype))
     ends = {name: TOKEN_IDS[name] for name in ("bos_token_id", "pad_token_id")}
-    stops = [made.tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")]
+    stops = [made.tokenizer.convert_tokens_to_ids(token) for token in (QWEN_VL.turn_end, "<|endoftext|>")]
     if stops[0] == TOKEN_IDS["eos_token_id"]:
         model.generation_config = GenerationConfig(**GENERATION, **ends, eos_token_id=stops)
     shutil.rmtree(folder, ignore_errors=True)

@@ -12,6 +12,7 @@ from PIL import Image
 from safer_steer.errors import UserError
 from safer_steer.images import load_image
 from safer_steer.picture_size import PictureSize
+from safer_steer.vlm import family_of
 from training.sft.encode import IGNORED
 
 BLANK_SIDE = 56
@@ -67,7 +68,8 @@ class DialogueCollator:
     def _blank_row(self) -> dict[str, Any]:
         """A row that shows one blank picture and teaches nothing."""
         processor = self.processor
-        ends = [processor.tokenizer.convert_tokens_to_ids(t) for t in ("<|vision_start|>", "<|vision_end|>")]
+        family = family_of(processor.tokenizer, processor)
+        ends = processor.tokenizer.convert_tokens_to_ids([family.picture_start, family.picture_end])
         count = self.size.tokens(BLANK_SIDE, BLANK_SIDE)
         ids = [ends[0], *[processor.image_token_id] * count, ends[1]]
         return {"id": "(blank picture)", "input_ids": ids, "labels": [IGNORED] * len(ids), "pictures": []}

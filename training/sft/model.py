@@ -8,6 +8,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from safer_steer.errors import UserError
 from safer_steer.picture_size import PictureSize
+from safer_steer.vlm import FAMILIES
 from training.sft.config import FreezeConfig, ImageConfig, SftConfig
 
 
@@ -54,13 +55,14 @@ def load_model(config: SftConfig, folder: str) -> Any:
 
 def freeze(model: Any, parts: FreezeConfig) -> None:
     """Switches off gradients of the vision tower and of the projector (its merger), each by its own flag."""
-    tower = getattr(model.model, "visual", None)
-    projector = getattr(tower, "merger", None)
-    if (parts.vision_tower or parts.projector) and projector is None:
+    found = next(filter(None, (family.vision_parts(model) for family in FAMILIES)), None)
+    if (parts.vision_tower or parts.projector) and found is None:
         raise UserError(
-            f"{type(model).__name__} has no visual.merger to freeze beside its tower; set freeze.* to false"
+            f"{type(model).__name__} has no vision tower with a projector of a known family (safer_steer/vlm.py) to "
+            "freeze; set freeze.* to false"
         )
-    if tower is not None and projector is not None:
+    if found is not None:
+        tower, projector = found
         projector_parameters = {id(parameter) for parameter in projector.parameters()}
         for parameter in tower.parameters():
             frozen = parts.projector if id(parameter) in projector_parameters else parts.vision_tower

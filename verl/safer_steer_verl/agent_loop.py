@@ -24,6 +24,7 @@ from safer_steer.config import validate
 from safer_steer.llm import LLMClient
 from safer_steer.plain_text import as_plain_text, names_of_tokenizer
 from safer_steer.verdict import Unscored
+from safer_steer.vlm import family_of
 from safer_steer_verl.beats import TURN, VERDICT, beat
 from safer_steer_verl.interactions.safety_tutor import SafetyTutor, TutorTurn
 from safer_steer_verl.rollout_output import Tokens, TrajectoryOutput
@@ -74,7 +75,7 @@ class SafetyTutorLoop(AgentLoopBase):
         super().__init__(*args, **kwargs)
         self.response_length = self.rollout_config.response_length
         self.max_model_len = self.rollout_config.max_model_len or math.inf
-        self.end_id = self.tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self.end_id = self.tokenizer.convert_tokens_to_ids(family_of(self.tokenizer, self.processor).turn_end)
         self.special_ids = special_token_ids(self.tokenizer)
 
     async def run(self, sampling_params: dict[str, Any], **kwargs: Any) -> TrajectoryOutput:

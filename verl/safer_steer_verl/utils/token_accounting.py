@@ -11,6 +11,7 @@ from typing import Any
 
 from safer_steer.picture_size import processor_tokens
 from safer_steer.plain_text import as_plain_text, names_of_tokenizer
+from safer_steer.vlm import family_of
 
 
 @dataclass(frozen=True)
@@ -65,13 +66,12 @@ class TokenAccount:
     collapsed; their number is checked by `placeholder_problem`.
     """
 
-    def __init__(
-        self, tokenizer: Any, processor: Any, start: str = "<|im_start|>", template_kwargs: dict | None = None
-    ):
+    def __init__(self, tokenizer: Any, processor: Any, template_kwargs: dict | None = None):
+        family = family_of(tokenizer, processor)
         self.tokenizer, self.processor = tokenizer, processor
         self.names = names_of_tokenizer(tokenizer)
-        self.start_id = tokenizer.convert_tokens_to_ids(start)
-        self.answer_header = f"{start}assistant\n"
+        self.start_id = tokenizer.convert_tokens_to_ids(family.turn_start)
+        self.answer_header = family.answer_header
         self.special_ids = special_token_ids(tokenizer)
         self.template_kwargs = template_kwargs or {}
         names = ("image_token_id", "video_token_id")
