@@ -1,8 +1,10 @@
 """A Ray cluster of several nodes on this machine: a raylet each, as on as many machines."""
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest import mock
 
 ATTEMPTS = 6
 OBJECT_STORE_BYTES = 200_000_000
@@ -17,18 +19,20 @@ def nodes(number: int, *, cpus: int, gpus: int = 0) -> Iterator[str]:
 
     leave_out_helpers()
     sizes = {"num_cpus": cpus, "num_gpus": gpus, "object_store_memory": OBJECT_STORE_BYTES}
-    for attempt in range(1, ATTEMPTS + 1):
-        cluster = Cluster()
-        try:
-            for _ in range(number):
-                cluster.add_node(**sizes)
-            cluster.wait_for_nodes(timeout=120)
-            break
-        except Exception as error:  # Ray raises a bare one; it gives a raylet 30 s, too few on a busy machine
-            cluster.shutdown()
-            if attempt == ATTEMPTS or "timed out" not in str(error).lower():
-                raise
-            time.sleep(5)
+    with mock.patch.dict(os.environ):
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)  # hidden GPUs are no limit for Ray's logical ones
+        for attempt in range(1, ATTEMPTS + 1):
+            cluster = Cluster()
+            try:
+                for _ in range(number):
+                    cluster.add_node(**sizes)
+                cluster.wait_for_nodes(timeout=120)
+                break
+            except Exception as error:  # Ray raises a bare one; it gives a raylet 30 s, too few on a busy machine
+                cluster.shutdown()
+                if attempt == ATTEMPTS or "timed out" not in str(error).lower():
+                    raise
+                time.sleep(5)
     try:
         yield cluster.address
     finally:
