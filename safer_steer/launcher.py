@@ -1,7 +1,8 @@
 """Runs a launcher of several processes (torchrun, accelerate, deepspeed) so that INT and TERM end it in one line.
 
 Input: a command. Output: its exit code. The command has a session of its own and gets one TERM from here; what it and
-its processes print to stderr after that is not shown.
+its processes print to stderr after that is not shown. In the end nothing that it started is left: torchrun's workers
+have sessions of their own, and outlive it when it is killed.
     python -m safer_steer.launcher COMMAND...
 """
 
@@ -17,9 +18,11 @@ import subprocess
 import sys
 import threading
 
+import psutil
+
 from safer_steer.cli import exit_code
 
-GRACE_S = 20.0
+GRACE_S = 40.0  # torchrun gives its workers 30
 
 
 def launch(command: list[str]) -> int:
@@ -40,12 +43,24 @@ def _pass_on(child: subprocess.Popen) -> None:
 
 
 def _end_group(child: subprocess.Popen) -> None:
+    started = _started_by(child)
     try:
         _send(child, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(GRACE_S)
     finally:
+        started |= _started_by(child)
         _send(child, signal.SIGKILL)
+        for process in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _started_by(child: subprocess.Popen) -> set[psutil.Process]:
+    try:
+        return set(psutil.Process(child.pid).children(recursive=True))
+    except psutil.NoSuchProcess:
+        return set()
 
 
 def _send(child: subprocess.Popen, number: int) -> None:

@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from safer_steer.interrupts import LINE
@@ -133,16 +134,26 @@ def test_code_that_swallows_interrupts_and_makes_noise(presses):
     assert process.returncode == 130
 
 
-def test_a_launcher_and_its_processes_say_one_line():
+@pytest.mark.parametrize("presses", [1, 2])
+def test_a_launcher_and_its_processes_say_one_line_and_none_is_left(presses):
+    """The launched command dies at once; its worker has a session of its own, as torchrun's have, and hears nothing."""
+    worker = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+    )
     loud = (
-        "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); "
-        "print('up', flush=True); time.sleep(600)"
+        "import subprocess, sys, time\n"
+        f"worker = subprocess.Popen([sys.executable, '-c', {worker!r}], start_new_session=True, stdout=-1)\n"
+        "worker.stdout.readline(); print(worker.pid, flush=True); time.sleep(600)"
     )
     process = start([sys.executable, "-m", "safer_steer.launcher", sys.executable, "-c", loud])
-    assert process.stdout.readline() == "up\n"
-    os.killpg(process.pid, signal.SIGINT)
+    started = psutil.Process(int(process.stdout.readline()))
+    for _ in range(presses):
+        os.killpg(process.pid, signal.SIGINT)
+        time.sleep(0.3)
     check(process, "launcher")
     assert process.returncode == 130
+    psutil.wait_procs([started], timeout=60)
+    assert not started.is_running()
 
 
 @pytest.mark.nightly
