@@ -182,7 +182,7 @@ def measure_aggregation(count: int, folder: Path) -> dict:
 
 def aggregate_here(model: Path) -> None:
     """Child process: aggregates one model and prints seconds and MiB, before and at the peak."""
-    from evaluation.config import PassConfig
+    from evaluation.multi_turn.aggregate import PassConfig
     from evaluation.report.results import load_result
 
     before = peak_mib()
@@ -190,14 +190,13 @@ def aggregate_here(model: Path) -> None:
     result = load_result(model, "m", "M", PassConfig())
     seconds = time.monotonic() - started
     peak = peak_mib()
-    numbers = {"seconds": seconds, "imports_mib": before, "peak_mib": peak, "safe": result.numbers.overall.safe}
+    numbers = {"seconds": seconds, "imports_mib": before, "peak_mib": peak, "safe": result.numbers["overall"]["safe"]}
     print(json.dumps(numbers))
 
 
 def measure_browser(count: int, folder: Path) -> dict | None:
     """Seconds from opening the transcript page of `count` dialogues to its first dialogue; None without Chromium."""
-    from evaluation.multi_turn.aggregate import PassRule
-    from evaluation.multi_turn.records import collect
+    from evaluation.multi_turn.aggregate import PassConfig, dialogue_table, turn_table
     from evaluation.multi_turn.verdicts import read_verdicts
     from evaluation.report.browser_data import read_model, write_browser_data
     from evaluation.report.pages import write_browser_page
@@ -218,13 +217,13 @@ def measure_browser(count: int, folder: Path) -> dict | None:
         )
         for number in range(count)
     }
-    records = collect(read_verdicts(path))
+    table = dialogue_table(turn_table(read_verdicts(path)), PassConfig())
     models = [
-        read_model(title, folder, (answers.values(), read_verdicts(path)), records, set(answers))
+        read_model(title, folder, (answers.values(), read_verdicts(path)), table, set(answers))
         for title in ("A", "B", "C")
     ]
     limits = {"total": count, "failure_below": 2, "picture_side": 320, "note": None}
-    write_browser_data(folder / "report", models, PassRule(), **limits)
+    write_browser_data(folder / "report", models, **limits)
     write_browser_page(folder / "report")
     seconds = []
     with sync_playwright() as playwright:

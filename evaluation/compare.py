@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from evaluation.config import PassConfig
+from evaluation.multi_turn.aggregate import Numbers, PassConfig
 from evaluation.multi_turn.judge import MAIN_JUDGE, VERDICTS, judge_file
 from evaluation.report import tables
 from evaluation.report.build import SUMMARY, write_tables
@@ -78,8 +78,8 @@ def passing_of(folders: list[Path]) -> PassConfig:
         ]
         if different:
             raise UserError(
-                f"{first} and {path} were made by different passing: {', '.join(different)}; build the reports anew by "
-                "the same passing (the same command again, no call is repeated), then compare"
+                f"{first} and {path} were made by different passing: {', '.join(different)}; build the reports again "
+                "by the same passing (the same command again, no call is repeated), then compare"
             )
     return passing
 
@@ -93,6 +93,17 @@ def modes_note(results: list[ModelResult]) -> str | None:
     return f"Different user turns: {named}. The models were not asked the same; the tests below are of model and turns."
 
 
+def pair_line(pair: Numbers) -> str:
+    """How two models compare, in a line."""
+    text = "no shared dialogue with scores"
+    if rate := pair["rates"].get("safe"):
+        interval = tables.between(rate["interval"])
+        text = f"safe {rate['difference']:+.1f} points ({interval}), p {tables.p_text(rate['p_value'])}"
+    if pair["log_rank"]:
+        text += f"; survival p {tables.p_text(pair['log_rank']['p_value'])}"
+    return f"{pair['b']} − {pair['a']}: {text}; {pair['n']} shared dialogues"
+
+
 def compare(runs: list[Path], output: Path | None, judge: str, console: Console) -> None:
     """Loads the models, prints the headline and the paired tests, and writes the files."""
     folders = model_folders(runs, judge)
@@ -102,31 +113,15 @@ def compare(runs: list[Path], output: Path | None, judge: str, console: Console)
         for folder, name in zip(folders, short_names(folders), strict=True)
     ]
     compared, note = pairs(results, passing), modes_note(results)
-    ours = [
-        tables.headline(results, passing),
-        tables.pairs_table(compared),
-        tables.log_rank_table(compared),
-        *tables.group_tables(results),
-    ]
-    ours += [
-        tables.turn_table(results),
-        tables.survival_table(results),
-        tables.losses_table(results),
-        tables.origin_table(results),
-    ]
+    ours = [tables.headline(results, passing), tables.pairs_table(compared), tables.log_rank_table(compared)]
+    ours += [*tables.group_tables(results), tables.turn_table(results), tables.survival_table(results)]
+    ours += [tables.losses_table(results), tables.origin_table(results)]
     judged = tables.judges_line({item for result in results for item in result.judges})
     console.print(tables.terminal_table(results, passing, "Comparison"))
     if note:
         print(note)
     for pair in compared:
-        rate = pair.paired.rates.get("safe")
-        text = (
-            f"safe {rate.difference:+.1f} points ({tables.between(rate.interval)}), p {tables.p_text(rate.p_value)}"
-            if rate
-            else "no shared dialogue with scores"
-        )
-        log_rank = f"; survival p {tables.p_text(pair.log_rank.p_value)}" if pair.log_rank else ""
-        print(f"{pair.paired.b} − {pair.paired.a}: {text}{log_rank}; {pair.paired.n} shared dialogues")
+        print(pair_line(pair))
     print(judged)
     if output:
         write_tables(output, ours, [], note=note, judge=judged)
@@ -136,7 +131,7 @@ def compare(runs: list[Path], output: Path | None, judge: str, console: Console)
 
 
 def main() -> int:
-    """Parses the command line; 0 on success, 2 after an error a user can mend."""
+    """Parses the command line; 0 on success, 2 after an error a user can fix."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
     parser.add_argument("--output", type=Path, help="folder for tables and figure")

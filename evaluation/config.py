@@ -6,8 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from evaluation.multi_turn.aggregate import HELP_THRESHOLD, SAFE_THRESHOLD, PassRule
-from evaluation.multi_turn.survival import FAILURE_BELOW, HORIZON
+from evaluation.multi_turn.aggregate import PassConfig
 from safer_steer.answer_tags import check_tags
 from safer_steer.config import Section
 from safer_steer.errors import UserError
@@ -92,21 +91,6 @@ class ServingConfig(Section):
         values = self.model_dump(exclude={"startup_s"}) | {"data_parallel": self.copies()}
         vllm = VllmConfig(checkpoint=checkpoint, images_per_prompt=pictures, max_pixels=max_pixels, **values)
         return ServiceConfig(serves=name, vllm=vllm, startup_s=self.startup_s)
-
-
-class PassConfig(Section):
-    """When a dialogue passes and when a turn fails."""
-
-    safe_threshold: float = SAFE_THRESHOLD
-    help_threshold: float = HELP_THRESHOLD
-    failure_below: float = FAILURE_BELOW
-    horizon: Annotated[int, Field(ge=1)] = HORIZON
-    bootstrap_resamples: Annotated[int, Field(ge=100)] = 10_000
-    bootstrap_seed: int = 0
-
-    def rule(self) -> PassRule:
-        """The part that aggregation needs."""
-        return PassRule(self.safe_threshold, self.help_threshold, self.bootstrap_resamples, self.bootstrap_seed)
 
 
 class TutorConfig(EndpointConfig):

@@ -1,98 +1,53 @@
 """Paired tests between two models that were given the same dialogues.
 
-records of A, records of B -> `paired` -> `PairedResult`: pass rates by the exact McNemar test (the dialogues that only
-one of the two passes decide), differences of rates and of mean scores with intervals over dialogues (`intervals`).
-Dialogues that one of the two has no score for are left out and counted. p-values are not corrected for the number of
-pairs.
+Pass rates by the exact McNemar test (the dialogues that only one of the two passes decide), differences of rates and of
+mean scores with intervals over dialogues (`intervals`). Dialogues that one of the two has no score for are left out and
+counted. p-values are not corrected for the number of pairs.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+import pandas as pd
 
-from evaluation.multi_turn.aggregate import HARMLESSNESS, HELPFULNESS, METRICS, PassRule
-from evaluation.multi_turn.intervals import Interval, mean_interval
-from evaluation.multi_turn.records import DialogueRecord
+from evaluation.multi_turn.aggregate import HARMLESSNESS, HELPFULNESS, METRICS, Numbers, PassConfig
+from evaluation.multi_turn.intervals import mean_interval
 
 
-@dataclass(frozen=True)
-class PairedRate:
-    """One pass rate of two models on shared dialogues.
+def paired(a: pd.DataFrame, b: pd.DataFrame, passing: PassConfig, *, names: tuple[str, str] = ("a", "b")) -> Numbers:
+    """Compares B with A on the `n` dialogues that both have scores for; `left_out` are the others of either.
 
-    Attributes:
-        only_a, only_b: dialogues that only A, or only B, passes.
-        difference: rate of B minus rate of A, in points; `interval` its 95 % interval.
-        p_value: exact two-sided McNemar test.
+    Args:
+        a, b: the models' dialogue tables.
+        passing: how intervals are drawn.
+        names: of the two models.
+
+    Returns:
+        `rates`, for each metric: `only_a` and `only_b`, the dialogues that only A, or only B, passes; `difference`, the
+        rate of B minus that of A in points, with its 95 % `interval`; `p_value` of the exact two-sided McNemar test.
+        `means`, for each score: the difference and its interval. Both are empty without a shared scored dialogue.
     """
-
-    only_a: int
-    only_b: int
-    difference: float
-    interval: Interval
-    p_value: float
-
-
-@dataclass(frozen=True)
-class PairedResult:
-    """Two models on the `n` dialogues that both have scores for; `left_out` are the others of either."""
-
-    a: str
-    b: str
-    n: int
-    left_out: int
-    rates: dict[str, PairedRate]
-    means: dict[str, tuple[float, Interval]]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        return asdict(self)
+    shared = a[a.scored > 0].join(b[b.scored > 0], how="inner", lsuffix="_a", rsuffix="_b").sort_index()
+    found: Numbers = {"a": names[0], "b": names[1], "n": len(shared)}
+    found |= {"left_out": len(a.index.union(b.index)) - len(shared), "rates": {}, "means": {}}
+    if shared.empty:
+        return found
+    for name in METRICS:
+        found["rates"][name] = _rate(shared[f"{name}_a"].astype(bool), shared[f"{name}_b"].astype(bool), passing)
+    for name, (low, high) in {"harmlessness": HARMLESSNESS, "helpfulness": HELPFULNESS}.items():
+        gaps = (shared[f"{name}_b"] - shared[f"{name}_a"]).tolist()
+        interval = mean_interval(gaps, (low - high, high - low), *passing.draws)
+        found["means"][name] = (sum(gaps) / len(gaps), interval)
+    return found
 
 
-def paired(
-    a: Mapping[str, DialogueRecord],
-    b: Mapping[str, DialogueRecord],
-    rule: PassRule,
-    *,
-    names: tuple[str, str] = ("a", "b"),
-) -> PairedResult:
-    """Compares B with A; without a shared scored dialogue there are no rates and no means."""
-    shared = sorted(key for key in a.keys() & b.keys() if rule.passes(a[key]) and rule.passes(b[key]))
-    left_out = len(a.keys() | b.keys()) - len(shared)
-    if not shared:
-        return PairedResult(*names, 0, left_out, {}, {})
-    outcomes = [(_outcomes(a[key], rule), _outcomes(b[key], rule)) for key in shared]
-    rates = {name: _rate([(x[name], y[name]) for x, y in outcomes], rule) for name in METRICS}
-    means = {}
-    for index, (name, scale) in enumerate({"harmlessness": HARMLESSNESS, "helpfulness": HELPFULNESS}.items()):
-        width = scale[1] - scale[0]
-        gaps = [_mean(b[key], index) - _mean(a[key], index) for key in shared]
-        means[name] = (sum(gaps) / len(gaps), mean_interval(gaps, (-width, width), rule.resamples, rule.seed))
-    return PairedResult(*names, len(shared), left_out, rates, means)
-
-
-def _outcomes(record: DialogueRecord, rule: PassRule) -> dict[str, bool]:
-    passed = rule.passes(record)
-    assert passed is not None, "only dialogues with a scored turn are compared"
-    safe, helpful = passed
-    return {"safe": safe, "help": helpful, "joint": safe and helpful}
-
-
-def _mean(record: DialogueRecord, index: int) -> float:
-    totals = record.totals()
-    return totals[index] / totals[2]
-
-
-def _rate(pairs: list[tuple[bool, bool]], rule: PassRule) -> PairedRate:
+def _rate(a: pd.Series, b: pd.Series, passing: PassConfig) -> Numbers:
     from scipy.stats import binomtest  # a second of imports that only the report needs
 
-    only_a = sum(x and not y for x, y in pairs)
-    only_b = sum(y and not x for x, y in pairs)
-    differences = [100.0 * (y - x) for x, y in pairs]
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    differences = (100.0 * (b.astype(float) - a.astype(float))).tolist()
     p_value = binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1.0
-    return PairedRate(
-        only_a,
-        only_b,
-        sum(differences) / len(differences),
-        mean_interval(differences, (-100.0, 100.0), rule.resamples, rule.seed),
-        float(p_value),
-    )
+    return {
+        "only_a": only_a,
+        "only_b": only_b,
+        "difference": sum(differences) / len(differences),
+        "interval": mean_interval(differences, (-100.0, 100.0), *passing.draws),
+        "p_value": float(p_value),
+    }

@@ -5,15 +5,21 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from sys import intern
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from safer_steer.dialogue import Kind
 from safer_steer.store import read_jsonl
-from safer_steer.verdict import JudgeScores
+from safer_steer.verdict import JudgeScores, Outcome
 
 NO_ANSWER = "no answer"
+# Why a turn has no scores. "answer ...": the model under test gave none; "judge ...": the judge gave no usable verdict.
+REASONS = (
+    *(f"{who} {what}" for who in ("answer", "judge") for what in Outcome if what != Outcome.OK),
+    *("answer context_full", "other"),
+)
 
 
 class JudgeIdentity(BaseModel):
@@ -71,6 +77,15 @@ class VerdictRow(BaseModel):
     def answered(self) -> bool:
         """Whether the model gave an answer at this turn."""
         return self.unscored is None or not self.unscored.startswith(NO_ANSWER)
+
+    @property
+    def reason(self) -> str | None:
+        """Why there are no scores, one of `REASONS`; None when there are."""
+        if self.unscored is None:
+            return None
+        what = self.unscored.removeprefix(f"{NO_ANSWER}:").strip().partition(":")[0]
+        reason = f"{'judge' if self.answered else 'answer'} {what}"
+        return intern(reason) if reason in REASONS else "other"
 
 
 def verdict_id(dialogue: str, turn: int) -> str:

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from PIL import Image
 
-from evaluation.multi_turn.aggregate import PassRule
-from evaluation.multi_turn.records import DialogueRecord
+from evaluation.multi_turn.aggregate import Numbers, plain_rows
 from evaluation.multi_turn.survival import FAILURE_BELOW, first_failing_turn
 from evaluation.multi_turn.verdicts import VerdictRow, verdict_id
 from safer_steer.dialogue import Dialogue
@@ -40,26 +40,20 @@ def call_script(function: str, *arguments: Any) -> str:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """One model's rows for the browser; picture paths are relative to `folder`."""
+    """One model's rows for the browser, by id, and the folder that its picture paths are relative to."""
 
     title: str
     folder: Path
     answers: dict[str, Dialogue]
     verdicts: dict[str, VerdictRow]
-    records: dict[str, DialogueRecord]
+    outcomes: dict[str, Numbers]
 
 
-def chosen_dialogues(models: list[dict[str, DialogueRecord]], rule: PassRule, limit: int) -> tuple[set[str], int]:
+def chosen_dialogues(tables: list[pd.DataFrame], limit: int) -> tuple[set[str], int]:
     """Which dialogues to show, and how many there are; of more than `limit`, those that a model failed go first."""
-    keys = list(dict.fromkeys(key for records in models for key in records))
-    if len(keys) <= limit:
-        return set(keys), len(keys)
-
-    def passed(key: str) -> bool:
-        outcomes = [rule.passes(records[key]) for records in models if key in records]
-        return all(outcome is None or outcome[0] for outcome in outcomes)
-
-    return set(sorted(keys, key=passed)[:limit]), len(keys)
+    keys = list(dict.fromkeys(key for table in tables for key in table.index))
+    failed = {key for table in tables for key in table.index[table.safe.eq(False).fillna(False)]}
+    return set(sorted(keys, key=lambda key: key not in failed)[:limit]), len(keys)
 
 
 class Pictures:
@@ -92,20 +86,22 @@ class Pictures:
         return name
 
 
-def model_entry(record: DialogueRecord, end: str, rule: PassRule, failure_below: float = FAILURE_BELOW) -> dict:
-    """What the list shows and filters by, for one model and one dialogue."""
-    harm, helpful, scored = record.totals()
-    passed = rule.passes(record)
-    scores = [record.harmlessness_at(turn) for turn in range(1, record.length + 1)]
+def model_entry(model: ModelFiles, dialogue: str, failure_below: float = FAILURE_BELOW) -> dict | None:
+    """What the list shows and filters by, for one model and one dialogue; None when it has not played it."""
+    answers, outcome = model.answers.get(dialogue), model.outcomes.get(dialogue)
+    if answers is None or outcome is None:
+        return None
+    verdicts = [model.verdicts.get(verdict_id(dialogue, turn)) for turn in range(1, outcome["length"] + 1)]
+    scores = [row.scores.harmlessness if row and row.scores else None for row in verdicts]
     return {
-        "safe": passed and passed[0],
-        "help": passed and passed[1],
-        "harm": harm / scored if scored else None,
-        "useful": helpful / scored if scored else None,
+        "safe": outcome["safe"],
+        "help": outcome["help"],
+        "harm": outcome["harmlessness"],
+        "useful": outcome["helpfulness"],
         "worst": min((score for score in scores if score is not None), default=None),
         "fails": first_failing_turn(scores, failure_below),
-        "end": end,
-        "unscored": len(record.unscored_turns()),
+        "end": answers.meta["end"],
+        "unscored": outcome["unscored"],
     }
 
 
@@ -133,7 +129,6 @@ def model_turns(dialogue: Dialogue, base: Dialogue, verdicts: dict[str, VerdictR
 def write_browser_data(
     folder: Path,
     models: list[ModelFiles],
-    rule: PassRule,
     *,
     total: int,
     failure_below: float,
@@ -145,7 +140,6 @@ def write_browser_data(
     Args:
         folder: the report folder.
         models: the rows to show.
-        rule: when a dialogue passes.
         total: number of dialogues of the evaluation, of which these may be a part.
         failure_below: harmlessness of a failed turn.
         picture_side: longest side of a picture, px.
@@ -161,7 +155,7 @@ def write_browser_data(
     for number, start in enumerate(range(0, len(keys), CHUNK)):
         chunk = {key: _dialogue(first[key], models, pictures) for key in keys[start : start + CHUNK]}
         write_atomic(folder / "data" / f"{number}.js", call_script("steerChunk", number, chunk))
-        entries += [_index_entry(first[key], models, rule, failure_below, number) for key in chunk]
+        entries += [_index_entry(first[key], models, failure_below, number) for key in chunk]
     _remove_others(folder / "data", r"\d+\.js", {f"{number}.js" for number in range(math.ceil(len(keys) / CHUNK))})
     _remove_others(folder / "pictures", r"[0-9a-f]{16}\.png", pictures.names())
     index = {"note": note, "models": [model.title for model in models], "total": total, "dialogues": entries}
@@ -175,14 +169,8 @@ def _remove_others(folder: Path, ours: str, keep: set[str]) -> None:
             path.unlink()
 
 
-def _index_entry(
-    dialogue: Dialogue, models: list[ModelFiles], rule: PassRule, failure_below: float, chunk: int
-) -> dict:
+def _index_entry(dialogue: Dialogue, models: list[ModelFiles], failure_below: float, chunk: int) -> dict:
     category = dialogue.meta.get("category")
-    entries = []
-    for model in models:
-        row, record = model.answers.get(dialogue.id), model.records.get(dialogue.id)
-        entries.append(model_entry(record, row.meta["end"], rule, failure_below) if row and record else None)
     return {
         "id": dialogue.id,
         "benchmark": dialogue.meta["benchmark"],
@@ -192,7 +180,7 @@ def _index_entry(
         "title": " ".join(dialogue.turns[0].user.split())[:TITLE_CHARS],
         "turns": len(dialogue.turns),
         "chunk": chunk,
-        "models": entries,
+        "models": [model_entry(model, dialogue.id, failure_below) for model in models],
     }
 
 
@@ -216,10 +204,11 @@ def read_model(
     title: str,
     folder: Path,
     rows: tuple[Iterable[Dialogue], Iterable[VerdictRow]],
-    records: dict[str, DialogueRecord],
+    dialogues: pd.DataFrame,
     chosen: set[str],
 ) -> ModelFiles:
     """One model's answers and verdicts, of the chosen dialogues only; the rest is read past."""
     answers = {row.id: row for row in rows[0] if row.id in chosen}
     verdicts = {row.id: row for row in rows[1] if row.dialogue in chosen}
-    return ModelFiles(title, folder, answers, verdicts, records)
+    shown = dialogues[dialogues.index.isin(chosen)]
+    return ModelFiles(title, folder, answers, verdicts, dict(zip(shown.index, plain_rows(shown), strict=True)))

@@ -14,10 +14,10 @@ from rich.console import Console
 
 from evaluation.benchmarks import benchmark_files
 from evaluation.config import EvaluationConfig
-from evaluation.multi_turn.agreement import Agreement, agreement
+from evaluation.multi_turn.aggregate import OUTCOME, Numbers, plain_rows, turn_table
+from evaluation.multi_turn.agreement import agreement
 from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.judge import VERDICTS, judge_file
-from evaluation.multi_turn.outcomes import DIALOGUES, outcomes
 from evaluation.multi_turn.verdicts import read_verdicts
 from evaluation.report import tables
 from evaluation.report.browser_data import ModelFiles, chosen_dialogues, read_model, write_browser_data
@@ -27,11 +27,11 @@ from evaluation.report.formats import ResultTable, csv_text, latex, markdown
 from evaluation.report.pages import heat_rows, write_browser_page, write_first_page
 from evaluation.report.paper_form import paper_form_tables
 from evaluation.report.requests import requests_table, step_records
-from evaluation.report.results import ModelPair, ModelResult, load_result, pairs, summary, survival_panels
+from evaluation.report.results import ModelResult, load_result, pairs, summary, survival_panels
 from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.store import read_jsonl, write_atomic, write_jsonl
 
-SUMMARY, FINGERPRINT = "summary.json", "fingerprint.txt"
+SUMMARY, FINGERPRINT, DIALOGUES = "summary.json", "fingerprint.txt", "dialogues.jsonl"
 FILES = ("index.html", "tables.md", "survival.png", "transcripts.html")
 
 
@@ -115,27 +115,26 @@ class Report:
         content |= {"heat": {"turns": turns, "rows": rows}, "survival": self._survival(results)}
         write_first_page(self.folder, **content, training=self._training())
         write_browser_page(self.folder)
-        chosen, total = chosen_dialogues([r.records for r in results], passing.rule(), report.max_dialogues)
+        chosen, total = chosen_dialogues([result.dialogues for result in results], report.max_dialogues)
         models = [self._files(result, chosen) for result in results]
         write_browser_data(
             self.folder,
             models,
-            passing.rule(),
             total=total,
             failure_below=passing.failure_below,
             picture_side=report.picture_side,
             note=report.note,
         )
         for result in results:
-            rows = outcomes(result.records, result.observations, passing.rule())
-            write_jsonl(self.model_folder(result.name) / DIALOGUES, rows)
+            outcomes = result.dialogues[list(OUTCOME)].rename_axis("id").sort_index().reset_index()
+            write_jsonl(self.model_folder(result.name) / DIALOGUES, plain_rows(outcomes))
         numbers = {"note": report.note} | summary(results, compared, passing) | {"fingerprint": fingerprint}
-        numbers |= {"agreement": {name: [a.to_dict() for a in found] for name, found in agreed.items()}}
+        numbers |= {"agreement": agreed}
         write_atomic(Path(self.config.output, SUMMARY), json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
         write_atomic(self.folder / FINGERPRINT, fingerprint)
 
     def _our_tables(
-        self, results: list[ModelResult], compared: list[ModelPair], agreed: dict[str, list[Agreement]]
+        self, results: list[ModelResult], compared: list[Numbers], agreed: dict[str, list[Numbers]]
     ) -> list[ResultTable]:
         found = [tables.headline(results, self.config.passing), *tables.group_tables(results)]
         found += [tables.turn_table(results), tables.survival_table(results), tables.losses_table(results)]
@@ -147,13 +146,15 @@ class Report:
     def _records(self) -> dict[str, list[Path]]:
         return {self.config.title(name): step_records(self.model_folder(name)) for name in self.config.models}
 
-    def _agreement(self) -> dict[str, list[Agreement]]:
+    def _agreement(self) -> dict[str, list[Numbers]]:
         """Title -> agreement of all judges on the model's answers; empty with one judge."""
         judges = self.config.all_judges()
         if len(judges) < 2:
             return {}
         return {
-            self.config.title(name): agreement({judge: read_verdicts(self._verdicts(name, judge)) for judge in judges})
+            self.config.title(name): agreement(
+                {judge: turn_table(read_verdicts(self._verdicts(name, judge))) for judge in judges}
+            )
             for name in self.config.models
         }
 
@@ -161,7 +162,7 @@ class Report:
         folder = self.model_folder(result.name)
         verdicts = read_verdicts(self._verdicts(result.name, self.config.report.judge))
         rows = read_jsonl(folder / ANSWERS, Dialogue), verdicts
-        return read_model(result.title, folder, rows, result.records, chosen)
+        return read_model(result.title, folder, rows, result.dialogues, chosen)
 
     def _survival(self, results: list[ModelResult]) -> dict[str, str]:
         passing = self.config.passing

@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
-from evaluation.multi_turn.aggregate import TurnRates
+from evaluation.multi_turn.aggregate import Numbers
 from evaluation.report.results import ModelResult
 from safer_steer.store import write_atomic
 
@@ -43,19 +43,19 @@ def heat_rows(results: list[ModelResult]) -> tuple[int, list[dict[str, Any]]]:
 
     A cell is {"text", "shade", "title"}; shade 0 (-3, red) to 12 (3, blue), None where nothing was scored.
     """
-    last = max((turn.turn for result in results for turn in result.numbers.by_turn), default=0)
+    last = max((turn["turn"] for result in results for turn in result.numbers["by_turn"]), default=0)
     rows = []
     for result in results:
-        groups = {"all": result.numbers.by_turn, **result.numbers.turns_by_benchmark}
+        groups = {"all": result.numbers["by_turn"], **result.numbers["turns_by_benchmark"]}
         for name, turns in groups.items():
-            known = {turn.turn: turn for turn in turns}
+            known = {turn["turn"]: turn for turn in turns}
             cells = [_cell(known.get(number)) for number in range(1, last + 1)]
             rows.append({"model": result.title, "benchmark": name, "cells": cells})
     return last, rows
 
 
-def _cell(turn: TurnRates | None) -> dict[str, Any]:
-    if turn is None or turn.harmlessness is None:
+def _cell(turn: Numbers | None) -> dict[str, Any]:
+    if turn is None or turn["harmlessness"] is None:
         return {"text": "", "shade": None, "title": "nothing scored"}
-    title = f"{turn.scored} scored, {turn.unscored} unscored, helpfulness {turn.helpfulness:.2f}"
-    return {"text": f"{turn.harmlessness:.2f}", "shade": round((turn.harmlessness + 3) * 2), "title": title}
+    title = "{scored} scored, {unscored} unscored, helpfulness {helpfulness:.2f}".format(**turn)
+    return {"text": f"{turn['harmlessness']:.2f}", "shade": round((turn["harmlessness"] + 3) * 2), "title": title}

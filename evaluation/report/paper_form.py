@@ -59,10 +59,10 @@ def _ours(result: ModelResult, table: PaperTable) -> list[Cell]:
     """Our numbers for the columns of a table; an average only where every benchmark of the paper's table was run."""
     source = "table2" if table.name == "table2" else "table3"
     known = {}
-    for name, group in result.numbers.by_benchmark.items():
+    for name, group in result.numbers["by_benchmark"].items():
         found = benchmark(name)
-        if found.table == source and group.safe is not None:
-            known[found.column] = (group.safe, group.help)
+        if found.table == source and group["safe"] is not None:
+            known[found.column] = (group["safe"], group["help"])
     wanted = [name for name in paper_tables()[source].columns if name != AVERAGE]
     if all(name in known for name in wanted):
         known[AVERAGE] = (plain_mean(known[name][0] for name in wanted), plain_mean(known[name][1] for name in wanted))

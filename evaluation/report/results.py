@@ -4,17 +4,16 @@ import json
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
-from evaluation.benchmarks import benchmark, paper_order
-from evaluation.config import PassConfig
-from evaluation.multi_turn.aggregate import Aggregate, aggregate_records
+import pandas as pd
+
+from evaluation.benchmarks import paper_order
+from evaluation.multi_turn.aggregate import Numbers, PassConfig, aggregate, dialogue_table, turn_table
 from evaluation.multi_turn.inference import ANSWERS, REJECTS, count_ends
 from evaluation.multi_turn.judge import MAIN_JUDGE, VERDICTS, judge_file
-from evaluation.multi_turn.paired import PairedResult, paired
-from evaluation.multi_turn.records import DialogueRecord, collect
-from evaluation.multi_turn.survival import Curve, LogRank, Observation, kaplan_meier, log_rank, observe
-from evaluation.multi_turn.verdicts import JudgeIdentity, VerdictRow, read_verdicts
+from evaluation.multi_turn.paired import paired
+from evaluation.multi_turn.survival import Curve, kaplan_meier, log_rank
+from evaluation.multi_turn.verdicts import JudgeIdentity, read_verdicts
 from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl
 
@@ -25,7 +24,8 @@ class ModelResult:
 
     Attributes:
         name, title: key in the config, and name in tables.
-        records, observations: by dialogue; survival is over multi-turn benchmarks only.
+        dialogues: its `dialogue_table`.
+        numbers: see `aggregate`.
         survival, survival_by_benchmark: curves of all multi-turn dialogues, and of each multi-turn benchmark.
         ends: how many dialogues ended in which way, "complete" first.
         not_played: dialogues that could not be played at all, such as one without its picture.
@@ -36,27 +36,23 @@ class ModelResult:
 
     name: str
     title: str
-    records: dict[str, DialogueRecord]
-    observations: dict[str, Observation]
-    numbers: Aggregate
+    dialogues: pd.DataFrame
+    numbers: Numbers
     survival: Curve
     survival_by_benchmark: dict[str, Curve]
     ends: dict[str, int]
     not_played: int
     judges: list[JudgeIdentity]
-    origin: dict[str, Any]
+    origin: Numbers
 
-    def observations_of(self, name: str) -> list[Observation]:
-        """The observations of one benchmark."""
-        return [item for key, item in self.observations.items() if self.records[key].benchmark == name]
-
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Numbers:
         """The model's entry in `summary.json`: the headline numbers on top, the details below them."""
-        details = self.numbers.to_dict()
-        overall = details.pop("overall")
+        details = dict(self.numbers)
+        overall, benign = details.pop("overall"), details["by_kind"].get("benign")
         details |= {
-            "survival": self.survival.to_dict(),
-            "survival_by_benchmark": {name: curve.to_dict() for name, curve in self.survival_by_benchmark.items()},
+            "benign_help": benign and benign["help"],
+            "survival": asdict(self.survival),
+            "survival_by_benchmark": {name: asdict(curve) for name, curve in self.survival_by_benchmark.items()},
             "ends": self.ends,
             "not_played": self.not_played,
             "origin": self.origin,
@@ -64,25 +60,8 @@ class ModelResult:
         return {"title": self.title} | overall | {"median_failure_turn": self.survival.median} | details
 
 
-@dataclass(frozen=True)
-class ModelPair:
-    """Two models: paired tests on shared dialogues, and log-rank tests of their survival, of all multi-turn dialogues
-    and by benchmark; None where there is nothing to test.
-    """
-
-    paired: PairedResult
-    log_rank: LogRank | None
-    log_rank_by_benchmark: dict[str, LogRank | None]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
-        by_benchmark = {name: test and asdict(test) for name, test in self.log_rank_by_benchmark.items()}
-        tests = {"log_rank": self.log_rank and asdict(self.log_rank), "log_rank_by_benchmark": by_benchmark}
-        return self.paired.to_dict() | tests
-
-
 def load_result(folder: Path, name: str, title: str, passing: PassConfig, judge: str = MAIN_JUDGE) -> ModelResult:
-    """Computes everything about one model from its folder; verdicts are read once, row by row.
+    """Computes everything about one model from its folder.
 
     Raises:
         UserError: the folder has no verdicts of that judge.
@@ -90,48 +69,37 @@ def load_result(folder: Path, name: str, title: str, passing: PassConfig, judge:
     path = folder / judge_file(VERDICTS, judge)
     if not path.is_file():
         raise UserError(f"model {name} has no verdicts at {path}; run inference and judging first")
-    judges: set[JudgeIdentity] = set()
-    records = collect(_noting_judges(path, judges))
-    several = {key: record for key, record in records.items() if not benchmark(record.benchmark).single_turn}
-    observations = observe(several, failure_below=passing.failure_below, horizon=passing.horizon)
-    groups: dict[str, list[Observation]] = {}
-    for key, record in several.items():
-        groups.setdefault(record.benchmark, []).append(observations[key])
+    turns = turn_table(read_verdicts(path))
+    dialogues = dialogue_table(turns, passing)
+    several = _several(dialogues)
+    names = sorted(several.benchmark.unique(), key=paper_order)
     return ModelResult(
         name,
         title,
-        records,
-        observations,
-        aggregate_records(records.values(), passing.rule()),
-        kaplan_meier(observations.values()),
-        {
-            benchmark_name: kaplan_meier(group)
-            for benchmark_name, group in sorted(groups.items(), key=lambda item: paper_order(item[0]))
-        },
+        dialogues,
+        aggregate(turns, dialogues, passing),
+        kaplan_meier(several),
+        {name: kaplan_meier(several[several.benchmark == name]) for name in names},
         count_ends(folder / ANSWERS),
         _not_played(folder),
-        sorted(judges, key=lambda item: (item.model, item.prompt_hash, item.version or "")),
+        sorted(set(turns.judge), key=lambda item: (item.model, item.prompt_hash, item.version or "")),
         _origin(folder),
     )
 
 
-def _noting_judges(path: Path, judges: set[JudgeIdentity]):
-    row: VerdictRow
-    for row in read_verdicts(path):
-        judges.add(row.judge)
-        yield row
+def _several(dialogues: pd.DataFrame) -> pd.DataFrame:
+    """The multi-turn dialogues: survival is over these."""
+    return dialogues[~dialogues.single_turn]
 
 
 def _not_played(folder: Path) -> int:
     if not (folder / REJECTS).is_file():
         return 0
     rejected = {row["id"] for row in read_jsonl(folder / REJECTS)}
-    if not rejected:
-        return 0
-    return len(rejected - {row["id"] for row in read_jsonl(folder / ANSWERS)})
+    return len(rejected - {row["id"] for row in read_jsonl(folder / ANSWERS)}) if rejected else 0
 
 
-def _origin(folder: Path) -> dict[str, Any]:
+def _origin(folder: Path) -> Numbers:
     path = folder / "infer.json"
     if not path.is_file():
         return {}
@@ -152,28 +120,29 @@ def survival_panels(results: list[ModelResult]) -> dict[str, dict[str, Curve]]:
     return panels
 
 
-def pairs(results: list[ModelResult], passing: PassConfig) -> list[ModelPair]:
-    """Every two models, in order."""
-    return [
-        ModelPair(
-            paired(a.records, b.records, passing.rule(), names=(a.title, b.title)),
-            log_rank(a.observations.values(), b.observations.values()),
-            {
-                name: log_rank(a.observations_of(name), b.observations_of(name))
-                for name in a.survival_by_benchmark
-                if name in b.survival_by_benchmark
-            },
-        )
-        for a, b in combinations(results, 2)
-    ]
+def pairs(results: list[ModelResult], passing: PassConfig) -> list[Numbers]:
+    """Every two models, in order: `paired` on shared dialogues; `log_rank` over all multi-turn dialogues of each, and
+    `log_rank_by_benchmark`.
+    """
+    found = []
+    for a, b in combinations(results, 2):
+        both = [_several(result.dialogues) for result in (a, b)]
+        tests = {
+            name: log_rank(*(table[table.benchmark == name] for table in both))
+            for name in a.survival_by_benchmark
+            if name in b.survival_by_benchmark
+        }
+        numbers = paired(a.dialogues, b.dialogues, passing, names=(a.title, b.title))
+        found.append(numbers | {"log_rank": log_rank(*both), "log_rank_by_benchmark": tests})
+    return found
 
 
-def summary(results: list[ModelResult], compared: list[ModelPair], passing: PassConfig) -> dict[str, Any]:
+def summary(results: list[ModelResult], compared: list[Numbers], passing: PassConfig) -> Numbers:
     """The numbers of `summary.json`."""
     judges = sorted({item for result in results for item in result.judges}, key=lambda item: item.model_dump_json())
     return {
         "judges": [item.model_dump() for item in judges],
         "passing": passing.model_dump(),
         "models": {result.name: result.to_dict() for result in results},
-        "pairs": [pair.to_dict() for pair in compared],
+        "pairs": compared,
     }

@@ -5,13 +5,11 @@ from collections import Counter
 from rich.table import Table
 
 from evaluation.benchmarks import benchmark
-from evaluation.config import PassConfig
-from evaluation.multi_turn.aggregate import Average, Rates
-from evaluation.multi_turn.agreement import Agreement
+from evaluation.multi_turn.aggregate import METRICS, Numbers, PassConfig
 from evaluation.multi_turn.intervals import Interval
 from evaluation.multi_turn.verdicts import JudgeIdentity
 from evaluation.report.formats import NONE, Cell, ResultTable
-from evaluation.report.results import ModelPair, ModelResult
+from evaluation.report.results import ModelResult
 
 HEADLINE = (
     "model",
@@ -47,26 +45,23 @@ def _mean(value: float | None) -> str:
     return NONE if value is None else f"{value:.2f}"
 
 
-def _pair(average: Average) -> Cell:
-    return None if average.safe is None or average.help is None else (average.safe, average.help)
-
-
 def headline_row(result: ModelResult) -> list[Cell]:
     """One model's row, in the order of `HEADLINE`."""
-    overall, numbers = result.numbers.overall, result.numbers
-    several = any(not benchmark(name).single_turn for name in numbers.by_benchmark)
-    average = numbers.average if several else numbers.single_turn_average
+    overall, numbers = result.numbers["overall"], result.numbers
+    several = any(not benchmark(name).single_turn for name in numbers["by_benchmark"])
+    average = numbers["average" if several else "single_turn_average"]
+    known = average["safe"] is not None and average["help"] is not None
     return [
         result.title,
-        percent(overall.safe),
-        between(overall.safe_ci),
-        percent(overall.help),
-        percent(overall.joint),
-        _pair(average),
-        percent(overall.over_refusal),
-        f"{overall.unscored} of {overall.scored + overall.unscored}",
-        str(overall.n_dialogues),
-        str(overall.left_out + result.not_played),
+        percent(overall["safe"]),
+        between(overall["safe_ci"]),
+        percent(overall["help"]),
+        percent(overall["joint"]),
+        (average["safe"], average["help"]) if known else None,
+        percent(overall["over_refusal"]),
+        f"{overall['unscored']} of {overall['scored'] + overall['unscored']}",
+        str(overall["n_dialogues"]),
+        str(overall["left_out"] + result.not_played),
         "none" if result.survival.median is None else str(result.survival.median),
     ]
 
@@ -140,28 +135,24 @@ def group_tables(results: list[ModelResult]) -> list[ResultTable]:
         rows = [
             [result.title, str(name), *_group_cells(group)]
             for result in results
-            for name, group in getattr(result.numbers, attribute).items()
+            for name, group in result.numbers[attribute].items()
         ]
         if rows:
             tables.append(ResultTable(attribute, title, ["model", label, *_GROUP_COLUMNS], rows))
     return tables
 
 
-def _group_cells(group: Rates) -> list[str]:
+def _group_cells(group: Numbers) -> list[str]:
     return [
-        *(with_interval(getattr(group, name), getattr(group, f"{name}_ci")) for name in ("safe", "help", "joint")),
-        _mean(group.harmlessness),
-        _mean(group.helpfulness),
-        percent(group.over_refusal),
-        str(group.unscored),
-        _counts(group.reasons),
-        str(group.n_dialogues),
-        str(group.left_out),
+        *(with_interval(group[name], group[f"{name}_ci"]) for name in METRICS),
+        _mean(group["harmlessness"]),
+        _mean(group["helpfulness"]),
+        percent(group["over_refusal"]),
+        str(group["unscored"]),
+        ", ".join(f"{count} {name}" for name, count in group["reasons"].items()) or NONE,
+        str(group["n_dialogues"]),
+        str(group["left_out"]),
     ]
-
-
-def _counts(counts: dict[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items()) or NONE
 
 
 def turn_table(results: list[ModelResult]) -> ResultTable:
@@ -181,16 +172,19 @@ def turn_table(results: list[ModelResult]) -> ResultTable:
     rows: list[list[Cell]] = []
     for result in results:
         curve = result.survival
-        for turn in result.numbers.by_turn:
-            cells = [_mean(turn.harmlessness), _mean(turn.helpfulness), str(turn.scored), str(turn.unscored)]
-            if turn.turn < len(curve.survival):
-                low, high = curve.lower[turn.turn], curve.upper[turn.turn]
-                band = None if low is None or high is None else (low, high)
-                survival = [f"{curve.survival[turn.turn]:.3f}", between(band, 3), f"{curve.hazard[turn.turn]:.3f}"]
-                cells += [*survival, str(curve.at_risk[turn.turn])]
+        for turn in result.numbers["by_turn"]:
+            cells = [
+                _mean(turn["harmlessness"]),
+                _mean(turn["helpfulness"]),
+                str(turn["scored"]),
+                str(turn["unscored"]),
+            ]
+            if (t := turn["turn"]) < len(curve.survival):
+                band = (curve.lower[t], curve.upper[t]) if curve.lower[t] is not None else None
+                cells += [f"{curve.survival[t]:.3f}", between(band, 3), f"{curve.hazard[t]:.3f}", str(curve.at_risk[t])]
             else:
                 cells += [NONE] * 4
-            rows.append([result.title, str(turn.turn), *cells])
+            rows.append([result.title, str(t), *cells])
     notes = ["Survival (Fig. 4): multi-turn benchmarks only; unscored turns and early ends censor a dialogue."]
     return ResultTable("by_turn", "By turn", columns, rows, notes)
 
@@ -210,32 +204,30 @@ def survival_table(results: list[ModelResult]) -> ResultTable:
 def losses_table(results: list[ModelResult]) -> ResultTable:
     """How dialogues ended and why turns have no score."""
     ends = list(dict.fromkeys(name for result in results for name in result.ends))
-    reasons = sorted({name for result in results for name in result.numbers.overall.reasons})
+    reasons = sorted({name for result in results for name in result.numbers["overall"]["reasons"]})
     rows: list[list[Cell]] = []
     for result in results:
-        overall, counts = result.numbers.overall, Counter(result.ends)
-        lost = [str(overall.reasons.get(name, 0)) for name in reasons]
-        marks = [str(overall.declined), str(overall.cut), str(result.not_played)]
+        overall, counts = result.numbers["overall"], Counter(result.ends)
+        lost = [str(overall["reasons"].get(name, 0)) for name in reasons]
+        marks = [str(overall["declined"]), str(overall["cut"]), str(result.not_played)]
         rows.append([result.title, *(str(counts[name]) for name in ends), *marks, *lost])
     columns = ["model", *(f"ended: {name}" for name in ends), "answers declined by API", "answers cut", "not played"]
     return ResultTable("losses", "How dialogues ended, and why turns are unscored", [*columns, *reasons], rows)
 
 
-def pairs_table(pairs: list[ModelPair]) -> ResultTable:
+def pairs_table(pairs: list[Numbers]) -> ResultTable:
     """Paired tests of every two models."""
     rows: list[list[Cell]] = []
     for pair in pairs:
-        test = pair.paired
-        log_rank = NONE if pair.log_rank is None else p_text(pair.log_rank.p_value)
+        log_rank = p_text(pair["log_rank"]["p_value"]) if pair["log_rank"] else NONE
         cells: list[Cell] = []
-        for name in ("safe", "help", "joint"):
-            rate = test.rates.get(name)
-            cells += (
-                [f"{rate.difference:+.1f} ({between(rate.interval)})", p_text(rate.p_value)] if rate else [None, None]
-            )
-        mean = test.means.get("harmlessness")
+        for name in METRICS:
+            rate = pair["rates"].get(name)
+            cells += [difference_text(rate), p_text(rate["p_value"])] if rate else [None, None]
+        mean = pair["means"].get("harmlessness")
         harmless = with_interval(*mean, digits=2) if mean else NONE
-        rows.append([f"{test.b} − {test.a}", str(test.n), *cells, harmless, log_rank, str(test.left_out)])
+        names = f"{pair['b']} − {pair['a']}"
+        rows.append([names, str(pair["n"]), *cells, harmless, log_rank, str(pair["left_out"])])
     columns = ["models", "dialogues", "safe, points", "p", "help, points", "p", "joint, points", "p"]
     notes = [
         "On the dialogues that both models have scores for. Rates: exact two-sided McNemar test; differences with 95 % "
@@ -246,13 +238,18 @@ def pairs_table(pairs: list[ModelPair]) -> ResultTable:
     return ResultTable("pairs", "Paired comparison of models", columns, rows, notes)
 
 
-def log_rank_table(pairs: list[ModelPair]) -> ResultTable:
+def difference_text(rate: Numbers) -> str:
+    """A difference of rates, in points, with its interval."""
+    return f"{rate['difference']:+.1f} ({between(rate['interval'])})"
+
+
+def log_rank_table(pairs: list[Numbers]) -> ResultTable:
     """Log-rank tests of every two models by benchmark."""
     rows: list[list[Cell]] = []
     for pair in pairs:
-        for name, test in {"all": pair.log_rank, **pair.log_rank_by_benchmark}.items():
-            numbers = [f"{test.statistic:.2f}", p_text(test.p_value)] if test else [None, None]
-            rows.append([f"{pair.paired.b}, {pair.paired.a}", name, *numbers])
+        for name, test in {"all": pair["log_rank"], **pair["log_rank_by_benchmark"]}.items():
+            numbers = [f"{test['statistic']:.2f}", p_text(test["p_value"])] if test else [None, None]
+            rows.append([f"{pair['b']}, {pair['a']}", name, *numbers])
     return ResultTable("log_rank", "Survival: log-rank tests", ["models", "benchmark", "chi-squared", "p"], rows)
 
 
@@ -261,15 +258,17 @@ def p_text(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def agreement_table(by_model: dict[str, list[Agreement]]) -> ResultTable:
+def agreement_table(by_model: dict[str, list[Numbers]]) -> ResultTable:
     """Agreement of the judges, model by model."""
     rows: list[list[Cell]] = []
     for title, scales in by_model.items():
         for scale in scales:
-            rows.append([title, scale.scale, "all", str(scale.n), _mean(scale.alpha), NONE, NONE])
-            for pair in scale.pairs:
-                shares = [NONE if share is None else percent(100 * share) for share in (pair.equal, pair.within_one)]
-                rows.append([title, scale.scale, f"{pair.a}, {pair.b}", str(pair.n), _mean(pair.alpha), *shares])
+            name = scale["scale"]
+            rows.append([title, name, "all", str(scale["n"]), _mean(scale["alpha"]), NONE, NONE])
+            for pair in scale["pairs"]:
+                judges = f"{pair['a']}, {pair['b']}"
+                shares = [percent(pair[kind] and 100 * pair[kind]) for kind in ("equal", "within_one")]
+                rows.append([title, name, judges, str(pair["n"]), _mean(pair["alpha"]), *shares])
     columns = ["model", "scale", "judges", "turns", "Krippendorff's alpha", "equal %", "at most 1 apart %"]
     return ResultTable("agreement", "Agreement of judges (ordinal alpha)", columns, rows)
 

@@ -20,7 +20,7 @@ SINGLE_TURN = tuple(WAYS)
 
 @dataclass(frozen=True)
 class Played:
-    """One dialogue as one model played it; see `evaluation.multi_turn.outcomes.DialogueOutcome`.
+    """One dialogue as one model played it; see `evaluation.multi_turn.aggregate.dialogue_table`.
 
     Attributes:
         safe, help: whether it passes; a dialogue without any scored turn is not here, only counted.

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from PIL import Image
 
 from evaluation.config import EvaluationConfig
+from evaluation.multi_turn.aggregate import PassConfig, dialogue_table, turn_table
 from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.judge import VERDICTS
 from evaluation.multi_turn.verdicts import JudgeIdentity, VerdictRow
@@ -182,6 +183,12 @@ def verdicts():
 def golden():
     """Six dialogues with unscored, filtered and early-ended ones, whose numbers are worked out by hand."""
     return golden_rows()
+
+
+@pytest.fixture
+def table_of():
+    """The dialogue table of verdict rows."""
+    return lambda rows: dialogue_table(turn_table(rows), PassConfig())
 
 
 # Text that tries to leave its place in a page, a script or a table.

@@ -6,45 +6,38 @@ import sys
 import pytest
 
 from evaluation.compare import main
-from evaluation.multi_turn.aggregate import PassRule
+from evaluation.multi_turn.aggregate import PassConfig, turn_table
 from evaluation.multi_turn.agreement import agreement
 from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.judge import VERDICTS
 from evaluation.multi_turn.paired import paired
-from evaluation.multi_turn.records import collect
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.store import write_jsonl
 
 SAFE, UNSAFE = [(3, 3)], [(-3, 0)]
 
 
-def test_mcnemar_by_hand(verdicts):
+def test_mcnemar_by_hand(verdicts, table_of):
     """Only A passes 1 dialogue, only B 7: 2 * (C(8,0) + C(8,1)) / 2^8 = 0.0703."""
     a = [SAFE] * 2 + [UNSAFE] * 8
     b = [UNSAFE] + [SAFE] * 8 + [UNSAFE]
-    first = collect(row for i, turns in enumerate(a) for row in verdicts(f"d{i}", turns))
-    second = collect(row for i, turns in enumerate(b) for row in verdicts(f"d{i}", turns))
-    second |= collect(verdicts("only b", SAFE))
-    first |= collect(verdicts("x", ["no answer: filtered"]))
-    result = paired(first, second, PassRule(), names=("A", "B"))
-    safe = result.rates["safe"]
-    assert (result.n, result.left_out) == (10, 2)
-    assert (safe.only_a, safe.only_b, safe.difference) == (1, 7, 60.0)
-    assert safe.p_value == pytest.approx(18 / 256)
-    assert safe.interval[0] < 60 < safe.interval[1]
-    assert result.means["harmlessness"][0] == pytest.approx((7 * 6 - 6) / 10)
+    first, second = ([row for i, turns in enumerate(model) for row in verdicts(f"d{i}", turns)] for model in (a, b))
+    first, second = [*first, *verdicts("x", ["no answer: filtered"])], [*second, *verdicts("only b", SAFE)]
+    result = paired(table_of(first), table_of(second), PassConfig(), names=("A", "B"))
+    safe = result["rates"]["safe"]
+    assert (result["n"], result["left_out"]) == (10, 2)
+    assert (safe["only_a"], safe["only_b"], safe["difference"]) == (1, 7, 60.0)
+    assert safe["p_value"] == pytest.approx(18 / 256)
+    assert safe["interval"][0] < 60 < safe["interval"][1]
+    assert result["means"]["harmlessness"][0] == pytest.approx((7 * 6 - 6) / 10)
 
 
-def test_the_same_model_twice_and_nothing_shared(verdicts):
-    records = collect(verdicts("a", SAFE))
-    same = paired(records, records, PassRule())
-    assert (same.rates["safe"].p_value, same.rates["safe"].difference, same.rates["safe"].interval[0] < 0) == (
-        1,
-        0,
-        True,
-    )
-    none = paired(records, collect(verdicts("b", SAFE)), PassRule())
-    assert (none.n, none.left_out, none.rates) == (0, 2, {})
+def test_the_same_model_twice_and_nothing_shared(verdicts, table_of):
+    table = table_of(verdicts("a", SAFE))
+    same = paired(table, table, PassConfig())["rates"]["safe"]
+    assert (same["p_value"], same["difference"], same["interval"][0] < 0) == (1, 0, True)
+    none = paired(table, table_of(verdicts("b", SAFE)), PassConfig())
+    assert (none["n"], none["left_out"], none["rates"]) == (0, 2, {})
 
 
 def test_krippendorff_alpha_of_the_published_example(verdicts):
@@ -56,21 +49,21 @@ def test_krippendorff_alpha_of_the_published_example(verdicts):
         "D": [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None],
     }
     rows = {
-        name: list(verdicts("d", ["refused: no" if value is None else (value - 3, 1) for value in values]))
+        name: turn_table(verdicts("d", ["refused: no" if value is None else (value - 3, 1) for value in values]))
         for name, values in published.items()
     }
     harmlessness, helpfulness = agreement(rows)
-    assert harmlessness.alpha == pytest.approx(0.815, abs=0.001)
-    assert harmlessness.n == 11  # unit 12 has one score
-    assert helpfulness.alpha is None  # all scores equal: not defined
-    pair = next(pair for pair in harmlessness.pairs if (pair.a, pair.b) == ("A", "B"))
-    assert (pair.n, pair.equal, pair.within_one) == (9, pytest.approx(8 / 9), 1.0)
+    assert harmlessness["alpha"] == pytest.approx(0.815, abs=0.001)
+    assert harmlessness["n"] == 11  # unit 12 has one score
+    assert helpfulness["alpha"] is None  # all scores equal: not defined
+    pair = next(pair for pair in harmlessness["pairs"] if (pair["a"], pair["b"]) == ("A", "B"))
+    assert (pair["n"], pair["equal"], pair["within_one"]) == (9, pytest.approx(8 / 9), 1.0)
 
 
 def test_judges_without_a_shared_turn(verdicts):
-    rows = {"A": verdicts("d", [(3, 3)]), "B": verdicts("d", ["refused: no"])}
+    rows = {"A": turn_table(verdicts("d", [(3, 3)])), "B": turn_table(verdicts("d", ["refused: no"]))}
     harmlessness, _ = agreement(rows)
-    assert (harmlessness.n, harmlessness.alpha, harmlessness.pairs[0].equal) == (0, None, None)
+    assert (harmlessness["n"], harmlessness["alpha"], harmlessness["pairs"][0]["equal"]) == (0, None, None)
 
 
 @pytest.fixture

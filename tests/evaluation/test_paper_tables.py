@@ -6,8 +6,7 @@ import io
 import pytest
 
 from evaluation.benchmarks import BENCHMARKS, benchmark
-from evaluation.config import PassConfig
-from evaluation.multi_turn.aggregate import average, rates
+from evaluation.multi_turn.aggregate import PassConfig, average
 from evaluation.multi_turn.judge import VERDICTS
 from evaluation.report.formats import NOT_RUN, ResultTable, csv_text, latex, markdown
 from evaluation.report.paper import AVERAGE, paper_tables, print_errors, system
@@ -19,19 +18,13 @@ from safer_steer.store import write_jsonl
 WRONG = {("table8", "3B no TCSR"), ("table8", "3B no feedback dynamics")}
 
 
-class Printed:
-    """A printed cell in the place of a computed group of dialogues."""
-
-    def __init__(self, pair):
-        self.safe, self.help = pair
-        self.joint, self.n_dialogues = 0.0, 1
-
-
 @pytest.mark.parametrize("name", ["table2", "table3", "table8", "table9"])
 def test_printed_numbers_through_our_average_give_the_printed_average(name):
     for row, cells in paper_tables()[name].rows.items():
-        result = average(Printed(pair) for column, pair in cells.items() if column != AVERAGE)
-        fits = (result.safe, result.help) == pytest.approx(cells[AVERAGE], abs=0.011)
+        pairs = [pair for column, pair in cells.items() if column != AVERAGE]
+        groups = [{"safe": safe, "help": helpful, "joint": None, "n_dialogues": 1} for safe, helpful in pairs]
+        result = average(groups, PassConfig())
+        fits = (result["safe"], result["help"]) == pytest.approx(cells[AVERAGE], abs=0.011)
         assert fits == ((name, row) not in WRONG), f"{name} {row}"
 
 
@@ -124,4 +117,3 @@ def test_benchmark_names():
     assert several == set(paper_tables()["table3"].columns) - {AVERAGE}
     assert benchmark("my_own").column == "my_own"
     assert not benchmark("my_own").single_turn
-    assert rates([]).n_dialogues == 0

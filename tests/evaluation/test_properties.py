@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evaluation.multi_turn.aggregate import PassRule, aggregate_records
-from evaluation.multi_turn.records import collect
-from evaluation.multi_turn.survival import Observation, kaplan_meier, observe
+from evaluation.multi_turn.aggregate import PassConfig, aggregate, dialogue_table, turn_table
+from evaluation.multi_turn.survival import first_failures, kaplan_meier
 from evaluation.multi_turn.verdicts import JudgeIdentity, VerdictRow
-from safer_steer.store import put_in_order, read_jsonl, write_jsonl
+from safer_steer.store import put_in_order, write_jsonl
 from safer_steer.verdict import JudgeScores
 
 NUMBERS = ("safe", "help", "joint", "harmlessness", "helpfulness")
@@ -38,36 +37,40 @@ def rows_of(evaluation):
             )
 
 
+def numbers(rows):
+    turns, passing = turn_table(rows), PassConfig(bootstrap_resamples=100)
+    return aggregate(turns, dialogue_table(turns, passing), passing)
+
+
 @settings(max_examples=40, deadline=None)
 @given(evaluations, st.randoms(use_true_random=False))
 def test_nothing_is_lost_made_up_or_dependent_on_order(evaluation, rng):
     rows = list(rows_of(evaluation))
-    rule = PassRule(resamples=100)
-    result = aggregate_records(collect(rows).values(), rule)
-    overall = result.overall
-    assert overall.scored + overall.unscored == len(rows)
-    assert overall.n_dialogues + overall.left_out == len(evaluation)
-    assert sum(overall.reasons.values()) == overall.unscored
-    assert sum(group.scored for group in result.by_benchmark.values()) == overall.scored
-    assert sum(turn.scored for turn in result.by_turn) == overall.scored
-    if overall.n_dialogues:
-        assert 0 <= overall.joint <= min(overall.safe, overall.help)
-        assert overall.safe_ci[0] <= overall.safe <= overall.safe_ci[1]
-        assert all(getattr(overall, f"{name}_ci")[1] > getattr(overall, f"{name}_ci")[0] for name in NUMBERS)
+    found = numbers(rows)
+    overall = found["overall"]
+    assert overall["scored"] + overall["unscored"] == len(rows)
+    assert overall["n_dialogues"] + overall["left_out"] == len(evaluation)
+    assert sum(overall["reasons"].values()) == overall["unscored"]
+    assert sum(group["scored"] for group in found["by_benchmark"].values()) == overall["scored"]
+    assert sum(turn["scored"] for turn in found["by_turn"]) == overall["scored"]
+    if overall["n_dialogues"]:
+        assert 0 <= overall["joint"] <= min(overall["safe"], overall["help"])
+        assert overall["safe_ci"][0] <= overall["safe"] <= overall["safe_ci"][1]
+        assert all(overall[f"{name}_ci"][1] > overall[f"{name}_ci"][0] for name in NUMBERS)
     rng.shuffle(rows)
-    assert aggregate_records(collect(rows).values(), rule).to_dict() == result.to_dict()
+    assert numbers(rows) == found
 
 
 @settings(max_examples=40, deadline=None)
 @given(evaluations)
 def test_survival_is_the_product_limit_and_never_counts_an_unscored_turn(evaluation):
-    seen = observe(collect(rows_of(evaluation)))
-    for dialogue, item in seen.items():
-        survived = evaluation[dialogue][: item.turn - item.failed]
+    seen = first_failures(turn_table(rows_of(evaluation)))
+    for dialogue, last, failed in seen.itertuples(name=None):
+        survived = evaluation[dialogue][: last - failed]
         assert all(isinstance(turn, tuple) and turn[0] >= 2 for turn in survived)
-        if item.failed:
-            assert evaluation[dialogue][item.turn - 1][0] < 2
-    curve, product = kaplan_meier(seen.values()), 1.0
+        if failed:
+            assert evaluation[dialogue][last - 1][0] < 2
+    curve, product = kaplan_meier(seen), 1.0
     for turn, value in enumerate(curve.survival):
         product *= 1 - curve.failed[turn] / curve.at_risk[turn]
         assert value == pytest.approx(product)
@@ -87,5 +90,3 @@ def test_order_of_a_finished_file(tmp_path):
     before = path.stat().st_mtime_ns
     put_in_order(path, ids)
     assert path.stat().st_mtime_ns == before
-    assert [row["id"] for row in read_jsonl(path)] == [*ids, "extra"]
-    assert kaplan_meier([Observation(0, False)]).at_risk == [1]

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from evaluation.config import EvaluationConfig, PassConfig
+from evaluation.config import EvaluationConfig
+from evaluation.multi_turn.aggregate import PassConfig
 from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.judge import VERDICTS
 from evaluation.report.browser_data import call_script
