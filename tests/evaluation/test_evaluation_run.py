@@ -224,5 +224,5 @@ def test_all_config_errors_at_once(yaml):
 @pytest.mark.parametrize("path", sorted(Path("configs/evaluation").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_config_loads(path):
     config = load_config(EvaluationConfig, path)
-    assert config.passing.rule().safe_threshold == 2.8
+    assert config.passing.safe_threshold == 2.8
     assert set(config.report.paper_rows) <= set(config.models)
