@@ -110,8 +110,8 @@ def test_a_dialogue_passes_as_in_the_runs(runs, compare):
 
 def test_static_and_adaptive_answers_are_not_compared_in_silence(runs, compare):
     facts = {"model": "m", "weights": {}, "sampling": {}, "max_pixels": 3136}
-    for run, more in (("one", {}), ("two", {"tutor": {"model": "t"}})):
-        record = {"status": "finished", "facts": {"config": facts | more}}
+    for run, roles in (("one", {}), ("two", {"tutor": {"model": "t"}})):
+        record = {"status": "finished", "facts": {"config": facts | {"roles": roles}}}
         (runs / run / "evaluation/m/infer.json").write_text(json.dumps(record))
     code, out, _ = compare(runs / "one/evaluation", runs / "two/evaluation", "--output", runs / "out")
     said = "Different user turns: one/evaluation/m static, two/evaluation/m adaptive."
