@@ -3,7 +3,8 @@ transformers' own model in fp32, row by row, eager attention and torch's log-sof
 
     python tests/rl/attention_paths.py FOLDER small|wide|real CASE...      a case: fp32-untied, bf16-tied-lora, ...
 
-Prints one JSON line: case -> path -> the largest differences of log-probs, entropies and gradients from the reference.
+Prints one JSON line: case -> path -> the largest differences of log-probs, entropies and gradients from the reference;
+`own` is transformers' own model in bf16 along no path of ours.
 """
 
 import gc
@@ -66,16 +67,17 @@ def make_rows(size: str):
     return rows
 
 
-def reference(folder: Path, rows):
-    """Log-probs and entropies of every row, and the gradients, by transformers alone."""
+def reference(folder: Path, rows, dtype=torch.float32):
+    """Log-probs and entropies of every row, and the gradients, by transformers alone; its layers in `dtype`."""
     from transformers import Qwen2_5_VLForConditionalGeneration
 
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager")
+    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
     values = []
     for row in rows:
         pictures = {"pixel_values": row.pixels, "image_grid_thw": torch.tensor(row.grids)} if row.grids else {}
         kinds = (row.ids == IMAGE).int().unsqueeze(0)
-        logits = model(input_ids=row.ids.unsqueeze(0), mm_token_type_ids=kinds, use_cache=False, **pictures).logits[0]
+        states = model.model(input_ids=row.ids.unsqueeze(0), mm_token_type_ids=kinds, use_cache=False, **pictures)[0][0]
+        logits = states.float() @ model.lm_head.weight.float().T
         log_p = (logits.double() / TEMPERATURE).log_softmax(-1)
         picked = log_p[:-1].gather(1, row.ids[1:, None]).squeeze(1)
         entropy = -(log_p.exp() * log_p).sum(1)[:-1]
@@ -188,7 +190,8 @@ def differences(values, grads, wanted_values, wanted_grads) -> dict[str, float]:
     """The largest absolute differences in nat; of gradients as a share of the largest, and of all as one vector."""
     p = max(float((a[0] - b[0]).abs().max()) for a, b in zip(values, wanted_values, strict=True))
     h = max(float((a[1] - b[1]).abs().max()) for a, b in zip(values, wanted_values, strict=True))
-    found = {"log_probs": p, "entropy": h}
+    all_p = torch.cat([a[0] - b[0] for a, b in zip(values, wanted_values, strict=True)])
+    found = {"log_probs": p, "entropy": h, "log_probs_rms": float(all_p.square().mean().sqrt())}
     if grads:
         shared = {name: wanted_grads[name] for name in grads}
         largest = max(float(grad.abs().max()) for grad in shared.values())
@@ -216,16 +219,18 @@ def main() -> None:
     folder, size, *cases = sys.argv[1:]
     folder = Path(folder)
     os.environ |= {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "safer_steer_verl.platform.cpu"}
-    rows, wanted = make_rows(size), {}
+    rows, wanted, answer = make_rows(size), {}, {case: {} for case in cases}
     for case in cases:  # before verl changes transformers' classes
         save_model(folder / case, size, case)
         wanted[case] = reference(folder / case, rows)
+        if "bf16" in case:
+            answer[case]["own"] = differences(*reference(folder / case, rows, torch.bfloat16), *wanted[case])
     import varlen_kernel
 
     import safer_steer_verl.platform.engine  # noqa: F401
 
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
-    answer, firsts = {case: {} for case in cases}, {}
+    firsts = {}
     for path in ("padded", "varlen"):
         if path == "varlen":
             varlen_kernel.install()

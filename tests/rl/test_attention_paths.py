@@ -25,12 +25,19 @@ def run(folder: Path, size: str, cases: list[str]) -> dict:
     return json.loads(answer.stdout.splitlines()[-1])
 
 
+# Rounding of bf16 differs from kernel to kernel; a path may differ as transformers' own bf16 model does, in multiples of it.
+OF_BF16 = 1.5  # seen: padded 1.1, packed 1.25
+
+
 def check(found: dict, cases: list[str]) -> None:
     for case in cases:
+        limits = dict(LIMITS[case[:4]])
+        if "bf16" in case:
+            limits |= {name: OF_BF16 * found[case]["own"][name] for name in ("log_probs_rms", "all_gradients")}
         for path in ("padded", "varlen"):
             row = found[case][path]
-            for name, limit in LIMITS[case[:4]].items():
-                assert row.get(name, 0) <= limit, (case, path, name, row)
+            for name, limit in limits.items():
+                assert row.get(name, 0) <= limit, (case, path, name, row, limit)
             assert row["old_log_probs"] == 0, "the update starts from a ratio of 1"
             assert row["parameters"] > 20
             assert not row["saved_config_names_kernels"], "a checkpoint must load where these kernels are not"
@@ -48,5 +55,9 @@ def test_padded_and_packed_equal_the_reference(tmp_path):
 @pytest.mark.nightly
 @pytest.mark.integration
 def test_padded_and_packed_equal_the_reference_at_real_widths(tmp_path):
-    """Qwen2.5-VL-3B's widths and heads, two layers of text and of vision, 4,000 words. About 3 GB."""
+    """Qwen2.5-VL-3B's widths and heads, two layers of text and of vision, 4,000 words. About 3 GB.
+
+    Not in bf16: at 2,048 wide it leaves 1 % of error in the last hidden states, and transformers' own eager and sdpa
+    attention differ by 0.013 nat (rms) and 0.05 at most, each from the other and from fp32.
+    """
     check(run(tmp_path, "wide", ["fp32-tied"]), ["fp32-tied"])
