@@ -25,7 +25,7 @@ def run(folder: Path, size: str, cases: list[str]) -> dict:
     return json.loads(answer.stdout.splitlines()[-1])
 
 
-# Rounding of bf16 differs from kernel to kernel; a path may differ as transformers' own bf16 model does, in multiples of it.
+# A bf16 path may differ from fp32 as transformers' own bf16 model does, in multiples of that.
 OF_BF16 = 1.5  # seen: padded 1.1, packed 1.25
 
 
