@@ -148,6 +148,7 @@ def launchers(folder: Path) -> Iterator[Check]:
         judge = {"JUDGE_API_BASE_URL": address, "JUDGE_MODEL": "mini-judge"}
         evaluation = ["configs/evaluation/steer_bench.yaml", f"root={folder}", f"output={folder}/evaluation"]
         evaluation += [f"benchmarks=[{data}]", f"models={{tiny: {{checkpoint: {checkpoint}}}}}", "report.paper_rows={}"]
+        evaluation += ["max_pixels=3136"]  # the processor's own
         yield "evaluation", stops_at(vllms, "scripts/run_evaluation.sh", *evaluation, **judge)
     yield "tutor", stops_at(vllms, "scripts/serve_tutor.sh", TUTOR_MODEL=str(checkpoint), GPUS="1", PORT="0")
 
