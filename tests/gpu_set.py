@@ -147,8 +147,8 @@ def launchers(folder: Path) -> Iterator[Check]:
         yield "GRPO", stops_at(missing, "scripts/run_grpo.sh", *grpo, *small, **tutor)
         judge = {"JUDGE_API_BASE_URL": address, "JUDGE_MODEL": "mini-judge"}
         evaluation = ["configs/evaluation/steer_bench.yaml", f"root={folder}", f"output={folder}/evaluation"]
-        evaluation += [f"benchmarks=[{data}]", f"models={{tiny: {{checkpoint: {checkpoint}}}}}", "report.paper_rows={}"]
-        evaluation += ["max_pixels=3136"]  # the processor's own
+        evaluation += [f"benchmarks=[{data}]", "max_pixels=3136"]
+        evaluation += [f"models.{name}.checkpoint={checkpoint}" for name in ("base", "sft", "sft_grpo")]
         yield "evaluation", stops_at(vllms, "scripts/run_evaluation.sh", *evaluation, **judge)
     yield "tutor", stops_at(vllms, "scripts/serve_tutor.sh", TUTOR_MODEL=str(checkpoint), GPUS="1", PORT="0")
 
