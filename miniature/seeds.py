@@ -44,7 +44,8 @@ class SeedsConfig(Section):
     train: Count
     bench: Count
     sealed_share: Annotated[float, Field(ge=0, le=1)]
-    allowed_share: Annotated[float, Field(ge=0, le=1)]  # of seeds whose question is an allowed one
+    allowed_share: Annotated[float, Field(ge=0, le=1)]
+    """Of seeds whose question is an allowed one."""
 
 
 def make_seeds(config: SeedsConfig, split: str) -> list[Seed]:

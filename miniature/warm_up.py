@@ -38,8 +38,10 @@ class WarmUpConfig(Section):
 
     root: str
     seed: int
-    vision_steps: Annotated[int, Field(ge=1)]  # of 64 pictures, to see
-    steps: Annotated[int, Field(ge=1)]  # of `batch_size` dialogues, to converse
+    vision_steps: Annotated[int, Field(ge=1)]
+    """Of 64 pictures, to see."""
+    steps: Annotated[int, Field(ge=1)]
+    """Of `batch_size` dialogues, to converse."""
     batch_size: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0)]
     threads: Annotated[int, Field(ge=1)]

@@ -20,20 +20,28 @@ SHORT = ("device", "layers")
 class Settings(Section):
     """How to rehearse."""
 
-    device: Literal["cpu", "cuda"] | None = None  # null: that of each config
-    layers: Annotated[int, Field(ge=1)] | None = None  # of text and of vision; null: all
-    folder: str = (
-        "outputs/rehearsal"  # what the rehearsal writes; removed at its start, and but for the table at its end
-    )
-    processor: str | None = None  # folder with the model's tokenizer and processor; null: the checkpoint's
-    family: str | None = None  # of safer_steer/model_families.yaml, where neither checkpoint nor name says it
-    tokens: Annotated[int, Field(ge=128)] | None = None  # longest sequence; null: the config's, 1,024 under device=cpu
-    # Where a CPU takes the place of GPUs. bfloat16: half the memory; without AVX-512 a hundredth of the speed.
+    device: Literal["cpu", "cuda"] | None = None
+    """Null: that of each config."""
+    layers: Annotated[int, Field(ge=1)] | None = None
+    """Of text and of vision; null: all."""
+    folder: str = "outputs/rehearsal"
+    """What the rehearsal writes; removed at its start, and but for the table at its end."""
+    processor: str | None = None
+    """Folder with the model's tokenizer and processor; null: the checkpoint's."""
+    family: str | None = None
+    """Of safer_steer/model_families.yaml, where neither checkpoint nor name says it."""
+    tokens: Annotated[int, Field(ge=128)] | None = None
+    """Longest sequence; null: the config's, 1,024 under device=cpu."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    rows: Annotated[int, Field(ge=1)] = 50  # real rows that the data checks look at
-    engines: bool = True  # false: the checks that take seconds only
-    keep: bool = False  # keep weights and run folders, to look at
-    gpu_hour_usd: Annotated[float, Field(ge=0)] = 2.0  # an assumption, as in benchmarks/scaling.yaml: put your own
+    """Where a CPU takes the place of GPUs. bfloat16: half the memory; without AVX-512 a hundredth of the speed."""
+    rows: Annotated[int, Field(ge=1)] = 50
+    """Real rows that the data checks look at."""
+    engines: bool = True
+    """False: the checks that take seconds only."""
+    keep: bool = False
+    """Keep weights and run folders, to look at."""
+    gpu_hour_usd: Annotated[float, Field(ge=0)] = 2.0
+    """An assumption, as in benchmarks/scaling.yaml: put your own."""
 
 
 def split(arguments: list[str]) -> tuple[list[str], Settings, list[str]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from safer_steer import interrupts
-from safer_steer.config import Config, load_config, resolved_yaml
+from safer_steer.config import Config, help_text, load_config, resolved_yaml
 from safer_steer.errors import UserError
 from safer_steer.failures import explain
 from safer_steer.llm.config import EndpointConfig
@@ -46,7 +46,8 @@ def run_cli(
 
     Exits with 0, with `main`'s own code, with 2 after a one-line error a user can mend, or with 130 after Ctrl-C.
     """
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    keys = "keys of the config, with their defaults:\n  " + "\n  ".join(help_text(config_class))
+    parser = argparse.ArgumentParser(description=doc, epilog=keys, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", nargs="?", default=None, help=f"YAML file (default: {default_config})")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace those of the file")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config and the plan; touch nothing")

@@ -2,12 +2,13 @@
 and what is allowed.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import to_jsonable_python
@@ -48,22 +49,52 @@ def load_config(model: type[Config], path: str | Path, overrides: list[str] | No
 
 
 def load_raw(path: str | Path, overrides: list[str] | None = None) -> dict[str, Any]:
-    """The merged and interpolated config as plain data, before validation."""
+    """The merged and interpolated config as plain data, before validation.
+
+    A file holds only what differs from the file that its key `base` names, relative to its own folder: sections are
+    merged key by key, a list takes the place of a list, and null takes a section of the base out.
+    """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"config file not found: {path}; see configs/ for the ones that exist")
     for item in overrides or []:
         if "=" not in item:
             raise UserError(f"override {item!r} is not of the form key=value, for example training.epochs=2")
     try:
-        merged = OmegaConf.merge(OmegaConf.load(path), OmegaConf.from_dotlist(list(overrides or [])))
+        merged = OmegaConf.merge(with_base(path), OmegaConf.from_dotlist(list(overrides or [])))
         data = OmegaConf.to_container(merged, resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
         raise UserError(f"{path}: {error}") from error
-    if not isinstance(data, dict):
-        raise UserError(f"{path}: a config is a mapping of keys to values, got a {type(data).__name__}; see configs/")
+    assert isinstance(data, dict)  # so is the merged config, and so is its plain form
     refuse_keys(data, str(path))
     return {str(key): value for key, value in data.items()}
+
+
+def with_base(path: Path, above: tuple[Path, ...] = ()) -> Any:
+    """A file's config, laid over those of its base and of the base's own base."""
+    if not path.is_file():
+        named = f" (the base of {above[-1]})" if above else ""
+        raise UserError(f"config file not found: {path}{named}; see configs/ for the ones that exist")
+    if path in above:
+        raise UserError(f"{path}: base names a file that has this one as its base; take one of them out")
+    tree = OmegaConf.load(path)
+    if not isinstance(tree, DictConfig):
+        raise UserError(f"{path}: a config is a mapping of keys to values, got a list or a text; see configs/")
+    base = tree.pop("base", None)
+    if base is None:
+        return tree
+    below = with_base(path.parent / base, (*above, path))
+    _take_out(below, tree)
+    return OmegaConf.merge(below, tree)
+
+
+def _take_out(below: DictConfig, tree: DictConfig) -> None:
+    """Removes the sections of the base for which a file says null."""
+    for key, value in list(OmegaConf.to_container(tree, resolve=False).items()):  # type: ignore[union-attr]
+        if not OmegaConf.is_dict(below.get(key)):
+            continue
+        if value is None:
+            del below[key], tree[key]
+        elif isinstance(value, dict):
+            _take_out(below[key], tree[key])
 
 
 def refuse_keys(data: Any, where: str) -> None:
@@ -104,6 +135,33 @@ def _allowed(model: Any, location: tuple) -> list[str]:
         field = model.model_fields.get(part) if isinstance(model, type) and issubclass(model, BaseModel) else None
         model = field.annotation if field else None
     return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def help_text(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """A line for each key of a config: its name, its default, what it is; sections within it follow."""
+    lines = []
+    for name, field in model.model_fields.items():
+        key, sections = f"{prefix}{name}", _sections(field.annotation)
+        default = " (required)"
+        if not field.is_required():
+            default = "" if sections else f" = {_shown(field.get_default(call_default_factory=True))}"
+        said = f": {' '.join(field.description.split())}" if field.description else ""
+        lines.append(key + default + said)
+        for section, inner in sections:
+            lines += help_text(section, f"{key}.{inner}")
+    return lines
+
+
+def _shown(default: Any) -> str:
+    return json.dumps(to_jsonable_python(default), ensure_ascii=False)
+
+
+def _sections(annotation: Any) -> list[tuple[type[BaseModel], str]]:
+    """The sections that a field may hold, each with what stands between the field's key and theirs."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [(annotation, "")]
+    inner = "NAME." if get_origin(annotation) is dict else ""
+    return [(section, inner + more) for part in get_args(annotation) for section, more in _sections(part)]
 
 
 def resolved_yaml(config: BaseModel) -> str:

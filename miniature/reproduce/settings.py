@@ -27,7 +27,10 @@ class Settings(Section):
 class Extras(Section):
     """Everything of `configs/reproduce/{sweep,fairer}.yaml`: cells beside the paper's, made from the same seeds."""
 
-    number_of_seeds: Annotated[int, Field(ge=1)]  # from 0, unless the command line says how many
-    variants: dict[Name, Overrides] = {}  # trainings: the full GRPO cell with these overrides
-    adaptive_cells: list[Adaptive] = []  # evaluated once more, with the overrides `adaptive`
+    number_of_seeds: Annotated[int, Field(ge=1)]
+    """From 0, unless the command line says how many."""
+    variants: dict[Name, Overrides] = {}
+    """Trainings: the full GRPO cell with these overrides."""
+    adaptive_cells: list[Adaptive] = []
+    """Evaluated once more, with the overrides `adaptive`."""
     adaptive: Overrides = []

@@ -7,7 +7,7 @@ import pytest
 from pydantic import model_validator
 
 from safer_steer.cli import Plan, run_cli
-from safer_steer.config import Operational, Section, load_config
+from safer_steer.config import Operational, Section, help_text, load_config
 from safer_steer.errors import UserError
 from safer_steer.load import Load
 from safer_steer.runs import Run
@@ -36,6 +36,38 @@ def test_overrides_and_interpolation(config_file):
     config = load_config(Outer, config_file, ["inner.size=7", "root=${oc.env:HOME}/x"])
     assert config.inner.size == 7
     assert config.root.endswith("/x")
+
+
+def test_a_file_holds_what_differs_from_its_base(config_file, tmp_path):
+    (tmp_path / "sub").mkdir()
+    middle, top = tmp_path / "sub" / "middle.yaml", tmp_path / "top.yaml"
+    middle.write_text("base: ../config.yaml\ninner: {size: 4}\n")
+    top.write_text("base: sub/middle.yaml\nconcurrency: 2\n")
+    config = load_config(Outer, top, ["inner.rate=0.25"])
+    assert config.model_dump() == {"root": str(tmp_path), "inner": {"rate": 0.25, "size": 4}, "concurrency": 2}
+    top.write_text("base: sub/middle.yaml\ninner: null\n")
+    with pytest.raises(UserError, match="inner: missing, a value is required"):
+        load_config(Outer, top)
+    top.write_text("base: nowhere.yaml\n")
+    with pytest.raises(UserError, match=r"nowhere.yaml \(the base of .*top.yaml\)"):
+        load_config(Outer, top)
+    top.write_text("base: top.yaml\n")
+    with pytest.raises(UserError, match="base names a file that has this one as its base"):
+        load_config(Outer, top)
+
+
+def test_help_names_every_key_with_its_default_and_its_docstring():
+    class Named(Section):
+        inner: dict[str, Inner]
+        limit: int | None = None
+        """Rows; null: all."""
+
+    assert help_text(Named) == [
+        "inner (required)",
+        "inner.NAME.rate (required)",
+        "inner.NAME.size (required)",
+        "limit = null: Rows; null: all.",
+    ]
 
 
 def test_all_errors_come_at_once_with_what_is_allowed(config_file):

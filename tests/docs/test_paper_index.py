@@ -12,6 +12,8 @@ sys.path.append(str(Path(__file__).parent))
 from doc_pages import ROOT, code_spans
 from omegaconf import OmegaConf
 
+from safer_steer.config import with_base
+
 INDEX = ROOT / "docs" / "paper_index.md"
 SPANS = code_spans(INDEX)
 PLACES = sorted({span for span in SPANS if re.fullmatch(r"[\w/]+\.py:[\w.]+", span)})
@@ -55,7 +57,7 @@ def test_function_exists(place):
 def test_config_says_so(entry):
     path, _, setting = entry.partition(":")
     key, _, value = setting.partition("=")
-    said = OmegaConf.select(OmegaConf.load(ROOT / path), key, throw_on_missing=True)
+    said = OmegaConf.select(with_base(ROOT / path), key, throw_on_missing=True)
     assert said is not None, f"{path} has no {key}"
     stated = yaml.safe_load(value)
     if isinstance(said, float | int) and not isinstance(said, bool):

@@ -14,8 +14,10 @@ Format = Literal["messages", "llama_factory", "verl"]
 class VerlExport(Section):
     """What verl's prompts depend on besides the rows."""
 
-    model: str  # folder or hub name: its tokenizer counts the prompt's tokens and names the special ones
-    max_prompt_length: Annotated[int, Field(ge=16)]  # tokens of the first prompt, pictures included
+    model: str
+    """Folder or hub name: its tokenizer counts the prompt's tokens and names the special ones."""
+    max_prompt_length: Annotated[int, Field(ge=16)]
+    """Tokens of the first prompt, pictures included."""
 
 
 class ExportConfig(Section):
@@ -25,12 +27,13 @@ class ExportConfig(Section):
     data: str
     output: str
     formats: Annotated[list[Format], Field(min_length=1)]
-    # Tags every answer must be made of, such as [thinking, answer]; rows with another answer are rejected.
     answer_tags: Annotated[list[str], AfterValidator(check_tags)] = []
-    # What to write instead: as many tags, in the same order, or [] for the last part alone; null: the same tags.
+    """Tags every answer must be made of, such as [thinking, answer]; rows with another answer are rejected."""
     write_tags: Annotated[list[str], AfterValidator(check_tags)] | None = None
+    """What to write instead: as many tags, in the same order, or [] for the last part alone; null: the same tags."""
     system_prompt: str | None = None
-    max_pixels: PixelLimit = MAX_PIXELS  # px of one picture; larger ones are reduced
+    max_pixels: PixelLimit = MAX_PIXELS
+    """Px of one picture; larger ones are reduced."""
     verl: VerlExport | None = None
 
     @model_validator(mode="after")
