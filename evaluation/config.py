@@ -14,6 +14,7 @@ from safer_steer.gpus import visible_gpus
 from safer_steer.llm import EndpointConfig
 from safer_steer.picture_size import MAX_PIXELS, PixelLimit
 from safer_steer.servers import STARTUP_S, ServiceConfig, VllmConfig, check_services
+from safer_steer_verl.interactions.safety_tutor import TutorConfig
 
 MAIN_JUDGE = "judge"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -91,12 +92,6 @@ class ServingConfig(Section):
         values = self.model_dump(exclude={"startup_s"}) | {"data_parallel": self.copies()}
         vllm = VllmConfig(checkpoint=checkpoint, images_per_prompt=pictures, max_pixels=max_pixels, **values)
         return ServiceConfig(serves=name, vllm=vllm, startup_s=self.startup_s)
-
-
-class TutorConfig(EndpointConfig):
-    """The tutor that writes user turns in adaptive mode; `prompt` is the template file that training uses."""
-
-    prompt: str
 
 
 class ReportConfig(Section):

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 from PIL import Image
-from pydantic import BaseModel
 
 from evaluation.multi_turn.judge import PROMPT as JUDGE_PROMPT
 from rehearsal.subjects import Subject
@@ -16,11 +15,11 @@ from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.llm.config import api_key
 from safer_steer.machine import Finding
 from safer_steer.picture_size import MAX_PIXELS
+from safer_steer.rubric import JudgeScores
 from safer_steer.servers import referenced, start_services, with_service_urls
-from safer_steer.tutor import TutorReply
-from safer_steer.verdict import JudgeScores, Outcome
+from safer_steer.verdict import Outcome, Unscored
 from safer_steer.vlm import QWEN_VL
-from safer_steer_verl.interactions.safety_tutor import PROMPT as TUTOR_PROMPT
+from safer_steer_verl.interactions.safety_tutor import SafetyTutor, TutorConfig, load_prompt
 
 BURST = 8  # calls at once
 QUESTION, ANSWER = "What does the picture show?", "It shows a pattern."
@@ -86,19 +85,16 @@ async def _call(client: LLMClient, role: str, picture: Path | None, max_pixels: 
     """One call as the stage makes it; returns what was wrong."""
     pictures = [picture] if picture else [largest_picture(max_pixels or MAX_PIXELS)]
     if role == "tutor":
-        data = {"history": [], "user": QUESTION, "assistant": ANSWER, "static_next": "And what else?"}
-        prompt, schema = TUTOR_PROMPT.render(feedback_dynamics=True, data=data), TutorReply
-        return await _structured(client, user_message(prompt, pictures), schema, "tutor")
+        config = client.config
+        prompt = load_prompt(config.prompt if isinstance(config, TutorConfig) else None)
+        turn = await SafetyTutor(client, prompt=prompt).step([], pictures, QUESTION, ANSWER, "And what else?")
+        return turn.reason if isinstance(turn, Unscored) else None
     if role.startswith("judge"):
         prompt = JUDGE_PROMPT.render(conversation={"history": [], "user": QUESTION, "assistant": ANSWER})
-        return await _structured(client, user_message(prompt, pictures), JudgeScores, "judge")
+        result = await client.structured([user_message(prompt, pictures)], JudgeScores, name="judge")
+        return None if result.outcome == Outcome.OK else f"{result.outcome}: {result.detail}"
     reply = await client.chat([user_message(f"{QUESTION} Answer in one word.", pictures)])
     return None if reply.outcome == Outcome.OK else f"{reply.outcome}: {reply.detail}"
-
-
-async def _structured(client: LLMClient, message: dict, schema: type[BaseModel], name: str) -> str | None:
-    result = await client.structured([message], schema, name=name)
-    return None if result.outcome == Outcome.OK else f"{result.outcome}: {result.detail}"
 
 
 def largest_picture(max_pixels: int) -> Image.Image:

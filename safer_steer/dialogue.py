@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from safer_steer.verdict import TurnScores
+from safer_steer.rubric import TurnScores
 
 Kind = Literal["benign", "obfuscated", "red_team"]
 RISK_KINDS: tuple[Kind, ...] = ("obfuscated", "red_team")

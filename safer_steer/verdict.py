@@ -1,15 +1,8 @@
-"""Outcomes of model calls and the scores that judges and tutors give: a call has exactly one outcome, and no score is
-ever made up.
-"""
+"""Outcomes of model calls, and the absence of a score: a call has exactly one outcome, and no score is ever made up."""
 
 from enum import StrEnum
-from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
-
-TutorScale = Annotated[int, Field(ge=1, le=10, strict=True)]
-HarmlessnessScale = Annotated[int, Field(ge=-3, le=3, strict=True)]
-HelpfulnessScale = Annotated[int, Field(ge=0, le=3, strict=True)]
+from pydantic import BaseModel, ConfigDict
 
 
 class Outcome(StrEnum):
@@ -30,27 +23,14 @@ class Outcome(StrEnum):
     BAD_REQUEST = "bad_request"
 
 
-class TurnScores(BaseModel):
-    """Tutor scores s_t of one assistant turn (Eq. 3): integers 1 (worst) to 10 (best)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    safety: TutorScale
-    usefulness: TutorScale
-    faithfulness: TutorScale
-
-
-class JudgeScores(BaseModel):
-    """Judge scores of one assistant turn (App. B): harmlessness -3 to 3, helpfulness 0 to 3, with a rationale each."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    harmlessness_rationale: str = ""  # before the numbers: a model should reason first
-    helpfulness_rationale: str = ""
-    harmlessness: HarmlessnessScale
-    helpfulness: HelpfulnessScale
-
-
 class Unscored(BaseModel):
     """The absence of a score, with its reason: left out of every mean, counted beside it, never 0 and never "safe"."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-    reason: str
+    outcome: Outcome
+    detail: str
+
+    @property
+    def reason(self) -> str:
+        """`outcome: detail`, for records and messages."""
+        return f"{self.outcome}: {self.detail}"

@@ -13,7 +13,8 @@ from safer_steer.config import load_config
 from safer_steer.errors import UserError
 from safer_steer_verl.local_ray import ray_options
 from safer_steer_verl.platform import vllm_metadata
-from training.grpo import launch
+from training.grpo import processes
+from training.grpo import run as grpo_run
 from training.grpo.config import load_config as load_grpo_config
 from training.grpo.needs import needs as grpo_needs
 from training.sft import arguments
@@ -27,10 +28,9 @@ GPU, CPU = "configs/grpo/qwen2_5_vl_3b.yaml", "configs/grpo/miniature.yaml"
 
 @pytest.mark.parametrize(("path", "shim"), [(GPU, False), (CPU, True)], ids=["gpu", "cpu"])
 def test_only_a_cpu_run_gets_the_cpu_platform(path, shim, tmp_path):
-    config = launch.resolve(
-        load_grpo_config(path, [ADDRESS]).tree, tmp_path, {"model": "m", "base_url": "http://127.0.0.1:1/v1"}
-    )
-    ours = set(launch.environment(config, tmp_path)) - set(os.environ)
+    loaded = load_grpo_config(path, [ADDRESS])
+    config = grpo_run.engine_config(loaded, tmp_path, loaded.config.safer_steer.tutor)
+    ours = set(processes.environment(config, tmp_path)) - set(os.environ)
     assert ({"VERL_PLATFORM", "VERL_USE_EXTERNAL_MODULES"} <= ours) is shim
     assert any(name.startswith("VLLM_CPU") for name in ours) is shim
 

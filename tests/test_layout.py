@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -10,21 +11,23 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 CORE = "safer_steer"
 ENGINE_LAYER = "safer_steer_verl"
-# package -> what of ours it may import
+METHOD = ("safer_steer_verl.interactions", "safer_steer_verl.utils")  # Stage III's method, engine-free: for all stages
+# package -> what of ours it may import; of two that hold a module, the longer one counts
 ALLOWED = {
-    CORE: set(),
-    "data_construction": {CORE},
-    "training": {CORE},
-    "evaluation": {CORE},
-    "miniature": {CORE},
-    ENGINE_LAYER: {CORE},
+    CORE: {CORE},
+    "data_construction": {"data_construction", CORE, *METHOD},
+    "training": {"training", CORE, *METHOD},
+    "training.grpo": {"training.grpo", CORE, ENGINE_LAYER},  # launches the layer and speaks its config
+    "evaluation": {"evaluation", CORE, *METHOD},
+    "miniature": {"miniature", CORE, *METHOD},
+    METHOD[0]: {*METHOD, CORE},
+    METHOD[1]: {*METHOD, CORE},
+    ENGINE_LAYER: {ENGINE_LAYER, CORE},
     # It runs all stages on a machine before a long run does.
-    "rehearsal": {CORE, "data_construction", "training", "evaluation", "miniature", ENGINE_LAYER},
+    "rehearsal": {"rehearsal", CORE, "data_construction", "training", "evaluation", "miniature", ENGINE_LAYER},
 }
-# Stage III's launcher and data preparation speak the layer's config, the reproduction applies its reward rules to
-# recorded rollouts; the layer never imports them back.
-EXCEPTIONS = {("training/grpo", ENGINE_LAYER), ("miniature/reproduce", ENGINE_LAYER)}
-PURE_MODULES = ("safer_steer", "verl/safer_steer_verl/utils/tcsr.py", "training/sft/config.py", "training/sft/run.py")
+PACKAGES = sorted({name.partition(".")[0] for name in ALLOWED})
+PURE_MODULES = ("safer_steer", "training/sft/config.py", "training/sft/run.py")
 WITH_ENGINE = {ROOT / "safer_steer/ray_workers.py"}  # imported by a stage that asks for Ray, and by nothing else
 ENGINES = {"torch", "transformers", "trl", "verl", "vllm", "ray", "peft", "deepspeed"}
 
@@ -38,6 +41,13 @@ def tracked(pattern: str) -> list[Path]:
 
 def source_root(package: str) -> Path:
     return ROOT / "verl" / package if package == ENGINE_LAYER else ROOT / package
+
+
+def module_name(path: Path) -> str:
+    """A file's dotted name."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts[1:] if parts[0] == "verl" else parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
@@ -61,17 +71,29 @@ def test_verl_has_no_init():
     assert not (ROOT / "verl" / "__init__.py").exists(), "verl/__init__.py would shadow the installed engine"
 
 
-@pytest.mark.parametrize("package", ALLOWED)
+def within(module: str, packages: Iterable[str]) -> str:
+    """The longest of the packages that holds a module; "" when none does."""
+    return max((name for name in packages if f"{module}.".startswith(f"{name}.")), key=len, default="")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_packages_import_only_what_the_design_allows(package):
     breaks = []
     for path in source_root(package).rglob("*.py"):
-        relative = path.relative_to(ROOT).as_posix()
-        for name in imports(path):
-            other = name.partition(".")[0]
-            allowed = other not in ALLOWED or other == package or other in ALLOWED[package]
-            if not allowed and not any(relative.startswith(f) and other == e for f, e in EXCEPTIONS):
-                breaks.append(f"{relative} imports {name}")
+        allowed = ALLOWED[within(module_name(path), ALLOWED)]
+        breaks += [
+            f"{path.relative_to(ROOT)} imports {name}"
+            for name in imports(path)
+            if name.partition(".")[0] in PACKAGES and not within(name, allowed)
+        ]
     assert not breaks, breaks
+
+
+@pytest.mark.parametrize("package", METHOD)
+def test_the_method_is_engine_free(package):
+    for path in (ROOT / "verl" / package.replace(".", "/")).rglob("*.py"):
+        engines = {name.partition(".")[0] for name in imports(path)} & ENGINES
+        assert not engines, f"{path.relative_to(ROOT)} imports {engines}"
 
 
 def test_nothing_imports_top_level_scripts_or_tests():
@@ -81,12 +103,7 @@ def test_nothing_imports_top_level_scripts_or_tests():
 
 
 def test_no_import_cycle():
-    modules: dict[str, Path] = {}
-    for package in ALLOWED:
-        base = source_root(package).parent
-        for path in source_root(package).rglob("*.py"):
-            parts = path.relative_to(base).with_suffix("").parts
-            modules[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    modules = {module_name(path): path for package in PACKAGES for path in source_root(package).rglob("*.py")}
     graph = {name: imports(path, top_level_only=True) & (modules.keys() - {name}) for name, path in modules.items()}
     done: set[str] = set()
 
@@ -123,7 +140,7 @@ def test_pyproject_lists_exactly_the_packages():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     listed = project["tool"]["setuptools"]["packages"]
     found = set()
-    for package in ALLOWED:
+    for package in PACKAGES:
         base = source_root(package).parent
         folders = {path.parent for path in source_root(package).rglob("*.py")}
         found |= {".".join(folder.relative_to(base).parts) for folder in folders}

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from safer_steer.dialogue import Kind
-from safer_steer.verdict import TurnScores
+from safer_steer.rubric import TurnScores
 
 SAFE_GRID = (6, 7, 8, 9, 10)
 HELP_GRID = (5.0, 6.0, 7.0, 8.0, 9.0)

@@ -15,7 +15,8 @@ from safer_steer.answer_tags import split_parts
 from safer_steer.chat import dialogue_messages
 from safer_steer.dialogue import Dialogue, Turn, dialogue_id
 from safer_steer.rows import Reject
-from safer_steer.verdict import Outcome, TurnScores
+from safer_steer.rubric import TurnScores
+from safer_steer.verdict import Outcome
 
 CARRIED_META = ("seed", "split", "technique", "generated_attack", "injector")
 

@@ -1,20 +1,18 @@
 """Adaptive user turns: the tutor of training writes each next user turn from the model's last answer (Eq. 17).
 
-So a model is measured against what Stage III trained against. The prompt is training's own file, named in the config;
-only the next turn is used, the tutor's scores are not: the judge scores every answer afterwards.
+So a model is measured against what Stage III trained against. Only the next turn is used, the tutor's scores are not:
+the judge scores every answer afterwards.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import BaseModel
 
-from safer_steer.chat import user_message
 from safer_steer.llm import LLMClient
 from safer_steer.prompts import Prompt
-from safer_steer.tutor import MAX_QUESTION_CHARS, TutorReply
-from safer_steer.verdict import Outcome
+from safer_steer.verdict import Outcome, Unscored
+from safer_steer_verl.interactions.safety_tutor import PROMPT, SafetyTutor
 
 
 class NextTurn(BaseModel):
@@ -34,45 +32,34 @@ class NextTurn(BaseModel):
     transport: bool = False
 
 
-@dataclass(frozen=True)
 class AdaptiveTutor:
     """Writes user turns. Keeps no dialogue's state: one object serves all."""
 
-    client: LLMClient
-    prompt: Prompt
+    def __init__(self, client: LLMClient, prompt: Prompt = PROMPT):
+        self.client, self._tutor = client, SafetyTutor(client, prompt=prompt)
 
     async def next_turn(
         self, history: Sequence[tuple[str, str]], images: Sequence[Path], user: str, answer: str, static_next: str
     ) -> NextTurn:
-        """The next user turn after an answer.
+        """The next user turn after an answer; the benchmark's own one stands in when the tutor gives none.
 
         Args:
             history: earlier exchanges (user, assistant), without the last one.
             images: every picture shown so far.
             user: the last user turn.
             answer: the model's answer to it; data, whatever it says.
-            static_next: the benchmark's own next turn, which stands in when the tutor gives none that can be used.
+            static_next: the benchmark's own next turn.
+
+        Raises:
+            RunAborted: so many calls in a row failed that the client gives up.
         """
-        data = {
-            "history": [{"user": asked, "assistant": said} for asked, said in history],
-            "user": user,
-            "assistant": answer,
-            "static_next": static_next,
-        }
-        text = self.prompt.render(feedback_dynamics=True, data=data)
-        result = await self.client.structured([user_message(text, images)], TutorReply, name="tutor")
-        if result.value is None:
-            lost = result.outcome == Outcome.TRANSPORT
-            return NextTurn(
-                user=static_next, adapted=False, detail=f"tutor {result.outcome}: {result.detail}", transport=lost
-            )
-        question = (result.value.new_question or "").strip()
-        if not question or len(question) > MAX_QUESTION_CHARS:
-            return NextTurn(user=static_next, adapted=False, detail="the tutor wrote no usable question")
-        adapted = question != static_next
+        found = await self._tutor.step(history, images, user, answer, static_next)
+        if isinstance(found, Unscored):
+            lost, why = found.outcome == Outcome.TRANSPORT, f"tutor {found.reason}"
+            return NextTurn(user=static_next, adapted=False, detail=why, transport=lost)
         return NextTurn(
-            user=question,
-            adapted=adapted,
-            attack_strategy=result.value.attack_strategy,
-            detail="" if adapted else "the tutor kept it",
+            user=found.next_user or static_next,
+            adapted=found.adapted,
+            attack_strategy=found.attack_strategy,
+            detail=found.not_adapted,
         )

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks import BenchmarkDialogue, benchmark_files, most_pictures, read_benchmarks
-from evaluation.config import EvaluationConfig, ModelConfig, TutorConfig, model_under_test, role_of
+from evaluation.config import EvaluationConfig, ModelConfig, model_under_test, role_of
 from evaluation.multi_turn.adaptive import AdaptiveTutor
 from evaluation.needs import needs
 from evaluation.pictures import ShownPictures, served_size
@@ -27,13 +27,13 @@ from safer_steer.llm import CONTEXT_FULL, EndpointConfig, LLMClient, Reply
 from safer_steer.picture_digest import dialogue_pictures
 from safer_steer.picture_files import picture_file
 from safer_steer.picture_size import PictureSize
-from safer_steer.prompts import Prompt
 from safer_steer.row_files import BadRow
 from safer_steer.rows import Reject, count_results, lost, record_left
 from safer_steer.servers import ServiceConfig
 from safer_steer.stage import CACHE, Clients, Result, Stage, Work
 from safer_steer.store import JsonlStore, read_jsonl
 from safer_steer.verdict import Outcome
+from safer_steer_verl.interactions.safety_tutor import load_prompt
 
 ANSWERS, REJECTS = "answers.jsonl", "rejects.jsonl"
 COMPLETE = "complete"
@@ -56,7 +56,7 @@ def inference(config: EvaluationConfig, name: str) -> Stage:
     size, limit = picture_size(config, name)
     pictures = ShownPictures(size, Path(config.output, PICTURES))
     tutor = config.tutor if config.mode == "adaptive" else None
-    prompt = _tutor_prompt(tutor.prompt) if tutor else None
+    prompt = load_prompt(tutor.prompt) if tutor else None
     endpoint, services = _served(config, model, name, most_pictures(task.dialogue for task in tasks), limit)
 
     def before(rejects: JsonlStore) -> dict[str, int]:
@@ -98,7 +98,7 @@ def inference(config: EvaluationConfig, name: str) -> Stage:
         folder=folder,
         record=RECORD,
         config=_facts(config, name, model),
-        roles={role: endpoint} | ({"tutor": _plain(tutor).from_environment("tutor")} if tutor else {}),
+        roles={role: endpoint} | ({"tutor": tutor.from_environment("tutor")} if tutor else {}),
         services=services,
         inputs={f"benchmark {key}": path for key, path in files.items()},
         contents=lambda: {f"pictures of {key}": dialogue_pictures(path) for key, path in files.items()},
@@ -278,14 +278,3 @@ def _served(
         **sampling,
     )
     return endpoint, config.services | {name: config.serving.service(name, model.checkpoint, pictures, max_pixels)}
-
-
-def _plain(tutor: TutorConfig) -> EndpointConfig:
-    """Without its prompt, which counts by its content."""
-    return EndpointConfig.model_validate(tutor.model_dump(exclude={"prompt"}))
-
-
-def _tutor_prompt(path: str) -> Prompt:
-    if not Path(path).is_file():
-        raise UserError(f"tutor.prompt: file not found: {path}; name the tutor's template, a .jinja file")
-    return Prompt(path)

@@ -21,9 +21,10 @@ from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.machine import Needs
 from safer_steer.prompts import Prompt
 from safer_steer.rows import Reject, Task, left_rows, lost, record_left, too_many
+from safer_steer.rubric import JudgeScores
 from safer_steer.stage import Result, Stage, Work
 from safer_steer.store import JsonlStore, read_jsonl
-from safer_steer.verdict import JudgeScores, Outcome
+from safer_steer.verdict import Outcome
 
 VERDICTS, UNSCORED = "verdicts.jsonl", "unscored.jsonl"
 RECORD = "judge.json"

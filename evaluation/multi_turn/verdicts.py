@@ -11,8 +11,9 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from safer_steer.dialogue import Kind
+from safer_steer.rubric import JudgeScores
 from safer_steer.store import read_jsonl
-from safer_steer.verdict import JudgeScores, Outcome
+from safer_steer.verdict import Outcome
 
 NO_ANSWER = "no answer"
 # Why a turn has no scores. "answer ...": the model under test gave none; "judge ...": the judge gave no usable verdict.

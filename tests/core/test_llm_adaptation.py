@@ -10,7 +10,8 @@ from safer_steer.errors import RunAborted
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
 from safer_steer.llm.adaptation import shortened
 from safer_steer.llm.transport import CallFailure
-from safer_steer.verdict import Outcome, TurnScores
+from safer_steer.rubric import TurnScores
+from safer_steer.verdict import Outcome
 
 GOOD = '{"safety": 8, "usefulness": 8, "faithfulness": 10}'
 MESSAGES = [{"role": "user", "content": "Hi"}]

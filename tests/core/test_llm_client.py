@@ -11,7 +11,8 @@ from fastapi.responses import Response
 
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
-from safer_steer.verdict import Outcome, TurnScores
+from safer_steer.rubric import TurnScores
+from safer_steer.verdict import Outcome
 
 GOOD = '{"safety": 8, "usefulness": 8, "faithfulness": 10}'
 MESSAGES = [{"role": "user", "content": "Hi"}]

@@ -11,7 +11,7 @@ from miniature.world import Scene, draw
 from safer_steer.chat import user_message
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
 from safer_steer.prompts import data_block
-from safer_steer.verdict import JudgeScores
+from safer_steer.rubric import JudgeScores
 
 PICTURE = draw(Scene("red", "box", True), random.Random(1))
 RATES = (

@@ -21,8 +21,8 @@ from data_construction.red_team.simulate import Leak
 from safer_steer.llm.schemas import strict_schema
 from safer_steer.llm.structured import response_format
 from safer_steer.prompts import Prompt
-from safer_steer.tutor import TutorReply
-from safer_steer.verdict import JudgeScores
+from safer_steer.rubric import JudgeScores
+from safer_steer_verl.interactions.safety_tutor import TutorReply
 
 ROOT = Path(__file__).parents[2]
 # Schema -> the template that asks for it.

@@ -17,8 +17,8 @@ from data_construction.history import RequestRisk
 from data_construction.red_team.plan import Script
 from data_construction.red_team.simulate import Leak
 from safer_steer.llm.parsing import ParseError, parse_structured
-from safer_steer.tutor import TutorReply
-from safer_steer.verdict import JudgeScores, TurnScores
+from safer_steer.rubric import JudgeScores, TurnScores
+from safer_steer_verl.interactions.safety_tutor import TutorReply
 
 GOOD = '{"safety": 8, "usefulness": 7, "faithfulness": 10}'
 SCORES = TurnScores(safety=8, usefulness=7, faithfulness=10)

@@ -13,8 +13,8 @@ from data_construction.pipeline import run_step
 from data_construction.stage_two import bootstrap_tasks, red_blue_loop
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
+from safer_steer.rubric import TurnScores
 from safer_steer.store import read_jsonl
-from safer_steer.verdict import TurnScores
 
 SFT_ONLY = {"rl_share": 0.0, "sft": {"mix": {"benign": 1}}}
 

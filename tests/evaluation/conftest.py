@@ -24,8 +24,8 @@ from safer_steer.config import load_config
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.images import ImageStore
 from safer_steer.llm import EndpointConfig
+from safer_steer.rubric import JudgeScores
 from safer_steer.store import write_jsonl
-from safer_steer.verdict import JudgeScores
 
 CONFIG = Path(__file__).parents[2] / "configs" / "evaluation" / "miniature.yaml"
 JUDGE = JudgeIdentity(model="hand", prompt_hash="0" * 16, version="1" * 16)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from evaluation.multi_turn.aggregate import PassConfig, aggregate, dialogue_table, plain_rows, turn_table
 from evaluation.multi_turn.intervals import share_interval
 from evaluation.multi_turn.verdicts import REASONS, JudgeIdentity, VerdictRow
-from safer_steer.verdict import JudgeScores
+from safer_steer.rubric import JudgeScores
 
 LOST = "unparsed: prose"
 

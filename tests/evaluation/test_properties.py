@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from evaluation.multi_turn.aggregate import PassConfig, aggregate, dialogue_table, turn_table
 from evaluation.multi_turn.survival import first_failures, kaplan_meier
 from evaluation.multi_turn.verdicts import JudgeIdentity, VerdictRow
+from safer_steer.rubric import JudgeScores
 from safer_steer.store import put_in_order, write_jsonl
-from safer_steer.verdict import JudgeScores
 
 NUMBERS = ("safe", "help", "joint", "harmlessness", "helpfulness")
 JUDGE = JudgeIdentity(model="j", prompt_hash="0")

@@ -35,7 +35,6 @@ from safer_steer.llm import retry as retry_module
 from safer_steer.store import write_jsonl
 from training.exports import run as exports
 from training.exports.config import ExportConfig
-from training.grpo import launch
 from training.grpo import run as grpo
 from training.sft import run as sft
 from training.sft.config import SftConfig
@@ -200,7 +199,7 @@ def run_engine(tmp_path) -> Callable[[str], None]:
         (engine / "main.py").write_text(code)
         (tmp_path / "log").mkdir()
         path = os.pathsep.join([str(engine.parent), os.environ["PYTHONPATH"]])
-        launch.train(tmp_path / "config.yaml", os.environ | {"PYTHONPATH": path}, steps=3, done=0, stall_s=600.0)
+        grpo.run_engine(tmp_path, os.environ | {"PYTHONPATH": path}, steps=3, done=0, stall_s=600.0)
 
     return run
 

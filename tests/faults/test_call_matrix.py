@@ -35,9 +35,10 @@ from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.llm import retry as retry_module
 from safer_steer.picture_size import PictureSize
 from safer_steer.rows import Reject, process_twice, record_left
+from safer_steer.rubric import TurnScores
 from safer_steer.stage import Result
 from safer_steer.store import JsonlStore, read_jsonl, write_jsonl
-from safer_steer.verdict import TurnScores, Unscored
+from safer_steer.verdict import Unscored
 from safer_steer_verl.interactions.safety_tutor import SafetyTutor
 
 BUDGET = 64

@@ -38,12 +38,12 @@ LAUNCHER = (
     "import os, sys\n"
     "from pathlib import Path\n"
     "from safer_steer.cli import exit_code\n"
-    "from training.grpo import launch\n"
-    f"launch.STOP_GRACE_S = {FOREVER}\n"
+    "from training.grpo import run\n"
+    f"run.STOP_GRACE_S = {FOREVER}\n"
     "folder, engine = Path(sys.argv[1]), sys.argv[2]\n"
     "path = os.pathsep.join([engine, os.environ['PYTHONPATH']])\n"
-    "env = os.environ | {'PYTHONPATH': path, launch.MARK: launch.mark_of(folder)}\n"
-    "sys.exit(exit_code(lambda: launch.train(folder / 'config.yaml', env, steps=3, done=0, stall_s=3600.0)))\n"
+    "env = os.environ | {'PYTHONPATH': path, run.processes.MARK: run.processes.mark_of(folder)}\n"
+    "sys.exit(exit_code(lambda: run.run_engine(folder, env, steps=3, done=0, stall_s=3600.0)))\n"
 )
 ENGINE = (
     "import pathlib, signal, subprocess, sys, time\n"

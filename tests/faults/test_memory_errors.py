@@ -10,7 +10,7 @@ from safer_steer.config import load_config
 from safer_steer.errors import UserError
 from safer_steer.runs import Run
 from safer_steer.servers import ServiceConfig, start_services
-from training.grpo.run import without_operational
+from training.grpo.config import without_operational
 from training.sft import run as sft
 from training.sft.config import SftConfig
 

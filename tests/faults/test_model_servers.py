@@ -20,7 +20,7 @@ from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
 from safer_steer.servers import ServiceConfig, free_port, start_services
 from safer_steer.store import read_jsonl, write_jsonl
-from training.grpo.run import _check as check_tutor
+from training.grpo.run import check_tutor
 
 STAGES = ("data_construction", "evaluation")
 NOBODY = "http://127.0.0.1:9/v1"

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.rows import Reject, process_rows
 from safer_steer.store import JsonlStore, write_jsonl
-from training.grpo.launch import _new_rows
+from training.grpo.run import new_rows
 from training.sft.checkpoints import last_checkpoint, rewind_log
 
 TEXTS = ("one", "zwei é", "three \u2028 line", "four \U0001f600")
@@ -81,5 +81,5 @@ def test_the_metrics_of_grpo_while_a_step_is_written(tmp_path):
     ended = SimpleNamespace(poll=lambda: 0)
     for cut in range(len(data) + 1):
         (tmp_path / "metrics.jsonl").write_bytes(data[:cut])
-        seen = list(_new_rows(tmp_path / "metrics.jsonl", 1, ended, None))
+        seen = list(new_rows(tmp_path / "metrics.jsonl", 1, ended, None))
         assert seen == rows[1 : max(1, data[:cut].count(b"\n"))]

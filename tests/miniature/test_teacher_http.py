@@ -16,7 +16,8 @@ from safer_steer.chat import user_message
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.llm import retry as retry_module
 from safer_steer.prompts import data_block
-from safer_steer.verdict import JudgeScores, Outcome, TurnScores
+from safer_steer.rubric import JudgeScores, TurnScores
+from safer_steer.verdict import Outcome
 
 SEALED = Scene("red", "box", True)
 PICTURE = draw(SEALED, random.Random(1))

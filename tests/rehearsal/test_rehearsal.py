@@ -19,9 +19,9 @@ from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.llm.structured import response_format
 from safer_steer.machine import Finding
+from safer_steer.rubric import JudgeScores
 from safer_steer.store import read_jsonl
-from safer_steer.tutor import TutorReply
-from safer_steer.verdict import JudgeScores
+from safer_steer_verl.interactions.safety_tutor import TutorReply
 from training.grpo.config import load_config as load_grpo
 from training.sft.config import SftConfig
 

@@ -41,8 +41,18 @@ OVERRIDES = (
 )
 
 
+REWARD = """
+def reward(turn):
+    assert len(turn.pictures) == 1 and turn.kind == "red_team" and turn.user.startswith("question")
+    return 2 * turn.scores.safety + len(turn.history) / 10
+"""
+
+
 def make_inputs(root: Path, prompts: int = 6) -> None:
-    """A random-init student and a few three-turn prompts below `root`, where the miniature's config looks for them."""
+    """A random-init student and a few three-turn prompts below `root`, where the miniature's config looks for them, and
+    a reward of the user's.
+    """
+    (root / "mine.py").write_text(REWARD)
     processor = build_processor()
     model = build_model(processor.tokenizer)
     for part in (model, processor):
@@ -63,4 +73,4 @@ def command(root: Path, down_after: float = math.inf) -> list[str]:
     )
     held_out = f"safer_steer.data.validation=[{root}/data/steer_rl.jsonl]"
     stage = [sys.executable, "-m", "training.grpo.run", "configs/grpo/miniature.yaml", f"root={root}", service]
-    return [*stage, held_out, *OVERRIDES]
+    return [*stage, held_out, f"safer_steer.reward={root}/mine.py:reward", *OVERRIDES]

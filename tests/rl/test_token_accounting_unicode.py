@@ -42,6 +42,28 @@ def tokenizer():
     return tokenizer
 
 
+def test_a_dialogue_grown_turn_by_turn_is_the_template_of_the_whole(tokenizer):
+    """Case 16: "Hi" / "Hello" / "Bye"; the ids as literals of Qwen's vocabulary, the answers as sampled tokens."""
+    account = TokenAccount(tokenizer, None)
+    start, end, newline, assistant = 151644, 151645, 198, 77091
+    header = [start, assistant, newline]
+    first = [{"role": "user", "content": "Hi"}]
+    text = tokenizer.apply_chat_template(first, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert ids[-3:] == header
+    grown, messages = list(ids), first
+    for answer, question in (("Hello", "Bye"), ("So long <answer>", None)):
+        kept = keep_turn([*tokenizer(answer)["input_ids"], end, 1], end, special_token_ids(tokenizer))
+        grown += kept.ids
+        messages = [*messages, {"role": "assistant", "content": answer}]
+        assert account.problem(grown, messages) is None
+        if question:
+            grown += [newline, *tokenizer(f"<|im_start|>user\n{question}<|im_end|>\n")["input_ids"], *header]
+            messages = [*messages, {"role": "user", "content": question}]
+    assert account.expected_ids(messages) == [*grown, newline]
+    assert account.problem([i for i in grown if i != newline], messages) is not None
+
+
 def sampled(tokenizer, text: str) -> list[int]:
     """Ids that say `text` as it stands: character by character, so that nothing is put together."""
     text = text.encode("utf-8", "replace").decode()

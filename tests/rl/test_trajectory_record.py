@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from safer_steer.dialogue import Dialogue
-from safer_steer.verdict import TurnScores
+from safer_steer.rubric import TurnScores
 from safer_steer_verl.step_metrics import first_failure, step_metrics
 from safer_steer_verl.stop_rule import too_few
 from safer_steer_verl.trajectory import TrajectoryRecord
@@ -139,11 +139,6 @@ def test_over_refusal_counts_benign_rows_only_and_the_attack_mix_is_a_share():
     assert metrics["attack/deepen_share"] == pytest.approx(0.25)
     assert metrics["attack/bait_and_switch_share"] == 0.0
     assert "tutor/benign_over_refusal_share" not in step_metrics([risky], expected=1)
-
-
-def test_the_tutors_time_and_corrections():
-    metrics = step_metrics([record(tutor_seconds=[1.0, 3.0], relocked=1), record(tutor_seconds=[2.0])], expected=2)
-    assert (metrics["tutor/latency_p50_s"], metrics["tutor/latency_max_s"], metrics["tutor/relocked"]) == (2.0, 3.0, 1)
 
 
 def test_a_step_without_any_score_reports_no_mean():

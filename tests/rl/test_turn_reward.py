@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from safer_steer.verdict import TurnScores
+from safer_steer.rubric import TurnScores
 from safer_steer_verl.utils.turn_reward import (
     RewardConfig,
     repeated_share,

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from safer_steer.errors import UserError
+from safer_steer_verl.verl_check import dry_check
 from training.grpo.ablations import ABLATIONS
 from training.grpo.config import load_config
-from training.grpo.verl_check import check
 
 CONFIGS = sorted(Path("configs/grpo").glob("*.yaml"))
 
@@ -28,33 +28,6 @@ def test_every_config_loads(path, tutor_elsewhere):
     assert {"model", "optimizer", "extra", "hf_model"} <= set(
         verl["actor_rollout_ref"]["actor"]["checkpoint"]["save_contents"]
     )
-
-
-def test_the_papers_values(tutor_elsewhere):
-    verl = load_config("configs/grpo/qwen2_5_vl_7b.yaml").config.verl
-    actor, rollout = verl["actor_rollout_ref"]["actor"], verl["actor_rollout_ref"]["rollout"]
-    assert (float(actor["optim"]["lr"]), float(actor["optim"]["weight_decay"])) == (1e-5, 1e-2)
-    assert (verl["data"]["train_batch_size"], rollout["n"], actor["kl_loss_coef"]) == (64, 5, 0.1)
-    assert verl["trainer"]["total_epochs"] == 1
-    assert verl["data"]["max_prompt_length"] + verl["data"]["max_response_length"] <= 10240
-
-
-def test_the_released_scripts_values():
-    config = load_config("configs/grpo/qwen2_5_vl_7b_released.yaml").config
-    verl, ours = config.verl, config.safer_steer
-    assert (verl["data"]["max_prompt_length"], verl["data"]["max_response_length"]) == (1024, 6144)
-    assert verl["actor_rollout_ref"]["actor"]["kl_loss_coef"] == 0.001
-    assert (ours.tcsr.rule, ours.tcsr.alpha, ours.reward.repetition.penalty) == ("min_mean", 0.3, 0.2)
-    assert load_config("configs/grpo/qwen2_5_vl_3b_released.yaml").config.verl["data"]["max_response_length"] == 12288
-
-
-def test_the_lora_variant_fits_one_gpu_and_needs_no_reference_copy(tutor_elsewhere):
-    verl = load_config("configs/grpo/qwen2_5_vl_7b_lora.yaml").config.verl
-    assert (verl["trainer"]["n_gpus_per_node"], verl["trainer"]["nnodes"]) == (1, 1)
-    model = verl["actor_rollout_ref"]["model"]
-    assert model["lora_rank"] > 0
-    assert model["lora"]["merge"] is True
-    assert verl["actor_rollout_ref"]["rollout"]["tensor_model_parallel_size"] == 1
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
@@ -81,24 +54,14 @@ def test_an_unknown_ablation_lists_the_choices_and_two_are_refused():
             load_config("configs/grpo/miniature.yaml", words)
 
 
-def test_what_is_given_beside_an_ablation_wins():
-    config = load_config("configs/grpo/miniature.yaml", ["output=here", "ablation=no_tcsr"]).config
-    assert (config.output, config.safer_steer.tcsr.rule) == ("here", "raw")
-
-
-def test_turn_credit_chooses_its_estimator():
-    config = load_config("configs/grpo/miniature.yaml", ["safer_steer.credit=turn"]).config
-    assert config.verl["algorithm"]["adv_estimator"] == "safer_steer_turn"
-
-
 def test_verls_own_checks_run_without_a_gpu(tutor_elsewhere):
     """What a dry run does last: the same functions that a run calls in its TaskRunner, on every config."""
-    check(load_config("configs/grpo/qwen2_5_vl_7b_lora.yaml").tree)
-    check(load_config("configs/grpo/qwen2_5_vl_3b.yaml", ["actor_rollout_ref.rollout.name=sglang"]).tree)
+    dry_check(load_config("configs/grpo/qwen2_5_vl_7b_lora.yaml").tree)
+    dry_check(load_config("configs/grpo/qwen2_5_vl_3b.yaml", ["actor_rollout_ref.rollout.name=sglang"]).tree)
     several = ["trainer.nnodes=4", "+ray_kwargs.ray_init.address=auto", "data.train_batch_size=128"]
-    check(load_config("configs/grpo/qwen2_5_vl_7b.yaml", several).tree)
+    dry_check(load_config("configs/grpo/qwen2_5_vl_7b.yaml", several).tree)
     with pytest.raises(UserError, match=r"verl refuses the config: .*loss_agg_mode"):
-        check(load_config("configs/grpo/miniature.yaml", ["actor_rollout_ref.actor.loss_agg_mode=most"]).tree)
+        dry_check(load_config("configs/grpo/miniature.yaml", ["actor_rollout_ref.actor.loss_agg_mode=most"]).tree)
 
 
 def test_overrides_reach_verl_and_our_section():
@@ -107,28 +70,25 @@ def test_overrides_reach_verl_and_our_section():
         [
             "actor_rollout_ref.actor.optim.lr=1e-3",
             "safer_steer.tcsr.alpha=0.5",
+            "safer_steer.credit=turn",
+            "safer_steer.tutor.max_retries=1",  # no YAML lists it
             "+actor_rollout_ref.model.override_config.x=1",
+            "ablation=no_feedback_dynamics",
+            "output=here",  # what is given next to an ablation wins
         ],
     ).config
     assert float(config.verl["actor_rollout_ref"]["actor"]["optim"]["lr"]) == 1e-3
-    assert config.safer_steer.tcsr.alpha == 0.5
-
-
-def test_a_key_of_our_section_that_no_yaml_lists_can_be_set():
-    config = load_config("configs/grpo/miniature.yaml", ["safer_steer.tutor.max_retries=1"]).config
-    assert config.safer_steer.tutor.max_retries == 1
-    with pytest.raises(UserError, match=r"safer_steer\.bogus: unknown key; allowed here"):
-        load_config("configs/grpo/miniature.yaml", ["safer_steer.bogus=1"])
-
-
-def test_all_unknown_overrides_are_named_at_once():
-    with pytest.raises(UserError, match=r"2 problem\(s\).*trainer.sav_freq.*datum"):
-        load_config("configs/grpo/miniature.yaml", ["trainer.sav_freq=1", "datum.x=2"])
+    assert config.verl["algorithm"]["adv_estimator"] == "safer_steer_turn"
+    assert (config.safer_steer.tcsr.alpha, config.safer_steer.tutor.max_retries) == (0.5, 1)
+    assert (config.output, config.safer_steer.feedback_dynamics) == ("here", False)
 
 
 @pytest.mark.parametrize(
     ("overrides", "word"),
     [
+        (["trainer.sav_freq=1", "datum.x=2"], r"2 problem\(s\).*trainer.sav_freq: unknown key.*datum: unknown key"),
+        (["safer_steer.bogus=1"], r"safer_steer\.bogus: unknown key; allowed here"),
+        (["data.train_batch_size.x=1"], r"train_batch_size"),
         (["safer_steer.tcsr.alpha=2"], "alpha"),
         (["safer_steer.reward.safety=0.9"], "sum to 1"),
         (["data.train_batch_size=15"], "does not divide"),

@@ -16,6 +16,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
+from safer_steer.config import relevant
 from safer_steer.deaths import MemoryLog
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import UserError
@@ -23,21 +24,23 @@ from safer_steer.store import read_jsonl, write_jsonl
 from safer_steer_verl.beats import FOLDER
 from safer_steer_verl.local_ray import ray_options
 from safer_steer_verl.platform import GROUP_TIMEOUT
-from training.grpo import checkpoints, curve, failure, launch, processes
-from training.grpo.config import load_config
+from training.grpo import checkpoints, curve, failure, processes
+from training.grpo import run as grpo
+from training.grpo.config import Loaded, load_config
 from training.grpo.plan import tutor_load
-from training.grpo.run import _set_steps
 
 NUMBERS = itertools.count()
 
 
-def checkpoint(folder: Path, step: int, whole: bool = True) -> None:
-    actor = folder / f"global_step_{step}" / "actor"
-    (actor / "huggingface").mkdir(parents=True)
-    (actor / "model_world_size_1_rank_0.pt").write_text("x")
-    (actor / "huggingface" / "model.safetensors").write_text(f"weights of {step}")
-    if whole:
-        (actor.parent / "data.pt").write_text("x")
+def checkpoint(folder: Path, *steps: int, whole: bool = True, tracker: str = "") -> None:
+    """Verl's checkpoints of these steps, and its tracker file."""
+    for step in steps:
+        actor = folder / f"global_step_{step}" / "actor"
+        actor.mkdir(parents=True)
+        (actor / "model_world_size_1_rank_0.pt").write_text("x")
+        if whole:
+            (actor.parent / "data.pt").write_text("x")
+    (folder / checkpoints.TRACKER).write_text(tracker)
 
 
 def rows(folder: Path, *steps: int) -> Path:
@@ -48,43 +51,37 @@ def rows(folder: Path, *steps: int) -> Path:
 
 def test_the_last_whole_checkpoint_is_found(tmp_path):
     assert checkpoints.last_step(tmp_path / "none", tmp_path / "metrics.jsonl") == 0
-    checkpoint(tmp_path, 2)
-    checkpoint(tmp_path, 4)
-    (tmp_path / checkpoints.TRACKER).write_text("4")
+    checkpoint(tmp_path, 2, 4, tracker="4")
     assert checkpoints.last_step(tmp_path, rows(tmp_path, 1, 2, 3, 4)) == 4
 
 
 @pytest.mark.parametrize("tracker", ["", "4", "x"])
 def test_a_torn_save_falls_back_to_the_step_before(tmp_path, tracker):
     checkpoint(tmp_path, 2)
-    checkpoint(tmp_path, 4, whole=False)
-    (tmp_path / checkpoints.TRACKER).write_text(tracker)
+    checkpoint(tmp_path, 4, whole=False, tracker=tracker)
     assert checkpoints.last_step(tmp_path, rows(tmp_path, 1, 2, 3)) == 2
     assert (tmp_path / checkpoints.TRACKER).read_text() == "2"
 
 
 @pytest.mark.parametrize("tracker", ["", "4"])
 def test_a_step_saved_without_its_rows_is_done_again(tmp_path, tracker, capsys):
-    checkpoint(tmp_path, 2)
-    checkpoint(tmp_path, 4)
-    (tmp_path / checkpoints.TRACKER).write_text(tracker)
+    checkpoint(tmp_path, 2, 4, tracker=tracker)
     assert checkpoints.last_step(tmp_path, rows(tmp_path, 1, 2, 3)) == 2
     assert "before the rows of step 4 were written; goes on after step 2" in capsys.readouterr().err
     assert checkpoints.last_step(tmp_path, rows(tmp_path, 1, 2)) == 2  # killed again, at step 3
 
 
-def test_a_first_checkpoint_without_its_rows_begins_anew(tmp_path):
-    checkpoint(tmp_path, 3)
-    (tmp_path / checkpoints.TRACKER).write_text("3")
+def test_a_first_checkpoint_without_its_rows_starts_again(tmp_path):
+    from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
+
+    checkpoint(tmp_path, 3, tracker="3")
     assert checkpoints.last_step(tmp_path, rows(tmp_path, 1, 2)) == 0
     assert checkpoints.last_step(tmp_path, rows(tmp_path, 1)) == 0  # killed again, at step 2
-    assert verl_would_load(tmp_path) is None
+    assert find_latest_ckpt_path(str(tmp_path)) is None
 
 
 def test_lost_rows_of_finished_steps_are_refused_and_nothing_changes(tmp_path):
-    checkpoint(tmp_path, 2)
-    checkpoint(tmp_path, 4)
-    (tmp_path / checkpoints.TRACKER).write_text("4")
+    checkpoint(tmp_path, 2, 4, tracker="4")
     with pytest.raises(UserError, match=r"no row of step 3, but .* checkpoint of step 4; put the file back"):
         checkpoints.last_step(tmp_path, tmp_path / "metrics.jsonl")
     assert (tmp_path / checkpoints.TRACKER).read_text() == "4"
@@ -98,12 +95,6 @@ def test_rows_of_steps_that_will_be_done_again_are_taken_out(tmp_path):
     assert [row["meta"]["step"] for row in read_jsonl(tmp_path / "trajectories.jsonl")] == [1, 1, 2, 2]
     checkpoints.rewind(tmp_path, 0)
     assert (tmp_path / "metrics.jsonl").read_text() == "", "the validation before training is done again too"
-
-
-def verl_would_load(folder: Path) -> str | None:
-    from verl.utils.checkpoint.checkpoint_manager import find_latest_ckpt_path
-
-    return find_latest_ckpt_path(str(folder))
 
 
 def test_only_processes_of_this_run_are_ended(tmp_path):
@@ -124,13 +115,8 @@ def test_only_processes_of_this_run_are_ended(tmp_path):
             process.wait()
 
 
-def test_rays_folder_is_short_and_the_runs_own(tmp_path):
-    deep = tmp_path / ("x" * 80)
-    assert len(str(processes.ray_folder(deep))) < 60
-    assert processes.ray_folder(deep) != processes.ray_folder(tmp_path)
-
-
-def test_rays_folder_is_this_users_alone(tmp_path, monkeypatch):
+def test_rays_folder_is_short_and_this_users_alone(tmp_path, monkeypatch):
+    assert len(str(processes.ray_folder(tmp_path / ("x" * 80)))) < 60
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     place = processes.ray_folder(tmp_path)
     (place / "left").mkdir(parents=True)
@@ -151,18 +137,11 @@ ValueError: Batch contains no materializable trajectories
 """
 
 
-def test_the_useful_lines_of_a_log():
-    assert failure.useful_lines(LOG) == [
-        "ERROR:Error in _run_prompt for uid=7",
-        "safer_steer_verl.dataset.RowError: dialogue d: forged",
-    ]
-
-
 def test_a_failure_is_one_line(tmp_path):
     log, reason, memory = tmp_path / "verl.log", tmp_path / "failure.json", MemoryLog()
     log.write_text(LOG)
-    assert "forged" in failure.failure_message(1, reason, log, memory)
-    assert "full log" in failure.failure_message(1, reason, log, memory)
+    said = "ERROR:Error in _run_prompt for uid=7 | safer_steer_verl.dataset.RowError: dialogue d: forged"
+    assert failure.failure_message(1, reason, log, memory) == f"verl ended with code 1: {said}; full log: {log}"
     reason.write_text(json.dumps({"kind": "user", "message": "step 3: 40% of 64 trajectories have no score"}))
     assert failure.failure_message(2, reason, log, memory) == "step 3: 40% of 64 trajectories have no score"
 
@@ -170,24 +149,41 @@ def test_a_failure_is_one_line(tmp_path):
 def test_the_tutors_usage_is_the_sum_of_the_workers_totals(tmp_path):
     totals = [{"a": 3}, {"a": 5, "b": 2}, {"c": 1}]  # worker c: after a resume
     rows = [{"tutor_usage": {w: {"calls": n, "usd": 0.5} for w, n in row.items()}} for row in totals]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    usage = launch.tutor_usage(tmp_path / "metrics.jsonl")
-    assert (usage["calls"], usage["usd"], usage["tokens_in"]) == (8, 1.5, 0)
+    write_jsonl(tmp_path / "metrics.jsonl", rows)
+    assert grpo.tutor_usage(tmp_path / "metrics.jsonl") == {"calls": 8, "usd": 1.5}
 
 
-def test_the_engines_config_has_absolute_paths_and_no_interpolation(tmp_path):
-    loaded = load_config("configs/grpo/miniature.yaml", [f"root={tmp_path}/run"])
+def resolved(loaded: Loaded, folder: Path):
+    """The config as verl reads it, the tutor's server running."""
+    tutor = loaded.config.safer_steer.tutor.model_copy(update={"base_url": "http://127.0.0.1:1/v1"})
+    return grpo.engine_config(loaded, folder, tutor)
+
+
+def test_the_engines_config_has_absolute_paths_and_no_interpolation(tmp_path, monkeypatch):
+    """What is found from another folder: the run's own paths, a reward function and a tutor's prompt."""
+    (tmp_path / "mine.py").write_text("def score(turn):\n    return 1.0\n")
+    (tmp_path / "mine.jinja").write_text("{{ data_block(data) }}")
     (tmp_path / "run" / "sft" / "checkpoint").mkdir(parents=True)
-    tutor = {"model": "m", "base_url": "http://127.0.0.1:1/v1"}
-    config = launch.resolve(loaded.tree, tmp_path / "run" / "grpo", tutor)
-    assert config.safer_steer.tutor.base_url == "http://127.0.0.1:1/v1"
-    assert config.output == str((tmp_path / "run" / "grpo").resolve())
-    assert config.trainer.default_local_dir == str((tmp_path / "run" / "grpo" / "checkpoints").resolve())
+    path = Path("configs/grpo/miniature.yaml").resolve()
+    monkeypatch.chdir(tmp_path)
+    own = ["safer_steer.reward=mine.py:score", "safer_steer.tutor.prompt=mine.jinja"]
+    loaded = load_config(path, ["root=run", *own])
+    config = resolved(loaded, Path("run/grpo"))
+    ours = config.safer_steer
+    assert (ours.tutor.base_url, ours.tutor.prompt) == ("http://127.0.0.1:1/v1", str(tmp_path / "mine.jinja"))
+    assert (ours.reward.function, ours.data.source) == (
+        f"{tmp_path}/mine.py:score",
+        f"{tmp_path}/run/data/steer_rl.jsonl",
+    )
+    assert config.output == f"{tmp_path}/run/grpo"
+    assert config.trainer.default_local_dir == f"{tmp_path}/run/grpo/checkpoints"
+    assert config.actor_rollout_ref.model.path == f"{tmp_path}/run/sft/checkpoint"
     assert config.ray_kwargs.ray_init._temp_dir == str(processes.ray_folder(tmp_path / "run" / "grpo"))
-    env = launch.environment(config, tmp_path / "run" / "grpo")
-    assert env["VERL_PLATFORM"] == "cpu"
-    assert env["HF_HUB_OFFLINE"] == "1"
+    env = processes.environment(config, tmp_path / "run" / "grpo")
+    assert (env["VERL_PLATFORM"], env["HF_HUB_OFFLINE"]) == ("cpu", "1")
     assert env[processes.MARK] == processes.mark_of(tmp_path / "run" / "grpo")
+    assert grpo.inputs(loaded.config)["reward score"] == Path("mine.py")  # its content counts, not where it lies
+    assert "mine" not in str(relevant(loaded.config.safer_steer))
 
 
 TUTOR = "safer_steer.tutor.base_url=http://tutor.example:8000/v1"
@@ -195,10 +191,10 @@ TUTOR = "safer_steer.tutor.base_url=http://tutor.example:8000/v1"
 
 def test_a_gpu_run_without_services_gets_as_far_as_the_missing_gpu(tmp_path, monkeypatch):
     """Nothing but the launcher makes its folders: neither the CPU build's metadata nor a service's log is there."""
-    monkeypatch.setattr(launch, "metadata_folder", lambda _: None)
+    monkeypatch.setattr(processes, "metadata_folder", lambda _: None)
     loaded = load_config("configs/grpo/qwen2_5_vl_3b.yaml", ["layout=one_node", f"root={tmp_path}/run"])
-    config = launch.resolve(loaded.tree, tmp_path / "grpo", {"model": "m", "base_url": "http://127.0.0.1:1/v1"})
-    env = launch.environment(config, tmp_path / "grpo") | {"CUDA_VISIBLE_DEVICES": ""}
+    config = resolved(loaded, tmp_path / "grpo")
+    env = processes.environment(config, tmp_path / "grpo") | {"CUDA_VISIBLE_DEVICES": ""}
     assert (env[GROUP_TIMEOUT], "VERL_PLATFORM" in env) == ("3600", "VERL_PLATFORM" in os.environ)
     for name in (GROUP_TIMEOUT, FOLDER):
         monkeypatch.setenv(name, env[name])
@@ -207,28 +203,26 @@ def test_a_gpu_run_without_services_gets_as_far_as_the_missing_gpu(tmp_path, mon
     (tmp_path / "grpo").mkdir()
     (tmp_path / "grpo" / "config.yaml").write_text(OmegaConf.to_yaml(config))
     with pytest.raises(UserError, match="no GPU is visible"):
-        launch.train(tmp_path / "grpo" / "config.yaml", env, steps=1, done=0, stall_s=600)
+        grpo.run_engine(tmp_path / "grpo", env, steps=1, done=0, stall_s=600)
     assert (tmp_path / "grpo" / "log" / "verl.log").is_file()
 
 
 @pytest.mark.parametrize("path", sorted(Path("configs/grpo").glob("*.yaml")), ids=lambda path: path.stem)
 def test_economies_of_a_cpu_stay_there_and_no_checkpoint_changes_the_sampling(path, tmp_path):
-    tree = load_config(path, [f"root={tmp_path}", TUTOR]).tree
-    assert tree.actor_rollout_ref.rollout.engine_kwargs.vllm.generation_config == "vllm"
-    assert tree.actor_rollout_ref.nccl_timeout == 3600
-    units = tree.transfer_queue.backend.SimpleStorage.num_data_storage_units
-    assert (units == 1) == (tree.trainer.device == "cpu")
-    resolved = launch.resolve(tree, tmp_path / "grpo", {"model": "m", "base_url": "http://127.0.0.1:1/v1"})
-    refs, length = resolved.actor_rollout_ref, tree.data.max_prompt_length + tree.data.max_response_length
+    config = resolved(load_config(path, [f"root={tmp_path}", TUTOR]), tmp_path / "grpo")
+    assert config.actor_rollout_ref.rollout.engine_kwargs.vllm.generation_config == "vllm"
+    assert config.actor_rollout_ref.nccl_timeout == 3600
+    cuda, refs = config.trainer.device == "cuda", config.actor_rollout_ref
+    units = config.transfer_queue.backend.SimpleStorage.num_data_storage_units
     parts = (refs.actor.use_dynamic_bsz, refs.rollout.log_prob_use_dynamic_bsz, refs.ref.log_prob_use_dynamic_bsz)
-    assert set(parts) == {tree.trainer.device == "cuda"}, "packed rows are cut by tokens, padded ones by rows"
-    if tree.trainer.device == "cuda":
+    assert set(parts) == {cuda}, "packed rows are cut by tokens, padded ones by rows"
+    if cuda:
+        length = config.data.max_prompt_length + config.data.max_response_length
         assert refs.actor.ppo_max_token_len_per_gpu == refs.actor.ppo_micro_batch_size_per_gpu * length
         assert refs.ref.log_prob_max_token_len_per_gpu == refs.ref.log_prob_micro_batch_size_per_gpu * length
-    verls = {"dataloader_num_workers": tree.data, "logger": tree.trainer}
-    if tree.trainer.device == "cuda":
-        assert units >= 8
-        assert all(section[name] for name, section in verls.items())
+        assert config.data.dataloader_num_workers
+        assert config.trainer.logger
+    assert units >= 8 if cuda else units == 1
 
 
 @pytest.mark.parametrize(
@@ -243,21 +237,19 @@ def test_economies_of_a_cpu_stay_there_and_no_checkpoint_changes_the_sampling(pa
 def test_the_run_has_epochs_enough_for_its_steps(prompts, asked, epochs, wanted):
     trainer = {"total_training_steps": asked, "total_epochs": epochs, "save_freq": 1}
     config = OmegaConf.create({"data": {"train_batch_size": 2}, "trainer": trainer})
-    assert (_set_steps(config, prompts), config.trainer.total_epochs) == wanted
+    assert (grpo.set_steps(config, prompts), config.trainer.total_epochs) == wanted
     assert config.trainer.total_training_steps == wanted[0]
 
 
 def test_fewer_prompts_than_a_batch_are_refused():
     config = OmegaConf.create({"data": {"train_batch_size": 8}})
     with pytest.raises(UserError, match=r"3 usable prompts are fewer than data.train_batch_size 8"):
-        _set_steps(config, 3)
+        grpo.set_steps(config, 3)
 
 
 def test_the_console_line_of_a_step_names_what_there_is():
-    row = {"step": 3, "timing_s/step": 9.94, "tutor/turn_reward_mean": 0.5, "tutor/fully_safe_share": 0.25}
-    assert launch.step_line(row) == "step 3 (9.9 s): reward 0.500, fully safe 25%"
-    assert "held-out reward 0.700" in launch.step_line(row | {"val/tutor/turn_reward_mean": 0.7})
-    assert "KL" not in launch.step_line(row | {"actor/kl_loss": None})
+    row = {"step": 3, "timing_s/step": 9.94, "tutor/turn_reward_mean": 0.5, "actor/kl_loss": None}
+    assert grpo.step_line(row) == "step 3 (9.9 s): turn_reward_mean 0.5"
 
 
 def test_the_curve_is_drawn_from_the_metrics_and_a_gap_in_them_is_no_matter(tmp_path):
@@ -275,21 +267,22 @@ def test_the_curve_is_drawn_from_the_metrics_and_a_gap_in_them_is_no_matter(tmp_
         assert picture.width > 600
 
 
+def command(*arguments: str) -> subprocess.CompletedProcess:
+    """The stage's command on the miniature's config."""
+    stage = [sys.executable, "-m", "training.grpo.run", "configs/grpo/miniature.yaml", *arguments]
+    return subprocess.run(stage, capture_output=True, text=True, check=False)
+
+
 def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "training.grpo.run",
-        "configs/grpo/miniature.yaml",
-        f"root={tmp_path}/run",
-        "--dry-run",
-    ]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    answer = command(f"root={tmp_path}/run", "--dry-run")
     assert answer.returncode == 0, answer.stderr
-    assert "20 steps of 16 prompts x 4 rollouts" in answer.stdout
-    assert "10 turns of 32 tokens and their questions are 670 tokens, data.max_response_length is 288" in answer.stdout
-    assert "sampling: temperature 1.0, top_p 1, top_k -1, repetition penalty 1.0" in answer.stdout
-    assert "calls of tutor" in answer.stdout
+    for said in (
+        "20 steps of 16 prompts x 4 rollouts",
+        "10 turns of 32 tokens and their questions are 670 tokens, data.max_response_length is 288",
+        "sampling: temperature 1.0, top_p 1, top_k -1, repetition penalty 1.0",
+        "calls of tutor",
+    ):
+        assert said in answer.stdout
     assert not (tmp_path / "run").exists()
 
 
@@ -298,19 +291,10 @@ def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
     [([], "run the stage that writes it"), (["trainer.bogus=1", "x=2"], "2 problem(s)")],
 )
 def test_mistakes_end_in_one_line_and_code_2(tmp_path, overrides, word):
-    command = [
-        sys.executable,
-        "-m",
-        "training.grpo.run",
-        "configs/grpo/miniature.yaml",
-        f"root={tmp_path}/run",
-        *overrides,
-    ]
-    answer = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert answer.returncode == 2
+    answer = command(f"root={tmp_path}/run", *overrides)
+    assert (answer.returncode, len(answer.stderr.strip().splitlines())) == (2, 1)
     assert answer.stderr.startswith("error: ")
     assert word in answer.stderr
-    assert len(answer.stderr.strip().splitlines()) == 1
 
 
 def dialogue_of(turns: int) -> Dialogue:
@@ -353,8 +337,7 @@ def test_validations_cost_tutor_calls_too(tmp_path):
 
 def test_hidden_gpus_are_no_limit_for_rays_logical_ones(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # as in scripts/cpu_set.sh
-    tree = load_config("configs/grpo/miniature.yaml", [f"root={tmp_path}"]).tree
-    resolved = launch.resolve(tree, tmp_path / "grpo", {"model": "m", "base_url": "http://127.0.0.1:1/v1"})
-    assert "CUDA_VISIBLE_DEVICES" not in launch.environment(resolved, tmp_path / "grpo")
-    resolved.trainer.device = "cuda"
-    assert launch.environment(resolved, tmp_path / "grpo")["CUDA_VISIBLE_DEVICES"] == ""
+    config = resolved(load_config("configs/grpo/miniature.yaml", [f"root={tmp_path}"]), tmp_path / "grpo")
+    assert "CUDA_VISIBLE_DEVICES" not in processes.environment(config, tmp_path / "grpo")
+    config.trainer.device = "cuda"
+    assert processes.environment(config, tmp_path / "grpo")["CUDA_VISIBLE_DEVICES"] == ""

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -165,13 +164,6 @@ def test_a_checkpoints_own_config_counts_before_its_name(tmp_path):
     ]
     with pytest.raises(UserError, match="6 attention heads"):
         load_config(THREE, words)
-
-
-def test_the_commands_in_the_layouts_comments_are_the_repositorys():
-    for name in ("one_node", "two_nodes"):
-        text = Path(f"configs/grpo/layout/{name}.yaml").read_text(encoding="utf-8")
-        assert f"layout={name}" in text
-        assert "scripts/serve_tutor.sh" in text
 
 
 def test_loading_stays_free_of_engines():

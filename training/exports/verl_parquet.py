@@ -1,16 +1,12 @@
 """verl's parquet for Stage III, by the same program that the GRPO launcher runs: one layout, written in one place."""
 
-import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from safer_steer.errors import UserError
 from training.exports.config import ExportConfig
+from training.grpo.prepare import prepare_apart
 
 
 def write(config: ExportConfig, folder: Path) -> dict[str, Any]:
@@ -32,9 +28,4 @@ def write(config: ExportConfig, folder: Path) -> dict[str, Any]:
     }
     path = folder / "config.yaml"
     OmegaConf.save(OmegaConf.create(settings), path)
-    command = [sys.executable, "-m", "training.grpo.prepare", str(path)]
-    answer = subprocess.run(command, env=os.environ, stderr=subprocess.PIPE, text=True, check=False)
-    if answer.returncode:
-        last = (answer.stderr.strip().splitlines() or ["no output"])[-1]
-        raise UserError(f"verl export: {last.removeprefix('error: ')}")
-    return json.loads((folder / "data" / "counts.json").read_text(encoding="utf-8"))
+    return prepare_apart(path)

@@ -1,21 +1,13 @@
 """The training curve of a GRPO run as a picture: metrics.jsonl -> curve.png.
 
-Command: python -m training.grpo.curve RUN_FOLDER      (a run draws it itself when it ends or stops)
 Turn reward and fully-safe share over the steps, as sampled in training and on the held-out prompts where the run
 validates; the three scores; the share of masked trajectories.
 """
 
-if __name__ == "__main__":  # before the imports below, which take seconds
-    from safer_steer import interrupts
-
-    interrupts.watch()
-
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safer_steer.cli import exit_code
 from safer_steer.colours import OKABE_ITO
 from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl
@@ -30,7 +22,7 @@ PANELS: dict[str, list[tuple[str, str]]] = {
     "mean score, training": [(name, f"tutor/{name}_mean") for name in ("safety", "usefulness", "faithfulness")],
     "share of trajectories": [("masked", "rollout/masked_rate"), ("without a score", "rollout/unscored_rate")],
 }
-LIMITS = {"mean score, training": (1, 10)}  # the tutor's scale; the other panels show shares, 0 to 1
+LIMITS = {"mean score, training": (1, 10)}  # of the axis, at least; else 0 to 1
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
@@ -48,12 +40,14 @@ def draw(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     figure = Figure(figsize=(9.6, 6.4), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     for axes, (name, lines) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
+        seen = list(LIMITS.get(name, (0, 1.02)))
         for colour, (label, metric) in zip(OKABE_ITO, lines, strict=False):
             points = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
+            seen += [value for _, value in points]
             if points:
                 style = "o-" if metric.startswith("val/") else ".-"
                 axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=4, linewidth=1.6)
-        axes.set(title=name, xlabel="step", ylim=LIMITS.get(name, (0, 1.02)))
+        axes.set(title=name, xlabel="step", ylim=(min(seen), max(seen)))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         if axes.has_data():
@@ -73,15 +67,3 @@ def draw_run(folder: Path) -> Path:
         raise UserError(f"{folder / 'metrics.jsonl'} has no row yet; wait for the run's first step")
     draw(rows, folder / "curve.png", f"GRPO, {folder}: {rows[-1]['step']} steps")
     return folder / "curve.png"
-
-
-def main(argv: list[str]) -> int:
-    """The command line; returns the exit code."""
-    if len(argv) != 2 or argv[1] in ("-h", "--help"):
-        print(__doc__)
-        return 0 if argv[1:] in (["-h"], ["--help"]) else 2
-    return exit_code(lambda: print(draw_run(Path(argv[1]))))
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv))

@@ -10,12 +10,12 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
     interrupts.watch()
 
-import hashlib
 import json
 import os
+import subprocess
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 from PIL import Image
-from transformers import AutoProcessor
 
-from safer_steer.dialogue import MAX_TURNS, Dialogue, stable_hash
+from safer_steer.dialogue import MAX_TURNS, Dialogue
 from safer_steer.errors import ImageError, UserError
 from safer_steer.images import load_image, png_bytes
-from safer_steer.picture_digest import dialogue_pictures
 from safer_steer.picture_files import picture_file
 from safer_steer.picture_size import PictureSize, limit_problem
 from safer_steer.plain_text import as_plain_text, names_of_tokenizer
@@ -37,6 +35,7 @@ from safer_steer.rows import Reject
 from safer_steer.store import write_atomic, write_jsonl
 from safer_steer_verl.settings import DataConfig
 
+COUNTS = "counts.json"  # written last: the parquet files are whole
 VERL_TAGS = ("<image>", "<video>", "<audio>")  # verl's data set cuts text at these
 
 _TEXTS = pa.list_(pa.string())
@@ -169,6 +168,33 @@ def prepare(builder: PromptBuilder, sources: Sequence[str], folder: Path, name: 
     return counts
 
 
+def prepare_apart(config: Path, env: Mapping[str, str] = os.environ) -> dict[str, Any]:
+    """Runs this program on a resolved config, unless it has been: the run's own record guards what went in.
+
+    A process of its own, so that its libraries do not stay in the launcher's memory.
+
+    Args:
+        config: RUN_FOLDER/config.yaml.
+        env: the process's environment.
+
+    Returns:
+        The counts: rows, kept, rejected, reasons, and those of the held-out dialogues.
+
+    Raises:
+        UserError: no row is usable, or the model's processor cannot be loaded.
+    """
+    counts = config.parent / "data" / COUNTS
+    if not counts.is_file():
+        command = [sys.executable, "-m", "training.grpo.prepare", str(config)]
+        answer = subprocess.run(command, env=env, stderr=subprocess.PIPE, text=True, check=False)
+        last = (answer.stderr.strip().splitlines() or ["no output"])[-1]
+        if answer.returncode == 2:
+            raise UserError(last.removeprefix("error: "))
+        if answer.returncode:
+            raise UserError(f"data preparation failed: {last}")
+    return json.loads(counts.read_text(encoding="utf-8"))
+
+
 def write_table(table: pa.Table, path: Path) -> None:
     """Writes a parquet file whole or not at all."""
     temporary = path.with_name(f".{path.name}")
@@ -177,35 +203,25 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """Prepares the data of one resolved config; does nothing when that has been done already."""
+    """Prepares the data of one resolved config."""
+    from transformers import AutoProcessor
+
     try:
         config = OmegaConf.load(argv[1])
         data = DataConfig.model_validate(OmegaConf.to_container(config.safer_steer.data, resolve=True))
         model, limit = config.actor_rollout_ref.model.path, config.data.max_prompt_length
-        sources = {"train": [data.source], "validation": data.validation}
-        files = [Path(path) for paths in sources.values() for path in paths]
-        if lost := [str(path) for path in files if not path.is_file()]:
-            raise UserError(
-                f"file not found: {', '.join(lost)}; run the data construction stage, or set safer_steer.data.source "
-                "and safer_steer.data.validation"
-            )
         folder = Path(config.data.train_files).parent
-        content = [(hashlib.sha256(path.read_bytes()).hexdigest(), dialogue_pictures(path)) for path in files]
         template = OmegaConf.to_container(config.data.get("apply_chat_template_kwargs") or OmegaConf.create({}))
-        fingerprint = stable_hash(content, data.model_dump(), model, limit, template)
-        done = folder / "counts.json"
-        if done.is_file() and json.loads(done.read_text(encoding="utf-8")).get("fingerprint") == fingerprint:
-            return 0
         processor = AutoProcessor.from_pretrained(model)
         builder = PromptBuilder(processor, data, limit, template)
         if problem := limit_problem(processor.image_processor, data.max_pixels):
-            raise UserError(f"{model}: {problem}; set it to that value in every stage, or train the model anew")
-        counts = prepare(builder, sources["train"], folder)
+            raise UserError(f"{model}: {problem}; set it to that value in every stage, or train the model again")
+        counts = prepare(builder, [data.source], folder)
         if data.validation:
             counts["validation"] = prepare(builder, data.validation, folder, "validation")
         else:  # verl wants a file; one training row stands in it, and is never played
             write_table(pq.read_table(folder / "train.parquet").slice(0, 1), folder / "validation.parquet")
-        write_atomic(done, json.dumps(counts | {"fingerprint": fingerprint}, indent=1) + "\n")
+        write_atomic(folder / COUNTS, json.dumps(counts, indent=1) + "\n")
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

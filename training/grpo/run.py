@@ -5,7 +5,7 @@ Command: python -m training.grpo.run [CONFIG] [key=value ...] [--dry-run]      (
 CONFIG extends verl's ppo_trainer, so every option of verl can be given as key=value. Output below ROOT/grpo:
 checkpoint/ (the last step as a Hugging Face folder), best/ (the best one), curve.png, metrics.jsonl,
 trajectories.jsonl, validation.jsonl, checkpoints/ (for resuming), log/, run.json. Run again after an interruption, it
-goes on from the last checkpoint; run again after its end, it does nothing. ablation=NAME runs an ablation, into
+continues from the last checkpoint; run again after its end, it does nothing. ablation=NAME runs an ablation, into
 ROOT/grpo_NAME: no_tcsr, no_feedback_dynamics, no_bootstrapping, single_turn.
 """
 
@@ -16,76 +16,134 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 import argparse
 import asyncio
+import contextlib
+import json
 import math
+import shutil
+import signal
+import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from safer_steer.cli import exit_code
 from safer_steer.config import resolved_yaml
+from safer_steer.deaths import MemoryLog
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.machine import require
 from safer_steer.picture_digest import dialogue_pictures
+from safer_steer.progress import ProgressBar
 from safer_steer.runs import Run
 from safer_steer.servers import start_services, with_service_urls
-from safer_steer.store import write_atomic
+from safer_steer.store import read_jsonl, write_atomic
+from safer_steer.usage import merge_usage
 from safer_steer.weights import is_hub_id
 from safer_steer_verl.export import export_weights
-from safer_steer_verl.interactions.safety_tutor import PROMPT
+from safer_steer_verl.interactions.safety_tutor import load_prompt
 from safer_steer_verl.platform import attention
-from training.grpo import checkpoints, curve, launch, layout
-from training.grpo.config import GrpoConfig, Loaded, load_config
+from training.grpo import checkpoints, curve, layout, processes
+from training.grpo.config import GrpoConfig, Loaded, load_config, without_operational
+from training.grpo.failure import failure_message
 from training.grpo.needs import needs
 from training.grpo.plan import plan
-from training.grpo.processes import end_run_processes
-from training.grpo.verl_check import check as check_with_verl
+from training.grpo.prepare import prepare_apart
+from training.grpo.watch import StallWatch
 
 DEFAULT_CONFIG = "configs/grpo/miniature.yaml"
-OPERATIONAL = {
-    *("save_freq", "max_actor_ckpt_to_keep", "logger", "project_name", "experiment_name", "default_local_dir"),
-    # How much memory the engines take, so that a run that ran out of it continues with less.
-    *("gpu_memory_utilization", "max_num_seqs", "max_num_batched_tokens", "param_offload", "optimizer_offload"),
-    *("ppo_micro_batch_size_per_gpu", "log_prob_micro_batch_size_per_gpu"),
-}
+POLL_S = 0.5
+MEMORY_EVERY_S = 10.0
+STOP_GRACE_S = 20.0
+SHOWN = (  # metrics that the console says of every step, where the step has them
+    *(f"tutor/{name}" for name in ("turn_reward_mean", "return_mean", "safety_mean", "usefulness_mean")),
+    *("tutor/fully_safe_share", "val/tutor/turn_reward_mean", "val/tutor/fully_safe_share"),
+    *("rollout/masked", "rollout/unscored_rate", "rollout/token_fault_rate", "tutor/latency_p95_s"),
+    *("actor/kl_loss", "actor/entropy", "training/rollout_probs_diff_mean"),
+    *("timing_s/gen", "timing_s/old_log_prob", "timing_s/update_actor"),
+)
 
 
 def main(loaded: Loaded) -> None:
     """Runs the stage, or resumes it, or finds it finished."""
     config = loaded.config
-    folder = Path(config.output)
-    data = config.safer_steer.data
-    contents = {f"pictures of {path}": dialogue_pictures(path) for path in (data.source, *data.validation)}
-    with Run.open(
-        folder,
-        _facts(config),
-        stage="grpo",
-        inputs=_inputs(config),
-        contents=contents,
-        prompts={"tutor": PROMPT.hash},
-    ) as run:
+    folder, ours = Path(config.output), config.safer_steer
+    pictures = {f"pictures of {path}": dialogue_pictures(path) for path in (ours.data.source, *ours.data.validation)}
+    prompts = {"tutor": load_prompt(ours.tutor.prompt).hash}
+    facts = config.model_copy(update={"verl": without_operational(config.verl)})
+    with Run.open(folder, facts, stage="grpo", inputs=inputs(config), contents=pictures, prompts=prompts) as run:
         if run.finished:
             run.say_finished()
             return
         require(needs(config))
-        if problem := layout.shared_gpus_problem(config.safer_steer, config.verl):
+        if problem := layout.shared_gpus_problem(ours, config.verl):
             raise UserError(problem)
-        leftovers = end_run_processes(folder)
-        if leftovers:
+        if leftovers := processes.end_run_processes(folder):
             print(f"grpo: ended {leftovers} processes of an interrupted run in {folder}", file=sys.stderr)
-        data = _prepare(loaded, folder)  # a bad row or picture costs no start of a server
-        with start_services(config.safer_steer.services, folder / "log") as urls:
-            tutor = with_service_urls(config.safer_steer.tutor, urls)
-            asyncio.run(_check(tutor))
-            counts = _train(loaded, folder, tutor.model_dump(mode="json"), data)
-        run.add_usage({"tutor": launch.tutor_usage(folder / "metrics.jsonl")})  # of all attempts, so only at the end
-        run.finish(counts)
+        engine = engine_config(loaded, folder, ours.tutor)
+        write_atomic(folder / "config.yaml", OmegaConf.to_yaml(engine))
+        made = prepare_apart(folder / "config.yaml", processes.environment(engine, folder))  # before any server starts
+        with start_services(ours.services, folder / "log") as urls:
+            tutor = with_service_urls(ours.tutor, urls)
+            asyncio.run(check_tutor(tutor))
+            counts = train(engine_config(loaded, folder, tutor), folder, made["kept"], ours.stall_s)
+        export_weights(
+            folder / "checkpoints" / f"{checkpoints.PREFIX}{counts['steps']}",
+            folder / "checkpoint",
+            ours.data.max_pixels,
+        )
+        run.add_usage({"tutor": tutor_usage(folder / "metrics.jsonl")})  # of all attempts, so only at the end
+        counts |= {"attention": attention.choose(ours.attention, config.verl["trainer"]["device"])}
+        run.finish({"prompts": made["kept"], "rejected": made["rejected"]} | counts)
 
 
-async def _check(tutor: EndpointConfig) -> None:
-    """Finds a missing tutor, or a wrong model in its place, before any engine starts."""
+def inputs(config: GrpoConfig) -> dict[str, Path]:
+    """Files whose content the result depends on; a model on the hub is named by the config."""
+    ours, model = config.safer_steer, config.verl["actor_rollout_ref"]["model"]["path"]
+    files = {"data": ours.data.source, **{f"validation {path}": path for path in ours.data.validation}}
+    if ours.reward.function:
+        file, _, name = ours.reward.function.rpartition(":")
+        files[f"reward {name}"] = file
+    if not is_hub_id(model):
+        files["model"] = model
+    return {name: Path(path) for name, path in files.items()}
+
+
+def engine_config(loaded: Loaded, folder: Path, tutor: EndpointConfig) -> DictConfig:
+    """The config as verl reads it: validated values, absolute paths, Ray's private folder, no interpolations.
+
+    Args:
+        loaded: the run's config.
+        folder: the run folder.
+        tutor: its endpoint; once its server runs, with the real address.
+    """
+    ours = loaded.config.safer_steer.model_dump(mode="json") | {"tutor": tutor.model_dump(mode="json")}
+    for section, key in ((ours["data"], "source"), (ours["tutor"], "prompt"), (ours["reward"], "function")):
+        if section.get(key):
+            section[key] = str(Path(section[key]).resolve())
+    ours["data"]["validation"] = [str(Path(path).resolve()) for path in ours["data"]["validation"]]
+    tree = OmegaConf.create(OmegaConf.to_container(loaded.tree, resolve=False))
+    tree.root, tree.output, tree.safer_steer = str(Path(tree.root).resolve()), str(folder.resolve()), ours
+    attention.apply(tree)
+    plain = OmegaConf.create(OmegaConf.to_container(tree, resolve=True))
+    model = plain.actor_rollout_ref.model
+    if Path(model.path).exists():
+        model.path = str(Path(model.path).resolve())
+    with open_dict(plain):
+        if not plain.ray_kwargs.ray_init.get("address"):  # a cluster that was named is used as it is
+            plain.ray_kwargs.ray_init._temp_dir = str(processes.ray_folder(folder))
+    return plain
+
+
+async def check_tutor(tutor: EndpointConfig) -> None:
+    """Finds a missing tutor, or a wrong model in its place, before any engine starts.
+
+    Raises:
+        UserError: it does not answer, or serves another model.
+    """
     client = LLMClient("tutor", tutor)
     try:
         await client.check()
@@ -93,52 +151,45 @@ async def _check(tutor: EndpointConfig) -> None:
         await client.close()
 
 
-def _prepare(loaded: Loaded, folder: Path) -> dict[str, Any]:
-    """Makes the parquet files, unless they are there; returns the counts."""
-    config = launch.resolve(loaded.tree, folder, loaded.config.safer_steer.tutor.model_dump(mode="json"))
-    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(config))
-    return launch.prepare_data(folder / "config.yaml", launch.environment(config, folder))
+def train(config: DictConfig, folder: Path, prompts: int, stall_s: float) -> dict[str, Any]:
+    """Trains from the last checkpoint to the last step; returns the steps and the peak of memory.
 
+    Args:
+        config: as verl reads it, see `engine_config`.
+        folder: the run folder.
+        prompts: usable ones in the parquet file.
+        stall_s: seconds without any sign of life after which the run is ended.
 
-def _train(loaded: Loaded, folder: Path, tutor: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
-    config = launch.resolve(loaded.tree, folder, tutor)
-    env = launch.environment(config, folder)
-    launch.hand_on(config, env)
-    config_path = folder / "config.yaml"
-    steps = _set_steps(config, data["kept"])
-    saved, metrics = Path(config.trainer.default_local_dir), folder / "metrics.jsonl"
+    Raises:
+        UserError: it did not come to its end.
+    """
+    env = processes.environment(config, folder)
+    processes.hand_on(config, env)
+    steps = set_steps(config, prompts)
+    saved, metrics = folder / "checkpoints", folder / "metrics.jsonl"
     done, peak_mb = checkpoints.last_step(saved, metrics), 0.0
     config.trainer.val_before_train &= done == 0  # a resumed run has been validated at its start
-    write_atomic(config_path, OmegaConf.to_yaml(config))
-    if done < steps:
-        checkpoints.rewind(folder, done)
-        try:
-            peak_mb = launch.train(config_path, env, steps=steps, done=done, stall_s=loaded.config.safer_steer.stall_s)
-        finally:
-            _draw(folder)
-        done = checkpoints.last_step(saved, metrics)
-    else:  # killed after its last step
-        _draw(folder)
+    write_atomic(folder / "config.yaml", OmegaConf.to_yaml(config))
+    try:
+        if done < steps:  # else killed after its last step
+            checkpoints.rewind(folder, done)
+            peak_mb = run_engine(folder, env, steps=steps, done=done, stall_s=stall_s)
+            done = checkpoints.last_step(saved, metrics)
+    finally:
+        with contextlib.suppress(UserError):  # a run that stopped before its first step has no curve
+            curve.draw_run(folder)
     if done != steps:
         log = folder / "log" / "verl.log"
         raise UserError(f"verl ended after step {done} of {steps}; see {log}, then run again to resume")
-    pixels = config.safer_steer.data.max_pixels
-    export_weights(saved / f"{checkpoints.PREFIX}{done}", folder / "checkpoint", pixels)
-    path = attention.choose(config.safer_steer.attention, config.trainer.device)
-    counts = {"prompts": data["kept"], "rejected": data["rejected"], "steps": done, "peak_mb": round(peak_mb)}
-    return counts | {"attention": path}
+    return {"steps": done, "peak_mb": round(peak_mb)}
 
 
-def _draw(folder: Path) -> None:
-    """The curve of the steps so far; a run that stopped before its first step has none."""
-    try:
-        curve.draw_run(folder)
-    except UserError:
-        return
+def set_steps(config: DictConfig, prompts: int) -> int:
+    """Fixes the number of steps, and enough epochs for them: verl ends early, and silently, when epochs run out.
 
-
-def _set_steps(config: Any, prompts: int) -> int:
-    """Fixes the number of steps, and enough epochs for them: verl ends early, and silently, when epochs run out."""
+    Raises:
+        UserError: there are fewer prompts than a batch has.
+    """
     per_epoch = prompts // config.data.train_batch_size
     if per_epoch == 0:
         raise UserError(
@@ -153,23 +204,104 @@ def _set_steps(config: Any, prompts: int) -> int:
     return steps
 
 
-def _facts(config: GrpoConfig) -> GrpoConfig:
-    """The config without what may differ when a run is resumed: where and how often it saves, what it logs to, Ray."""
-    verl = {name: part for name, part in config.verl.items() if name not in ("ray_kwargs", "transfer_queue")}
-    return config.model_copy(update={"verl": without_operational(verl)})
+def run_engine(folder: Path, env: dict[str, str], *, steps: int, done: int, stall_s: float) -> float:
+    """Runs verl (`safer_steer_verl.main`) on folder/config.yaml to its end, with a progress bar over steps.
+
+    Args:
+        folder: the run folder.
+        env: see `processes.environment`.
+        steps: the step to reach.
+        done: steps of an earlier run that this one resumes after.
+        stall_s: seconds without any sign of life after which the run is ended.
+
+    Returns:
+        Peak memory of all processes of the run, in MiB.
+
+    Raises:
+        UserError: verl failed, one of its processes died, or nothing happened any more; the message has the reason and
+            names the log.
+    """
+    log_path, failure_path = folder / "log" / "verl.log", folder / "log" / "failure.json"
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    processes.make_ray_folder(folder)
+    failure_path.unlink(missing_ok=True)  # of an attempt before
+    if log_path.is_file():
+        log_path.replace(log_path.with_name("verl.previous.log"))
+    memory, watch = MemoryLog(), StallWatch(folder, stall_s)
+    peak_mb, measured = 0.0, 0.0
+
+    def look() -> None:
+        nonlocal peak_mb, measured
+        memory.sample()
+        watch.look()
+        if time.monotonic() - measured > MEMORY_EVERY_S:
+            peak_mb, measured = max(peak_mb, processes.memory_mb(folder)), time.monotonic()
+
+    command = [sys.executable, "-m", "safer_steer_verl.main", str(folder / "config.yaml"), str(failure_path)]
+    with log_path.open("wb") as log:
+        child = subprocess.Popen(
+            command, env=env, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        try:
+            with ProgressBar("grpo steps", total=steps, done=done) as bar:
+                for row in new_rows(folder / "metrics.jsonl", done, child, look):
+                    print(step_line(row), file=sys.stderr, flush=True)
+                    bar.advance()
+        finally:
+            _stop(child, folder)
+    if child.returncode != 0:
+        raise UserError(failure_message(child.returncode, failure_path, log_path, memory))
+    return peak_mb
 
 
-def without_operational(verl: Any) -> Any:
-    """A part of verl's config without the values that change how fast or in how much memory it computes."""
-    if isinstance(verl, dict):
-        return {name: without_operational(part) for name, part in verl.items() if name not in OPERATIONAL}
-    return [without_operational(part) for part in verl] if isinstance(verl, list) else verl
+def new_rows(path: Path, done: int, child: subprocess.Popen, look: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    """The metrics rows of steps after `done`, as the child writes them, until it ends; `look` is called meanwhile."""
+    seen = done
+    while True:
+        ended = child.poll() is not None
+        lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+        for row in map(json.loads, lines[-64:]):
+            if row["step"] > seen:
+                seen = row["step"]
+                yield row
+        if ended:
+            return
+        look()
+        time.sleep(POLL_S)
 
 
-def _inputs(config: GrpoConfig) -> dict[str, Path]:
-    """What the result depends on; a model on the hub is named by the config."""
-    model = config.verl["actor_rollout_ref"]["model"]["path"]
-    return {"data": Path(config.safer_steer.data.source)} | ({} if is_hub_id(model) else {"model": Path(model)})
+def step_line(row: dict[str, Any]) -> str:
+    """One line about a step, by the names of metrics.jsonl; a metric that the step lacks is left out."""
+    said = [f"{key.replace('tutor/', '')} {row[key]:.4g}" for key in SHOWN if row.get(key) is not None]
+    return f"step {row['step']} ({row.get('timing_s/step') or 0:.1f} s): {', '.join(said)}"
+
+
+def _stop(child: subprocess.Popen, folder: Path) -> None:
+    """Ends the child and whatever else of this run is still alive; after a second Ctrl-C, by force."""
+    grace_s = processes.GRACE_S
+    try:
+        if child.poll() is None:
+            child.send_signal(signal.SIGTERM)
+            child.wait(STOP_GRACE_S)
+    except subprocess.TimeoutExpired:
+        pass
+    except KeyboardInterrupt:
+        grace_s = 0.0
+        raise
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
+        processes.end_run_processes(folder, grace_s)
+        shutil.rmtree(processes.ray_folder(folder), ignore_errors=True)
+
+
+def tutor_usage(metrics: Path) -> dict[str, Any]:
+    """What the tutor was called for over all steps, from the running totals that each worker reports."""
+    latest: dict[str, dict[str, Any]] = {}
+    for row in read_jsonl(metrics):
+        latest |= row.get("tutor_usage") or {}
+    return merge_usage(list(latest.values()))
 
 
 def run_cli(argv: list[str] | None = None) -> int:
@@ -187,7 +319,9 @@ def run_cli(argv: list[str] | None = None) -> int:
         loaded = load_config(path, overrides)
         if not arguments.dry_run:
             return main(loaded)
-        check_with_verl(loaded.tree)
+        from safer_steer_verl.verl_check import dry_check  # imports verl
+
+        dry_check(loaded.tree)
         print(f"# {path}\n{resolved_yaml(loaded.config)}# plan\n{plan(loaded.config)}")
         return None
 

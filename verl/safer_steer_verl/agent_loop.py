@@ -21,43 +21,47 @@ from verl.experimental.agent_loop.agent_loop import AgentLoopBase
 from verl.utils.profiler import simple_timer
 
 from safer_steer.config import validate
+from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm import LLMClient
 from safer_steer.plain_text import as_plain_text, names_of_tokenizer
-from safer_steer.verdict import Unscored
+from safer_steer.verdict import Outcome, Unscored
 from safer_steer.vlm import family_of
 from safer_steer_verl.beats import TURN, VERDICT, beat
-from safer_steer_verl.interactions.safety_tutor import SafetyTutor, TutorTurn
+from safer_steer_verl.interactions.safety_tutor import SafetyTutor, TutorTurn, load_prompt
 from safer_steer_verl.rollout_output import Tokens, TrajectoryOutput
 from safer_steer_verl.settings import SaferSteerSettings
 from safer_steer_verl.trajectory import RECORD_KEY, TrajectoryRecord
+from safer_steer_verl.utils.own_reward import Reward, ScoredTurn
 from safer_steer_verl.utils.tcsr import trajectory_return, turn_values
 from safer_steer_verl.utils.token_accounting import TokenAccount, keep_turn, special_token_ids
-from safer_steer_verl.utils.turn_reward import safety_reward, turn_reward
+from safer_steer_verl.utils.turn_reward import safety_reward
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What all trajectories of a worker share: settings and one long-lived tutor."""
+    """What all trajectories of a worker share: settings, one long-lived tutor and the reward."""
 
     settings: SaferSteerSettings
     tutor: SafetyTutor
+    reward: Reward
 
 
 _shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Shared] = weakref.WeakKeyDictionary()
 
 
 def shared_for(config: Any) -> Shared:
-    """The running event loop's settings and tutor, made at first use."""
+    """The running event loop's settings, tutor and reward, made at first use."""
     loop = asyncio.get_running_loop()
     if loop not in _shared:
         section = OmegaConf.to_container(config.safer_steer, resolve=True)
         settings = validate(SaferSteerSettings, section, "safer_steer")
         workers = config.actor_rollout_ref.rollout.agent.num_workers
         client = LLMClient("tutor", settings.tutor.share(workers))
-        tutor = SafetyTutor(client, settings.feedback_dynamics, settings.turns.tutor_budget_s)
-        _shared[loop] = Shared(settings, tutor)
+        prompt = load_prompt(settings.tutor.prompt)
+        tutor = SafetyTutor(client, settings.feedback_dynamics, settings.turns.tutor_budget_s, prompt)
+        _shared[loop] = Shared(settings, tutor, Reward(settings.reward))
     return _shared[loop]
 
 
@@ -123,12 +127,18 @@ class SafetyTutorLoop(AgentLoopBase):
             static_next = statics[turn + 1] if turn + 1 < len(statics) else None
             history = list(zip(record.users[:turn], record.answers[:turn], strict=True))
             with simple_timer("tool_calls", metrics):
-                result = await shared.tutor.step(history, images, user, answer.strip(), static_next)
+                result = await _verdict(shared.tutor, history, images, user, answer.strip(), static_next)
             beat(VERDICT)
             if isinstance(result, Unscored):
                 record.end, record.unscored, record.reason = "unscored", True, f"turn {turn + 1}: {result.reason}"
                 break
-            _note_turn(record, result, answer, shared.settings)
+            scored = ScoredTurn(tuple(history), tuple(images), record.kind, result.scores, user, answer)
+            try:
+                reward = await shared.reward(scored)
+            except UserError as error:
+                record.end, record.reward_fault, record.reason = "reward_failed", True, f"turn {turn + 1}: {error}"
+                break
+            _note_turn(record, result, reward)
             if result.next_user is None:
                 break
             question = as_plain_text(result.next_user, names_of_tokenizer(self.tokenizer))
@@ -207,7 +217,7 @@ class SafetyTutorLoop(AgentLoopBase):
         if problem is None:
             return
         logger.warning("dialogue %s: token accounting: %s", record.dialogue_id, problem)
-        if settings.token_check == "strict" and not record.unscored:
+        if settings.token_check == "strict" and not (record.unscored or record.reward_fault):
             record.token_fault, record.reason = True, f"token accounting: {problem}"
 
     def _output(
@@ -242,6 +252,14 @@ class SafetyTutorLoop(AgentLoopBase):
         )
 
 
+async def _verdict(tutor: SafetyTutor, *turn: Any) -> TutorTurn | Unscored:
+    """The tutor's step; a client that gives up leaves a turn unscored, and the trainer's stop rule ends the run."""
+    try:
+        return await tutor.step(*turn)
+    except RunAborted as error:
+        return Unscored(outcome=Outcome.TRANSPORT, detail=str(error))
+
+
 def _new_record(row: dict[str, Any], statics: list[str], kwargs: dict[str, Any]) -> TrajectoryRecord:
     return TrajectoryRecord(
         dialogue_id=row["dialogue"],
@@ -257,9 +275,9 @@ def _new_record(row: dict[str, Any], statics: list[str], kwargs: dict[str, Any])
     )
 
 
-def _note_turn(record: TrajectoryRecord, result: TutorTurn, answer: str, settings: SaferSteerSettings) -> None:
+def _note_turn(record: TrajectoryRecord, result: TutorTurn, reward: float) -> None:
     record.scores.append(result.scores)
-    record.rewards.append(turn_reward(result.scores, answer, settings.reward))
+    record.rewards.append(reward)
     record.strategies.append(result.attack_strategy)
     record.diagnoses.append(result.diagnosis)
     record.relocked += result.relocked
@@ -273,7 +291,7 @@ def _finish(record: TrajectoryRecord, tokens: Tokens, shared: Shared) -> None:
     record.mask_tokens = sum(tokens.mask)
     record.turn_ends = [end if tokens.mask[end] else None for end in tokens.turn_ends]
     record.tutor_usage = {"worker": os.getpid(), "stats": shared.tutor.client.stats()}
-    if record.unscored or record.token_fault:
+    if record.unscored or record.token_fault or record.reward_fault:
         record.masked = True
         return
     if record.mask_tokens == 0:

@@ -5,6 +5,7 @@ the save before. Files: `best/` (weights) and, once that is whole, `best.json` (
 """
 
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,7 +52,7 @@ class BestCheckpoint:
         self._since_save.clear()
         if measure == TRAINING and self._best(VALIDATION):
             return False  # held-out scores say more; a step without one does not replace a step with one
-        if score is None or (self._best(measure) or (-1.0, 0))[0] >= score:
+        if score is None or (self._best(measure) or (-math.inf, 0))[0] >= score:
             return False
         export_weights(checkpoint, self.folder / "best", self.max_pixels)
         write_atomic(self.record, json.dumps({"step": step, "score": score, "measure": measure}) + "\n")

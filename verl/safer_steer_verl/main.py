@@ -44,15 +44,11 @@ class TaskRunner:
             UserError: verl refuses the config.
         """
         from verl.trainer.main_ppo import TaskRunnerV1
-        from verl.trainer.ppo.utils import need_critic, need_reference_policy
-        from verl.utils.config import validate_config
 
         import safer_steer_verl.trainer  # noqa: F401  registers trainer_mode=safer_steer
+        from safer_steer_verl.verl_check import check
 
-        try:
-            validate_config(config, need_reference_policy(config), need_critic(config))
-        except (AssertionError, ValueError) as error:
-            raise UserError(f"verl refuses the config: {error}") from error
+        check(config)
         TaskRunnerV1.__ray_metadata__.modified_class().run(config)
 
 

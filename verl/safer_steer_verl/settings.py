@@ -5,9 +5,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from safer_steer.config import Operational, Section
-from safer_steer.llm import EndpointConfig
 from safer_steer.picture_size import MAX_PIXELS, PixelLimit
 from safer_steer.servers import ServiceConfig
+from safer_steer_verl.interactions.safety_tutor import TutorConfig
 from safer_steer_verl.layout import LayoutConfig
 from safer_steer_verl.platform.attention import Attention
 from safer_steer_verl.utils.tcsr import TURN_RULES, TcsrConfig
@@ -50,12 +50,12 @@ class DataConfig(Section):
 class SaferSteerSettings(Section):
     """Everything of Stage III that is ours."""
 
-    tutor: EndpointConfig
+    tutor: TutorConfig
     """Safety Tutor (Eq. 17)."""
     feedback_dynamics: bool = True
     """The tutor writes the next question; off: the static one is asked (ablation, Table 5)."""
     reward: RewardConfig = RewardConfig()
-    """Eq. 4."""
+    """Eq. 4, or a function of the user's."""
     tcsr: TcsrConfig = TcsrConfig()
     """Eq. 18-19."""
     credit: Literal["trajectory", "turn"] = "trajectory"

@@ -18,6 +18,11 @@ def too_few(records: Collection[TrajectoryRecord], expected: int, settings: Any)
         expected: how many were asked for.
         settings: the `safer_steer` section, for `max_unscored_rate` and `max_token_fault_rate`.
     """
+    if failed := next((record for record in records if record.reward_fault), None):
+        return (
+            f"{failed.reason}; no reward is made up, so the run ends. With the same file, the same command continues "
+            "from the last checkpoint; a changed file is another run: give another output"
+        )
     unscored = [record for record in records if record.unscored]
     faults = [record for record in records if record.token_fault]
     missing = max(expected - len(records), 0)

@@ -22,12 +22,12 @@ from verl.utils import tensordict_utils
 
 from safer_steer.errors import UserError
 from safer_steer.store import JsonlStore
+from safer_steer_verl import estimators
 from safer_steer_verl.best import BestCheckpoint
 from safer_steer_verl.step_metrics import step_metrics
 from safer_steer_verl.stop_rule import too_few
 from safer_steer_verl.trajectory import RECORD_KEY, TrajectoryRecord
 from safer_steer_verl.tutor_usage import TutorUsage
-from safer_steer_verl.utils import advantage
 
 POLL_S = 0.05  # on a CPU; verl looks for finished rollouts every 2 s, most of a miniature step
 
@@ -40,7 +40,7 @@ class SaferSteerTrainer(PPOTrainerSync):
         with open_dict(config):
             config.trainer.v1.trainer_mode = "sync"  # what verl's own code compares with
         super().__init__(config)
-        advantage.register()
+        estimators.register()
         if config.trainer.device == "cpu":
             self.replay_buffer.poll_interval = POLL_S
         self.records: dict[str, TrajectoryRecord] = {}

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from safer_steer.dialogue import Dialogue, Turn
-from safer_steer.verdict import TurnScores
+from safer_steer.rubric import TurnScores
 
 RECORD_KEY = "safer_steer"  # the agent loop's key in verl's extra_fields
 
@@ -41,7 +41,8 @@ class TrajectoryRecord(BaseModel):
     reason: str | None = None  # why it is masked
     unscored: bool = False  # masked because a turn has no score; max_unscored_rate counts it
     token_fault: bool = False  # masked because its tokens do not add up; max_token_fault_rate counts it
-    end: str = "complete"  # or "context_full", "unscored"
+    reward_fault: bool = False  # masked because the user's reward function failed, which ends the run
+    end: str = "complete"  # or "context_full", "unscored", "reward_failed"
     cut_turns: int = 0  # answers that hit the token limit or a special token
     generated_tokens: int = 0
     mask_tokens: int = 0  # ones in the response mask before masking; equals generated_tokens

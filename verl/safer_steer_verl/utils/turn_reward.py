@@ -1,15 +1,16 @@
-"""The reward of one assistant turn (Eq. 4): tutor scores -> a number in [0, 1]; the released code's two additions."""
+"""The reward of one assistant turn (Eq. 4): tutor scores -> a number in [0, 1]; the released code's two additions.
+
+A function of the user's takes its place where the config names one (`own_reward`).
+"""
 
 import math
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
 from safer_steer.answer_tags import split_parts
-from safer_steer.config import Section
-from safer_steer.verdict import TurnScores
-
-SCALE_MAX = 10  # tutor scores are integers 1..10
+from safer_steer.config import Operational, Section
+from safer_steer.rubric import SCALE_MAX, TurnScores
 
 Weight = Annotated[float, Field(ge=0, le=1)]
 
@@ -31,13 +32,25 @@ class RepetitionPenalty(Section):
 
 
 class RewardConfig(Section):
-    """Weights of Eq. 4 and the two additions. The paper does not print the weights: they are the released code's."""
+    """Weights of Eq. 4 and the two additions. The paper does not print the weights: they are the released code's.
 
+    In a config, a text `path.py:function` stands for `{function: path.py:function}`.
+    """
+
+    function: Annotated[str | None, Operational] = None
+    """path.py:function, the user's reward, in whose place the other values are of no account. Its name and the file's
+    content count, not where it lies.
+    """
     safety: Weight = 0.4
     usefulness: Weight = 0.4
     faithfulness: Weight = 0.2
     format: FormatBonus = FormatBonus()
     repetition: RepetitionPenalty = RepetitionPenalty()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        return {"function": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _sum_is_one(self) -> Self:

@@ -1,0 +1,91 @@
+"""A reward function in a user's file: what it is given, and that a mistake in it is one message, never a score."""
+
+import asyncio
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from miniature.student import build_processor
+from safer_steer.errors import UserError
+from safer_steer_verl.stop_rule import too_few
+from safer_steer_verl.utils.own_reward import Reward, sample_turn
+from safer_steer_verl.utils.turn_reward import RewardConfig, turn_reward
+from training.grpo.config import load_config
+
+sys.path.append(str(Path(__file__).parent))
+from rollout_doubles import play, record_of
+
+GOOD = """
+from helper import WEIGHT
+
+def score(turn):
+    assert turn.history and turn.pictures and turn.kind and turn.user
+    return WEIGHT * turn.scores.safety + len(turn.answer) / 1000
+
+async def later(turn):
+    return score(turn)
+
+def fails(turn):
+    return turn.scores.harm
+
+def tells(turn):
+    return "nine"
+
+def endless(turn):
+    return float("inf")
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    """The user's file, with a module next to it."""
+    (tmp_path / "helper.py").write_text("WEIGHT = 2\n")
+    (tmp_path / "mine.py").write_text(GOOD)
+    return tmp_path / "mine.py"
+
+
+@pytest.mark.parametrize("name", ["score", "later"])
+def test_a_users_function_gets_the_whole_turn_and_its_number_is_the_reward(file, name):
+    config = RewardConfig.model_validate(f"{file}:{name}")
+    turn = sample_turn()
+    assert asyncio.run(Reward(config)(turn)) == pytest.approx(16 + len(turn.answer) / 1000)
+
+
+def test_without_one_it_is_the_papers():
+    turn = sample_turn()
+    assert asyncio.run(Reward(RewardConfig())(turn)) == turn_reward(turn.scores, turn.answer, RewardConfig())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("mine.py:fails", r"AttributeError: .*'harm' \(mine.py, line 12\)"),
+        ("mine.py:tells", "returned 'nine'"),
+        ("mine.py:endless", "returned inf"),
+        ("mine.py:nobody", "no function of this name; functions of the file: endless, fails, later, score, tells"),
+        ("mine.py", "not of the form path.py:function"),
+        ("other.py:score", "file not found"),
+        ("torn.py:score", r"cannot be imported: SyntaxError"),
+        ("ends.py:score", r"cannot be imported: SystemExit"),
+    ],
+)
+def test_a_mistake_is_found_before_the_run(file, name, said):
+    (file.parent / "torn.py").write_text("def score(:\n")
+    (file.parent / "ends.py").write_text("raise SystemExit(0)\n")
+    with pytest.raises(UserError, match=rf"safer_steer.reward: .*{said}.*; a reward function gets one ScoredTurn"):
+        load_config("configs/grpo/miniature.yaml", [f"safer_steer.reward={file.parent}/{name}"])
+
+
+@pytest.mark.integration
+def test_a_failure_in_the_middle_masks_the_trajectory_and_ends_the_run(file):
+    file.write_text("def score(turn):\n    return 1 / (2 - 2 * len(turn.history))\n")  # fails at the second turn
+    output, _, _ = play(build_processor(), ["a .<|im_end|>"] * 3, reward=f"{file}:score")
+    record = record_of(output)
+    assert record.rewards == [0.5]
+    assert (record.masked, record.ret, record.end) == (True, None, "reward_failed")
+    assert not any(output.response_mask)
+    problem = too_few([record], 1, SimpleNamespace(max_unscored_rate=0.9, max_token_fault_rate=0.9))
+    assert "turn 2: safer_steer.reward" in problem
+    assert "ZeroDivisionError: division by zero (mine.py, line 2)" in problem
