@@ -1,6 +1,7 @@
 """Prompt templates: `.jinja` files beside their user; untrusted text enters only as a JSON block between delimiters."""
 
 import json
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,18 @@ from jinja2 import Environment, StrictUndefined, Template, Undefined
 from safer_steer.dialogue import stable_hash
 
 DATA_OPEN, DATA_CLOSE = "<<<DATA", "DATA>>>"
+_BLOCK = re.compile(rf"{DATA_OPEN} (?P<fence>[0-9a-f]{{16}})\n(?P<data>.*?)\n(?P=fence) {DATA_CLOSE}", re.DOTALL)
 
 
 def data_block(data: Any) -> str:
-    """JSON between delimiters; "<" and ">" are escaped inside, so no text can close the block or imitate a special
-    token.
+    """JSON between delimiters, its keys in the order of `data`: that is the order in which a model reads them.
+
+    The delimiters hold a hash of what is between them, so no text in it can close the block; and the same data give the
+    same block. "<|", with which special tokens begin, is escaped.
     """
-    text = json.dumps(data, ensure_ascii=False, sort_keys=True, default=_refuse)
-    return f"{DATA_OPEN}\n{text.replace('<', chr(92) + 'u003c').replace('>', chr(92) + 'u003e')}\n{DATA_CLOSE}"
+    text = json.dumps(data, ensure_ascii=False, indent=1, default=_refuse).replace("<|", "\\u003c|")
+    fence = stable_hash(text)
+    return f"{DATA_OPEN} {fence}\n{text}\n{fence} {DATA_CLOSE}"
 
 
 def _refuse(value: Any) -> Any:
@@ -32,8 +37,9 @@ def parse_data_block(text: str) -> Any:
     Raises:
         ValueError: there is no block.
     """
-    start = text.index(DATA_OPEN) + len(DATA_OPEN)
-    return json.loads(text[start : text.index(DATA_CLOSE, start)])
+    if (found := _BLOCK.search(text)) is None:
+        raise ValueError(f"no data block between {DATA_OPEN} and {DATA_CLOSE}")
+    return json.loads(found["data"])
 
 
 class Prompt:

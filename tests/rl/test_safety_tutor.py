@@ -11,7 +11,7 @@ from PIL import Image
 
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
-from safer_steer.prompts import DATA_CLOSE, DATA_OPEN, parse_data_block
+from safer_steer.prompts import DATA_CLOSE, DATA_OPEN, data_block, parse_data_block
 from safer_steer.rubric import TurnScores, lock, locked_usefulness
 from safer_steer.verdict import Unscored
 from safer_steer_verl.interactions.safety_tutor import PROMPT, SafetyTutor, TutorTurn, load_prompt
@@ -137,7 +137,7 @@ HOSTILE = [
 
 def outside(text):
     """A prompt without its data block's content."""
-    return text[: text.index(DATA_OPEN)] + text[text.index(DATA_CLOSE) :]
+    return text.replace(data_block(parse_data_block(text)), "")
 
 
 @pytest.mark.parametrize("attack", HOSTILE)
