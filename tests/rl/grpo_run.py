@@ -43,7 +43,7 @@ OVERRIDES = (
 
 REWARD = """
 def reward(turn):
-    assert len(turn.pictures) == 1 and turn.kind == "red_team" and turn.user.startswith("question")
+    assert len(turn.pictures) == 1 and turn.kind == "red_team"
     return 2 * turn.scores.safety + len(turn.history) / 10
 """
 
