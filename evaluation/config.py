@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from evaluation.multi_turn.aggregate import PassConfig
-from safer_steer.answer_tags import check_tags
+from safer_steer.answer_tags import THOUGHT_TAGS, check_tags
 from safer_steer.config import Section
 from safer_steer.errors import UserError
 from safer_steer.gpus import visible_gpus
@@ -56,7 +56,7 @@ class SamplingConfig(Section):
     seed: int = 0
     system: str | None = None
     """System prompt; None leaves it to the chat template."""
-    reasoning_tags: Annotated[list[str], AfterValidator(check_tags)] = ["think"]
+    reasoning_tags: Annotated[list[str], AfterValidator(check_tags)] = list(THOUGHT_TAGS)
     """Tags around thoughts at the beginning of an answer: kept in the row, not judged; []: all is the answer."""
     reasoning_in_history: bool = False
     """Whether the thoughts of earlier turns are sent back, which templates drop."""

@@ -4,6 +4,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+THOUGHT_TAGS = ("think", "thinking")  # of reasoning models, and of the paper's format
+ANSWER_TAG = "answer"  # of the paper's format
+
 
 def check_tags(tags: list[str]) -> list[str]:
     """Checks the names of a tag list; an empty list means plain answers.
@@ -82,6 +85,20 @@ def split_answer(text: str, reasoning_tags: Sequence[str], answer_tag: str | Non
     if parts is None:
         return SplitAnswer(rest, _joined(thoughts), f"not in <{answer_tag}>...</{answer_tag}>")
     return SplitAnswer(parts[0], _joined(thoughts))
+
+
+def spoken(text: str) -> str:
+    """What of an answer is said to the user, and so is judged: without thoughts in their tags, out of the answer's tag.
+
+    A refusal whose thoughts name the harm is a refusal; an answer whose thoughts never end says nothing.
+    """
+    return unwrapped(split_answer(text, THOUGHT_TAGS).answer)
+
+
+def unwrapped(answer: str) -> str:
+    """An answer without the tag that is around all of it, where there is one."""
+    parts = split_parts(answer, [ANSWER_TAG])
+    return answer if parts is None else parts[0]
 
 
 def _joined(thoughts: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from data_construction.bootstrap.answer_format import format_instruction
 from data_construction.calls import Answer, Caller, Rejected, beginning, why_unusable
 from data_construction.config import Bootstrap
-from safer_steer.answer_tags import split_parts
+from safer_steer.answer_tags import split_parts, spoken
 from safer_steer.chat import dialogue_messages
 from safer_steer.dialogue import Dialogue, Turn, dialogue_id
 from safer_steer.rows import Reject
@@ -73,7 +73,7 @@ class RedBlueLoop:
 
     async def _turn(self, dialogue: Dialogue, task_id: str, turns: list[Turn], index: int) -> Turn:
         template, ask = dialogue.turns[index], self._caller.ask
-        pairs = [{"user": turn.user, "assistant": turn.assistant} for turn in turns]
+        pairs = [{"user": turn.user, "assistant": spoken(turn.assistant or "")} for turn in turns]
         shown = [dialogue.images_at(number) for number in range(index + 1)]
         seen, key = [image for images in shown for image in images], (task_id, index)
 
@@ -83,7 +83,7 @@ class RedBlueLoop:
             raise Rejected("rewrite: empty turn", "the red agent wrote nothing")
         answer = await self._answer(user, turns, shown, key)
 
-        data = {"history": pairs, "user": user, "assistant": answer}
+        data = {"history": pairs, "user": user, "assistant": spoken(answer)}
         try:
             scored = await ask("evaluator", "turn_scores", ScoredTurn, data=data, images=seen, key=key)
         except Rejected as stop:

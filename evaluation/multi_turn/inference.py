@@ -19,7 +19,7 @@ from evaluation.config import EvaluationConfig, ModelConfig, model_under_test, r
 from evaluation.multi_turn.adaptive import AdaptiveTutor
 from evaluation.needs import needs
 from evaluation.pictures import ShownPictures, served_size
-from safer_steer.answer_tags import split_answer
+from safer_steer.answer_tags import THOUGHT_TAGS, split_answer, unwrapped
 from safer_steer.chat import user_message
 from safer_steer.dialogue import Dialogue, Turn, stable_hash
 from safer_steer.errors import UserError
@@ -137,7 +137,7 @@ class Player:
     folder: Path
     pictures: ShownPictures
     tutor: AdaptiveTutor | None = None
-    reasoning_tags: tuple[str, ...] = ("think",)
+    reasoning_tags: tuple[str, ...] = THOUGHT_TAGS
     reasoning_in_history: bool = False
 
     async def play(self, task: BenchmarkDialogue) -> Dialogue | Reject:
@@ -174,7 +174,7 @@ class Player:
             reasoning = "\n".join(filter(None, (reply.reasoning, said.reasoning)))
             messages.append({"role": "assistant", "content": self._in_history(said.answer, reasoning)})
             meta = turn.meta | {"outcome": str(reply.outcome)} | ({"reasoning": reasoning} if reasoning else {})
-            update = {"assistant": said.answer, "scores": None, "meta": meta}
+            update = {"assistant": unwrapped(said.answer), "scores": None, "meta": meta}
             done.append(turn.model_copy(update=update))
         return self._row(task, done, COMPLETE, "")
 

@@ -133,6 +133,13 @@ def test_thoughts_are_kept_in_the_row_and_neither_judged_nor_by_default_sent_bac
     assert rows["d2"].meta["end_detail"] == "only reasoning, no answer: never ends"
 
 
+def test_the_papers_format_is_taken_apart(serve, bench, tmp_path):
+    with serve(lambda body: f"<thinking>hm</thinking>\n<answer>{echo(body)}</answer>") as server:
+        _, rows = run(server, bench, tmp_path / "m")
+    turn = rows["d3"].turns[0]
+    assert (turn.assistant, turn.meta["reasoning"]) == ("answer to d3 turn 1", "hm")
+
+
 def test_a_transport_failure_that_passes_costs_nothing(serve, bench, tmp_path):
     seen = []
 

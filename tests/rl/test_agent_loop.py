@@ -59,6 +59,14 @@ def test_every_answer_is_scored_the_last_too_and_the_return_is_the_sum(processor
     assert [len(history) for history, *_ in tutor.seen] == [0, 1, 2]
 
 
+def test_the_tutor_hears_the_answer_and_the_record_keeps_the_thoughts(processor):
+    said = "<thinking> a </thinking> <answer> no . </answer>"
+    output, _, tutor = play(processor, [f"{said}<|im_end|>"] * 2, max_tokens=64)
+    assert [heard[3] for heard in tutor.seen] == ["no ."] * 2
+    assert [answer for _, answer in tutor.seen[1][0]] == ["no ."]
+    assert all("<thinking>" in answer for answer in record_of(output).answers)
+
+
 def test_one_turn(processor):
     output, engine, _ = play(processor, ["a .<|im_end|>"], turns=1)
     assert len(engine.calls) == len(record_of(output).scores) == 1
