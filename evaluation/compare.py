@@ -23,7 +23,7 @@ from evaluation.multi_turn.aggregate import Numbers, PassConfig
 from evaluation.multi_turn.judge import MAIN_JUDGE, VERDICTS, judge_file
 from evaluation.report import tables
 from evaluation.report.build import SUMMARY, write_tables
-from evaluation.report.figure import survival_png
+from evaluation.report.figures import survival_png
 from evaluation.report.results import ModelResult, load_result, pairs, survival_panels
 from safer_steer.cli import exit_code
 from safer_steer.errors import UserError

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data_construction.stats.counts import DialogueCounts
+from safer_steer import plots
 from safer_steer.dialogue import Kind
 
 COLOURS: dict[Kind, str] = {"benign": "#4c78a8", "obfuscated": "#f2a541", "red_team": "#c44e52"}
@@ -11,11 +12,9 @@ COLOURS: dict[Kind, str] = {"benign": "#4c78a8", "obfuscated": "#f2a541", "red_t
 
 def plot_turns(splits: Mapping[str, DialogueCounts], path: Path) -> None:
     """Draws how many dialogues have how many user turns, a panel for each split, the kinds stacked."""
-    from matplotlib.figure import Figure  # half a second to load
-
     shown = {name: counts for name, counts in splits.items() if counts.size}
-    figure = Figure(figsize=(4 * max(1, len(shown)), 3.2), layout="constrained")
-    panels = figure.subplots(1, max(1, len(shown)), squeeze=False)[0]
+    count = max(1, len(shown))
+    figure, panels = plots.panels(count, count, figsize=(4 * count, 3.2), dpi=150, layout="constrained")
     for axes, (name, counts) in zip(panels, shown.items(), strict=False):
         numbers = range(min(counts.turns), max(counts.turns) + 1)
         bottom = [0] * len(numbers)
@@ -29,4 +28,4 @@ def plot_turns(splits: Mapping[str, DialogueCounts], path: Path) -> None:
         axes.spines[["top", "right"]].set_visible(False)
     if shown:
         figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-    figure.savefig(path, dpi=150, metadata={"Software": None})
+    path.write_bytes(plots.png(figure))

@@ -21,8 +21,7 @@ from evaluation.multi_turn.judge import VERDICTS, judge_file
 from evaluation.multi_turn.verdicts import read_verdicts
 from evaluation.report import tables
 from evaluation.report.browser_data import ModelFiles, chosen_dialogues, read_model, write_browser_data
-from evaluation.report.curves import METRICS, curves_png, read_curves
-from evaluation.report.figure import survival_png
+from evaluation.report.figures import METRICS, curves_png, read_curves, survival_png
 from evaluation.report.formats import ResultTable, csv_text, latex, markdown
 from evaluation.report.pages import heat_rows, write_browser_page, write_first_page
 from evaluation.report.paper_form import paper_form_tables
@@ -177,12 +176,15 @@ class Report:
         return {"file": "survival.png", "alt": alt}
 
     def _training(self) -> dict[str, str] | None:
-        runs = self.config.report.training
-        curves = [curve for run, folder in runs.items() for curve in read_curves(run, Path(folder))]
-        if not curves:
+        runs = {run: read_curves(Path(folder)) for run, folder in self.config.report.training.items()}
+        if not any(runs.values()):
             return None
-        (self.folder / "training.png").write_bytes(curves_png(curves))
-        ends = (f"{c.run}, {METRICS[c.metric]}: {c.values[0]:.3g} to {c.values[-1]:.3g}" for c in curves)
+        (self.folder / "training.png").write_bytes(curves_png(runs))
+        ends = (
+            f"{run}, {METRICS[metric]}: {values[0]:.3g} to {values[-1]:.3g}"
+            for run, curves in runs.items()
+            for metric, (_, values) in curves.items()
+        )
         return {"file": "training.png", "alt": "Training curves. " + "; ".join(ends)}
 
 

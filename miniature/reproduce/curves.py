@@ -1,6 +1,5 @@
 """The page's pictures: survival of the cells (Figure 4's form) and the training of the GRPO cells, over all seeds."""
 
-import io
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -9,12 +8,10 @@ from miniature.reproduce.cells import CELLS
 from miniature.reproduce.comparisons import horizon
 from miniature.reproduce.intervals import survived
 from miniature.reproduce.results import Results
-from safer_steer.colours import OKABE_ITO
+from safer_steer import plots
 from safer_steer.store import read_jsonl
 
 SURVIVAL_CELLS = ("base", "sft_single_turn", "sft", "grpo_single_turn", "grpo")
-# Okabe-Ito: told apart by colour-blind readers too; the line styles do it in print.
-STYLES = ("-", "--", "-.", ":")
 PANELS = {
     "turn reward": "tutor/turn_reward_mean",
     "share of fully safe dialogues": "tutor/fully_safe_share",
@@ -39,7 +36,7 @@ def survival_png(results: Results) -> bytes | None:
             _line(axes, index, range(last + 1), survived(rows, last), CELLS[cell].title, step=True)
     axes.set(xlabel="turn t", ylabel="S(t)", ylim=(0, 1.02))
     axes.legend(fontsize=7, frameon=False)
-    return _png(figure)
+    return plots.png(figure)
 
 
 def training_png(root: Path) -> bytes | None:
@@ -60,7 +57,7 @@ def training_png(root: Path) -> bytes | None:
         axes.set(title=title, xlabel="step")
         axes.title.set_fontsize(8)
     panels[0].legend(fontsize=6, frameon=False)
-    return _png(figure)
+    return plots.png(figure)
 
 
 def mean_curve(runs: list[list[dict[str, Any]]], metric: str) -> list[tuple[int, float]]:
@@ -73,24 +70,13 @@ def mean_curve(runs: list[list[dict[str, Any]]], metric: str) -> list[tuple[int,
 
 
 def _line(axes: Any, index: int, x: Any, y: Any, label: str, step: bool = False) -> None:
-    style = {"color": OKABE_ITO[index % len(OKABE_ITO)], "linestyle": STYLES[index % len(STYLES)], "linewidth": 1.4}
-    axes.plot(x, y, label=label, drawstyle="steps-post" if step else "default", **style)
+    drawn = "steps-post" if step else "default"
+    axes.plot(x, y, label=label, drawstyle=drawn, linewidth=1.4, **plots.style(index))
 
 
 def _figure(count: int) -> tuple[Any, list[Any]]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.8 if count == 1 else 3.4 * count, 3.0), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = list(figure.subplots(1, count, squeeze=False).flat)
+    size = (4.8 if count == 1 else 3.4 * count, 3.0)
+    figure, panels = plots.panels(count, count, figsize=size, dpi=100, layout="constrained")
     for axes in panels:
         axes.tick_params(labelsize=7)
-        axes.grid(alpha=0.25)
     return figure, panels
-
-
-def _png(figure: Any) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()

@@ -14,7 +14,7 @@ from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.judge import VERDICTS
 from evaluation.report.browser_data import call_script
 from evaluation.report.build import Report
-from evaluation.report.curves import curves_png, read_curves
+from evaluation.report.figures import curves_png, read_curves
 from evaluation.report.results import load_result
 from evaluation.report.tables import HEADLINE, headline_row
 from safer_steer.config import load_config
@@ -149,10 +149,10 @@ def test_training_curves_leave_out_what_is_no_number(tmp_path):
     rows = [{"step": 1, "loss": 0.5, "other": 1.0}, {"step": 2, "loss": None}, {"step": 3, "loss": 0.25}]
     (tmp_path / "sft").mkdir()
     write_jsonl(tmp_path / "sft" / "log.jsonl", rows)
-    (curve,) = read_curves("SFT", tmp_path / "sft")
-    assert (curve.metric, curve.steps, curve.values) == ("loss", [1, 3], [0.5, 0.25])
-    assert read_curves("SFT", tmp_path / "nothing") == []
-    assert curves_png([curve, curve])[:4] == b"\x89PNG"
+    curves = read_curves(tmp_path / "sft")
+    assert curves == {"loss": ([1, 3], [0.5, 0.25])}
+    assert read_curves(tmp_path / "nothing") == {}
+    assert curves_png({"SFT": curves, "none": {}})[:4] == b"\x89PNG"
 
 
 def test_the_script_never_parses_html():

@@ -9,7 +9,7 @@ from PIL import Image
 from evaluation.multi_turn.aggregate import turn_table
 from evaluation.multi_turn.intervals import share_interval
 from evaluation.multi_turn.survival import first_failing_turn, first_failures, kaplan_meier, log_rank
-from evaluation.report.figure import survival_png
+from evaluation.report.figures import survival_png
 
 
 def seen(*rows) -> pd.DataFrame:

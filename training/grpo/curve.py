@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from safer_steer.colours import OKABE_ITO
+from safer_steer import plots
 from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl
 
-# Panel title -> (label, metric) of its lines. Okabe-Ito colours are told apart by colour-blind readers too.
+# Panel title -> (label, metric) of its lines.
 PANELS: dict[str, list[tuple[str, str]]] = {
     "mean turn reward": [("training", "tutor/turn_reward_mean"), ("held out", "val/tutor/turn_reward_mean")],
     "share of fully safe dialogues": [
@@ -33,27 +33,23 @@ def draw(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
         path: the PNG file.
         title: said on top.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(9.6, 6.4), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, (name, lines) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
+    figure, grid = plots.panels(len(PANELS), 2, figsize=(9.6, 6.4), dpi=130, layout="constrained")
+    for axes, (name, lines) in zip(grid, PANELS.items(), strict=True):
         seen = list(LIMITS.get(name, (0, 1.02)))
-        for colour, (label, metric) in zip(OKABE_ITO, lines, strict=False):
-            points = [(row["step"], row[metric]) for row in rows if row.get(metric) is not None]
-            seen += [value for _, value in points]
-            if points:
-                style = "o-" if metric.startswith("val/") else ".-"
-                axes.plot(*zip(*points, strict=True), style, color=colour, label=label, markersize=4, linewidth=1.6)
+        for number, (label, metric) in enumerate(lines):
+            steps, values = plots.points(rows, metric)
+            seen += values
+            if steps:
+                marker = "o" if metric.startswith("val/") else "."
+                axes.plot(steps, values, marker=marker, label=label, markersize=4, linewidth=1.6, **plots.style(number))
         axes.set(title=name, xlabel="step", ylim=(min(seen), max(seen)))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
         if axes.has_data():
             axes.legend(fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
-    figure.savefig(path, format="png", metadata={"Software": None})
+    path.write_bytes(plots.png(figure))
 
 
 def draw_run(folder: Path) -> Path:

@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
 from transformers import TrainerCallback
 
+from safer_steer import plots
 from safer_steer.errors import UserError
 from safer_steer.progress import ProgressBar
 from safer_steer.store import dump_row, read_jsonl
@@ -89,16 +89,11 @@ def _append(path: Path, row: dict[str, Any]) -> None:
 
 def draw_loss(log: Path, eval_log: Path, target: Path) -> None:
     """Draws training loss (and held-out loss, where there is one) over steps as PNG."""
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
-    for path, key, style, label in (
-        (log, "loss", {"linewidth": 1.0}, "training"),
-        (eval_log, "eval_loss", {"marker": "o"}, "held out"),
-    ):
-        rows = list(read_jsonl(path)) if path.is_file() else []
-        if rows:
-            axes.plot([row["step"] for row in rows], [row[key] for row in rows], label=label, **style)
-    axes.set(xlabel="step", ylabel="loss a label token (nats)", ylim=(0, 1.05 * axes.dataLim.y1))
-    axes.grid(alpha=0.3)
+    figure, (axes,) = plots.panels(1, 1, figsize=(7, 4), dpi=120, layout="constrained")
+    for number, (path, metric, label) in enumerate(((log, "loss", "training"), (eval_log, "eval_loss", "held out"))):
+        steps, values = plots.points(read_jsonl(path), metric) if path.is_file() else ([], [])
+        if steps:
+            axes.plot(steps, values, marker="o" if number else "", label=label, **plots.style(number))
+    axes.set(xlabel="step", ylabel="loss per label token (nats)", ylim=(0, 1.05 * axes.dataLim.y1))
     axes.legend()
-    figure.savefig(target, dpi=120)
+    target.write_bytes(plots.png(figure))
