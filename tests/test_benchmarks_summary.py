@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -57,12 +56,3 @@ def test_run_all_runs_every_benchmark():
     files = [path for path in (ROOT / "benchmarks").glob("*.py") if path.name not in by_hand]
     assert measured == {path.stem for path in files if "write_figures(" in path.read_text(encoding="utf-8")}
     assert len(measured) >= 7
-
-
-@pytest.mark.parametrize(("script", "named"), [("run_all.sh", "--quick"), ("real_widths.sh", "two_layers")])
-def test_scripts_explain_themselves(script, named):
-    for arguments, code in ((["--help"], 0), (["--slow"], 2)):
-        command = ["bash", f"benchmarks/{script}", *arguments]
-        shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert shown.returncode == code
-        assert named in shown.stdout + shown.stderr

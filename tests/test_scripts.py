@@ -1,7 +1,14 @@
-"""Every script is sound and explains itself; every config loads; every stage's --dry-run runs on all its configs."""
+"""Every script is sound and explains itself; every config loads; every stage's --dry-run runs on all its configs.
 
+What scripts start is run in one process (`docs/run_modules.py`), so that engines are imported once; each stage's script
+itself once.
+"""
+
+import json
 import os
+import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,9 +16,12 @@ from omegaconf import OmegaConf
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 STAGES = ("data_construction", "sft", "grpo", "evaluation")
-DRY_RUNS = [(stage, path) for stage in STAGES for path in sorted((ROOT / "configs" / stage).glob("*.yaml"))]
+STARTS = {
+    path: re.search(r'^ *start python -m (\S+) "\$@"$', path.read_text("utf-8"), re.MULTILINE) for path in SCRIPTS
+}
+MODULES = {path: found[1] for path, found in STARTS.items() if found}
+UNKNOWN = ("no_such_key=1", "another_bad_key=2")
 
 
 def run(*command: str, **environment: str) -> subprocess.CompletedProcess:
@@ -20,47 +30,72 @@ def run(*command: str, **environment: str) -> subprocess.CompletedProcess:
     )
 
 
-def name(path: Path) -> str:
-    return str(path.relative_to(ROOT))
+def module(stage: str) -> str:
+    return MODULES[ROOT / f"scripts/run_{stage}.sh"]
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=name)
-def test_script_is_sound(script):
-    parsed = run("bash", "-n", str(script))
-    assert parsed.returncode == 0, parsed.stderr
-    checked = run("shellcheck", str(script))
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """`answers(module, argument, ...)`: exit code and output, of all that the tests below ask for."""
+    folder = tmp_path_factory.mktemp("answers")
+    tasks = [({}, name, ("--help",)) for name in MODULES.values()]
+    for stage in STAGES:
+        miniature = f"configs/{stage}/miniature.yaml"
+        tutor = {"TUTOR_API_BASE_URL": "http://tutor.example:8000/v1"} if stage == "grpo" else {}  # left open by some
+        for path in sorted((ROOT / "configs" / stage).glob("*.yaml")):
+            name = str(path.relative_to(ROOT))
+            tasks.append((tutor, module(stage), (name, f"root={folder}/root", "--dry-run")))
+        tasks += [({}, module(stage), wrong) for wrong in (["no_such_file.yaml"], [miniature, *UNKNOWN])]
+    said = run_modules(tasks, folder)
+    assert not (folder / "root").exists(), "a dry run touches nothing"
+    return {(name, *arguments): answer for (_, name, arguments), answer in zip(tasks, said, strict=True)}
+
+
+def run_modules(tasks: list, folder: Path) -> list:
+    place = folder / "answers.json"
+    command = [sys.executable, "tests/docs/run_modules.py", str(place)]
+    done = subprocess.run(command, cwd=ROOT, input=json.dumps(tasks), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(place.read_text(encoding="utf-8"))
+
+
+def test_scripts_are_sound():
+    checked = run("shellcheck", *map(str, SCRIPTS))
     assert checked.returncode == 0, checked.stdout
-    text = script.read_text(encoding="utf-8")
-    assert "set -euo pipefail" in text or "common.sh" in text, "strict mode is missing"
-    assert "<<" not in text.replace("<<<", ""), "no Python in heredocs: a script only starts things"
+    for script in SCRIPTS:
+        text = script.read_text(encoding="utf-8")
+        assert "set -euo pipefail" in text or "common.sh" in text, f"{script}: strict mode is missing"
+        assert "<<" not in text.replace("<<<", ""), f"{script}: no Python in heredocs: a script only starts things"
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=name)
-def test_script_has_help(script):
-    shown = run("bash", str(script), "--help")
-    assert shown.returncode == 0, shown.stderr
-    assert len(shown.stdout.strip()) > 40
+def test_every_script_has_help(answers):
+    for script in SCRIPTS:
+        if script in MODULES:
+            code, said = answers[MODULES[script], "--help"]
+        else:
+            shown = run("bash", str(script), "--help")
+            code, said = shown.returncode, shown.stdout
+        assert (code, len(said.strip()) > 40) == (0, True), f"{script}: {said}"
+
+
+def test_every_config_loads():
+    for config in (ROOT / "configs").rglob("*.yaml"):
+        assert OmegaConf.to_container(OmegaConf.load(config)), f"{config} is empty"
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_stage_has_script_and_configs(stage):
-    assert (ROOT / "scripts" / f"run_{stage}.sh").is_file()
-    assert (ROOT / "configs" / stage / "miniature.yaml").is_file()
+def test_dry_run_of_every_config_prints_a_plan(stage, answers):
+    dry = {key: answer for key, answer in answers.items() if key[0] == module(stage) and key[-1] == "--dry-run"}
+    assert len(dry) == len(list((ROOT / "configs" / stage).glob("*.yaml"))) > 1
+    for (_, config, root, _), (code, said) in dry.items():
+        assert code == 0, f"{config}: {said}"
+        assert "# plan" in said
+        assert root.removeprefix("root=") in said
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=name)
-def test_config_loads(config):
-    assert OmegaConf.to_container(OmegaConf.load(config)), f"{config} is empty"
-
-
-@pytest.mark.parametrize(
-    ("stage", "config"), DRY_RUNS, ids=lambda value: value if isinstance(value, str) else value.stem
-)
-def test_dry_run_prints_a_plan_and_touches_nothing(stage, config, tmp_path):
-    tutor = (
-        {"TUTOR_API_BASE_URL": "http://tutor.example:8000/v1"} if stage == "grpo" else {}
-    )  # the paper's leave it open
-    shown = run("bash", f"scripts/run_{stage}.sh", name(config), f"root={tmp_path}", "--dry-run", **tutor)
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_script_starts_its_module_on_the_miniature(stage, tmp_path):
+    shown = run("bash", f"scripts/run_{stage}.sh", f"configs/{stage}/miniature.yaml", f"root={tmp_path}", "--dry-run")
     assert shown.returncode == 0, shown.stderr
     assert "# plan" in shown.stdout
     assert str(tmp_path) in shown.stdout
@@ -68,20 +103,16 @@ def test_dry_run_prints_a_plan_and_touches_nothing(stage, config, tmp_path):
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_bad_input_is_one_clear_line(stage):
-    config = f"configs/{stage}/miniature.yaml"
-    for arguments, said in (
-        (["no_such_file.yaml"], "no_such_file.yaml"),
-        ([config, "no_such_key=1", "another_bad_key=2"], "another_bad_key"),
+def test_bad_input_is_one_clear_line(stage, answers):
+    """All errors are reported at once."""
+    for arguments, words in (
+        (("no_such_file.yaml",), ["no_such_file.yaml"]),
+        ((f"configs/{stage}/miniature.yaml", *UNKNOWN), ["no_such_key", "another_bad_key"]),
     ):
-        shown = run("bash", f"scripts/run_{stage}.sh", *arguments)
-        lines = shown.stderr.strip().splitlines()
-        assert shown.returncode == 2, shown.stdout + shown.stderr
-        assert len(lines) == 1, shown.stderr
-        assert lines[0].startswith("error: ")
-        assert said in lines[0]
-        if "no_such_key=1" in arguments:
-            assert "no_such_key" in lines[0], "all errors are reported at once"
+        code, said = answers[(module(stage), *arguments)]
+        assert (code, len(said.strip().splitlines())) == (2, 1), said
+        assert said.startswith("error: ")
+        assert all(word in said for word in words), said
 
 
 def test_stage_scripts_stop_without_an_environment(tmp_path):

@@ -1,8 +1,10 @@
 """Set-up and preflight: what is off is named with what to do; the quick check imports no engine."""
 
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,16 @@ def test_every_requirement_is_pinned():
         requirements = [line for line in lines if line.strip() and not line.startswith("#")]
         assert len(requirements) == len(preflight.read_pins(ROOT / path)) > 200
         assert all("==" in line for line in requirements)
+
+
+@pytest.mark.parametrize("mode", ["gpu", "cpu"])
+def test_a_set_holds_every_pin_of_the_project(mode):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    optional = project["optional-dependencies"]
+    pins = set((ROOT / preflight.PIN_FILES[mode]).read_text(encoding="utf-8").splitlines())
+    wanted = [*project["dependencies"], *optional["dev"], *optional[mode]]
+    assert all("==" in item for item in wanted)
+    assert not [item for item in wanted if re.sub(r"\[.*\]", "", item) not in pins]
 
 
 def test_gpu_and_cpu_sets_hold_the_same_engines():

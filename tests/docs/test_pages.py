@@ -94,7 +94,7 @@ def test_links_lead_somewhere(page):
     assert not lost, f"{page.name} links to {lost}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CONTRIBUTING.md"], ids=lambda page: page.name)
 def test_paths_exist(page):
     lost = []
     for span in code_spans(page):
