@@ -71,7 +71,7 @@ def data_loads(config: DataConfig, candidates: float) -> dict[str, Load]:
     return cost.total(
         {role: load.scaled(candidates / made) for role, load in stage_one.items()},
         cost.stage_two_loads(config, bootstrapped),
-        cost.history_loads(config.assemble.rl.history_dependent.candidates),
+        cost.history_loads(config, config.assemble.rl.history_dependent.candidates),
     )
 
 
