@@ -3,7 +3,7 @@
     python -m data_construction.sources                                    # lists them
     python -m data_construction.sources check NAME path=PATH [split=SPLIT]   # reads one in full and says what is in it
 
-To add a source, write `sources/NAME.py` with a `SOURCE` and add its line here; README.md beside this file shows how.
+To add a source, write `sources/NAME.py` with a `SOURCE` and add its line here; docs/own_seeds.md shows how.
 """
 
 from data_construction.sources import (

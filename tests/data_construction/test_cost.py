@@ -58,11 +58,11 @@ def test_the_papers_plan_has_its_size_and_a_price_for_every_role(monkeypatch):
     assert models <= set(load_prices("configs/prices.yaml").models)
 
 
-def test_the_readmes_cost_table_is_what_the_dry_run_prints(monkeypatch):
+def test_the_docs_cost_table_is_what_the_dry_run_prints(monkeypatch):
     monkeypatch.chdir(ROOT)
     printed = str(plan(load_config(DataConfig, "configs/data_construction/default.yaml"))).partition("115,700")[2]
-    readme = (ROOT / "data_construction" / "README.md").read_text(encoding="utf-8")
-    table = [line for line in readme.splitlines() if line.startswith(("| generator |", "| target |", "| evaluator |"))]
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    table = [line for line in page.splitlines() if line.startswith(("| generator |", "| target |", "| evaluator |"))]
     assert len(table) == 3
     for line in table:
-        assert line in printed, "run the dry run of default.yaml again and put its last table into the README"
+        assert line in printed, "run the dry run of default.yaml again and put its last table into docs/data.md"
