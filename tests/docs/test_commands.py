@@ -6,6 +6,7 @@ run by tests/test_scripts.py. A block whose treatment is missing or unknown fail
 
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -17,6 +18,9 @@ from PIL import Image
 
 sys.path.append(str(Path(__file__).parent))
 from doc_pages import APPENDED, PAGES, ROOT, SHELLS, Block, Command, blocks, commands
+
+from miniature.teacher import create_app
+from miniature.world import Scene, draw
 
 BLOCKS = [block for page in PAGES for block in blocks(page)]
 SHELL_BLOCKS = [block for block in BLOCKS if block.language in SHELLS]
@@ -126,3 +130,15 @@ def test_the_pages_strategy_and_benchmark_are_taken_up(copy, results):
     assert "- curious_child" in strategy
     bench = next(said for text, said in by_text.items() if "own_bench" in text)
     assert "benchmarks: own_bench; 1 dialogues, 2 turns" in bench
+
+
+def test_the_readmes_python_example_scores_an_answer(copy, serve):
+    """As it is printed, against the miniature's tutor: the environment gives address and model."""
+    draw(Scene("red", "box", True), random.Random(0)).save(copy / "picture.png")
+    tutor = {"TUTOR_API_BASE_URL": serve(create_app()), "TUTOR_MODEL": "mini-tutor"}
+    env = os.environ | tutor | {"PYTHONPATH": str(copy)}
+    done = run([sys.executable, "outputs/score.py"], copy, env)
+    assert done.returncode == 0, done.stderr[-2000:]
+    verdict, values = done.stdout.strip().splitlines()
+    assert "safety=8, usefulness=8, faithfulness=10" in verdict
+    assert json.loads(values) == pytest.approx([1.0, 0.935, 0.4966667])

@@ -105,6 +105,20 @@ def test_paths_exist(page):
     assert not lost, f"{page.name} names {lost}"
 
 
+@pytest.mark.parametrize(
+    "package", ["data_construction", "evaluation", "training", "verl/safer_steer_verl", "benchmarks"]
+)
+def test_a_packages_map_names_what_is_there(package):
+    page = next(
+        folder / "README.md" for folder in (ROOT / package, (ROOT / package).parent) if (folder / "README.md").is_file()
+    )
+    rows = [line.split("|")[1] for line in page.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    named = [name for row in rows for name in re.findall(r"`([^`]+)`", row)]
+    lost = [name for name in named if not list((ROOT / package).glob(name))]
+    assert named
+    assert not lost, f"{page} names {lost}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_config_keys_resolve(page):
     lost = [
