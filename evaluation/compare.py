@@ -114,7 +114,7 @@ def compare(runs: list[Path], output: Path | None, judge: str, console: Console)
     ]
     compared, note = pairs(results, passing), modes_note(results)
     ours = [tables.headline(results, passing), tables.pairs_table(compared), tables.log_rank_table(compared)]
-    ours += [*tables.group_tables(results), tables.turn_table(results), tables.survival_table(results)]
+    ours += [*tables.group_tables(results), tables.by_turn_table(results), tables.survival_table(results)]
     ours += [tables.losses_table(results), tables.origin_table(results)]
     judged = tables.judges_line({item for result in results for item in result.judges})
     console.print(tables.terminal_table(results, passing, "Comparison"))

@@ -23,7 +23,7 @@ from data_construction.config import DataConfig
 from data_construction.history import HistoryRisk, risk_table
 from data_construction.seeds import ingested_seeds
 from data_construction.stats.attacks import attack_stats
-from data_construction.stats.counts import DialogueCounts
+from data_construction.stats.counts import counts, row_table
 from data_construction.stats.write import write_stats
 from data_construction.step import RECORDS, require_finished
 from safer_steer.config import relevant
@@ -79,13 +79,13 @@ def assemble(config: DataConfig) -> dict:
     write_jsonl(folder / LEFT_OUT, (_left_out(name, *item) for name in SPLITS for item in chosen[name].left_out))
     if bootstrapped:
         stage_two.write_keep_rule(config)
-    splits = {name: DialogueCounts.of(row.read() for row in chosen[name].rows) for name in SPLITS}
+    splits = {name: row_table(row.read() for row in chosen[name].rows) for name in SPLITS}
     stats = {
-        "splits": {name: split.as_dict() for name, split in splits.items()},
+        "splits": {name: counts(split) for name, split in splits.items()},
         "short": {name: item.short for name, item in chosen.items() if item.short},
         "left_out": {name: item.reasons() for name, item in chosen.items() if item.left_out},
         "not_needed": {name: item.not_needed for name, item in chosen.items() if item.not_needed},
-        "stage1": DialogueCounts.of(read_jsonl(folder / stage_one.DIALOGUES, Dialogue)).as_dict()
+        "stage1": counts(row_table(read_jsonl(folder / stage_one.DIALOGUES, Dialogue)))
         | {"rejects": reject_stats(read_jsonl(folder / stage_one.REJECTS))},
         "train_rows_with_a_bench_picture": sum(pools.pool(row) == "none" for row in dialogues),
         "red_team": attack_stats(

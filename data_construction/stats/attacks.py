@@ -4,10 +4,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import pandas as pd
+
 from data_construction.red_team.attack import FAILED
 from safer_steer.dialogue import Dialogue
-
-Rates = dict[str, dict[str, float]]
 
 
 def attack_stats(dialogues: Iterable[Dialogue], rejects: Iterable[dict]) -> dict[str, Any]:
@@ -21,35 +21,22 @@ def attack_stats(dialogues: Iterable[Dialogue], rejects: Iterable[dict]) -> dict
         dialogues: rows of all kinds, before duplicates are taken out.
         rejects: rows of `rejects.jsonl`.
     """
-    won: Counter[tuple[str, str]] = Counter()
-    lost: Counter[tuple[str, str]] = Counter()
-    turns: Counter[int] = Counter()
-    without: Counter[str] = Counter()
-    for row in dialogues:
-        if row.kind == "red_team":
-            won[row.strategy, row.meta["technique"]] += 1
-            turns[row.meta["success_turn"]] += 1
-    for row in rejects:
-        if row.get("strategy"):
-            pair = row["strategy"], row["technique"]
-            if row["reason"] == FAILED:
-                lost[pair] += 1
-            else:
-                without[row["reason"]] += 1
-    return {
-        "strategy": _rates(won, lost, lambda pair: pair[0]),
-        "technique": _rates(won, lost, lambda pair: pair[1]),
-        "pair": _rates(won, lost, " + ".join),
+    won = [
+        (row.strategy, row.meta["technique"], 1, row.meta["success_turn"])
+        for row in dialogues
+        if row.kind == "red_team"
+    ]
+    attacks = [(row["strategy"], row["technique"], row["reason"]) for row in rejects if row.get("strategy")]
+    lost = [(strategy, technique, 0, None) for strategy, technique, reason in attacks if reason == FAILED]
+    tries = pd.DataFrame([*won, *lost], columns=["strategy", "technique", "success", "turn"])
+    tries["pair"] = tries.strategy + " + " + tries.technique
+    turns = Counter(turn for *_, turn in won)
+    return {name: _rates(tries.groupby(name).success) for name in ("strategy", "technique", "pair")} | {
         "success_turn": {str(turn): turns[turn] for turn in sorted(turns)},
-        "without_verdict": dict(without.most_common()),
+        "without_verdict": dict(Counter(reason for *_, reason in attacks if reason != FAILED).most_common()),
     }
 
 
-def _rates(won: Counter, lost: Counter, name) -> Rates:
-    table: dict[str, list[int]] = {}
-    for counter, success in ((won, 1), (lost, 0)):
-        for pair, number in counter.items():
-            entry = table.setdefault(name(pair), [0, 0])
-            entry[0] += number
-            entry[1] += number * success
-    return {key: {"tries": n, "successes": k, "rate": round(k / n, 3)} for key, (n, k) in sorted(table.items())}
+def _rates(success: Any) -> dict[str, dict[str, float]]:
+    groups = {name: (len(group), int(group.sum())) for name, group in success}
+    return {name: {"tries": n, "successes": k, "rate": round(k / n, 3)} for name, (n, k) in groups.items()}

@@ -1,51 +1,52 @@
-"""Counts over dialogues, row by row: size, turns, kinds, sources, strategies."""
+"""Counts over dialogues: size, turns, kinds, sources, strategies; and the histogram of turns as a PNG."""
 
-from collections import Counter
-from collections.abc import Iterable
-from typing import Any, Self
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
 
-from safer_steer.dialogue import Dialogue
+import pandas as pd
+
+from safer_steer import plots
+from safer_steer.dialogue import Dialogue, Kind
+
+COLOURS: dict[Kind, str] = {"benign": "#4c78a8", "obfuscated": "#f2a541", "red_team": "#c44e52"}
 
 
-class DialogueCounts:
-    """Adds up the dialogues of one split."""
+def row_table(rows: Iterable[Dialogue]) -> pd.DataFrame:
+    """A row for each dialogue, with what is counted; `turns` is its number of user turns."""
+    found = [(len(row.turns), row.kind, row.source, row.strategy, row.meta.get("split")) for row in rows]
+    return pd.DataFrame(found, columns=["turns", "kind", "source", "strategy", "split"])
 
-    def __init__(self):
-        self.turns: Counter[int] = Counter()
-        self.turns_by_kind: dict[str, Counter[int]] = {}
-        self.by: dict[str, Counter[str]] = {"kind": Counter(), "source": Counter(), "strategy": Counter()}
 
-    @classmethod
-    def of(cls, rows: Iterable[Dialogue]) -> Self:
-        """The counts of some rows."""
-        counts = cls()
-        for row in rows:
-            counts.add(row)
-        return counts
+def counts(table: pd.DataFrame) -> dict[str, Any]:
+    """Plain numbers, for `stats.json`."""
+    numbers: dict[str, Any] = {"size": len(table)}
+    if len(table):
+        numbers |= {"turns_min": int(table.turns.min()), "turns_max": int(table.turns.max())}
+        numbers["turns_mean"] = round(float(table.turns.mean()), 2)
+        numbers["turns"] = {str(turns): number for turns, number in _sizes(table, "turns").items()}
+    return numbers | {name: _sizes(table, name) for name in ("kind", "source", "strategy")}
 
-    def add(self, row: Dialogue) -> None:
-        """Counts one dialogue."""
-        self.turns[len(row.turns)] += 1
-        self.turns_by_kind.setdefault(row.kind, Counter())[len(row.turns)] += 1
-        for name, counter in self.by.items():
-            if value := getattr(row, name):
-                counter[value] += 1
 
-    @property
-    def size(self) -> int:
-        """Number of dialogues."""
-        return self.turns.total()
+def _sizes(table: pd.DataFrame, name: str) -> dict[Any, int]:
+    return table[name].value_counts().sort_index().to_dict()
 
-    @property
-    def mean_turns(self) -> float | None:
-        """Mean number of user turns; None without a dialogue."""
-        return sum(turns * number for turns, number in self.turns.items()) / self.size if self.size else None
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain numbers, for `stats.json`."""
-        numbers: dict[str, Any] = {"size": self.size}
-        if self.size:
-            numbers |= {"turns_min": min(self.turns), "turns_max": max(self.turns)}
-            numbers["turns_mean"] = round(self.mean_turns, 2)
-            numbers["turns"] = {str(turns): self.turns[turns] for turns in sorted(self.turns)}
-        return numbers | {name: dict(sorted(counter.items())) for name, counter in self.by.items()}
+def plot_turns(splits: Mapping[str, pd.DataFrame], path: Path) -> None:
+    """Draws how many dialogues have how many user turns, a panel for each split, the kinds stacked."""
+    shown = {name: table for name, table in splits.items() if len(table)}
+    count = max(1, len(shown))
+    figure, panels = plots.panels(count, count, figsize=(4 * count, 3.2), dpi=150, layout="constrained")
+    for axes, (name, table) in zip(panels, shown.items(), strict=False):
+        numbers, mean = range(table.turns.min(), table.turns.max() + 1), table.turns.mean()
+        heights = pd.crosstab(table.turns, table.kind).reindex(index=numbers, columns=[*COLOURS], fill_value=0)
+        bottoms = heights.cumsum(axis=1) - heights
+        for kind, colour in COLOURS.items():
+            axes.bar(numbers, heights[kind], bottom=bottoms[kind], color=colour, label=kind, width=0.8)
+        axes.axvline(mean, color="black", linewidth=1, linestyle="--", label="mean")
+        axes.set(title=f"{name}: {len(table):,}, mean {mean:.2f}", xlabel="user turns", xticks=numbers)
+        axes.set_ylabel("dialogues")
+        axes.spines[["top", "right"]].set_visible(False)
+    if shown:
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    path.write_bytes(plots.png(figure))

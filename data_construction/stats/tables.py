@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from data_construction.stats.counts import DialogueCounts
+import pandas as pd
+
 from safer_steer.markdown import table
 from safer_steer.usage import changes
 
@@ -29,14 +30,14 @@ PAPER = {
 }
 
 
-def table_one(splits: Mapping[str, DialogueCounts]) -> str:
+def table_one(splits: Mapping[str, pd.DataFrame]) -> str:
     """Table 1 of the paper, ours beside theirs; `splits` has keys of `PAPER`."""
     rows = []
-    for key, counts in splits.items():
+    for key, found in splits.items():
         paper = PAPER[key]
-        turns = f"{min(counts.turns)}-{max(counts.turns)}" if counts.size else "-"
-        mean = f"{counts.mean_turns:.2f}" if counts.size else "-"
-        rows.append([paper.name, f"{counts.size:,}", turns, mean, f"{paper.size:,}", paper.turns, paper.mean_turns])
+        turns = f"{found.turns.min()}-{found.turns.max()}" if len(found) else "-"
+        mean = f"{found.turns.mean():.2f}" if len(found) else "-"
+        rows.append([paper.name, f"{len(found):,}", turns, mean, f"{paper.size:,}", paper.turns, paper.mean_turns])
     head = ["Split", "Size", "Turns", "Avg. turns", "Size (paper)", "Turns (paper)", "Avg. turns (paper)"]
     return table(head, rows)
 

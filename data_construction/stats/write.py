@@ -9,33 +9,33 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from data_construction.stats.attacks import attack_stats
-from data_construction.stats.counts import DialogueCounts
-from data_construction.stats.plots import plot_turns
+from data_construction.stats.counts import counts, plot_turns, row_table
 from data_construction.stats.tables import attack_table, change_table, cost_table, reason_table, table_one
 from safer_steer.dialogue import Dialogue
 from safer_steer.store import read_jsonl, write_atomic
 from safer_steer.usage import changes
 
 
-def write_stage_one_stats(folder: Path, counts: Mapping[str, Any], usage: Mapping[str, Mapping[str, Any]]) -> None:
+def write_stage_one_stats(folder: Path, ends: Mapping[str, Any], usage: Mapping[str, Mapping[str, Any]]) -> None:
     """Reads Stage I's files in streaming passes and writes its stats.
 
     Args:
         folder: the data folder.
-        counts: what came in, was kept and was rejected, as in `run.stage1.json`.
+        ends: what came in, was kept and was rejected, as in `run.stage1.json`.
         usage: role -> calls, tokens, USD.
     """
-    splits = {"train candidates": DialogueCounts(), "bench candidates": DialogueCounts()}
-    for row in read_jsonl(folder / "dialogues.jsonl", Dialogue):
-        splits["bench candidates" if row.meta["split"] == "bench" else "train candidates"].add(row)
+    rows = row_table(read_jsonl(folder / "dialogues.jsonl", Dialogue))
+    splits = {f"{split} candidates": rows[rows.split == split] for split in ("train", "bench")}
     duplicates = Counter(
         f"{row['reason']}: {row['kind']} like {row['of_kind']}" for row in read_jsonl(folder / "duplicates.jsonl")
     )
     candidates = read_jsonl(folder / "candidates.jsonl", Dialogue)
     stats = {
-        "counts": dict(counts),
-        "splits": {name: split.as_dict() for name, split in splits.items()},
+        "counts": dict(ends),
+        "splits": {name: counts(split) for name, split in splits.items()},
         "rejects": dict(Counter(row["reason"] for row in read_jsonl(folder / "rejects.jsonl")).most_common()),
         "duplicates": dict(duplicates.most_common()),
         "red_team": attack_stats(candidates, read_jsonl(folder / "rejects.jsonl")),
@@ -47,7 +47,7 @@ def write_stage_one_stats(folder: Path, counts: Mapping[str, Any], usage: Mappin
 def write_stats(
     folder: Path,
     stats: Mapping[str, Any],
-    splits: Mapping[str, DialogueCounts],
+    splits: Mapping[str, pd.DataFrame],
     title: str,
     *,
     suffix: str = "",

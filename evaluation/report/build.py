@@ -136,7 +136,7 @@ class Report:
         self, results: list[ModelResult], compared: list[Numbers], agreed: dict[str, list[Numbers]]
     ) -> list[ResultTable]:
         found = [tables.headline(results, self.config.passing), *tables.group_tables(results)]
-        found += [tables.turn_table(results), tables.survival_table(results), tables.losses_table(results)]
+        found += [tables.by_turn_table(results), tables.survival_table(results), tables.losses_table(results)]
         found += [tables.pairs_table(compared), tables.log_rank_table(compared)] if compared else []
         found += [tables.agreement_table(agreed)] if agreed else []
         changed = requests_table(self._records())

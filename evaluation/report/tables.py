@@ -155,7 +155,7 @@ def _group_cells(group: Numbers) -> list[str]:
     ]
 
 
-def turn_table(results: list[ModelResult]) -> ResultTable:
+def by_turn_table(results: list[ModelResult]) -> ResultTable:
     """Scores and survival by turn."""
     columns = [
         "model",

@@ -85,19 +85,16 @@ def test_pools_split_by_picture_and_never_use_a_bench_picture():
     assert pools.pool(facts(1, split="bench")) == "bench"
 
 
-def test_shares_with_checks_seeds_and_pictures():
-    rule = shares_with([facts(1), facts(2)])
-    rows = [facts(1, "red_team", picture=9), facts(5, picture=2), facts(6)]
-    assert [row.seed for row in rows if not rule(row)] == ["train/6"]
-
-
 def test_an_injected_picture_counts_as_the_one_it_was_made_from():
     injected = {"injector": {"image": "images/new.png", "original": "images/3.png"}}
     row = dialogue(1, images=["images/new.png"])
     row = RowFacts.of(row.model_copy(update={"meta": row.meta | injected}), Path("x"), 0)
     assert (row.images, row.originals) == (("images/new.png",), ("images/3.png",))
     assert Pools(frozenset({"images/3.png"}), 0.5, 0).pool(row) == "none"
-    assert shares_with([facts(3)])(row)
+    shares = shares_with([facts(3)])
+    assert shares(row), "a picture"
+    assert shares(facts(3, "red_team", picture=9)), "a seed"
+    assert not shares(facts(6))
 
 
 def test_facts_find_their_rows_again(tmp_path):
@@ -127,11 +124,9 @@ def written(path: Path, *rows: Dialogue) -> list[RowFacts]:
 @pytest.mark.parametrize(
     ("users", "settings", "reason"),
     [
-        (LONG, NearDuplicates(), "near duplicate of sft"),
         ([*LONG[:3], LONG[3].replace("?", "now ?")], NearDuplicates(), "near duplicate of sft"),
         ([f"template of {text}" for text in LONG], NearDuplicates(), "near duplicate of sft"),
         (["what colour is it ?", "who may have drawn it , and why ?"], NearDuplicates(), ""),
-        (LONG, NearDuplicates(among="same_picture"), ""),
         (LONG, None, ""),
     ],
 )
@@ -274,12 +269,6 @@ def test_transcripts_are_not_held_in_memory(small):
     assert peak < (folder / "dialogues.jsonl").stat().st_size / 4  # 20 MB of rows
 
 
-def test_other_stage_settings_refuse_the_folder(small):
-    main(small)
-    with pytest.raises(UserError, match="seed 0 -> 1"):
-        main(small.model_copy(update={"seed": 1}))
-
-
 def test_answered_rows_become_sft_without_stage_two(make_seeds, make_config, double):
     sources = {"train": {"reader": "jsonl", "path": str(make_seeds("train", ["a", "b"], answer="42"))}}
     splits = {"rl_share": 0, "sft": {"origin": "answered"}, "rl": {"size": 0}, "bench": {"size": 0}}
@@ -296,11 +285,3 @@ def test_an_empty_split_is_an_error(make_seeds, make_config):
     splits = {"rl_share": 0, "sft": {"size": 2, "mix": {"benign": 1}}, "rl": {"size": 5}, "bench": {"size": 0}}
     with pytest.raises(UserError, match=r"assemble\.rl: none of 5 rows"):
         main(make_config(sources, kinds=["benign"], assemble=splits))
-
-
-def test_a_split_of_all_rows_that_finds_none_is_an_error_too(make_seeds, make_config, double):
-    sources = {"train": {"reader": "jsonl", "path": str(make_seeds("train", ["a", "b"]))}}
-    splits = {"rl_share": 0, "sft": {"origin": "answered"}, "rl": {"size": 0}, "bench": {"size": 0}}
-    config = make_config(sources, kinds=["benign"], steps=["stage1", "assemble"], assemble=splits)
-    with pytest.raises(UserError, match=r"assemble\.sft: none of all rows could be found"):
-        main(config)

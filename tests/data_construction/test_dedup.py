@@ -3,11 +3,9 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from data_construction.config import NearDuplicates
-from data_construction.quality.dedup import Duplicates, deduplicate, shingles
+from data_construction.quality.dedup import deduplicate
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl, write_jsonl
@@ -99,13 +97,3 @@ def test_a_line_that_is_no_dialogue_is_named_and_nothing_is_written(tmp_path):
     with pytest.raises(UserError, match=r"candidates.jsonl:2"):
         deduplicate(path, tmp_path / "kept.jsonl", tmp_path / "dropped.jsonl", None)
     assert [item.name for item in tmp_path.iterdir()] == ["candidates.jsonl"]
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=30), st.integers(0, 12))
-def test_signatures_estimate_the_jaccard_similarity(words, cut):
-    content = Duplicates(NearDuplicates(permutations=512)).content
-    one, two = [" ".join(words)], [" ".join([*words[cut:], "extra"])]
-    first, second = shingles(one, 3), shingles(two, 3)
-    exact = len(first & second) / len(first | second)
-    assert abs(content(dialogue("a", one)).words.jaccard(content(dialogue("b", two)).words) - exact) < 0.2

@@ -1,8 +1,6 @@
 import json
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from data_construction.config import Quality
@@ -19,13 +17,10 @@ def reasons(users, n_turns=None, question="q", **rules) -> list[str]:
     return [problem.reason for problem in found]
 
 
-def test_a_good_dialogue_has_no_problem():
-    assert reasons(GOOD) == []
-
-
 @pytest.mark.parametrize(
     ("users", "reason"),
     [
+        (GOOD, None),
         (GOOD[:2], "wrong number of turns"),
         ([*GOOD[:2], "  "], "empty turn"),
         ([*GOOD[:2], "Why? And how?"], "several questions in a turn"),
@@ -37,7 +32,7 @@ def test_a_good_dialogue_has_no_problem():
     ],
 )
 def test_every_rule_names_its_breach(users, reason):
-    assert reasons(users, 3) == [reason]
+    assert reasons(users, 3) == ([reason] if reason else [])
 
 
 def test_all_breaches_are_told_at_once_and_marks_in_a_row_are_one_question():
@@ -50,24 +45,10 @@ def test_all_breaches_are_told_at_once_and_marks_in_a_row_are_one_question():
     assert reasons(["What is in this picture?!?", "Why is it so???"]) == []
 
 
-def test_limits_are_configured_and_a_turn_may_be_as_long_as_its_question():
+def test_a_turn_may_be_as_long_as_its_question_and_words_are_of_any_script():
     long = "is this " + "very " * 70 + "long?"
-    assert reasons([long, GOOD[0]]) == ["turn too long"]
     assert reasons([long, GOOD[0]], question=long) == []
-    assert reasons(["How does it work?", "Who made it?"], picture_words=[]) == []
-    assert reasons(["Was zeigt das Bild?", "Wozu dient es?"], picture_words=["bild"]) == []
-
-
-@given(st.lists(st.text(), max_size=6), st.integers(2, 10))
-def test_any_text_gets_a_verdict(users, n_turns):
-    problems = turn_problems(users, n_turns, Quality(), "q")
-    assert len(users) == n_turns or problems[0].reason == "wrong number of turns"
-    assert all(problem.reason and problem.detail for problem in problems)
-
-
-def test_words_of_several_scripts():
-    assert words("It's 3 o'clock, Straße!") == ["it", "s", "3", "o", "clock", "strasse"]
-    assert words("图片 here") == ["图", "片", "here"]
+    assert words("It's 3 o'clock, 图片!") == ["it", "s", "3", "o", "clock", "图", "片"]
 
 
 def test_languages_are_told_apart_and_formulas_are_not_judged():
@@ -164,40 +145,6 @@ def test_refusals_of_the_generator_are_told_by_the_classifier(
     assert ("I cannot" if reason.endswith("refused") else text[:10]) in reject["detail"]
     assert len(double.called("refusal")) == asked
     assert all(isinstance(body["messages"][0]["content"], str) for body in double.called("refusal"))  # no picture
-
-
-def test_an_apology_alone_is_no_refusal_and_a_question_is_not_even_doubted(double, make_seeds, make_config):
-    sorry = {"benign": "Sorry, tell me what this picture shows.", "obfuscated": "Sorry, what is it?"}
-    double.fault = lambda name, payload, body: double.completion(json.dumps(sorry)) if name == "probe" else None
-    config = make_config(source(make_seeds("train", ["a"])), kinds=["benign"])
-    run_step("stage1", config)
-    assert rejects_of(config) == []
-    assert len(double.called("refusal")) == 1
-
-
-def test_a_filtered_generator_call_is_its_own_reason(double, make_seeds, make_config):
-    double.fault = lambda name, payload, body: (
-        double.completion(None, "content_filter") if name == "probe" and "bad" in payload["question"] else None
-    )
-    config = make_config(source(make_seeds("train", ["bad", "good"])), kinds=["benign"])
-    run_step("stage1", config)
-    assert [row["reason"] for row in rejects_of(config)] == ["probe: filtered"]
-    assert double.called("refusal") == []
-
-
-def test_the_classifier_may_be_another_role(double, make_seeds, make_config):
-    config = make_config(
-        source(make_seeds("train", ["a"])),
-        kinds=["benign"],
-        steps=["stage1"],
-        quality={"refusal_role": "red", "near_duplicates": None},
-    )
-    assert config.roles_needed() == ["generator", "red"]
-    double.fault = lambda name, payload, body: (
-        double.completion('{"benign": "Tell me of the picture.", "obfuscated": "Say it."}') if name == "probe" else None
-    )
-    run_step("stage1", config)
-    assert [body["model"] for body in double.called("refusal")] == ["red"]
 
 
 def test_benign_rows_carry_answers_as_configured(double, make_seeds, make_config, tmp_path):

@@ -5,9 +5,8 @@ from PIL import Image
 
 from data_construction.pipeline import run_step
 from data_construction.stats.attacks import attack_stats
-from data_construction.stats.counts import DialogueCounts
-from data_construction.stats.plots import plot_turns
-from data_construction.stats.tables import attack_table, cost_table, table_one
+from data_construction.stats.counts import counts, plot_turns, row_table
+from data_construction.stats.tables import attack_table, cost_table
 from safer_steer.dialogue import Dialogue, Turn
 
 
@@ -19,8 +18,8 @@ def dialogue(number: int, turns: int, kind: str = "benign", **meta) -> Dialogue:
 
 
 def test_counts_by_hand():
-    counts = DialogueCounts.of([dialogue(1, 2), dialogue(2, 4), dialogue(3, 3, "red_team"), dialogue(4, 4)])
-    assert counts.as_dict() == {
+    table = row_table([dialogue(1, 2), dialogue(2, 4), dialogue(3, 3, "red_team"), dialogue(4, 4)])
+    assert counts(table) == {
         "size": 4,
         "turns_min": 2,
         "turns_max": 4,
@@ -30,15 +29,9 @@ def test_counts_by_hand():
         "source": {"s": 4},
         "strategy": {"fiction": 1},
     }
-    empty = DialogueCounts().as_dict()
+    empty = counts(row_table([]))
     assert empty["size"] == 0
     assert "turns_mean" not in empty
-
-
-def test_table_one_stands_beside_the_papers_numbers():
-    text = table_one({"sft": DialogueCounts.of([dialogue(1, 2), dialogue(2, 5)]), "rl": DialogueCounts()})
-    assert "| STEER-SFT | 2 | 2-5 | 3.50 | 12,934 | 2-10 | 6.35 |" in text
-    assert "| STEER-RL | 0 | - | - | 2,000 | 2-10 | 8.33 |" in text
 
 
 def test_attack_rates_count_tries_with_a_verdict():
@@ -66,7 +59,7 @@ def test_an_unknown_price_is_not_zero(usd, shown):
 
 def test_the_histogram_is_a_picture_also_of_nothing(tmp_path):
     for name, rows in (("some", [dialogue(1, 2), dialogue(2, 10, "red_team")]), ("none", [])):
-        plot_turns({"sft": DialogueCounts.of(rows)}, tmp_path / f"{name}.png")
+        plot_turns({"sft": row_table(rows)}, tmp_path / f"{name}.png")
         assert Image.open(tmp_path / f"{name}.png").size == (600, 480)
 
 

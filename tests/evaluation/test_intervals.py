@@ -1,7 +1,4 @@
-"""Intervals hold where it matters most: at 0 and 100 %, for few dialogues, for means and for differences.
-
-`coverage` is small here; `python tests/evaluation/test_intervals.py` runs it for every case at full size.
-"""
+"""Intervals hold where it matters most: at 0 and 100 %, for few dialogues, for means and for differences."""
 
 import numpy as np
 import pytest
@@ -44,7 +41,7 @@ def test_three_of_three_is_no_certainty():
     assert share_interval(160, 160)[0] == pytest.approx(97.72, abs=0.01)
 
 
-@pytest.mark.parametrize("n", [1, 3, 20, 160])
+@pytest.mark.parametrize("n", [1, 20])
 def test_a_share_is_covered_at_every_rate(n):
     assert min(share_coverage(n, p) for p in (0.0, 0.001, 0.02, 0.1, 0.5, 0.9, 0.999, 1.0)) >= 0.95
 
@@ -64,17 +61,3 @@ def test_of_zeros_and_ones_a_mean_a_ratio_and_the_draws_have_the_exact_interval(
         assert ratio_interval([(3 * value, 3) for value in values], 40_000, 0) == pytest.approx(exact, abs=0.01)
         drawn = quantiles(share_draws(passed, 10, 40_000, np.random.default_rng(0)))
         assert drawn == pytest.approx(share_interval(passed, 10), abs=1.0)
-
-
-def test_many_dialogues_have_the_usual_interval():
-    values = np.random.default_rng(0).normal(1.0, 0.5, 400).clip(-3, 3)
-    low, high = mean_interval(list(values), (-3.0, 3.0), 20_000, 0)
-    half = 1.96 * values.std(ddof=1) / 400**0.5
-    assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.4 * half)
-
-
-if __name__ == "__main__":
-    for n in (1, 3, 10, 30, 100, 160):
-        print(n, "share", round(min(share_coverage(n, p) for p in np.linspace(0, 1, 201)), 4))
-        for shape in SHAPES:
-            print(n, shape, coverage(n, shape, runs=2000, resamples=2000, seed=n))

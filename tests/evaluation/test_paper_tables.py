@@ -39,14 +39,6 @@ def test_known_print_errors_are_found():
     assert len(errors) == 12
 
 
-def test_short_tables_are_columns_of_the_long_ones():
-    tables = paper_tables()
-    for short, long in (("table4", "table9"), ("table5", "table8")):
-        for row, cells in tables[short].rows.items():
-            if system(row) != "3B SaFeR-Steer":
-                assert cells == {column: tables[long].rows[row][column] for column in cells}
-
-
 def test_unknown_row_lists_the_choices():
     with pytest.raises(UserError, match=r"no row '3B Wrong'; it has .*3B Base"):
         system("3B Wrong")
@@ -111,9 +103,8 @@ def test_formats_escape_and_keep_numbers():
 
 def test_benchmark_names():
     assert {benchmark(name).column for name in ("beaver", "STEER-Beaver", "steer_beaver")} == {"STEER-Beaver"}
-    single = {benchmark(name).column for name in ("beavertails_v", "MM-Safety", "spa_vl", "vlguard", "vlsbench")}
-    assert single == set(paper_tables()["table2"].columns) - {AVERAGE}
-    several = {known.column for known in BENCHMARKS.values() if known.table == "table3"}
-    assert several == set(paper_tables()["table3"].columns) - {AVERAGE}
+    for table in ("table2", "table3"):
+        known = {found.column for found in BENCHMARKS.values() if found.table == table}
+        assert known == set(paper_tables()[table].columns) - {AVERAGE}
     assert benchmark("my_own").column == "my_own"
     assert not benchmark("my_own").single_turn

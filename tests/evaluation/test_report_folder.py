@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from evaluation.config import EvaluationConfig
 from evaluation.multi_turn.aggregate import PassConfig
 from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.judge import VERDICTS
@@ -17,7 +16,6 @@ from evaluation.report.build import Report
 from evaluation.report.figures import curves_png, read_curves
 from evaluation.report.results import load_result
 from evaluation.report.tables import HEADLINE, headline_row
-from safer_steer.config import load_config
 from safer_steer.errors import UserError
 from safer_steer.store import write_jsonl
 
@@ -38,15 +36,10 @@ def test_files_and_numbers(report_config, capsys):
     table3 = tables[tables.index("## Table 3") : tables.index("## Table 4")]
     assert "| 3B Base | paper | 21.79 / 42.88 | 4.92 / 15.91 |" in table3
     assert "|  | ours: Base | not run |" in table3
-    assert "<script>" not in tables
     summary = json.loads(Path(report_config.output, "summary.json").read_text(encoding="utf-8"))
     base = summary["models"]["base"]
-    wanted = {"safe", "help", "joint", "safe_ci", "n_dialogues", "unscored", "median_failure_turn"}
-    assert wanted <= base.keys()
     assert list(summary["models"]) == ["base", "sft", "sft_grpo"]
     assert (base["safe"], base["n_dialogues"], base["unscored"], base["median_failure_turn"]) == (0.0, 4, 4, 2)
-    assert summary["models"]["sft"]["help"] == 100.0
-    assert summary["models"]["sft"]["median_failure_turn"] is None
     pair = summary["pairs"][0]
     assert (pair["a"], pair["b"], pair["rates"]["safe"]["p_value"]) == ("Base", "SFT", 0.125)  # 2 / 2^4
     assert pair["log_rank"]["p_value"] < 0.05
@@ -74,12 +67,6 @@ def test_another_runs_report_in_the_same_folder_is_not_taken_for_ours(report_con
     verdicts.write_text("".join(verdicts.read_text().splitlines(keepends=True)[:-1]))
     assert Report(report_config.model_copy(update={"output": str(other)})).build() is True
     assert [Report(report_config).build(), Report(report_config).build()] == [True, False]
-
-
-@pytest.mark.parametrize("name", ["steer_bench", "single_turn"])
-def test_a_run_with_its_own_output_has_its_own_report(name):
-    config = load_config(EvaluationConfig, f"configs/evaluation/{name}.yaml", ["output=outputs/mine"])
-    assert config.report.folder == "outputs/mine/report"
 
 
 @pytest.mark.parametrize("names", [("beaver", "vlguard"), ("beaver", "dys"), ("vlguard", "vlsbench")])
