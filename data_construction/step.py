@@ -8,11 +8,12 @@ from typing import Any
 from data_construction.calls import Caller
 from data_construction.config import DataConfig, Step
 from data_construction.prompts import load_prompts
+from safer_steer.engine import Clients, RayWorkers, Work
 from safer_steer.errors import UserError
 from safer_steer.machine import Needs
 from safer_steer.rows import Counts, Task
 from safer_steer.runs import is_finished
-from safer_steer.stage import Clients, RayWorkers, Stage, Work
+from safer_steer.stage import Stage
 
 RECORDS: dict[Step, str] = {
     "stage1": "run.stage1.json",

@@ -8,7 +8,7 @@ paid for: those lie in one cache, which a small actor next to the stage's proces
 import os
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,10 @@ from pydantic import BaseModel
 
 from safer_steer.addresses import is_loopback
 from safer_steer.dialogue import stable_hash
+from safer_steer.engine import CACHE, Engine, MakeWork, RayWorkers
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
 from safer_steer.rows import Reject, Task
-from safer_steer.stage import CACHE, Clients, Engine, RayWorkers, Stage, Work
 from safer_steer.usage import merge_usage
 
 os.environ.setdefault("RAY_WARN_BLOCKING_GET_INSIDE_ASYNC", "0")  # RemoteCache does so, for half a millisecond
@@ -81,9 +81,7 @@ class RemoteCache(ResponseCache):
 class Worker:
     """Makes rows of tasks, many at once, in one event loop."""
 
-    def __init__(
-        self, folder: Path, wanted: dict[str, EndpointConfig], make_work: Callable[[Clients], Work], keeper: Any
-    ):
+    def __init__(self, folder: Path, wanted: dict[str, EndpointConfig], make_work: MakeWork, keeper: Any):
         cache = RemoteCache(keeper)
         self._folder = folder
         self._clients = {role: LLMClient(role, endpoint, cache) for role, endpoint in wanted.items()}
@@ -112,16 +110,21 @@ class Worker:
 
 
 @asynccontextmanager
-async def open_ray(stage: Stage, endpoints: Mapping[str, EndpointConfig]) -> AsyncIterator[Engine]:
-    """Workers in the stage's cluster, checked.
+async def open_ray(
+    make_work: MakeWork,
+    endpoints: Mapping[str, EndpointConfig],
+    folder: Path,
+    concurrency: int,
+    cluster: RayWorkers,
+) -> AsyncIterator[Engine]:
+    """Workers of a cluster, checked, that share one answer cache in a folder and so many tasks in flight.
 
     Raises:
         UserError: the cluster is not there or too small, or a worker's node lacks what it needs.
     """
-    assert stage.ray
-    number, folder = stage.ray.number, stage.folder.resolve()
+    number, folder = cluster.number, folder.resolve()
     wanted = {role: endpoint.share(number) for role, endpoint in endpoints.items()}
-    with _connected(stage.ray):
+    with _connected(cluster):
         _check_cluster(number, wanted)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         keeper = ray.remote(CacheKeeper).options(
@@ -129,13 +132,13 @@ async def open_ray(stage: Stage, endpoints: Mapping[str, EndpointConfig]) -> Asy
         )
         worker = ray.remote(Worker).options(
             num_cpus=1,
-            max_concurrency=stage.concurrency + 1,
+            max_concurrency=concurrency + 1,
             max_restarts=-1,
             max_task_retries=RETRIES,
             scheduling_strategy="SPREAD",
         )
         cache = keeper.remote(folder / CACHE)
-        workers = [worker.remote(folder, wanted, stage.work, cache) for _ in range(number)]
+        workers = [worker.remote(folder, wanted, make_work, cache) for _ in range(number)]
         try:
             await _check_workers(workers)
             yield Engine(lambda task: _work(workers, task), lambda: _usage(workers))

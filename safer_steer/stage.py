@@ -6,25 +6,20 @@ limits, usage, and workers on other machines.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel
-
-from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
+from safer_steer.engine import Engine, MakeWork, RayWorkers, open_here
+from safer_steer.llm import EndpointConfig
 from safer_steer.machine import Needs, require
 from safer_steer.rows import Counts, Reject, Task, TaskResults, check_transport, count_results, process_twice
 from safer_steer.runs import Run
 from safer_steer.servers import ServiceConfig, referenced, start_services, with_service_urls
 from safer_steer.store import JsonlStore, put_in_order
 from safer_steer.weights import is_hub_id, weights_fingerprint
-
-CACHE = "cache.sqlite"  # in the stage's folder
-Clients = Mapping[str, LLMClient]
-Work = Callable[[Any], Awaitable[BaseModel | Reject]]
 
 
 @dataclass(frozen=True)
@@ -38,19 +33,6 @@ class Result:
     counts: Counts
     before: Mapping[str, Any]
     usage: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class RayWorkers:
-    """Workers of a Ray cluster, in place of this process; each gets an equal share of every role's limits.
-
-    Attributes:
-        number: processes, one CPU each, spread over the nodes.
-        address: of a running cluster, "auto" or HOST:PORT; None starts Ray on this machine.
-    """
-
-    number: int
-    address: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +73,7 @@ class Stage:
     config: Mapping[str, Any]
     roles: Mapping[str, EndpointConfig]
     tasks: Callable[[], Iterable[Task]]
-    work: Callable[[Clients], Work]
+    work: MakeWork
     kept: str
     rejects: str
     concurrency: int
@@ -123,14 +105,6 @@ class Stage:
             if served is not None and not is_hub_id(served.checkpoint)
         }
         return {**self.config, "roles": dict(self.roles), "weights": weights}
-
-
-@dataclass(frozen=True)
-class Engine:
-    """Where tasks are done: `work` gives one task's row or reject, `usage` what each role was called for."""
-
-    work: Work
-    usage: Callable[[], Awaitable[dict[str, dict]]]
 
 
 def run(stages: Iterable[Stage]) -> None:
@@ -186,7 +160,7 @@ async def _call(
     stage: Stage, record: Run, urls: dict[str, str], kept: JsonlStore, rejects: JsonlStore, total: int
 ) -> None:
     endpoints = {role: with_service_urls(endpoint, urls) for role, endpoint in stage.roles.items()}
-    async with _engine(stage, endpoints) as engine:
+    async with _opened(stage, endpoints) as engine:
         try:
             await process_twice(
                 stage.tasks,
@@ -207,30 +181,12 @@ async def _call(
     check_transport(rejects, total, stage.max_transport_rate, stage.name)
 
 
-@asynccontextmanager
-async def _engine(stage: Stage, endpoints: Mapping[str, EndpointConfig]) -> AsyncIterator[Engine]:
-    if stage.ray is not None:  # imported only where wanted: Ray takes a second
-        from safer_steer.ray_workers import open_ray
+def _opened(stage: Stage, endpoints: Mapping[str, EndpointConfig]) -> AbstractAsyncContextManager[Engine]:
+    if stage.ray is None:
+        return open_here(stage.work, endpoints, stage.folder if stage.cached else None)
+    from safer_steer.ray_workers import open_ray  # only where wanted: Ray takes a second
 
-        async with open_ray(stage, endpoints) as engine:
-            yield engine
-        return
-    cache = ResponseCache(stage.folder / CACHE) if stage.cached else None
-    try:
-        async with AsyncExitStack() as stack:
-            clients = {role: LLMClient(role, endpoint, cache) for role, endpoint in endpoints.items()}
-            for client in clients.values():
-                stack.push_async_callback(client.close)
-            for client in clients.values():
-                await client.check()
-
-            async def usage() -> dict[str, dict]:
-                return {role: client.stats() for role, client in clients.items()}
-
-            yield Engine(stage.work(clients), usage)
-    finally:
-        if cache:
-            cache.close()
+    return open_ray(stage.work, endpoints, stage.folder, stage.concurrency, stage.ray)
 
 
 class _Services:

@@ -22,6 +22,7 @@ from evaluation.pictures import ShownPictures, served_size
 from safer_steer.answer_tags import THOUGHT_TAGS, split_answer, unwrapped
 from safer_steer.chat import user_message
 from safer_steer.dialogue import Dialogue, Turn, stable_hash
+from safer_steer.engine import CACHE, Clients, Work
 from safer_steer.errors import UserError
 from safer_steer.llm import CONTEXT_FULL, EndpointConfig, LLMClient, Reply
 from safer_steer.picture_digest import dialogue_pictures
@@ -30,7 +31,7 @@ from safer_steer.picture_size import PictureSize
 from safer_steer.row_files import BadRow
 from safer_steer.rows import Reject, count_results, lost, record_left
 from safer_steer.servers import ServiceConfig
-from safer_steer.stage import CACHE, Clients, Result, Stage, Work
+from safer_steer.stage import Result, Stage
 from safer_steer.store import JsonlStore, read_jsonl
 from safer_steer.verdict import Outcome
 from safer_steer_verl.interactions.safety_tutor import load_prompt

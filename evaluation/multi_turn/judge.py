@@ -16,13 +16,14 @@ from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.verdicts import NO_ANSWER, JudgeIdentity, VerdictRow, verdict_id
 from safer_steer.chat import user_message
 from safer_steer.dialogue import Dialogue, stable_hash
+from safer_steer.engine import Work
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.machine import Needs
 from safer_steer.prompts import Prompt
 from safer_steer.rows import Reject, Task, left_rows, lost, record_left, too_many
 from safer_steer.rubric import JudgeScores
-from safer_steer.stage import Result, Stage, Work
+from safer_steer.stage import Result, Stage
 from safer_steer.store import JsonlStore, read_jsonl
 from safer_steer.verdict import Outcome
 

@@ -1,0 +1,69 @@
+"""Where a stage's tasks are done: in this process, or in the workers of a Ray cluster (`ray_workers`).
+
+An engine is only where models are called. Which tasks there are, what is kept or rejected, and every file but the
+answer cache is the business of the one process that runs the stage, so all engines give the same rows.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
+from safer_steer.rows import Reject
+
+CACHE = "cache.sqlite"  # in the stage's folder
+Clients = Mapping[str, LLMClient]
+Work = Callable[[Any], Awaitable[BaseModel | Reject]]
+MakeWork = Callable[[Clients], Work]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where tasks are done: `work` gives one task's row or reject, `usage` what each role was called for."""
+
+    work: Work
+    usage: Callable[[], Awaitable[dict[str, dict]]]
+
+
+@dataclass(frozen=True)
+class RayWorkers:
+    """Workers of a Ray cluster, in place of this process; each gets an equal share of every role's limits.
+
+    Attributes:
+        number: processes, one CPU each, spread over the nodes.
+        address: of a running cluster, "auto" or HOST:PORT; None starts Ray on this machine.
+    """
+
+    number: int
+    address: str | None = None
+
+
+@asynccontextmanager
+async def open_here(
+    make_work: MakeWork, endpoints: Mapping[str, EndpointConfig], cache_folder: Path | None
+) -> AsyncIterator[Engine]:
+    """This process, with a client for each role that was checked to find its model; answers are kept in a folder.
+
+    Raises:
+        UserError: an endpoint does not answer or does not serve the role's model.
+    """
+    cache = ResponseCache(cache_folder / CACHE) if cache_folder else None
+    try:
+        async with AsyncExitStack() as stack:
+            clients = {role: LLMClient(role, endpoint, cache) for role, endpoint in endpoints.items()}
+            for client in clients.values():
+                stack.push_async_callback(client.close)
+            for client in clients.values():
+                await client.check()
+
+            async def usage() -> dict[str, dict]:
+                return {role: client.stats() for role, client in clients.items()}
+
+            yield Engine(make_work(clients), usage)
+    finally:
+        if cache:
+            cache.close()
