@@ -37,7 +37,7 @@ class ScoredTurn:
         kind: of the dialogue: `benign`, `red_team` or another of `Kind`.
         scores: the tutor's, usefulness locked by safety.
         user: the user turn.
-        answer: the student's answer; data, whatever it says.
+        answer: the student's answer as it stands, thoughts and tags included; data, whatever it says.
     """
 
     history: tuple[tuple[str, str], ...]
