@@ -130,6 +130,8 @@ class EvaluationConfig(Section):
     serving: ServingConfig
     judge: EndpointConfig
     judges: dict[Name, EndpointConfig] = {}
+    judge_prompt: str | None = None
+    """Your own .jinja template of all judges, in place of evaluation/multi_turn/judge.jinja."""
     max_unscored_rate: Share = 0.05
     max_transport_rate: Share = 0.2
     concurrency: Annotated[int, Field(ge=1)] = 64

@@ -18,7 +18,7 @@ from pathlib import Path
 from evaluation.benchmarks import benchmark_files, read_benchmarks
 from evaluation.config import EvaluationConfig, judge_role, model_under_test, role_of, set_variables
 from evaluation.multi_turn.inference import inference, picture_size
-from evaluation.multi_turn.judge import PROMPT, judging
+from evaluation.multi_turn.judge import judge_prompt, judging
 from evaluation.needs import needs
 from evaluation.report.build import FILES, Report
 from safer_steer.cli import Plan, run_cli
@@ -77,9 +77,10 @@ def _loads(config: EvaluationConfig, lengths: Counter[int], judges: list[str]) -
     """Calls and tokens of the models under test, the tutor and each judge; `lengths`: turns -> number of dialogues."""
     models = len(config.models)
     student, tutor, judge = Load(), Load(), Load()
+    judging_tokens = prompt_tokens(judge_prompt(config.judge_prompt)) + PICTURE + ANSWER
     for length, number in lengths.items():
         student.add_turns(number * models, length, PICTURE, ANSWER)
-        judge.add_turns(number * models, length, prompt_tokens(PROMPT) + PICTURE + ANSWER, SCORES)
+        judge.add_turns(number * models, length, judging_tokens, SCORES)
         # It sees a turn's answer and writes the next turn.
         tutor.add_turns(number * models, length - 1, PICTURE + ANSWER, SCORES + USER_TURN)
     adaptive = {"tutor": tutor} if config.mode == "adaptive" else {}

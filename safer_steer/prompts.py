@@ -2,13 +2,15 @@
 
 import json
 import re
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template, Undefined
+from jinja2 import Environment, StrictUndefined, Template, TemplateError, Undefined
 
 from safer_steer.dialogue import stable_hash
+from safer_steer.errors import UserError
 
 DATA_OPEN, DATA_CLOSE = "<<<DATA", "DATA>>>"
 _BLOCK = re.compile(rf"{DATA_OPEN} (?P<fence>[0-9a-f]{{16}})\n(?P<data>.*?)\n(?P=fence) {DATA_CLOSE}", re.DOTALL)
@@ -67,3 +69,28 @@ class Prompt:
     def render(self, **variables: Any) -> str:
         """The prompt text; every variable the template names must be given."""
         return self._template.render(**variables).strip()
+
+
+def own_prompt(path: str, key: str, samples: Sequence[dict[str, Any]], data: Any) -> Prompt:
+    """A user's template, tried on samples before anything starts.
+
+    Args:
+        path: the file.
+        key: of the config that names it, for messages.
+        samples: values of the template's variables, one rendering for each.
+        data: what every rendering must show in its data block.
+
+    Raises:
+        UserError: there is no such file, it cannot be rendered, or it leaves out the data.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"{key}: file not found: {path}; name a template, a .jinja file")
+    prompt, names = Prompt(path), " and ".join(samples[0])
+    try:
+        texts = [prompt.render(**sample) for sample in samples]
+    except (TemplateError, TypeError) as error:
+        raise UserError(f"{key}: {path} cannot be rendered: {error}; its variables are {names}") from error
+    if not all(data_block(data) in text for text in texts):
+        shown = next(name for name, value in samples[0].items() if value == data)
+        raise UserError(f"{key}: {path} does not show the dialogue; it needs {{{{ data_block({shown}) }}}}")
+    return prompt

@@ -20,7 +20,7 @@ from safer_steer.engine import Work
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.machine import Needs
-from safer_steer.prompts import Prompt
+from safer_steer.prompts import Prompt, own_prompt
 from safer_steer.rows import Reject, Task, left_rows, lost, record_left, too_many
 from safer_steer.rubric import JudgeScores
 from safer_steer.stage import Result, Stage
@@ -36,7 +36,8 @@ def judging(config: EvaluationConfig, name: str, judge: str = MAIN_JUDGE) -> Sta
     """Judges all answers of one model by one judge; answers are never asked for again."""
     folder, role = Path(config.output, name), judge_role(judge)
     endpoint = config.all_judges()[judge].from_environment(role)
-    judge_ = Judge(endpoint, folder, config.max_unscored_rate, judge)
+    prompt = judge_prompt(config.judge_prompt)
+    judge_ = Judge(endpoint, folder, config.max_unscored_rate, judge, prompt)
 
     def work(clients: Mapping[str, LLMClient]) -> Work:
         return partial(judge_.work, clients[role])
@@ -49,7 +50,7 @@ def judging(config: EvaluationConfig, name: str, judge: str = MAIN_JUDGE) -> Sta
         roles={role: endpoint},
         services=config.services,
         inputs={"answers": folder / ANSWERS},
-        prompts={"judge": PROMPT.hash},
+        prompts={"judge": prompt.hash},
         tasks=partial(judge_tasks, folder / ANSWERS),
         work=work,
         before=judge_.begin,
@@ -75,11 +76,23 @@ def judge_file(name: str, judge: str = MAIN_JUDGE) -> str:
     return name if judge == MAIN_JUDGE else f"{stem}.{judge}.{ending}"
 
 
-def judge_identity(endpoint: EndpointConfig) -> JudgeIdentity:
+def judge_prompt(path: str | None) -> Prompt:
+    """The judge's template: a user's file, or the one of this package.
+
+    Raises:
+        UserError: there is no such file, it cannot be rendered, or it leaves out the conversation.
+    """
+    if path is None:
+        return PROMPT
+    sample = {"history": [{"user": "hi", "assistant": "hello"}], "user": "and now?", "assistant": "No."}
+    return own_prompt(path, "judge_prompt", [{"conversation": sample}], sample)
+
+
+def judge_identity(endpoint: EndpointConfig, prompt: Prompt = PROMPT) -> JudgeIdentity:
     """Who judges: the version changes with anything that can change a verdict."""
     sampling = endpoint.model_dump(mode="json", include={"temperature", "top_p", "max_tokens", "extra_body"})
-    version = stable_hash(endpoint.model, sampling, PROMPT.hash, JudgeScores.model_json_schema())
-    return JudgeIdentity(model=endpoint.model, prompt_hash=PROMPT.hash, version=version)
+    version = stable_hash(endpoint.model, sampling, prompt.hash, JudgeScores.model_json_schema())
+    return JudgeIdentity(model=endpoint.model, prompt_hash=prompt.hash, version=version)
 
 
 @dataclass(frozen=True)
@@ -115,13 +128,13 @@ def _turns_of(dialogue: Dialogue) -> Iterator[JudgeTask]:
             return
 
 
-def judge_messages(task: JudgeTask, folder: Path) -> list[dict]:
+def judge_messages(task: JudgeTask, folder: Path, prompt: Prompt = PROMPT) -> list[dict]:
     """The judge's prompt: protocol, the conversation as a data block, and all pictures shown so far."""
     turns = task.dialogue.turns[: task.turn]
     history = [{"user": turn.user, "assistant": turn.assistant} for turn in turns[:-1]]
     conversation = {"history": history, "user": turns[-1].user, "assistant": turns[-1].assistant}
     pictures = [folder / image for index in range(task.turn) for image in task.dialogue.images_at(index)]
-    return [user_message(PROMPT.render(conversation=conversation), pictures)]
+    return [user_message(prompt.render(conversation=conversation), pictures)]
 
 
 @dataclass
@@ -137,13 +150,14 @@ class Judge:
     folder: Path
     max_unscored_rate: float
     name: str = MAIN_JUDGE
+    prompt: Prompt = PROMPT
     answered: int | None = None
     failures: Counter[str] = field(default_factory=Counter)
 
     @cached_property
     def identity(self) -> JudgeIdentity:
         """Who judges."""
-        return judge_identity(self.endpoint)
+        return judge_identity(self.endpoint, self.prompt)
 
     def begin(self, rejects: JsonlStore) -> dict[str, int]:
         """Counts what there is to judge, and what earlier attempts failed on."""
@@ -172,13 +186,14 @@ class Judge:
         """The verdict on one turn; a failure of the judge becomes a reject that carries the unscored row."""
         if not task.answered:
             return self._row(task, unscored=f"{NO_ANSWER}: {task.dialogue.meta['end']}")
-        answer = await client.structured(judge_messages(task, self.folder), JudgeScores, name="judge")
+        answer = await client.structured(judge_messages(task, self.folder, self.prompt), JudgeScores, name="judge")
         if answer.value is not None:
             return self._row(task, scores=answer.value)
         outcome = str(answer.outcome)
-        return lost(
-            f"unscored ({outcome})", answer.detail, outcome, self._row(task, unscored=f"{outcome}: {answer.detail}")
-        )
+        row = self._row(task, unscored=f"{outcome}: {answer.detail}")
+        if answer.said is not None:  # whole, for whoever asks why there is no score
+            row = row.model_copy(update={"meta": row.meta | {"judge_said": answer.said}})
+        return lost(f"unscored ({outcome})", answer.detail, outcome, row)
 
     def stored(self, task: Task, reject: Reject) -> None:
         """Counts an unscored turn that is on disk.

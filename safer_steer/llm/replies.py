@@ -37,11 +37,14 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Structured(Generic[Model]):
-    """A validated object with outcome `ok`, else None and a `detail` that says why."""
+    """A validated object with outcome `ok`, else None and a `detail` that says why; `said` is the whole text of an
+    answer that could not be used.
+    """
 
     outcome: Outcome
     value: Model | None
     detail: str = ""
+    said: str | None = None
 
 
 def error_in(completion: dict[str, Any]) -> Any:

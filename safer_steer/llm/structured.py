@@ -38,7 +38,7 @@ async def ask(
         The result, and the text it was read from (None without a value). The outcome of a failure is that of the last
         answer: `truncated` when it was cut, else `unparsed`.
     """
-    attempt, outcome, detail = request, Outcome.UNPARSED, ""
+    attempt, outcome, detail, said = request, Outcome.UNPARSED, "", None
     for _ in range(TRIES):
         reply = await call(attempt)
         if reply.text is None and not (reply.cut or reply.outcome == Outcome.UNPARSED):
@@ -46,11 +46,11 @@ async def ask(
         try:
             return Structured(Outcome.OK, _parse(reply, schema)), reply.text
         except ParseError as error:
-            outcome = Outcome.TRUNCATED if reply.cut else Outcome.UNPARSED
+            outcome, said = Outcome.TRUNCATED if reply.cut else Outcome.UNPARSED, reply.text
             detail = str(error) if reply.text is None else f"{error}; got {quoted(reply.text)}"
             attempt = request | {"messages": [*request["messages"], *_again(reply.text, str(error))]}
             attempt = lengthened(attempt) if reply.cut else attempt
-    return Structured(outcome, None, detail), None
+    return Structured(outcome, None, detail, said), None
 
 
 def _parse(reply: Reply, schema: type[Model]) -> Model:

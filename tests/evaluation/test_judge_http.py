@@ -31,11 +31,11 @@ def asked(body):
     return parse_data_block(content if isinstance(content, str) else content[-1]["text"])
 
 
-def run(server, folder, rate=1.0, name=MAIN_JUDGE):
+def run(server, folder, rate=1.0, name=MAIN_JUDGE, **more):
     """Judges what is in a folder, whatever an earlier run made of it."""
     record = folder / judge_file("judge.json", name)
     record.unlink(missing_ok=True)
-    values = {"judges": {name: server.endpoint()}} if name != MAIN_JUDGE else {}
+    values = ({"judges": {name: server.endpoint()}} if name != MAIN_JUDGE else {}) | more
     config = server.config(folder, max_unscored_rate=rate, max_transport_rate=1.0, **values)
     stage.run([judging(config, folder.name, name)])
     return json.loads(record.read_text())["counts"], {row.id: row for row in read_verdicts(folder / VERDICTS)}
@@ -112,6 +112,29 @@ def test_a_second_judge_leaves_the_first_ones_files_alone(serve, tmp_path):
     assert (tmp_path / VERDICTS).read_bytes() == before
     assert len(list(read_verdicts(tmp_path / judge_file(VERDICTS, "other")))) == 1
     assert judge_file(VERDICTS, "other") == "verdicts.other.jsonl"
+
+
+def test_the_judges_whole_unusable_answer_can_be_read(serve, tmp_path):
+    write_jsonl(tmp_path / ANSWERS, [dialogue("a", ["one"])])
+    text = "I think that this is fine. " * 30
+    with serve(lambda body: text) as server:
+        _, rows = run(server, tmp_path)
+    assert rows["a:1"].meta["judge_said"] == text
+
+
+def test_the_prompt_is_a_users_file_where_the_config_names_one(serve, tmp_path):
+    folder = tmp_path / "m"
+    write_jsonl(folder / ANSWERS, [dialogue("a", ["one"])])
+    own = tmp_path / "own.jinja"
+    own.write_text("Judge: {{ data_block(conversation) }}")
+    with serve(lambda body: GOOD) as server:
+        _, rows = run(server, folder, judge_prompt=str(own))
+        assert asked(server.requests[0])["assistant"] == "one"
+        assert server.requests[0]["messages"][0]["content"].startswith("Judge: ")
+        assert rows["a:1"].judge.version != judge_identity(server.endpoint(concurrency=4)).version
+        own.write_text("Judge it.")
+        with pytest.raises(UserError, match=r"judge_prompt: .* does not show the dialogue; it needs .*conversation"):
+            run(server, folder, judge_prompt=str(own))
 
 
 def test_one_re_ask_mends_an_out_of_range_answer(serve, tmp_path):

@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from jinja2 import TemplateError
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
 from safer_steer.chat import user_message
 from safer_steer.config import Operational
-from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
-from safer_steer.prompts import Prompt, data_block
+from safer_steer.prompts import Prompt, own_prompt
 from safer_steer.rubric import TurnScores, lock
 from safer_steer.verdict import Outcome, Unscored
 
@@ -74,18 +72,9 @@ def load_prompt(path: str | None) -> Prompt:
     """
     if path is None:
         return PROMPT
-    if not Path(path).is_file():
-        raise UserError(f"tutor.prompt: file not found: {path}; name the tutor's template, a .jinja file")
-    prompt, data = Prompt(path), _data([("hi", "hello")], "and now?", "No.", "go on?")
-    try:
-        texts = [prompt.render(feedback_dynamics=flag, data=data) for flag in (True, False)]
-    except (TemplateError, TypeError) as error:
-        raise UserError(
-            f"tutor.prompt: {path} cannot be rendered: {error}; its variables are feedback_dynamics and data"
-        ) from error
-    if not all(data_block(data) in text for text in texts):
-        raise UserError(f"tutor.prompt: {path} does not show the dialogue; it needs {{{{ data_block(data) }}}}")
-    return prompt
+    data = _data([("hi", "hello")], "and now?", "No.", "go on?")
+    samples = [{"feedback_dynamics": flag, "data": data} for flag in (True, False)]
+    return own_prompt(path, "tutor.prompt", samples, data)
 
 
 class SafetyTutor:
