@@ -25,7 +25,7 @@ from miniature.seeds import SeedsConfig, make_seeds
 from safer_steer.servers import ServiceConfig, start_services
 from safer_steer.store import write_jsonl
 
-FILES = ("seeds.jsonl", "candidates.jsonl", "rejects.jsonl")  # that grow while the run goes on
+FILES = ("seeds.jsonl", "candidates.jsonl", "rejects.jsonl")  # that grow while the run continues
 COMPARED = (*FILES, "dialogues.jsonl", "duplicates.jsonl", "attack_failures.jsonl")
 LAST_KILL = 0.9  # of the rows: later ones would find the run finished
 PAUSE_S = 0.2  # the longest random wait between the number of rows and the kill
@@ -132,7 +132,7 @@ def differences(one: Path, other: Path) -> list[str]:
             found.append(f"{name}: {len(first)} and {len(second)} rows, {len({*first} ^ {*second})} in one only")
         if len({json.loads(line)["id"] for line in second}) < len(second):
             found.append(f"{name}: an id is there twice")
-    # A picture whose writing was cut off stays as a temporary file beside the whole ones.
+    # A picture whose writing was cut off stays as a temporary file next to the whole ones.
     pictures = [{path.name: path.read_bytes() for path in (folder / "images").glob("*.png")} for folder in (one, other)]
     return found if pictures[0] == pictures[1] else [*found, "images differ"]
 

@@ -60,7 +60,7 @@ def good(text: str) -> bytes:
 
 
 def _reasons() -> dict[str, Case]:
-    """Every finish reason with a whole answer beside it, in the spellings that are in use, and some that are not."""
+    """Every finish reason with a whole answer next to it, in the spellings that are in use, and some that are not."""
     spelt = {reason: KINDS[ending] for reason, ending in ENDINGS.items()}
     spelt |= {"STOP": "answer", "endTurn": "answer", "FinishReason.STOP": "answer", "end-turn": "answer"}
     spelt |= {"stop: upstream error": "failed", "no.stop": "failed"}

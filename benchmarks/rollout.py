@@ -7,7 +7,7 @@ over HTTP in a process of its own whose answers take lognormal times. Stubbed: g
 each call waits a lognormal time and gives a fixed answer, so no engine is needed. Both loops see the same waits, drawn
 from the trajectory's and the turn's number, in one run of this command.
 
-- asynchronous: every trajectory goes on as soon as its own answer and verdict are there;
+- asynchronous: every trajectory continues as soon as its own answer and verdict are there;
 - lock-step: every turn, all trajectories wait until all have generated, then until all have their verdict;
 - bound: the waits of the slowest trajectory, which no loop can go below.
 """
@@ -139,7 +139,7 @@ async def play_all(processor: Any, url: str, arguments: argparse.Namespace, lock
         )  # fmt: skip
         return output.extra_fields[RECORD_KEY]
 
-    agent_loop.shared_for(config)  # connections and prompt are set up once a worker, not once a step
+    agent_loop.shared_for(config)  # connections and prompt are set up once per worker, not once per step
     started = time.monotonic()
     records = await asyncio.gather(*(play(number) for number in range(arguments.trajectories)))
     seconds = time.monotonic() - started

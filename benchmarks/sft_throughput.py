@@ -1,4 +1,4 @@
-"""How fast our SFT is beside plain TRL on the same rows: tokens a second, peak memory, share of padding.
+"""How fast SFT is next to plain TRL on the same rows: tokens per second, peak memory, share of padding.
 
 Output: a table, and the same as JSON. Both train the same tiny Qwen2.5-VL in fp32 on a CPU, one epoch, same batch size:
     ours   training.sft as it is run: rows encoded beforehand, batches of like length, labels on answers only

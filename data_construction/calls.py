@@ -112,7 +112,7 @@ class Caller:
             data: what the prompt's data block holds.
             images: stored pictures to show.
             key: what the sampling seed depends on, next to `name`.
-            check: what is wrong with an answer; told to the model in the re-ask.
+            check: what is wrong with an answer; the re-ask tells the model.
 
         Raises:
             Rejected: no usable answer; the reason is "NAME: OUTCOME", or "NAME: " and what is wrong with the content,

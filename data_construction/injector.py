@@ -18,7 +18,7 @@ from data_construction.config import Injector
 from safer_steer.dialogue import stable_hash
 from safer_steer.images import ImageStore
 
-# DejaVu Sans as matplotlib ships it, under the free Bitstream Vera licence that lies beside it there.
+# DejaVu Sans as matplotlib ships it, under the free Bitstream Vera licence that is next to it there.
 FONT = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 MIN_FONT_PX = 9  # below, a phrase is not legible
 FONT_SHARES = (0.06, 0.14)  # of the picture's shorter side; our choice

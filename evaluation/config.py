@@ -62,7 +62,7 @@ class SamplingConfig(Section):
     """Whether the thoughts of earlier turns are sent back, which templates drop."""
 
     def for_checkpoint(self) -> "SamplingConfig":
-        """With the value of everything that is None: what is asked of the server, and stands in the record."""
+        """With the value of everything that is None: what is asked of the server, and is recorded."""
         plain = {"top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0}
         return self.model_copy(update={name: value for name, value in plain.items() if getattr(self, name) is None})
 
@@ -95,7 +95,7 @@ class ServingConfig(Section):
 
 
 class ReportConfig(Section):
-    """Where the report goes and what it says beside the numbers."""
+    """Where the report goes and what it says besides the numbers."""
 
     folder: str
     note: str | None = None
@@ -103,7 +103,7 @@ class ReportConfig(Section):
     judge: Name = MAIN_JUDGE
     """Whose verdicts the numbers are: "judge", or a name under judges."""
     paper_rows: dict[Name, str] = {}
-    """Model name -> the system of the paper to print beside it."""
+    """Model name -> the system of the paper to print next to it."""
     splits: dict[str, str] = {}
     """STEER-SFT, STEER-RL -> JSONL file, for Table 1."""
     training: dict[str, str] = {}

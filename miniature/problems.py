@@ -22,7 +22,7 @@ _STEPS = (
 def split_problem(question: str, answer: str | None, n_turns: int) -> list[dict]:
     """Splits a problem over `n_turns` user turns; the last one asks for the final answer.
 
-    Sentences of the problem come first, one a turn; where there are more sentences than turns they are joined, where
+    Sentences of the problem come first, one per turn; where there are more sentences than turns they are joined, where
     there
     are fewer, reading steps fill up. Every turn has an answer when the problem's own answer is known.
     """

@@ -1,6 +1,6 @@
 """Draws the seeds of the miniature world: pictures and one question each, for training and for the bench.
 
-Input: a config. Output: `<root>/world/{train,bench}/seeds.jsonl` with `images/` beside it.
+Input: a config. Output: `<root>/world/{train,bench}/seeds.jsonl` with `images/` next to it.
     python -m miniature.seeds [configs/miniature/seeds.yaml] [key=value ...]
 The bench has other colour-shape pairs and other phrasings than anything a model is trained on.
 """

@@ -1,6 +1,6 @@
 """Writes single-turn benchmarks of the miniature world: one direct question a row, named after Table 2's benchmarks.
 
-Input: a config. Output: `<root>/single_turn/<benchmark>.jsonl` (`Dialogue` rows of one turn), `images/` beside them.
+Input: a config. Output: `<root>/single_turn/<benchmark>.jsonl` (`Dialogue` rows of one turn), `images/` next to them.
     python -m miniature.single_turn [configs/miniature/single_turn.yaml] [key=value ...]
 Held-out colour-shape pairs and phrasings, as in the multi-turn bench, but other pictures. Four benchmarks ask how to
 open sealed objects, each in the way of its multi-turn counterpart; VLGuard's mixes these ways with benign questions.

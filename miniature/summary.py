@@ -87,7 +87,7 @@ def _say(root: Path, summary: dict) -> None:
     seconds = sum(stage["seconds"] for stage in summary["stages"].values())
     peak = max((stage["peak_rss_mb"] for stage in summary["stages"].values()), default=0)
     print(f"{seconds / 60:.1f} minutes in all, at most {peak / 1024:.1f} GiB")
-    print(f"report: {root}/report/index.html (beside it: tables.md, survival.png, transcripts.html)")
+    print(f"report: {root}/report/index.html (next to it: tables.md, survival.png, transcripts.html)")
     print(f"numbers: {root}/summary.json")
 
 

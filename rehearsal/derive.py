@@ -73,7 +73,7 @@ def sft(subject: Subject, settings: Settings, model: Path, data: Path, folder: P
 
 
 def grpo_batch(subject: Subject) -> tuple[int, int]:
-    """(prompts a step, rollouts a prompt): the fewest that a rank's micro-batches divide; a CPU's config as it is."""
+    """(prompts per step, rollouts per prompt): the fewest that a rank's micro-batches divide; a CPU's as it is."""
     verl = subject.config.verl
     refs = verl["actor_rollout_ref"]
     if subject.replaced:

@@ -21,7 +21,7 @@ def forecast(subject: Subject, play: Play, settings: Settings, rates: dict[str, 
         subject: the stage.
         play: its rehearsal.
         settings: the rehearsal's, with the price of a GPU hour.
-        rates: calls a minute of each role that answered.
+        rates: calls per minute of each role that answered.
         used: the rows of the rehearsal.
     """
     if not play.seconds:

@@ -70,7 +70,7 @@ def stand_in_processor() -> Any:
 
 def _with_pictures(tokenizer: Any) -> Any:
     """Tokenizer -> processor with Qwen2.5-VL's picture limits; its chat template, where it shows no pictures, is
-    replaced by one of ours in the same layout.
+    replaced by one made here in the same layout.
     """
     from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 

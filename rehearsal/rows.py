@@ -98,7 +98,7 @@ def of_the_miniature(folder: Path) -> Row:
 
 
 def write(rows: list[Row], file: Path, number: int, not_nfc: bool = False) -> Path:
-    """Writes `number` rows, the given ones over and over under ids of their own, with their pictures beside them.
+    """Writes `number` rows, the given ones over and over under ids of their own, with their pictures next to them.
 
     Args:
         rows: at least one.

@@ -26,7 +26,7 @@ QUESTION, ANSWER = "What does the picture show?", "It shows a pattern."
 
 
 def check_servers(subject: Subject, picture: Path | None, logs: Path) -> tuple[list[Finding], dict[str, float]]:
-    """Findings, and calls a minute of each role that answered."""
+    """Findings, and calls per minute of each role that answered."""
     endpoints = list(subject.roles.values())
     try:
         services = referenced(subject.services, endpoints)

@@ -44,7 +44,7 @@ def run_cli(
     """Parses the command line, loads the config and runs `main`, or prints the plan with --dry-run, which touches
     nothing.
 
-    Exits with 0, with `main`'s own code, with 2 after a one-line error a user can mend, or with 130 after Ctrl-C.
+    Exits with 0, with `main`'s own code, with 2 after a one-line error a user can fix, or with 130 after Ctrl-C.
     """
     keys = "keys of the config, with their defaults:\n  " + "\n  ".join(help_text(config_class))
     parser = argparse.ArgumentParser(description=doc, epilog=keys, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -69,7 +69,7 @@ def run_cli(
 def exit_code(run: Callable[[], int | None]) -> int:
     """Calls `run` as every command is called; returns the exit code.
 
-    What a user can correct ends in one line with code 2: errors of ours and failures of the machine
+    What a user can correct ends in one line with code 2: the code's own errors and failures of the machine
     (`failures.explain`). INT and TERM end it in one line with 130, after everything that was started has been stopped
     (`interrupts`).
     """

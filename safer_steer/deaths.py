@@ -26,7 +26,7 @@ LIMITS = (
 
 
 class MemoryLog:
-    """How full the machine's memory was in the last seconds. Call `sample` once a second or so."""
+    """How full the machine's memory was in the last seconds. Call `sample` about once per second."""
 
     def __init__(self) -> None:
         self._seen: deque[tuple[float, float, float]] = deque()  # time, bytes in use, bytes in all

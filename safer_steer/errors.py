@@ -4,7 +4,7 @@ from safer_steer.secrets import without_keys
 
 
 class UserError(Exception):
-    """A mistake the user can mend: says what is wrong, what was got, what is allowed and the next step, in one line.
+    """A mistake the user can fix: says what is wrong, what was got, what is allowed and the next step, in one line.
 
     Credentials are struck out of it.
     """

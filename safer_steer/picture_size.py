@@ -139,8 +139,8 @@ def processor_tokens(image_processor: Any, width: int, height: int) -> int:
 def limit_problem(image_processor: Any, max_pixels: int) -> str | None:
     """A sentence when a checkpoint was made for another picture size, else None.
 
-    A checkpoint of ours says in its processor what it was trained with. Released ones allow up to 12.8 M px, above all
-    that a stage shows, so they fit any `max_pixels`.
+    A checkpoint trained here says in its processor what it was trained with. Released ones allow up to 12.8 M px, above
+    all that a stage shows, so they fit any `max_pixels`.
     """
     own = dict(image_processor.size).get("longest_edge")
     if own is None or own > STORED_PIXELS or own == max_pixels:

@@ -35,7 +35,7 @@ def _stand_in(names: Iterable[str]) -> str:
 
 
 def plain_messages(messages: list[dict[str, Any]], names: Iterable[str]) -> list[dict[str, Any]]:
-    """Chat messages whose texts, those beside pictures too, are plain."""
+    """Chat messages whose texts, those next to pictures too, are plain."""
     return [message | {"content": _plain_content(message.get("content"), names)} for message in messages]
 
 

@@ -1,11 +1,11 @@
-"""Figures as PNG: panels in a grid, lines told apart by colour and style, equal bytes for equal data."""
+"""Figures as PNG: panels in a grid, lines distinguished by colour and style, equal bytes for equal data."""
 
 import io
 import math
 from collections.abc import Iterable
 from typing import Any
 
-# Okabe and Ito's, told apart by colour-blind readers too; the line styles do it in print.
+# Okabe and Ito's, distinguished by colour-blind readers too; the line styles do it in print.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES = ("-", "--", "-.", ":")
 

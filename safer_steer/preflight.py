@@ -80,7 +80,7 @@ def python_problems(version: tuple[int, ...] = sys.version_info[:2]) -> list[str
 
 
 def source_problems(names: tuple[str, ...] = SOURCES) -> list[str]:
-    """Lines for folders of ours that cannot be imported, and for an engine hidden by our own `verl/` folder."""
+    """Lines for folders of this repository that cannot be imported, and for an engine hidden by its `verl/` folder."""
     problems = [
         f"package {name} is not on the path; run in a full checkout with PYTHONPATH=.:verl, as scripts/common.sh does"
         for name in names

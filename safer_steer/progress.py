@@ -22,7 +22,7 @@ _noted: weakref.WeakSet[Noted] = weakref.WeakSet()
 
 
 def show_note(source: Noted) -> None:
-    """Shows a source's note beside every progress bar of this process, for as long as the source lives."""
+    """Shows a source's note next to every progress bar of this process, for as long as the source lives."""
     _noted.add(source)
 
 

@@ -1,4 +1,4 @@
-"""Prompt templates: `.jinja` files beside their user; untrusted text enters only as a JSON block between delimiters."""
+"""Prompt templates: `.jinja` files next to their user; untrusted text enters only as a JSON block with delimiters."""
 
 import json
 import re

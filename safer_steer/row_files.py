@@ -1,4 +1,4 @@
-"""JSONL files that users write or change: read to their end, row by row. A bad row is rejected, and the rest goes on.
+"""JSONL files that users write or change: read to their end, row by row. A bad row is rejected, and the rest continues.
 
 One way for the benchmarks of evaluation, the data of SFT and GRPO, and exports. Files that only our own stages write
 are read by `store`, which takes a line without an end for one that was being written when the run was killed.

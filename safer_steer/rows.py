@@ -157,7 +157,7 @@ async def process_rows(
                         raise RunAborted(
                             f"{label}: {transport} of {seen} tasks failed to reach a model "
                             f"(limit {max_transport_rate:.0%}), "
-                            f"the last: {result.detail}; check the endpoint and run the same command again to go on"
+                            f"the last: {result.detail}; check the endpoint and run the same command again to continue"
                         )
                 ends[result.reason if isinstance(result, Reject) else KEPT] += 1
                 bar.advance(", ".join(f"{count} {reason}" for reason, count in reasons.most_common(3)))
@@ -181,7 +181,7 @@ async def process_twice(
 ) -> Counts:
     """Runs `process_rows`, and once more when transport failures are left, which it tries again.
 
-    Args as there, but `tasks` begins the stream of tasks anew at every call.
+    Args as there, but `tasks` begins the stream of tasks again at every call.
 
     Raises:
         RunAborted: as `process_rows`.
@@ -214,7 +214,7 @@ def check_transport(rejects: JsonlStore, total: int, max_transport_rate: float, 
         raise RunAborted(
             f"{label}: {len(gone)} of {total} tasks failed to reach a model, each twice (limit "
             f"{max_transport_rate:.0%}, max_transport_rate), the last: {gone[-1]}; check the endpoint and run the "
-            "same command again to go on"
+            "same command again to continue"
         )
 
 

@@ -24,7 +24,7 @@ class Outcome(StrEnum):
 
 
 class Unscored(BaseModel):
-    """The absence of a score, with its reason: left out of every mean, counted beside it, never 0 and never "safe"."""
+    """The absence of a score, with its reason: left out of every mean, counted next to it, never 0 and never "safe"."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     outcome: Outcome

@@ -1,4 +1,4 @@
-"""Recognising a checkpoint: a hash that is quick at any size and changes when the weights are trained anew."""
+"""Recognising a checkpoint: a hash that is quick at any size and changes when the weights are trained again."""
 
 import hashlib
 from pathlib import Path

@@ -19,7 +19,7 @@ hold=(env --block-signal=INT --block-signal=TERM)
 
 start() { exec "${hold[@]}" "$@"; } # COMMAND... : in place of this script; a signal that comes before it listens is not lost
 
-foreground() { # COMMAND... : and then this script goes on; INT and TERM of this script end the command first
+foreground() { # COMMAND... : and then this script continues; INT and TERM of this script end the command first
   local child='' code=0 told=''
   trap 'told=1; [[ ! $child ]] || kill -TERM "$child" 2>/dev/null || true' INT TERM
   "$@" &

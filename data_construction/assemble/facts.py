@@ -1,4 +1,4 @@
-"""The first of the assembly's two passes: of each row only what choosing needs, and where the row stands in its file.
+"""The first of the assembly's two passes: of each row only what choosing needs, and where the row is in its file.
 
 100 K dialogues of ten turns with their attack transcripts are gigabytes; their facts are some 70 megabytes. The second
 pass reads the chosen rows again, one by one.

@@ -1,8 +1,8 @@
 """The red-blue loop (Eq. 12-14) for one dialogue: red rewrites each template turn, blue answers, the evaluator scores.
 
 A failed call ends the dialogue there with its outcome; nothing invented enters the history. Each request depends on the
-template and the turns so far only, so a dialogue begun again finds its finished turns in the cache and goes on where it
-stopped. The keep rule is not applied here: the assembly does, with thresholds that may still change.
+template and the turns so far only, so a dialogue begun again finds its finished turns in the cache and continues where
+it stopped. The keep rule is not applied here: the assembly does, with thresholds that may still change.
 """
 
 from collections.abc import Callable

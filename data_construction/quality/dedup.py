@@ -104,10 +104,10 @@ def shingles(users: Iterable[str], size: int) -> set[bytes]:
 
 
 def deduplicate(candidates: Path, kept: Path, dropped: Path, settings: NearDuplicates | None) -> Counter[str]:
-    """Writes both output files anew; returns how many rows were dropped, by reason.
+    """Writes both output files again; returns how many rows were dropped, by reason.
 
     Args:
-        candidates: dialogues, one a line, in any order.
+        candidates: dialogues, one per line, in any order.
         kept: where the lines that stay go, unchanged.
         dropped: id of each dropped row, of the row it repeats, and their similarity.
         settings: what counts as a near-duplicate; None: only exact ones are dropped.

@@ -14,7 +14,7 @@ _QUESTION = re.compile(r"[?？؟][?？؟!]*")  # a run of marks ends one questio
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with an answer: `reason` is counted, `detail` is told to the model and stored."""
+    """What is wrong with an answer: `reason` is counted, `detail` goes to the model and is stored."""
 
     reason: str
     detail: str

@@ -53,7 +53,7 @@ class Writer:
             data: what the prompt's data block holds.
             images: stored pictures to show.
             key: what the sampling seed depends on, next to `name`.
-            check: what is wrong with an answer of the right form; told to the generator in one re-ask.
+            check: what is wrong with an answer of the right form; one re-ask tells the generator.
             texts: the parts of an answer that must be a user's words.
 
         Raises:

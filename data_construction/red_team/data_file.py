@@ -20,7 +20,7 @@ def read_data_file(path: Path, model: type[Model]) -> Model:
     try:
         return model.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise UserError(f"{path} is not there; write it, or take {path.stem} out of the registry beside it") from None
+        raise UserError(f"{path} is not there; write it, or take {path.stem} out of the registry next to it") from None
     except (yaml.YAMLError, ValidationError) as error:
         fields = ", ".join(model.model_fields)
         raise UserError(f"{path} is not a {model.__name__.lower()} with the fields {fields}: {error}") from error

@@ -3,7 +3,7 @@
 https://huggingface.co/datasets/PKU-Alignment/align-anything, checked against its card (`example_ti2t`) and the
 project's documentation: `text-image-to-text/train_40k.parquet` and `val_1k.parquet` with `question`, `image`,
 `response_1`, `response_2`, `overall_response` (1 or 2, the better one, which becomes the answer). The card names no id:
-rows are named by their content. The older JSON beside `images.tar.gz` (`0928_20k`) is not described there; a
+rows are named by their content. The older JSON next to `images.tar.gz` (`0928_20k`) is not described there; a
 `train.json` or `val.json` of the same fields with unpacked pictures is read, not verified on a file.
 """
 

@@ -4,7 +4,7 @@ https://huggingface.co/datasets/PKU-Alignment/BeaverTails-V and its mirror safer
 both cards: one configuration a category with splits `train` and `evaluation`, fields `question`, `image`, `category`,
 `image_severity` (1-3), and the answers of other models, which are not taken. Where the parquet files lie is not on the
 cards: they are found by name, `train*.parquet` and `evaluation*.parquet`, in any folder. No layout with pictures in
-files is published; JSONL or JSON files of these names and fields with pictures beside them are read too.
+files is published; JSONL or JSON files of these names and fields with pictures next to them are read too.
 
 Rows have no id and are named by their content. PKU-Alignment's release has each question twice, once for each answer:
 the second is rejected as "repeated seed id".

@@ -1,6 +1,6 @@
 """Geometry3K: school geometry problems about a drawn figure, with four choices.
 
-Layouts: `[SPLIT/]ID/data.json` beside `img_diagram.png`, as in https://github.com/lupantech/InterGPS (read off ten of
+Layouts: `[SPLIT/]ID/data.json` next to `img_diagram.png`, as in https://github.com/lupantech/InterGPS (read off ten of
 its problems): `compact_text` (else `problem_text`), `compact_choices` (else `choices`), `answer` (a letter),
 `problem_type_graph`, `problem_type_goal`, `data_type`. Parquet, as in https://huggingface.co/datasets/hiyouga/geometry3k
 (checked against its card): `images`, `problem` (begins with the marker `<image>`, which is taken off), `answer` (the

@@ -1,4 +1,4 @@
-"""JSON files -> records: a row a line (JSONL), or one document.
+"""JSON files -> records: one row per line (JSONL), or one document.
 
 A document is a list of objects, an object of objects (whose names become the field `key`), one object alone, or a
 wrapper, an object that holds the list under one of the names in `json_members.WRAPPERS`. Which it is, is read off the

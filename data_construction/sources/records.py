@@ -1,8 +1,8 @@
 """Record files -> records, one at a time, whatever the format: JSONL, JSON, CSV, TSV, parquet, saved `datasets`.
 
 A record is a dict with the file's own field names. What cannot be read becomes a record with a `problem`, and reading
-goes on with the next row. The same rows give the same records from every format, as far as it can express them: in CSV
-and TSV every cell is text and an empty one is nothing, and a TSV cell holds no tab and no line break.
+continues with the next row. The same rows give the same records from every format, as far as it can express them: in
+CSV and TSV every cell is text and an empty one is nothing, and a TSV cell holds no tab and no line break.
 """
 
 from collections.abc import Callable, Iterator

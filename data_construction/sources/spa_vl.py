@@ -2,7 +2,7 @@
 
 https://huggingface.co/datasets/sqrti/SPA-VL, checked against its card: parquet with `image`, `question`; train and
 validation also `chosen`, `rejected`, train `image_name`, test and validation `class1`, `class2`, `class3`; the test has
-the halves `harm` and `help`, 265 rows each. Files beside metadata as in the README of
+the halves `harm` and `help`, 265 rows each. Files next to metadata as in the README of
 https://github.com/EchoseChen/SPA-VL-RLHF: a JSON list with `id`, `image` (a path), `question`, `chosen`, `rejected`.
 The hub's rows have no id: they are named by their content. `chosen` is not taken as the answer, it is often a refusal.
 """

@@ -1,4 +1,4 @@
-"""CSV and TSV: a header, then a row a line. All cells are text, an empty one is nothing.
+"""CSV and TSV: a header, then one row per line. All cells are text, an empty one is nothing.
 
 CSV has quotes (RFC 4180), in which a cell may hold delimiters and line breaks; the delimiter is read off the header, or
 off Excel's line `sep=;` before it. A quote that is never closed, or closed in the middle of a cell, rejects the row

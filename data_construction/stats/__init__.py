@@ -1,1 +1,1 @@
-"""What a run made, in numbers: counts, the paper's Table 1 beside them, success of attacks, cost, a histogram."""
+"""What a run made, in numbers: counts, the paper's Table 1 next to them, success of attacks, cost, a histogram."""

@@ -31,7 +31,7 @@ PAPER = {
 
 
 def table_one(splits: Mapping[str, pd.DataFrame]) -> str:
-    """Table 1 of the paper, ours beside theirs; `splits` has keys of `PAPER`."""
+    """Table 1 of the paper, this run's next to the paper's; `splits` has keys of `PAPER`."""
     rows = []
     for key, found in splits.items():
         paper = PAPER[key]
@@ -43,7 +43,7 @@ def table_one(splits: Mapping[str, pd.DataFrame]) -> str:
 
 
 def attack_table(rates: Mapping[str, Mapping[str, float]], what: str) -> str:
-    """Success by strategy or technique; a rate of few tries says little, so the tries stand beside it."""
+    """Success by strategy or technique; a rate of few tries says little, so the tries are next to it."""
     rows = [[name, entry["tries"], entry["successes"], f"{100 * entry['rate']:.1f} %"] for name, entry in rates.items()]
     return table([what, "Tries", "Successes", "Rate"], rows)
 

@@ -41,7 +41,7 @@ class AdaptiveTutor:
     async def next_turn(
         self, history: Sequence[tuple[str, str]], images: Sequence[Path], user: str, answer: str, static_next: str
     ) -> NextTurn:
-        """The next user turn after an answer; the benchmark's own one stands in when the tutor gives none.
+        """The next user turn after an answer; the benchmark's own when the tutor gives none.
 
         Args:
             history: earlier exchanges (user, assistant), without the last one.

@@ -1,7 +1,7 @@
 """The judge: a verdict on every assistant turn, given the whole conversation so far and its pictures (App. B).
 
 Input: `<folder>/answers.jsonl`, an `LLMClient` for the judge. Output: `<folder>/verdicts.jsonl` (of a further judge:
-`verdicts.<name>.jsonl`), one `VerdictRow` a turn that was asked for. A turn without an answer and a judge without a
+`verdicts.<name>.jsonl`), one `VerdictRow` per turn that was asked for. A turn without an answer and a judge without a
 usable verdict give `unscored` with the reason, never a score.
 """
 

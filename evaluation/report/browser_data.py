@@ -163,7 +163,7 @@ def write_browser_data(
 
 
 def _remove_others(folder: Path, ours: str, keep: set[str]) -> None:
-    """Removes files of an earlier report: those whose name is one of ours and that are not written any more."""
+    """Removes files of an earlier report: those whose name this report uses and that are not written any more."""
     for path in folder.glob("*") if folder.is_dir() else ():
         if re.fullmatch(ours, path.name) and path.name not in keep:
             path.unlink()

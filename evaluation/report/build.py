@@ -1,4 +1,4 @@
-"""Builds the report: one static folder out of every model's answers and verdicts, and `summary.json` beside them.
+"""Builds the report: one static folder out of every model's answers and verdicts, and `summary.json` next to them.
 
 <report>/index.html (numbers, figures), transcripts.html (the browser, with data/, pictures/, assets/), tables.md,
 tables/*.csv and *.tex, survival.png; and `<output>/<model>/dialogues.jsonl`, what became of each dialogue. A report

@@ -13,7 +13,7 @@ from safer_steer.store import read_jsonl
 COLUMNS = 3
 PANEL = (3.3, 2.35)  # inches, with its title and gaps
 EDGES = {"left": 0.65, "right": 0.15, "top": 0.65, "bottom": 0.95}  # inches around the panels
-FILES = ("metrics.jsonl", "log.jsonl")  # of GRPO and of SFT, one row a step
+FILES = ("metrics.jsonl", "log.jsonl")  # of GRPO and of SFT, one row per step
 # Metric -> title of its panel; those that a run has are drawn, in this order.
 METRICS = {
     "loss": "loss",

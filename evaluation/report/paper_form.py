@@ -21,7 +21,7 @@ def paper_form_tables(
     Args:
         results: our models.
         paper_rows: model name -> a row of the paper that it stands for.
-        splits: STEER-SFT, STEER-RL, STEER-Bench -> JSONL files of ours.
+        splits: STEER-SFT, STEER-RL, STEER-Bench -> JSONL files of this run.
     """
     ours = {result.name: result for result in results}
     systems = {name: system(row) for name, row in paper_rows.items() if name in ours}

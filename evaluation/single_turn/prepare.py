@@ -1,8 +1,8 @@
 """Makes single-turn benchmarks of seeds: every seed becomes a dialogue of one turn, asked as it is.
 
-Input: seeds.jsonl files of data construction (rows with a `Seed` under `seed`) or of plain `Seed` rows, pictures beside
-the file. Output: one benchmark a source, `<output>/<source>.jsonl`; pictures of data construction stay where they are,
-others are copied.
+Input: seeds.jsonl files of data construction (rows with a `Seed` under `seed`) or of plain `Seed` rows, pictures next
+to the file. Output: one benchmark per source, `<output>/<source>.jsonl`; pictures of data construction stay where they
+are, others are copied.
 
     python -m evaluation.single_turn.prepare SEEDS [SEEDS ...] --output outputs/steer/data/single_turn [--limit N]
 """
@@ -61,7 +61,7 @@ def _placed(folder: Path, image: str, output: Path) -> str:
 
 
 class SeedLine(BaseModel):
-    """A line of a seeds file: a seed alone, or nested under `seed` beside what data construction says of it."""
+    """A line of a seeds file: a seed alone, or nested under `seed` next to what data construction says of it."""
 
     seed: Seed
 
@@ -104,7 +104,7 @@ def prepare(
 
 
 def main() -> int:
-    """Parses the command line; 0 on success, 2 after an error a user can mend."""
+    """Parses the command line; 0 on success, 2 after an error a user can fix."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("seeds", nargs="+", type=Path, metavar="SEEDS")
     parser.add_argument("--output", type=Path, required=True)

@@ -26,10 +26,10 @@ class Cell:
         title: its name in tables.
         stage: what trains it last: `warm_up`, `sft` or `grpo`.
         folder: of its run, below the seed's folder; holds `checkpoint/`. The Base, all seeds' own, has none.
-        arguments: beside the config and the seed's folder and number; `{root}` is the seed's folder.
+        arguments: besides the config and the seed's folder and number; `{root}` is the seed's folder.
         needs: steps of the seed before the training.
         trained_as: the cell whose model this is, where it is one model evaluated in another way; nothing is trained.
-        evaluation: beside the evaluation's config; `{root}` as in `arguments`.
+        evaluation: besides the evaluation's config; `{root}` as in `arguments`.
     """
 
     title: str
@@ -97,7 +97,7 @@ def base_folder(root: Path) -> Path:
 
 
 def extra_cells(extras: Extras) -> dict[str, Cell]:
-    """The cells beside the paper's: `variant_NAME`, trained like the full GRPO cell with overrides and a folder of its
+    """The cells besides the paper's: `variant_NAME`, trained like the full GRPO cell with overrides and a folder of its
     own, and `adaptive_CELL`, a cell's model evaluated once more.
     """
     variants = {

@@ -21,7 +21,7 @@ ABLATIONS = {
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim in a sentence, the comparisons that decide it, and those reported beside them, by name."""
+    """A claim in a sentence, the comparisons that decide it, and those reported next to them, by name."""
 
     text: str
     decisive: dict[str, Comparison]

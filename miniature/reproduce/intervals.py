@@ -44,7 +44,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class SeedNumber:
-    """One seed's number: its value, how to draw it anew, and the dialogues it is made of."""
+    """One seed's number: its value, how to draw it again, and the dialogues it is made of."""
 
     value: float
     draw: Draw

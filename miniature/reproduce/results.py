@@ -51,7 +51,7 @@ class Played:
 
 @dataclass(frozen=True)
 class Evaluated:
-    """One cell of one seed: its scored dialogues, and the counts beside them."""
+    """One cell of one seed: its scored dialogues, and the counts next to them."""
 
     dialogues: list[Played]
     unscored: int = 0  # turns without a verdict

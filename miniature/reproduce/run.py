@@ -28,14 +28,14 @@ from safer_steer.config import load_config
 
 CONFIGS = Path("configs/reproduce")
 SEEDS = 3
-EXTRAS = {  # cells beside the paper's, each configs/reproduce/NAME.yaml
+EXTRAS = {  # cells besides the paper's, each configs/reproduce/NAME.yaml
     "sweep": "instead of the cells: variants of GRPO on seed 0",
     "fairer": "instead of the cells: fairer tests of what the parts of GRPO contribute",
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """The command line: 0 when everything is done, 1 when a step failed, 2 after an error a user can mend, 130 after
+    """The command line: 0 when everything is done, 1 when a step failed, 2 after an error a user can fix, 130 after
     an interrupt.
     """
     arguments = _parse(argv)

@@ -1,4 +1,4 @@
-"""Settings of a reproduction: what each stage is told beside its own config, and cells beside the paper's."""
+"""Settings of a reproduction: what each stage gets besides its own config, and cells besides the paper's."""
 
 from typing import Annotated, Literal
 
@@ -25,7 +25,7 @@ class Settings(Section):
 
 
 class Extras(Section):
-    """Everything of `configs/reproduce/{sweep,fairer}.yaml`: cells beside the paper's, made from the same seeds."""
+    """Everything of `configs/reproduce/{sweep,fairer}.yaml`: cells besides the paper's, made from the same seeds."""
 
     number_of_seeds: Annotated[int, Field(ge=1)]
     """From 0, unless the command line says how many."""

@@ -20,7 +20,7 @@ class Step:
         command: what a user would type.
         config: the config file that the command reads.
         folder: the run folder of the seed; logs, times and stamps are below it.
-        output: what the command writes; to make a step anew, remove it.
+        output: what the command writes; to make a step again, remove it.
         needs: names of the steps that must be done before.
         records: run records that say `finished` once the step is done.
         files: files that are there once the step is done.

@@ -1,4 +1,4 @@
-"""The page's tables as Markdown. Grounding and helpfulness stand beside safety in every one."""
+"""The page's tables as Markdown. Grounding and helpfulness are next to safety in every one."""
 
 import json
 from collections import defaultdict
@@ -119,7 +119,7 @@ def _compared(name: str, found: dict[str, Any]) -> list[str]:
 
 
 def variants_table(results: Results) -> str:
-    """GRPO's variants on seed 0, which all of them have, beside the full cell."""
+    """GRPO's variants on seed 0, which all of them have, next to the full cell."""
     rows = []
     for name in ("grpo", *sorted(cell for cell in results.cells if cell.startswith(VARIANT))):
         if 0 not in results.cells.get(name, {}):

@@ -47,7 +47,7 @@ class EndpointConfig(Section):
     concurrency: Annotated[int, Field(ge=1), Operational] = 64
     """Calls at once, at most; fewer for a while after a 429."""
     requests_per_minute: Annotated[Annotated[float, Field(gt=0)] | None, Operational] = None
-    """None: no limit of ours."""
+    """None: no limit."""
     tokens_per_minute: Annotated[Annotated[float, Field(gt=0)] | None, Operational] = None
     """Prompt and answer together; None: no limit."""
     tokenizer: str | None = None

@@ -1,4 +1,4 @@
-"""How much is sent: calls at once, fewer after a 429 and more again after answers, and requests and tokens a minute.
+"""How much is sent: calls at once, fewer after a 429 and more again after answers, and requests and tokens per minute.
 
 Both belong to one event loop. Written here because the libraries for it (aiolimiter, pyrate-limiter) can neither
 shrink nor correct an estimated number of tokens once the answer tells the true one.
@@ -90,7 +90,7 @@ class Pace:
 
 
 class RateLimit:
-    """Requests and tokens a minute; callers pass one at a time, in order."""
+    """Requests and tokens per minute; callers pass one at a time, in order."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ def parse_structured(text: str, schema: type[Model]) -> Model:
 
     Around the object there may be a thought (`<think>`) before it, a fence and prose, none of it with a brace. Inside
     it, single quotes and trailing commas are read as JSON. Whatever could be understood in two ways is an error: a key
-    given twice, another object beside it, a brace that never closes, a number with anything before or after it.
+    given twice, another object next to it, a brace that never closes, a number with anything before or after it.
 
     Raises:
         ParseError: nothing fits, or it is not clear what does.
@@ -89,7 +89,7 @@ def _the_object(text: str) -> dict[str, Any]:
     if not 0 <= start < end:
         raise ParseError("no JSON object found" if text.strip() else "the answer is empty")
     if "{" in text[end:] or "}" in text[:start]:
-        raise ParseError("there is a brace beside the object that is opened or closed alone")
+        raise ParseError("there is a brace next to the object that is opened or closed alone")
     objects: list[dict[str, Any]] = []
     at = start
     try:
@@ -103,7 +103,7 @@ def _the_object(text: str) -> dict[str, Any]:
         raise ParseError(f"the key {error} is given twice") from error
     except (ValueError, RecursionError) as error:  # the latter: nested deeper than any answer that was asked for
         if objects or isinstance(error, ParseError):
-            raise ParseError("more than one object, or braces beside it; give exactly one object") from error
+            raise ParseError("more than one object, or braces next to it; give exactly one object") from error
         return _repaired(text[start:end], error)
     if any(item != objects[0] for item in objects[1:]):
         raise ParseError(f"{len(objects)} different objects; give exactly one")

@@ -27,7 +27,7 @@ class Reply:
     outcome: Outcome
     text: str | None
     detail: str = ""
-    reasoning: str = ""  # what the server gives beside the text as the model's thoughts
+    reasoning: str = ""  # what the server gives besides the text as the model's thoughts
 
     @property
     def cut(self) -> bool:
@@ -51,7 +51,7 @@ def error_in(completion: dict[str, Any]) -> Any:
     """The error that a completion with status 200 carries instead of an answer; None when it ends as one does.
 
     Returns:
-        An error body as providers send it, or words of ours; gateways pass an upstream's error on in the whole
+        An error body as providers send it, or words of this client; gateways pass an upstream's error on in the whole
         completion or in its choice.
     """
     choices = completion.get("choices")
@@ -147,7 +147,7 @@ def _refusal(message: dict[str, Any]) -> str:
 
 
 def _hint(completion: dict[str, Any]) -> str:
-    """What a provider says beside missing choices (MiniMax, Gemini), in words."""
+    """What a provider says next to missing choices (MiniMax, Gemini), in words."""
     for name in ("base_resp", "promptFeedback", "prompt_feedback"):
         if isinstance(found := completion.get(name), dict):
             return f" ({', '.join(f'{key}: {value}' for key, value in found.items() if isinstance(value, str | int))})"

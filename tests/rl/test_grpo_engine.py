@@ -40,7 +40,7 @@ def kill_grpo(root: Path, at_most_s: float) -> str:
     with (root / "killed.txt").open("w") as said:
         process = subprocess.Popen(command(root), stdout=subprocess.DEVNULL, stderr=said)
     deadline = time.monotonic() + 120
-    while "goes on after" not in (root / "killed.txt").read_text() and time.monotonic() < deadline:
+    while "continues after" not in (root / "killed.txt").read_text() and time.monotonic() < deadline:
         time.sleep(0.1)
     with suppress(subprocess.TimeoutExpired):
         process.wait(after_s)
@@ -86,7 +86,7 @@ def test_a_run_whose_tutor_dies_and_that_is_killed_goes_on_to_the_same_steps(tmp
     write_jsonl(folder / "metrics.jsonl", metrics[:2])  # as if killed after the checkpoint of step 2, before its rows
 
     killed = kill_grpo(tmp_path, KILL_WITHIN_S)
-    assert "killed before the rows of step 2 were written; goes on after step 1" in killed
+    assert "killed before the rows of step 2 were written; continues after step 1" in killed
     answer = run_grpo(tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert "3 steps" in answer.stdout

@@ -67,7 +67,7 @@ def test_a_torn_save_falls_back_to_the_step_before(tmp_path, tracker):
 def test_a_step_saved_without_its_rows_is_done_again(tmp_path, tracker, capsys):
     checkpoint(tmp_path, 2, 4, tracker=tracker)
     assert checkpoints.last_step(tmp_path, rows(tmp_path, 1, 2, 3)) == 2
-    assert "before the rows of step 4 were written; goes on after step 2" in capsys.readouterr().err
+    assert "before the rows of step 4 were written; continues after step 2" in capsys.readouterr().err
     assert checkpoints.last_step(tmp_path, rows(tmp_path, 1, 2)) == 2  # killed again, at step 3
 
 

@@ -1,6 +1,6 @@
 """The paper's ablations as one word: `ablation=NAME` on any Stage III config (Tables 4, 5, 8, 9).
 
-Adding one is one line here. An ablation writes to a run folder of its own, ROOT/grpo_NAME, beside the full method's.
+Adding one is one line here. An ablation writes to a run folder of its own, ROOT/grpo_NAME, next to the full method's.
 """
 
 from safer_steer.errors import UserError
@@ -20,7 +20,7 @@ ABLATIONS: dict[str, list[str]] = {
 
 
 def expand(overrides: list[str]) -> list[str]:
-    """The overrides with `ablation=NAME` put into its own; keys given beside it win.
+    """The overrides with `ablation=NAME` put into its own; keys given next to it win.
 
     Raises:
         UserError: the name is unknown, or two are given.

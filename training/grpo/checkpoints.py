@@ -1,4 +1,4 @@
-"""The step after which a run goes on, from verl's checkpoint folder and the run's rows."""
+"""The step after which a run continues, from verl's checkpoint folder and the run's rows."""
 
 import sys
 from collections.abc import Callable
@@ -40,13 +40,13 @@ def last_step(folder: Path, metrics: Path) -> int:
         if newest > 1 and newest - 1 not in rows:
             raise UserError(
                 f"{metrics}: no row of step {newest - 1}, but {folder} has a checkpoint of step {newest}; put the file "
-                "back, or give another `output` to begin anew"
+                "back, or give another `output` to start again"
             )
         print(
-            f"grpo: killed before the rows of step {newest} were written; goes on after step {found}", file=sys.stderr
+            f"grpo: killed before the rows of step {newest} were written; continues after step {found}", file=sys.stderr
         )
     if folder.is_dir() and named != str(found):
-        write_atomic(tracker, str(found))  # verl finds no folder of step 0 and begins anew
+        write_atomic(tracker, str(found))  # verl finds no folder of step 0 and starts again
     return found
 
 

@@ -89,7 +89,7 @@ def _gpu_problems(ours: SaferSteerSettings, verl: dict[str, Any]) -> list[str]:
 def shared_gpus_problem(ours: SaferSteerSettings, verl: dict[str, Any]) -> str | None:
     """A sentence when the trainer could take GPUs that the tutor's server has: more are visible than it needs.
 
-    A server that the run starts itself is told its GPUs by its `env`.
+    A server that the run starts itself gets its GPUs from its `env`.
     """
     wanted, seen, taken = verl["trainer"]["n_gpus_per_node"], visible_gpus(), ours.layout.tutor_gpus
     if verl["trainer"]["device"] != "cuda" or not taken or seen <= wanted:

@@ -69,7 +69,7 @@ def sampling(rollout: dict[str, Any]) -> str:
 
 
 def tutor_load(data: DataConfig, verl: dict[str, Any]) -> Load | None:
-    """Tutor calls of a whole run, one a turn of a trajectory; None where neither the data nor the steps are known.
+    """Tutor calls of a whole run, one per turn of a trajectory; None where neither the data nor the steps are known.
 
     Without a data file its dialogues count as ten turns long, the most that the method has.
     """

@@ -1,4 +1,4 @@
-"""steer_rl.jsonl -> train.parquet in verl's layout: the pictures inside, the static turns beside the first prompt.
+"""steer_rl.jsonl -> train.parquet in verl's layout: the pictures inside, the static turns next to the first prompt.
 
 Command (the launcher runs it): python -m training.grpo.prepare RUN_FOLDER/config.yaml
 Output: RUN_FOLDER/data/{train,validation}.parquet with {train,validation}_rejects.jsonl, and counts.json. A row whose
@@ -219,7 +219,7 @@ def main(argv: list[str]) -> int:
         counts = prepare(builder, [data.source], folder)
         if data.validation:
             counts["validation"] = prepare(builder, data.validation, folder, "validation")
-        else:  # verl wants a file; one training row stands in it, and is never played
+        else:  # verl wants a file; one training row is in it, and is never played
             write_table(pq.read_table(folder / "train.parquet").slice(0, 1), folder / "validation.parquet")
         write_atomic(folder / COUNTS, json.dumps(counts, indent=1) + "\n")
     except UserError as error:

@@ -47,7 +47,7 @@ class DialogueEncoder:
 
     Args:
         processor: a Qwen2.5-VL processor (tokenizer, image processor, chat template).
-        max_length: tokens a row may have, pictures included.
+        max_length: tokens that a row may have, pictures included.
         picture_tokens: path of a picture -> number of image tokens it takes.
         system_prompt: replaces the template's default system turn.
     """

@@ -38,13 +38,13 @@ class LogCallback(TrainerCallback):
         self._tokens_before, self._started = 0, time.monotonic()
 
     def rewind(self, step: int) -> None:
-        """Goes back to `step`, the one that training resumes from; the trainer counts tokens anew from there."""
+        """Goes back to `step`, the one that training resumes from; the trainer counts tokens again from there."""
         self.last = rewind_log(self.path, step)
         rewind_log(self.eval_path, step)
         self._tokens_before = self.last.get("num_tokens", 0)
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Opens the progress bar at the step that training goes on from."""
+        """Opens the progress bar at the step from which training continues."""
         if state.is_world_process_zero:
             self.bar = ProgressBar("sft: train", state.max_steps, done=state.global_step)
             self.bar.__enter__()

@@ -33,7 +33,7 @@ DEFAULT_CONFIG = "configs/sft/miniature.yaml"
 LESS_MEMORY = (
     "lower training.per_device_batch_size and raise training.gradient_accumulation as much, lower max_length or "
     "images.max_pixels, or split the model (training.deepspeed), with another output folder: these belong to the run's "
-    "configuration; a GPU that others fill needs no change, then the same command goes on from the last checkpoint"
+    "configuration; a GPU that others fill needs no change, then the same command continues from the last checkpoint"
 )
 
 

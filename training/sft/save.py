@@ -86,7 +86,7 @@ def merge(base: str, adapter: Path, folder: Path, processor: Any, dtype: torch.d
         base: folder or hub name of the model the adapter was trained on.
         adapter: folder with `adapter_config.json`.
         folder: where the merged checkpoint goes; what is there is replaced whole.
-        processor: the processor to write beside it.
+        processor: the processor to write next to it.
         dtype: of the weights written.
     """
     model = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
@@ -99,7 +99,7 @@ def merge(base: str, adapter: Path, folder: Path, processor: Any, dtype: torch.d
 
 
 def write_configs(folder: Path, source: str, processor: Any, dtype: torch.dtype) -> None:
-    """Puts processor, tokenizer, chat template and the model's configs beside the weights.
+    """Puts processor, tokenizer, chat template and the model's configs next to the weights.
 
     The trainer changes the model's configs for its own ends (no cache, other end tokens); those of `source` are kept.
     """
@@ -127,7 +127,7 @@ def main(argv: list[str] | None = None) -> int:
 def _merge_by_hand(given: argparse.Namespace) -> None:
     if not Path(given.adapter, "adapter_config.json").is_file():
         raise UserError(f"{given.adapter} holds no adapter_config.json; give RUN/adapter or RUN/trainer/checkpoint-N")
-    # The trainer leaves its processor beside the adapter; it has the run's picture limits.
+    # The trainer leaves its processor next to the adapter; it has the run's picture limits.
     beside = Path(given.adapter, "chat_template.jinja").is_file()
     processor = AutoProcessor.from_pretrained(given.adapter if beside else given.base)
     merge(given.base, Path(given.adapter), Path(given.target), processor, getattr(torch, given.dtype))

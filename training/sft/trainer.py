@@ -207,6 +207,6 @@ def _require_export(trainer: SFTTrainer, export: ExportCallback) -> None:
         return
     if trainer.state.global_step != export.step(trainer.state):
         raise UserError(
-            f"{export.folder} is missing and epoch {export.epoch} is over; remove the run folder, start anew"
+            f"{export.folder} is missing and epoch {export.epoch} is over; remove the run folder and start again"
         )
     export.export()

@@ -1,4 +1,4 @@
-"""Which saved step was the best so far, and its weights in a plain Hugging Face folder beside the run's checkpoints.
+"""Which saved step was the best so far, and its weights in a plain Hugging Face folder next to the run's checkpoints.
 
 The measure is the mean turn reward: of the held-out prompts when the run validates, else of the training rollouts since
 the save before. Files: `best/` (weights) and, once that is whole, `best.json` ({"step", "score", "measure"}).

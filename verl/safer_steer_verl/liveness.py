@@ -84,7 +84,7 @@ def _dead_actors() -> list[Death]:
         ):
             detail = "its node is gone" if context.reason == ActorDiedErrorContext.Reason.NODE_DIED else ""
             if "SIGTERM" in context.error_message:
-                detail = "it was told to end (SIGTERM)"
+                detail = "it was asked to end (SIGTERM)"
         else:
             continue
         name = actor["ActorClassName"]

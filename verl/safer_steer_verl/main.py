@@ -97,7 +97,7 @@ def train(config: DictConfig) -> None:
 
 
 def failure(error: Exception) -> dict[str, Any]:
-    """What the launcher is told: who died, if anybody did, else what was said."""
+    """What the launcher is given: who died, if anybody did, else what was said."""
     cause = getattr(error, "cause", None) or error
     if found := _deaths_behind():
         return {"kind": "died", "message": str(cause)[:300], "deaths": [death.as_dict() for death in found]}

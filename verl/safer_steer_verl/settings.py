@@ -88,7 +88,7 @@ class SaferSteerSettings(Section):
     def _turns_have_values(self) -> Self:
         if self.credit == "turn" and self.tcsr.rule not in TURN_RULES:
             raise ValueError(
-                f"credit: turn needs a value for every turn, tcsr.rule {self.tcsr.rule} gives one a dialogue; "
+                f"credit: turn needs a value for every turn, tcsr.rule {self.tcsr.rule} gives one per dialogue; "
                 f"use {' or '.join(TURN_RULES)}"
             )
         return self

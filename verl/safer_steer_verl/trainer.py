@@ -1,7 +1,7 @@
 """verl's synchronous v1 trainer with SaFeR-Steer's step: stop rule, metrics, trajectory rows, best checkpoint.
 
 Input: verl's config with our `safer_steer:` section, chosen by `trainer.v1.trainer_mode=safer_steer`. Output: besides
-verl's checkpoints, in their parent folder: `metrics.jsonl` (one line a step), `trajectories.jsonl` and
+verl's checkpoints, in their parent folder: `metrics.jsonl` (one line per step), `trajectories.jsonl` and
 `validation.jsonl` (one line a trajectory), `best/`.
 """
 

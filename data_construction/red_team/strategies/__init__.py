@@ -1,6 +1,6 @@
 """The jailbreak strategies of App. F, as data: one YAML file a strategy, described in general terms.
 
-To add one, write `NAME.yaml` beside this file with `name`, `description` and `rewriting`, and add NAME to `NAMES`.
+To add one, write `NAME.yaml` next to this file with `name`, `description` and `rewriting`, and add NAME to `NAMES`.
 """
 
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Escalation techniques of the planner (M3), as data: one YAML file a technique, and pools that give turn ranges.
 
 Pool `paper`: the four that the paper names, over 2-10 turns. Pool `code`: the released code's wider pool with its turn
-ranges. To add a technique, write `NAME.yaml` beside this file with `name`, `source`, `description` and `course`, and
+ranges. To add a technique, write `NAME.yaml` next to this file with `name`, `source`, `description` and `course`, and
 add its line to a pool.
 """
 

@@ -110,7 +110,7 @@ class SafetyTutor:
             static_next: the planned next user turn, None when this was the last turn.
 
         Returns:
-            The scored turn; the static question stands in when only the next one is missing or unusable. Without a
+            The scored turn; the static question when only the next one is missing or unusable. Without a
             usable score, or over the time budget: `Unscored` with the outcome and its detail.
 
         Raises:

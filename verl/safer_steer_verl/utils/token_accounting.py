@@ -148,5 +148,5 @@ class TokenAccount:
         return list(self.tokenizer(plain, add_special_tokens=False)["input_ids"])
 
     def _trailing(self, got: list[int], want: list[int]) -> int:
-        """1 when the template goes on after the last answer's end token (Qwen: a newline) and the ids stop there."""
+        """1 when the template continues after the last answer's end token (Qwen: a newline) and the ids stop there."""
         return int(bool(got) and bool(want) and got[-1] != want[-1] and len(want) > 1 and want[-2] == got[-1])
