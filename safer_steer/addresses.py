@@ -1,8 +1,11 @@
-"""Addresses that only the machine itself reaches: whoever stands on another node would talk to itself."""
+"""Addresses of model servers: which only the machine itself reaches, and which lack their version."""
 
 import ipaddress
+import re
 import socket
 from urllib.parse import urlsplit
+
+_VERSION = re.compile(r"/v\d+(?:\w+)?(?:/|$)")
 
 
 def is_loopback(url: str) -> bool:
@@ -26,3 +29,8 @@ def is_loopback(url: str) -> bool:
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
         address = address.ipv4_mapped
     return address.is_loopback or address.is_unspecified
+
+
+def with_version(url: str) -> str | None:
+    """The address with /v1, where it names no version; None where it does."""
+    return None if _VERSION.search(urlsplit(url).path) else f"{url.rstrip('/')}/v1"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from safer_steer.llm.config import EndpointConfig
-from safer_steer.llm.transport import CallFailure
+from safer_steer.llm.failures import CallFailure
 
 MIN_ANSWER = 16  # tokens; with less room the context is full
 LONGER = 4  # times the tokens for an answer that was cut before it was one

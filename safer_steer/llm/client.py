@@ -13,19 +13,19 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
+from safer_steer.addresses import with_version
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm.adaptation import Adaptation, Trial, is_context_full, is_filtered, lengthened, shortened
-from safer_steer.llm.addresses import with_version
 from safer_steer.llm.breaker import QUESTION, Breaker
 from safer_steer.llm.cache import ResponseCache
 from safer_steer.llm.config import EndpointConfig, api_key
+from safer_steer.llm.failures import CallFailure
 from safer_steer.llm.parsing import ParseError, parse_structured
 from safer_steer.llm.pictures import has_pictures, takes_no_pictures, without_pictures
 from safer_steer.llm.replies import CONTEXT_FULL, Reply, Structured, read_reply, tokens_of
 from safer_steer.llm.retry import backoff_seconds, is_retryable
 from safer_steer.llm.structured import ask, response_format
 from safer_steer.llm.traffic import ENDPOINT_STATUS, Traffic
-from safer_steer.llm.transport import CallFailure
 from safer_steer.llm.usage import UsageMeter
 from safer_steer.progress import show_note
 from safer_steer.verdict import Outcome
@@ -150,9 +150,8 @@ class LLMClient:
     def _traffic(self) -> Traffic:
         loop = asyncio.get_running_loop()
         if loop not in self._loops:
-            for ended in [other for other in self._loops if other.is_closed()]:
-                self._loops.pop(ended).transport.abandon()
-            self._loops[loop] = Traffic(self.config, api_key(self.role))
+            running = {other: traffic for other, traffic in self._loops.items() if not other.is_closed()}
+            self._loops = running | {loop: Traffic(self.config, api_key(self.role))}
         return self._loops[loop]
 
     async def _call(self, request: dict[str, Any], allow_empty: bool) -> Reply:

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from safer_steer.llm.transport import CallFailure
+from safer_steer.llm.failures import CallFailure
 
 _SEEING = r"(?:images?|image_urls?|pictures?|vision|visual|multi-?modal\w*)"
 _NO_SIGHT = re.compile(

@@ -11,9 +11,10 @@ from typing import Any
 from safer_steer.errors import UserError
 from safer_steer.llm.config import EndpointConfig
 from safer_steer.llm.endpoints import Endpoint, EndpointPool
+from safer_steer.llm.failures import CallFailure
 from safer_steer.llm.limits import AdaptiveLimit, RateLimit
 from safer_steer.llm.replies import tokens_of
-from safer_steer.llm.transport import CallFailure, Transport
+from safer_steer.llm.transport import Transport
 from safer_steer.plain_text import names_of_checkpoint, plain_messages
 
 CHARS_PER_TOKEN = 4  # of English text; only for the estimate before the first answer tells better

@@ -1,19 +1,22 @@
 """HTTP to OpenAI-compatible servers: one request, one JSON object or one `CallFailure`.
 
-Plain aiohttp: at hundreds of calls at once the official SDK and httpx take more processor time than the calls
-themselves (benchmarks/llm_client.py). The API key is sent and never shown: it is struck out of every message.
+The `openai` package with its aiohttp client carries the requests. Its answers are taken as bytes and it tries nothing
+again: what an answer is worth is decided here. The API key is sent and never shown: every message is without it.
 """
 
+import asyncio
 import json
-import ssl
-from functools import lru_cache
+import math
+from collections.abc import AsyncGenerator
+from functools import cache
 from typing import Any
 
 import aiohttp
-import httpx
+import httpx2
+from openai import APIStatusError, AsyncOpenAI, DefaultAioHttpClient, Omit, OpenAIError
 
-from safer_steer.llm.addresses import proxy_of
-from safer_steer.llm.error_bodies import ErrorBody
+from safer_steer.addresses import is_loopback
+from safer_steer.llm.failures import CallFailure, failure_in
 from safer_steer.llm.replies import error_in, quoted
 from safer_steer.llm.retry import retry_after_seconds
 from safer_steer.secrets import is_stand_in
@@ -21,38 +24,14 @@ from safer_steer.secrets import is_stand_in
 CONNECT_S = 30.0  # a host that does not even take the connection is given up sooner than a slow answer
 CHECK_S = 10.0  # for a list of models
 NO_SUCH_PAGE = (404, 405, 501)
-MAX_MESSAGE = 500  # characters of a server's error text that are kept
 
 
-class CallFailure(Exception):
-    """A request without an answer.
+class _Client(AsyncOpenAI):
+    """Sends no header that the package takes from the environment (OPENAI_ORG_ID, ...) or makes of this machine."""
 
-    Attributes:
-        status: HTTP status, None when no whole response arrived.
-        message: what the server said, or what broke, at most 500 characters.
-        text: the same at full length, to look into.
-        parameter: the request's parameter that the server objects to, "" when it names none.
-        code: the server's error code, "" when it gives none.
-        retry_after: seconds the server asks to wait, or None.
-        unreachable: nobody took the connection: the server is not there.
-        endpoint: base URL of the server, None before it is known.
-    """
-
-    def __init__(
-        self,
-        status: int | None,
-        message: str,
-        *,
-        parameter: str = "",
-        code: str = "",
-        retry_after: float | None = None,
-        unreachable: bool = False,
-    ):
-        self.status, self.text, self.unreachable = status, message, unreachable
-        self.message = message = message[:MAX_MESSAGE]
-        self.parameter, self.code, self.retry_after = parameter, code, retry_after
-        self.endpoint: str | None = None
-        super().__init__(f"{status} {message}" if status else message)
+    @property
+    def default_headers(self) -> dict[str, str | Omit]:
+        return {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": self.user_agent}
 
 
 class Transport:
@@ -60,16 +39,7 @@ class Transport:
 
     def __init__(self, key: str | None, timeout_s: float):
         self._key, self._timeout_s = key, timeout_s
-        headers = {"Content-Type": "application/json", "Accept": "application/json"}
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        self._connector = aiohttp.TCPConnector(limit=0, ssl=_ssl_context())
-        self._session = aiohttp.ClientSession(
-            connector=self._connector,
-            headers=headers,
-            timeout=aiohttp.ClientTimeout(total=timeout_s, sock_connect=min(CONNECT_S, timeout_s)),
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
+        self._open: dict[str, tuple[AsyncGenerator[_Client], _Client]] = {}  # by base URL
 
     async def complete(self, base_url: str, body: dict[str, Any]) -> dict[str, Any]:
         """One chat completion.
@@ -77,13 +47,7 @@ class Transport:
         Raises:
             CallFailure: no answer, or an error for an answer.
         """
-        answer = await self._send("POST", f"{base_url.rstrip('/')}/chat/completions", json.dumps(body).encode())
-        if isinstance(problem := error_in(answer), str):
-            raise CallFailure(None, self._hide(problem))
-        if problem is not None:  # gateways pass an upstream's error on as a 200
-            error = ErrorBody(problem)
-            raise CallFailure(error.status, self._hide(error.message), parameter=error.parameter, code=error.code)
-        return answer
+        return await self._ask(base_url, body)
 
     async def models(self, base_url: str, model: str) -> list[str] | None:
         """The names of the models that a server offers; None when it lists none but takes chat completions.
@@ -95,15 +59,13 @@ class Transport:
         Raises:
             CallFailure: no such server.
         """
-        base, timeout = base_url.rstrip("/"), min(CHECK_S, self._timeout_s)
         try:
-            answer = await self._send("GET", f"{base}/models", None, timeout)
+            answer = await self._ask(base_url, None, CHECK_S)
         except CallFailure as failure:
             if failure.status not in NO_SUCH_PAGE:
                 raise
             try:
-                body = json.dumps({"model": model, "messages": []}).encode()
-                await self._send("POST", f"{base}/chat/completions", body, timeout)
+                await self._ask(base_url, {"model": model, "messages": []}, CHECK_S)
             except CallFailure as refusal:
                 if refusal.status not in (400, 422):
                     raise
@@ -120,7 +82,7 @@ class Transport:
             CallFailure: nobody is there, or it has no time now.
         """
         try:
-            answer = await self._send("GET", f"{base_url.rstrip('/')}/models", None, min(CHECK_S, self._timeout_s))
+            answer = await self._ask(base_url, None, CHECK_S)
         except CallFailure as failure:
             if failure.unreachable or failure.status in (429, 502, 503, 504):
                 raise
@@ -131,64 +93,94 @@ class Transport:
         return [item["root"] for item in ours if isinstance(item.get("root"), str)]
 
     async def close(self) -> None:
-        """Closes the connections."""
-        await self._session.close()
+        """Closes the connections, as the end of their event loop does."""
+        while self._open:
+            lifetime, _ = self._open.popitem()[1]
+            await lifetime.aclose()
 
-    def abandon(self) -> None:
-        """Lets go of connections whose event loop has ended without `close`."""
-        self._session.detach()
-        self._connector.__exit__()  # the one way to close it without an event loop
+    async def _client(self, base_url: str) -> _Client:
+        if base_url not in self._open:
+            lifetime = _connected(base_url, self._key, min(CONNECT_S, self._timeout_s))
+            self._open[base_url] = lifetime, await anext(lifetime)
+        return self._open[base_url][1]
 
-    def __del__(self) -> None:
-        if not self._session.closed:
-            self.abandon()
-
-    async def _send(self, method: str, url: str, body: bytes | None, timeout: float | None = None) -> dict[str, Any]:
-        limit = aiohttp.ClientTimeout(total=timeout) if timeout else self._session.timeout
+    async def _ask(self, base_url: str, body: dict[str, Any] | None, most_s: float = math.inf) -> dict[str, Any]:
+        """A completion; without a body the list of models."""
         try:
-            async with self._session.request(
-                method, url, data=body, proxy=proxy_of(url), allow_redirects=False, timeout=limit
-            ) as response:
-                content = await response.read()
-        except TimeoutError as error:
-            raise CallFailure(None, f"no answer within {timeout or self._timeout_s:g} s") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a header or address aiohttp refuses
-            absent = isinstance(error, aiohttp.ClientConnectorError)
-            raise CallFailure(None, self._hide(f"{type(error).__name__}: {error}"), unreachable=absent) from error
-        if response.status != 200:
-            raise self._failure(response, content)
-        try:
-            answer = json.loads(content)
-        except (ValueError, RecursionError) as error:
-            raise CallFailure(None, self._hide(f"the answer is no JSON, but {_beginning(content)}")) from error
-        if not isinstance(answer, dict):
-            raise CallFailure(None, self._hide(f"the answer is no JSON object, but {_beginning(content)}"))
+            answer = _object_in(await self._send(base_url, body, min(most_s, self._timeout_s)))
+            problem = error_in(answer) if body else None
+            if isinstance(problem, str):
+                raise CallFailure(None, problem)
+            if problem is not None:  # gateways pass an upstream's error on as a 200
+                raise failure_in(problem)
+        except CallFailure as failure:
+            if self._key and not is_stand_in(self._key):
+                failure.text = failure.text.replace(self._key, "[key]")
+            raise
         return answer
 
-    def _failure(self, response: aiohttp.ClientResponse, content: bytes) -> CallFailure:
-        status, text = response.status, content.decode("utf-8", "replace")
-        if 300 <= status < 400:
-            text = f"redirects to {response.headers.get('location', 'nowhere')}; correct base_url"
+    async def _send(self, base_url: str, body: dict[str, Any] | None, timeout_s: float) -> bytes:
+        response: httpx2.Response
+        how: dict[str, Any] = {"cast_to": httpx2.Response}
+        if not self._key:
+            how["options"] = {"headers": {"Authorization": Omit()}}
         try:
-            error = ErrorBody(json.loads(text))
-        except (ValueError, RecursionError):
-            error = ErrorBody(text)
-        return CallFailure(
-            status,
-            self._hide(error.message or response.reason or "no reason given"),
-            parameter=error.parameter,
-            code=error.code,
-            retry_after=retry_after_seconds(response.headers),
-        )
+            async with asyncio.timeout(timeout_s):
+                client = await self._client(base_url)
+                if body is None:
+                    response = await client.get("models", **how)
+                else:
+                    response = await client.post("chat/completions", content=json.dumps(body).encode(), **how)
+            if response.status_code == 200:
+                return response.content
+            error: Any = response.text
+        except APIStatusError as refusal:
+            response, error = refusal.response, refusal.body
+        except (OpenAIError, httpx2.InvalidURL, OSError, ValueError) as broken:  # ValueError: a header, a proxy
+            cause = _cause(broken)
+            late = isinstance(cause, TimeoutError)
+            words = f"no answer within {timeout_s:g} s" if late else f"{type(cause).__name__}: {cause}"
+            raise CallFailure(None, words, unreachable=isinstance(cause, aiohttp.ClientConnectorError)) from broken
+        if response.is_redirect:
+            error = f"redirects to {response.headers.get('location', 'nowhere')}; correct base_url"
+        error = error or response.text or response.reason_phrase or "no reason given"
+        raise failure_in(error, response.status_code, retry_after_seconds(response.headers))
 
-    def _hide(self, text: str) -> str:
-        return text.replace(self._key, "[key]") if self._key and not is_stand_in(self._key) else text
+
+async def _connected(base_url: str, key: str | None, connect_s: float) -> AsyncGenerator[_Client]:
+    """A client that is closed with its generator, and so by an event loop at its end.
+
+    Proxies are those of the environment (HTTPS_PROXY, NO_PROXY, ...), none for this machine's own servers.
+    """
+    http = DefaultAioHttpClient(
+        limits=httpx2.Limits(max_connections=0),  # without a limit, in aiohttp's words
+        follow_redirects=False,
+        trust_env=not is_loopback(base_url),
+        verify=_ssl_context(),
+    )
+    timeout = httpx2.Timeout(None, connect=connect_s)
+    async with _Client(
+        api_key=key or "none", base_url=base_url, max_retries=0, timeout=timeout, http_client=http
+    ) as client:
+        yield client
 
 
-def _beginning(content: bytes) -> str:
-    return quoted(content[:400].decode("utf-8", "replace"))
+def _object_in(content: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(content)
+    except (ValueError, RecursionError):
+        answer = None
+    if not isinstance(answer, dict):
+        beginning = quoted(content[:400].decode("utf-8", "replace"))
+        raise CallFailure(None, f"the answer is no JSON object, but {beginning}")
+    return answer
 
 
-@lru_cache(maxsize=1)
-def _ssl_context() -> ssl.SSLContext:
-    return httpx.create_ssl_context()  # certifi's authorities, or those of SSL_CERT_FILE and SSL_CERT_DIR
+def _cause(error: BaseException) -> BaseException:
+    """What broke, below the names that the package and its HTTP layer give it."""
+    while error.__cause__ and not isinstance(error, aiohttp.ClientError | TimeoutError):
+        error = error.__cause__
+    return error
+
+
+_ssl_context = cache(httpx2.create_ssl_context)  # the system's authorities, or those of SSL_CERT_FILE and SSL_CERT_DIR

@@ -9,7 +9,7 @@ import pytest
 from safer_steer.errors import RunAborted
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
 from safer_steer.llm.adaptation import shortened
-from safer_steer.llm.transport import CallFailure
+from safer_steer.llm.failures import CallFailure
 from safer_steer.rubric import TurnScores
 from safer_steer.verdict import Outcome
 
