@@ -1,27 +1,28 @@
 """How fast the LLM client is, against a local server with a fixed latency in a process of its own.
 
 Output: a table of rates and ratios with their targets, and the same as JSON.
-    python -m benchmarks.llm_client [--out outputs/benchmarks/llm_client.json] [--scale 1.0]
+    python -m benchmarks.llm_client [--out outputs/benchmarks/llm_client.json] [--scale 1.0] [--litellm FOLDER]
 
-    full pipe    512 calls in flight at 2 s latency: our rate over 512 / 2 a second
-    bare loop    64 in flight at 50 ms: our rate over that of aiohttp without any client
-    stalled      the same, while one more call is never answered: our rate over that without it
-    cached       the same, structured answers stored in a cache on disk: our rate over the bare loop's
-    threads      64 in flight at 50 ms: our rate over that of 64 threads with a synchronous OpenAI client each
-    threads 2 s  512 in flight over those 64 threads, at 2 s
+    full pipe    512 calls in flight at 2 s latency, starts spread over it: our rate over 512 / 2 a second
+    64, 512      64 in flight at 50 ms, 512 started at once at 2 s: our rate over that of bare aiohttp, of the openai
+                 package as it comes, and of litellm's router, if --litellm names a folder of `pip install --target`
+    stalled      64 in flight at 50 ms, while one more call is never answered: our rate over that without it
+    cached       the same, structured answers stored in a cache on disk: our rate over bare aiohttp's
 What is compared runs in turns, and the median of the rounds' ratios counts, so that other work on the machine weighs
-on both.
+on all.
 """
 
 import argparse
 import asyncio
 import os
 import statistics
+import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -36,15 +37,9 @@ from safer_steer.servers import ServiceConfig, start_services
 SHORT_S, LONG_S = 0.05, 2.0  # latencies
 MESSAGES = [{"role": "user", "content": "word " * 200}]  # 1 kB
 ROUNDS = 5
-# comparison -> what is measured, and against what
-AGAINST = {
-    "full pipe": ("512 in flight at 2 s, steady state", "what is possible"),
-    "bare loop": ("64 in flight at 50 ms", "bare aiohttp"),
-    "stalled": ("64 in flight, one call never answered", "without that call"),
-    "cached": ("64 in flight, structured, cache on disk", "bare aiohttp"),
-    "threads": ("64 in flight at 50 ms", "64 threads, synchronous OpenAI client"),
-    "threads 2 s": ("512 in flight at 2 s", "64 threads, synchronous OpenAI client"),
-}
+
+Call = Callable[[int], Awaitable[None]]
+Way = Callable[[str, int], AbstractAsyncContextManager[Call]]  # (base URL, calls in flight) -> how a call is made
 
 
 class Scored(BaseModel):
@@ -69,6 +64,7 @@ class Result:
     """
 
     name: str
+    against: str
     ours: Rate
     other: Rate
     ratio: float
@@ -86,22 +82,21 @@ class Stopwatch:
         return Rate(calls / (time.perf_counter() - self._wall), (time.process_time() - self._cpu) / max(calls, 1) * 1e3)
 
 
-async def measure(call: Callable[[int], Awaitable[None]], calls: int, in_flight: int) -> Rate:
+async def measure(way: Way, url: str, calls: int, in_flight: int) -> Rate:
     """Makes calls, `in_flight` at once; before that one each to open the connections."""
 
     async def worker(numbers: Iterator[int]) -> None:
         for number in numbers:
             await call(number)
 
-    await asyncio.gather(*(call(-1 - number) for number in range(in_flight)))
-    numbers, watch = iter(range(calls)), Stopwatch()
-    await asyncio.gather(*(worker(numbers) for _ in range(in_flight)))
-    return watch.rate(calls)
+    async with way(url, in_flight) as call:
+        await asyncio.gather(*(call(-1 - number) for number in range(in_flight)))
+        numbers, watch = iter(range(calls)), Stopwatch()
+        await asyncio.gather(*(worker(numbers) for _ in range(in_flight)))
+        return watch.rate(calls)
 
 
-async def measure_steady(
-    call: Callable[[int], Awaitable[None]], in_flight: int, spread_s: float, seconds: float
-) -> Rate:
+async def measure_steady(way: Way, url: str, in_flight: int, spread_s: float, seconds: float) -> Rate:
     """The rate of a pipe that is always full: `in_flight` workers that start evenly over `spread_s`, the latency, are
     counted for `seconds` after each has made a call.
     """
@@ -114,30 +109,18 @@ async def measure_steady(
             await call(number)
             finished += 1
 
-    workers = asyncio.gather(*(worker(number) for number in range(in_flight)))
-    await asyncio.sleep(2.5 * spread_s)
-    before, watch = finished, Stopwatch()
-    await asyncio.sleep(seconds)
-    rate, stopping = watch.rate(finished - before), True
-    await workers
+    async with way(url, in_flight) as call:
+        workers = asyncio.gather(*(worker(number) for number in range(in_flight)))
+        await asyncio.sleep(2.5 * spread_s)
+        before, watch = finished, Stopwatch()
+        await asyncio.sleep(seconds)
+        rate, stopping = watch.rate(finished - before), True
+        await workers
     return rate
 
 
-async def ours_steady(url: str, in_flight: int, spread_s: float, seconds: float) -> Rate:
-    """Our client with a full pipe."""
-    client = LLMClient("bench", EndpointConfig(model="bench", base_url=url, concurrency=in_flight))
-
-    async def call(_: int) -> None:
-        reply = await client.chat(MESSAGES)
-        assert reply.text, reply.detail
-
-    try:
-        return await measure_steady(call, in_flight, spread_s, seconds)
-    finally:
-        await client.close()
-
-
-async def ours(url: str, calls: int, in_flight: int, *, with_stalled: bool = False) -> Rate:
+@asynccontextmanager
+async def ours(url: str, in_flight: int, *, with_stalled: bool = False) -> AsyncIterator[Call]:
     """Our client as the stages use it; with one more call that is never answered if asked for."""
     client = LLMClient("bench", EndpointConfig(model="bench", base_url=url, concurrency=in_flight + with_stalled))
 
@@ -147,7 +130,7 @@ async def ours(url: str, calls: int, in_flight: int, *, with_stalled: bool = Fal
 
     stalled = asyncio.ensure_future(client.chat([{"role": "user", "content": STALL}])) if with_stalled else None
     try:
-        return await measure(call, calls, in_flight)
+        yield call
     finally:
         if stalled:
             assert not stalled.done()
@@ -156,7 +139,8 @@ async def ours(url: str, calls: int, in_flight: int, *, with_stalled: bool = Fal
         await client.close()
 
 
-async def ours_cached(url: str, calls: int, in_flight: int) -> Rate:
+@asynccontextmanager
+async def ours_cached(url: str, in_flight: int) -> AsyncIterator[Call]:
     """Our client with structured answers and a cache on disk; every request is another, so every one is sent."""
     with tempfile.TemporaryDirectory() as folder:
         cache = ResponseCache(Path(folder, "cache.sqlite"))
@@ -167,13 +151,14 @@ async def ours_cached(url: str, calls: int, in_flight: int) -> Rate:
             assert answer.value, answer.detail
 
         try:
-            return await measure(call, calls, in_flight)
+            yield call
         finally:
             await client.close()
             cache.close()
 
 
-async def bare(url: str, calls: int, in_flight: int) -> Rate:
+@asynccontextmanager
+async def bare(url: str, in_flight: int) -> AsyncIterator[Call]:
     """Aiohttp alone: post, read, decode."""
     body = {"model": "bench", "messages": MESSAGES}
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=in_flight)) as session:
@@ -182,41 +167,77 @@ async def bare(url: str, calls: int, in_flight: int) -> Rate:
             async with session.post(f"{url}/chat/completions", json=body) as response:
                 assert (await response.json())["choices"]
 
-        return await measure(call, calls, in_flight)
+        yield call
 
 
-def threads(url: str, calls: int, in_flight: int) -> Rate:
-    """A thread pool whose threads have a synchronous OpenAI client each."""
-    clients = [openai.OpenAI(api_key="none", base_url=url, max_retries=0) for _ in range(in_flight)]
-    numbers = iter(range(calls))
+@asynccontextmanager
+async def plain(url: str, in_flight: int) -> AsyncIterator[Call]:
+    """The openai package as it comes."""
+    async with openai.AsyncOpenAI(api_key="none", base_url=url, max_retries=0) as client:
 
-    def call(client: openai.OpenAI) -> None:
-        completion = client.chat.completions.create(model="bench", messages=MESSAGES)
+        async def call(_: int) -> None:
+            completion = await client.chat.completions.create(model="bench", messages=MESSAGES)
+            assert completion.choices[0].message.content
+
+        yield call
+
+
+@asynccontextmanager
+async def routed(url: str, in_flight: int) -> AsyncIterator[Call]:
+    """Litellm's router with one deployment."""
+    import litellm
+
+    litellm.suppress_debug_info = True
+    litellm.in_memory_llm_clients_cache.flush_cache()  # of another event loop's clients
+    where = {"model": "openai/bench", "api_key": "none", "api_base": url}
+    router = litellm.Router([{"model_name": "bench", "litellm_params": where}], num_retries=0)
+
+    async def call(_: int) -> None:
+        completion = await router.acompletion(model="bench", messages=MESSAGES)
         assert completion.choices[0].message.content
 
-    def worker(client: openai.OpenAI) -> None:
-        for _ in numbers:
-            call(client)
+    yield call
 
-    with ThreadPoolExecutor(in_flight) as pool:
-        list(pool.map(call, clients))
-        watch = Stopwatch()
-        list(pool.map(worker, clients))
-        rate = watch.rate(calls)
-    for client in clients:
-        client.close()
-    return rate
+
+WAYS: dict[str, Way] = {
+    "ours": ours,
+    "bare aiohttp": bare,
+    "AsyncOpenAI": plain,
+    "litellm's router": routed,
+    "one call never answered": partial(ours, with_stalled=True),
+    "structured, cache on disk": ours_cached,
+}
+# what, against what, the least ratio
+AT_64 = (
+    ("ours", "bare aiohttp", 0.9),
+    ("ours", "AsyncOpenAI", None),
+    ("ours", "litellm's router", None),
+    ("one call never answered", "ours", 0.9),
+    ("structured, cache on disk", "bare aiohttp", None),
+)
+AT_512 = AT_64[:3]
 
 
 def compare(
-    name: str, one: Callable[[], Rate], other: Callable[[], Rate], target: float | None, rounds: int = ROUNDS
-) -> Result:
-    """Measures two things in turns."""
-    pairs = [(one(), other()) for _ in range(rounds)]
-    ratio = statistics.median(mine.per_second / theirs.per_second for mine, theirs in pairs)
-    result = Result(name, _median([pair[0] for pair in pairs]), _median([pair[1] for pair in pairs]), ratio, target)
-    print(_line(result), flush=True)
-    return result
+    name: str, pairs: tuple[tuple[str, str, float | None], ...], rate: Callable[[str], Rate], rounds: int
+) -> list[Result]:
+    """Measures ways of calling in turns.
+
+    Args:
+        name: of the load.
+        pairs: which way is compared with which, and the least ratio.
+        rate: measures a way by its name.
+        rounds: how often each is measured.
+    """
+    names = dict.fromkeys(way for one, other, _ in pairs for way in (one, other))
+    measured = [{way: rate(way) for way in names} for _ in range(rounds)]
+    results = []
+    for one, other, target in pairs:
+        ratio = statistics.median(rates[one].per_second / rates[other].per_second for rates in measured)
+        rates = (_median([rates[way] for rates in measured]) for way in (one, other))
+        results.append(Result(name if one == "ours" else f"{name}, {one}", other, *rates, ratio, target))
+        print(_line(results[-1]), flush=True)
+    return results
 
 
 def _median(rates: list[Rate]) -> Rate:
@@ -227,43 +248,41 @@ def _line(result: Result) -> str:
     met = "" if result.target is None else f"{result.target:.2f} {'met' if result.ratio >= result.target else 'MISSED'}"
     one, other = result.ours, result.other
     numbers = f"{one.per_second:8.1f} {one.cpu_ms:8.2f} {other.per_second:8.1f} {other.cpu_ms:8.2f} {result.ratio:7.2f}"
-    return f"{result.name:12} {numbers}  {met}"
+    return f"{result.name:50} {result.against:17} {numbers}  {met}"
 
 
 def _figure(result: Result) -> Figure:
     ours, other = result.ours.per_second, result.other.per_second
-    return Figure(
-        AGAINST[result.name][0], "calls/s", ours, AGAINST[result.name][1], other, result.target, ratio=result.ratio
-    )
+    return Figure(result.name, "calls/s", ours, result.against, other, result.target, ratio=result.ratio)
 
 
-def run(short: str, long: str, scale: float, rounds: int) -> list[Result]:
+def run(short: str, long: str, scale: float, rounds: int, litellm: bool) -> list[Result]:
     """All comparisons.
 
     Args:
         short: base URL of the server with 50 ms latency.
         long: base URL of the server with 2 s latency.
         scale: of the number of calls and of the seconds at 2 s latency.
-        rounds: pairs of each comparison.
+        rounds: how often each way is measured, at 512 in flight at most three times.
+        litellm: whether litellm's router is measured too.
     """
-    many, few = max(64, round(3200 * scale)), max(64, round(1280 * scale))
+    at_64, at_512 = ([pair for pair in pairs if litellm or "litellm's router" not in pair] for pairs in (AT_64, AT_512))
 
-    def ours_at_short() -> Rate:
-        return asyncio.run(ours(short, many, 64))
+    def at_short(way: str) -> Rate:
+        return asyncio.run(measure(WAYS[way], short, max(64, round(3200 * scale)), 64))
 
-    def ours_at_long() -> Rate:
-        return asyncio.run(ours_steady(long, 512, LONG_S, 10 * scale))
+    def at_long(way: str) -> Rate:
+        return asyncio.run(measure(WAYS[way], long, max(512, round(2560 * scale)), 512))
 
-    def bare_at_short() -> Rate:
-        return asyncio.run(bare(short, many, 64))
+    def steady(way: str) -> Rate:
+        possible = Rate(512 / LONG_S, 0.0)
+        return asyncio.run(measure_steady(ours, long, 512, LONG_S, 10 * scale)) if way == "ours" else possible
 
+    few = min(rounds, 3)
     return [
-        compare("full pipe", ours_at_long, lambda: Rate(512 / LONG_S, 0.0), 0.9, min(rounds, 3)),
-        compare("bare loop", ours_at_short, bare_at_short, 0.8, rounds),
-        compare("stalled", lambda: asyncio.run(ours(short, many, 64, with_stalled=True)), ours_at_short, 0.9, rounds),
-        compare("cached", lambda: asyncio.run(ours_cached(short, many, 64)), bare_at_short, None, rounds),
-        compare("threads", ours_at_short, lambda: threads(short, few, 64), None, min(rounds, 3)),
-        compare("threads 2 s", ours_at_long, lambda: threads(long, 128, 64), None, 1),
+        *compare("512 in flight at 2 s, steady state", (("ours", "what is possible", 0.9),), steady, few),
+        *compare("64 in flight at 50 ms", tuple(at_64), at_short, rounds),
+        *compare("512 started at once at 2 s", tuple(at_512), at_long, few),
     ]
 
 
@@ -272,13 +291,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("outputs/benchmarks/llm_client.json"))
     parser.add_argument("--scale", type=float, default=1.0, help="of the number of calls")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="pairs of each comparison")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each comparison")
+    parser.add_argument("--litellm", metavar="FOLDER", help="where pip installed litellm with --target")
     arguments = parser.parse_args()
+    if arguments.litellm:
+        sys.path.append(arguments.litellm)  # behind the project's own packages
     command = ["python", "-m", "benchmarks.fixed_latency_server", "--port", "{port}", "--latency"]
     services = {str(s): ServiceConfig(serves="bench", command=[*command, str(s)]) for s in (SHORT_S, LONG_S)}
     with tempfile.TemporaryDirectory() as logs, start_services(services, logs) as urls:
-        print(f"{'':12} {'ours/s':>8} {'cpu ms':>8} {'other/s':>8} {'cpu ms':>8} {'ratio':>7}  target")
-        results = run(urls[str(SHORT_S)], urls[str(LONG_S)], arguments.scale, arguments.rounds)
+        print(f"{'':50} {'against':17} {'ours/s':>8} {'cpu ms':>8} {'other/s':>8} {'cpu ms':>8} {'ratio':>7}  target")
+        short, long = urls[str(SHORT_S)], urls[str(LONG_S)]
+        results = run(short, long, arguments.scale, arguments.rounds, bool(arguments.litellm))
     print(f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}")
     settings = {"scale": arguments.scale, "rounds": arguments.rounds}
     details = [asdict(result) for result in results]

@@ -113,9 +113,17 @@ class EndpointConfig(Section):
 
 
 def api_key(role: str) -> str | None:
-    """The role's key: ROLE_API_KEY, else OPENAI_API_KEY, else None, for servers that ask for none."""
-    names = (f"{role.upper()}_API_KEY", "OPENAI_API_KEY")
-    return next(filter(None, (os.environ.get(name, "").strip() for name in names)), None)
+    """The role's key: ROLE_API_KEY, else OPENAI_API_KEY, else None, for servers that ask for none.
+
+    Raises:
+        UserError: it holds a character that cannot be sent.
+    """
+    for name in (f"{role.upper()}_API_KEY", "OPENAI_API_KEY"):
+        if key := os.environ.get(name, "").strip():
+            if not (key.isascii() and key.isprintable()):
+                raise UserError(f"{name}: a line break or a character that no key has is in it; copy the key again")
+            return key
+    return None
 
 
 def _url_problem(url: str) -> str | None:

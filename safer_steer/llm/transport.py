@@ -23,6 +23,8 @@ from safer_steer.secrets import is_stand_in
 
 CONNECT_S = 30.0  # a host that does not even take the connection is given up sooner than a slow answer
 CHECK_S = 10.0  # for a list of models
+# The package names most failures; a status line that is none, a wrong proxy and a wrong header come as they are.
+BROKEN = (OpenAIError, aiohttp.ClientError, httpx2.InvalidURL, OSError, ValueError)
 NO_SUCH_PAGE = (404, 405, 501)
 
 
@@ -136,7 +138,7 @@ class Transport:
             error: Any = response.text
         except APIStatusError as refusal:
             response, error = refusal.response, refusal.body
-        except (OpenAIError, httpx2.InvalidURL, OSError, ValueError) as broken:  # ValueError: a header, a proxy
+        except BROKEN as broken:
             cause = _cause(broken)
             late = isinstance(cause, TimeoutError)
             words = f"no answer within {timeout_s:g} s" if late else f"{type(cause).__name__}: {cause}"
@@ -178,7 +180,7 @@ def _object_in(content: bytes) -> dict[str, Any]:
 
 def _cause(error: BaseException) -> BaseException:
     """What broke, below the names that the package and its HTTP layer give it."""
-    while error.__cause__ and not isinstance(error, aiohttp.ClientError | TimeoutError):
+    while error.__cause__ and not isinstance(error, aiohttp.ClientError | httpx2.DecodingError | TimeoutError):
         error = error.__cause__
     return error
 

@@ -182,6 +182,29 @@ def test_keys_come_from_the_environment_and_appear_nowhere(ask, monkeypatch, tmp
     assert "canary-key" not in written
 
 
+def test_no_header_comes_from_the_environment_and_none_describes_this_machine(ask, monkeypatch):
+    for name in ("JUDGE_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("ADMIN_KEY", "ORG_ID", "PROJECT_ID", "WEBHOOK_SECRET"):
+        monkeypatch.setenv(f"OPENAI_{name}", "canary")
+    monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Mine: canary")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
+    reply, _, script = ask(["Hello"], chat)
+    assert reply.text == "Hello"
+    wanted = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "user-agent"}
+    sent = script.headers[0]
+    assert wanted | {"x-stainless-retry-count"} == sent.keys()
+    assert "canary" not in str(sent)
+
+
+@pytest.mark.parametrize("key", ["sk-canary\nsk-more", "sk-canary…", "“sk-canary”"])
+def test_a_key_that_cannot_be_sent_is_named_and_not_shown(ask, monkeypatch, key):
+    monkeypatch.setenv("JUDGE_API_KEY", key)
+    with pytest.raises(UserError, match="JUDGE_API_KEY: a line break or a character that no key has") as error:
+        ask(["Hello"], chat)
+    assert "canary" not in str(error.value)
+
+
 def test_an_address_with_credentials_is_refused():
     for url in ("https://me:canary@host/v1", "https://host/v1?key=canary", "host/v1", []):
         with pytest.raises(ValueError, match="address") as error:
