@@ -79,24 +79,38 @@ def test_a_redirect_is_an_error_that_names_the_setting(ask):
     assert len(script.requests) == 1
 
 
-def test_every_ending_has_its_own_outcome(ask):
-    def outcome(answer, call=chat):
-        reply = ask([answer], call, max_retries=0)[0]
-        assert (reply.text is None) == (reply.outcome not in (Outcome.OK, Outcome.TRUNCATED))
-        return reply.outcome
-
-    assert outcome({"content": None, "finish_reason": "content_filter"}) == Outcome.FILTERED
-    assert outcome((400, {"error": {"message": "flagged", "code": "content_filter"}})) == Outcome.FILTERED
-    assert outcome({"content": None, "refusal": "I will not."}) == Outcome.REFUSED
-    assert outcome("") == Outcome.UNPARSED
-    assert outcome({"content": None, "reasoning_content": "8"}) == Outcome.UNPARSED
-    assert outcome({"content": "Hel", "finish_reason": "length"}) == Outcome.TRUNCATED
-    assert outcome("", lambda client: client.chat(MESSAGES, allow_empty=True)) == Outcome.OK
+def test_a_prompt_that_a_filter_refuses_with_an_error_is_filtered(ask):
+    reply, _, script = ask([(400, {"error": {"message": "flagged", "code": "content_filter"}})], chat)
+    assert reply.outcome == Outcome.FILTERED
+    assert len(script.requests) == 1
 
 
-def test_an_answer_cut_before_it_began_is_truncated_without_a_text(ask):
-    reply = ask([{"content": "", "finish_reason": "length"}], chat)[0]
-    assert (reply.outcome, reply.text) == (Outcome.TRUNCATED, None)
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [
+        (b"", "Server disconnected"),
+        (b"hello\r\n\r\n", "Bad status line"),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{", "Response payload is not completed"),
+        (b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 4\r\n\r\nabcd", "decompressing"),
+    ],
+)
+def test_bytes_that_are_no_answer_end_a_call_in_words(sent, told):
+    async def answer(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(sent)
+        writer.close()
+
+    async def main():
+        async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+            url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+            client = LLMClient("judge", EndpointConfig(model="m", base_url=url, max_retries=0))
+            reply = await chat(client)
+            await client.close()
+            return reply
+
+    reply = asyncio.run(main())
+    assert reply.outcome == Outcome.TRANSPORT
+    assert told in reply.detail
 
 
 def test_content_parts_are_joined_without_the_thoughts_and_half_an_emoji_does_no_harm(ask, tmp_path):
