@@ -185,6 +185,7 @@ async def plain(url: str, in_flight: int) -> AsyncIterator[Call]:
 @asynccontextmanager
 async def routed(url: str, in_flight: int) -> AsyncIterator[Call]:
     """Litellm's router with one deployment."""
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"  # nothing is fetched
     import litellm
 
     litellm.suppress_debug_info = True

@@ -29,16 +29,16 @@ ROOT = Path(__file__).parents[2]
 REPLIES = {
     JudgeScores: "evaluation/multi_turn/judge.jinja",
     TutorReply: "verl/safer_steer_verl/interactions/safety_tutor.jinja",
-    ScoredTurn: "data_construction/bootstrap/turn_scores.jinja",
-    Rewrite: "data_construction/bootstrap/rewrite.jinja",
-    RequestRisk: "data_construction/assemble/request_risk.jinja",
-    Leak: "data_construction/red_team/leak.jinja",
-    Script: "data_construction/red_team/plan.jinja",
-    Intent: "data_construction/red_team/intent.jinja",
-    Forensics: "data_construction/red_team/forensics.jinja",
-    Probe: "data_construction/probe.jinja",
-    Expansion: "data_construction/expand.jinja",
-    RefusalVerdict: "data_construction/quality/refusal.jinja",
+    ScoredTurn: "data_construction/prompts/turn_scores.jinja",
+    Rewrite: "data_construction/prompts/rewrite.jinja",
+    RequestRisk: "data_construction/prompts/request_risk.jinja",
+    Leak: "data_construction/prompts/leak.jinja",
+    Script: "data_construction/prompts/plan.jinja",
+    Intent: "data_construction/prompts/intent.jinja",
+    Forensics: "data_construction/prompts/forensics.jinja",
+    Probe: "data_construction/prompts/probe.jinja",
+    Expansion: "data_construction/prompts/expand.jinja",
+    RefusalVerdict: "data_construction/prompts/refusal.jinja",
 }
 KEYWORDS = {"type", "description", "enum", "const", "anyOf", "items", "properties", "required", "additionalProperties"}
 TYPES = {"string", "number", "boolean", "integer", "object", "array", "null"}
