@@ -173,7 +173,7 @@ async def bare(url: str, in_flight: int) -> AsyncIterator[Call]:
 @asynccontextmanager
 async def plain(url: str, in_flight: int) -> AsyncIterator[Call]:
     """The openai package as it comes."""
-    async with openai.AsyncOpenAI(api_key="none", base_url=url, max_retries=0) as client:
+    async with openai.AsyncOpenAI(api_key="none", base_url=url, max_retries=0, timeout=60) as client:
 
         async def call(_: int) -> None:
             completion = await client.chat.completions.create(model="bench", messages=MESSAGES)
