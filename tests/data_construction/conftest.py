@@ -1,12 +1,10 @@
 """A teacher double at the network's edge: a real HTTP server that answers by schema name and records its requests."""
 
 import json
-import threading
 import time
 from pathlib import Path
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from fastapi.responses import JSONResponse
 from PIL import Image
@@ -28,23 +26,14 @@ class TeacherDouble:
     `fault` may answer (name, payload, body) with a (status, JSON) pair; `delay_s` slows every answer down.
     """
 
-    def __init__(self):
+    def __init__(self, serve):
         self.requests: list[tuple[str, dict]] = []
         self.fault = lambda name, payload, body: None
         self.delay_s = 0.0
         app = FastAPI()
         app.get("/v1/models")(lambda: {"object": "list", "data": [{"id": name, "object": "model"} for name in ROLES]})
         app.post("/v1/chat/completions")(self._complete)
-        self._server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            time.sleep(0.01)
-        self.url = f"http://127.0.0.1:{self._server.servers[0].sockets[0].getsockname()[1]}/v1"
-
-    def stop(self):
-        self._server.should_exit = True
-        self._thread.join(10)
+        self.url = serve(app)
 
     @staticmethod
     def completion(text: str | None, finish: str = "stop") -> tuple[int, dict]:
@@ -125,10 +114,8 @@ ANSWERS = {
 
 
 @pytest.fixture
-def double():
-    server = TeacherDouble()
-    yield server
-    server.stop()
+def double(serve):
+    return TeacherDouble(serve)
 
 
 @pytest.fixture

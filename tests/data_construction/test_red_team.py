@@ -38,22 +38,6 @@ def test_every_data_file_is_registered(package, names):
     assert {path.stem for path in Path(package.__file__).parent.glob("*.yaml")} == names
 
 
-def test_names_are_those_of_the_paper_and_turn_ranges_those_of_the_code():
-    assert [strategy.name for strategy in STRATEGIES.values()][:3] == [
-        "Roleplay Jailbreak",
-        "Educational Bypass",
-        "Fiction Writer",
-    ]
-    assert {t.name for t in POOLS["paper"].values()} == {
-        "Yes-Laddering",
-        "Sunk-Cost Anchor",
-        "Gradual Escalation",
-        "Hypothetical Escalation",
-    }
-    code = {t.name: (t.min_turns, t.max_turns) for t in POOLS["code"].values()}
-    assert (code["Roleplay Injection"], code["Confused Expert"], code["Persistence"]) == ((1, 2), (3, 5), (5, 6))
-
-
 def test_a_bad_data_file_is_named_with_what_it_needs(tmp_path):
     path = tmp_path / "charm.yaml"
     with pytest.raises(UserError, match="is not there"):

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_construction.bootstrap.answer_format import format_instruction
 from data_construction.bootstrap.keep import Quality, keep_rule_markdown, threshold_table, why_dropped
 from data_construction.pipeline import run_step
 from data_construction.stage_two import bootstrap_tasks, red_blue_loop
@@ -56,11 +55,6 @@ def test_keep_rule_page_shows_the_set_pair_the_kinds_and_who_ended_early():
     assert "| benign | 1 | 0 | 1 | 0 |" in page
     assert "| red_team | 0 | 0 | 0 | 1 |" in page
     assert "| blue: filtered | 2 |" in page
-
-
-def test_format_instruction():
-    assert "<thinking>...</thinking><answer>...</answer>" in format_instruction(["thinking", "answer"])
-    assert format_instruction([]) == ""
 
 
 @pytest.fixture

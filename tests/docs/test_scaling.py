@@ -1,7 +1,5 @@
 """docs/scaling.md is what its model gives, and the model follows its inputs."""
 
-import copy
-
 from benchmarks import scaling_model as model
 
 
@@ -26,12 +24,3 @@ def test_serving_by_hand():
     assert server.prefill == 2 * 50e12 / 10e9
     assert server.decode == 10 * 2 * 500 / 10
     assert server.hours(3600 * server.prefill, 3600 * server.decode, 0.5) == 1.5
-
-
-def test_twice_the_prompts_need_twice_the_training():
-    inputs = model.read_inputs()
-    more = copy.deepcopy(inputs)
-    more["work"]["rl_prompts"]["value"] *= 2
-    loads = {"target": model.cost.Load(), "tutor": model.cost.Load()}
-    key = "GRPO: log-probs (two passes) and update"
-    assert model.gpu_hours(more, loads)[key] == 2 * model.gpu_hours(inputs, loads)[key] > 0

@@ -39,7 +39,6 @@ def half(where: str) -> str:
     )
 
 
-DEEP = {"x": json.loads("[" * 400 + "]" * 400)}
 TWO = {"images": ["a.png", "b.png"], "turns": [{"user": "u", "assistant": "x", "images": [1]}]}
 BAD = {  # a line -> reason, a word of the detail
     '{"id": "torn",': ("not JSON", "Expecting"),
@@ -155,7 +154,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lines=st.lists(
         st.dictionaries(st.sampled_from(["id", "source", "kind", "images", "turns", "meta", "x"]), VALUES).map(

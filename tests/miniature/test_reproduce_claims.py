@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from miniature.reproduce.attempts import attempt
-from miniature.reproduce.claims import CLAIMS, combine, judge
-from miniature.reproduce.curves import mean_curve
+from miniature.reproduce.claims import CLAIMS, judge
 from miniature.reproduce.intervals import contrast, ratio, restricted_mean_difference, survived, two_level
 from miniature.reproduce.page import FIRST_LINE, write_page
 from miniature.reproduce.results import MULTI_TURN, SINGLE_TURN, UNGROUNDED, Evaluated, Played, Results, read_evaluation
@@ -110,13 +109,6 @@ def test_missing_cells_are_undecided_and_named():
     assert judge(Results())["C1"]["reason"] == "missing cells: base, sft_single_turn"
 
 
-def test_combined_verdicts():
-    assert combine(["holds", "holds"]) == "holds"
-    assert combine(["holds", "undecided"]) == "undecided"
-    assert combine(["holds", "undecided", "does not hold"]) == "does not hold"
-    assert combine([]) == "undecided"
-
-
 def test_seeds_that_disagree_widen_the_interval():
     same = two_level([contrast([(1.0, [0.0, 100.0] * 50)], PERCENT)] * 3)
     apart = two_level([contrast([(1.0, [value] * 100)], PERCENT) for value in (10.0, 50.0, 90.0)])
@@ -198,8 +190,3 @@ def test_fairer_tests_are_reported_where_their_cells_are_and_decide_nothing(tmp_
     text = write_page(tmp_path, found, claims).read_text(encoding="utf-8")
     assert "| weaker student tcsr | multi-turn safe %, variant_static_full − variant_static_no_tcsr | +10.00 (" in text
     assert "| static_full | 95.0 (" in text
-
-
-def test_curves_are_means_over_the_seeds_that_have_the_step():
-    runs = [[{"step": 1, "m": 0.2}, {"step": 2, "m": 0.4}], [{"step": 1, "m": 0.4}, {"step": 0, "other": 1}]]
-    assert mean_curve(runs, "m") == [(1, pytest.approx(0.3)), (2, 0.4)]

@@ -68,23 +68,6 @@ def extras(name: str):
     return extra_cells(load_config(Extras, CONFIGS / f"{name}.yaml"))
 
 
-def test_the_sweep_is_the_full_cell_with_overrides_on_the_same_data():
-    sweep = extras("sweep")
-    settings = load_config(Settings, CONFIG)
-    planned = {s.short: s for s in steps(settings, Path("r"), range(1), choose(sweep, "variant_k_8"))}
-    assert "output=r/seed_0/variants/k_8" in planned["variant_k_8"].command
-    assert "actor_rollout_ref.rollout.n=8" in planned["variant_k_8"].command
-    assert planned["evaluate_variant_k_8"].needs == (
-        "seed_0/data",
-        "seed_0/single_turn",
-        "seed_0/variant_k_8",
-        "shared/warm_up",
-    )
-    assert planned["variant_k_8"].needs == ("seed_0/sft", "seed_0/sft_single_turn", "shared/warm_up")
-    with pytest.raises(UserError, match="'variant_k_9'; choose from variant_alpha_0"):
-        choose(sweep, "variant_k_9")
-
-
 def test_an_adaptive_evaluation_trains_nothing_beside_the_cell_it_plays():
     known = extras("fairer")
     planned = steps(load_config(Settings, CONFIG), Path("r"), range(1), choose(known, "adaptive_grpo_no_tcsr"))

@@ -5,14 +5,12 @@ import json
 import pytest
 from fastapi.testclient import TestClient
 
-from data_construction.config import DataConfig
 from evaluation.config import EvaluationConfig
 from rehearsal import derive, rows, stand_in
-from rehearsal.engines import attention
 from rehearsal.forecast import forecast
 from rehearsal.plays import Play, _grpo_numbers
-from rehearsal.settings import Settings, split
-from rehearsal.subjects import SCHEMAS, in_schema, kind_of, subjects
+from rehearsal.settings import split
+from rehearsal.subjects import kind_of, subjects
 from rehearsal.table import show
 from safer_steer.config import load_config
 from safer_steer.dialogue import Dialogue
@@ -53,22 +51,6 @@ def test_stages_are_recognised_and_keys_go_to_those_that_know_them(stages, tmp_p
     (tmp_path / "other.yaml").write_text("a: 1\n")
     with pytest.raises(UserError, match="of no stage"):
         kind_of(str(tmp_path / "other.yaml"))
-
-
-@pytest.mark.parametrize(
-    ("kind", "key", "known"),
-    [
-        ("sft", "training.batch_size", True),
-        ("sft", "lora.rank", True),
-        ("sft", "data", True),
-        ("sft", "data.train_batch_size", False),
-        ("evaluation", "models.base.checkpoint", True),
-        ("evaluation", "models.base.chekpoint", False),
-        ("data_construction", "engine.workers", True),
-    ],
-)
-def test_keys_of_schemas(kind, key, known):
-    assert in_schema(SCHEMAS[kind], key.split(".")) is known
 
 
 def test_wrong_settings_are_named():
@@ -179,18 +161,6 @@ def test_the_forecast_of_the_paper_has_hours_cost_and_the_model_beside_it():
     assert "31 steps of" in text
     assert "GPU hours, $" in text
     assert "docs/scaling.md" in text
-
-
-def test_attention_runs_on_a_cpu():
-    found = attention("cpu", "padded")
-    assert found["finite"]
-
-
-def test_data_construction_has_roles_to_ask(stages):
-    _, found = stages
-    assert {"generator", "target", "red", "blue", "evaluator"} <= found["data_construction"].roles.keys()
-    assert isinstance(found["data_construction"].config, DataConfig)
-    assert Settings().device is None
 
 
 @pytest.mark.parametrize(

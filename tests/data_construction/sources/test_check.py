@@ -8,7 +8,6 @@ import sys
 import pytest
 from PIL import Image
 
-from data_construction.sources import SOURCES
 from data_construction.sources.__main__ import main
 
 
@@ -75,11 +74,3 @@ def test_an_ascii_terminal_ends_no_run(seeds):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert r"question: O\xf9 est l'\xe9l\xe8ve \U0001f600?" in done.stdout
-
-
-def test_the_list_names_every_source(capsys):
-    assert main([]) == 0
-    out = capsys.readouterr().out
-    names = {line.partition(":")[0] for line in out.splitlines() if line and line[0] != " "}
-    assert names == set(SOURCES) - {"jsonl"}
-    assert "licence: CC-BY-4.0" in out

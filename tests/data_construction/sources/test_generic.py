@@ -1,6 +1,5 @@
 """The generic source: every format and picture form, the field map, bad rows rejected with file and line."""
 
-import base64
 import csv
 import datetime
 import decimal
@@ -36,25 +35,6 @@ def write(path: Path, *lines) -> Path:
 
 def problems(rows) -> dict[str, str]:
     return {row.id: row.reason for row in rows if row.problem}
-
-
-def test_every_picture_form_is_taken(tmp_path):
-    (tmp_path / "a.png").write_bytes(png())
-    text = base64.b64encode(png()).decode()
-    forms = [
-        "a.png",
-        ["a.png"],
-        {"bytes": None, "path": "a.png"},
-        {"bytes": text, "path": None},
-        f"data:image/png;base64,{text}",
-        str({"bytes": png(), "path": None}),
-        str(tmp_path / "a.png"),
-    ]
-    path = write(tmp_path / "s.jsonl", *({"id": i, "image": form, "question": "q"} for i, form in enumerate(forms)))
-    rows = list(GENERIC.read(path))
-    assert [row.id for row in rows] == [str(number) for number in range(len(forms))]
-    assert not problems(rows)
-    assert all(load_image(row.picture).size == (30, 30) for row in rows)
 
 
 def test_fields_are_mapped_and_reach_into_objects(tmp_path):
@@ -131,31 +111,11 @@ def test_a_long_csv_field_is_read(tmp_path):
     assert len(row.question) == 300_000
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        '[{"id": "a", "question": "q"}, {"id": "b", "question": "q"}]',
-        '\ufeff[{"id": "a", "question": "q"}, {"id": "b", "question": "q"}]',
-        '{"id": "a", "question": "q"}\n{"id": "b", "question": "q"}\n',
-        '{"a": {"id": "a", "question": "q"}, "b": {"id": "b", "question": "q"}}',
-    ],
-)
-def test_json_lists_objects_of_objects_and_misnamed_jsonl(tmp_path, text):
-    (tmp_path / "s.json").write_text(text)
-    assert [row.id for row in GENERIC.read(tmp_path / "s.json")] == ["a", "b"]
-
-
 def test_what_comes_before_a_tear_in_a_json_list_is_kept(tmp_path):
     (tmp_path / "s.json").write_text('[{"id": "a", "question": "q"}, 7, {"id": "b", "que')
     rows = list(GENERIC.read(tmp_path / "s.json"))
     assert [row.id for row in rows] == ["a", "s.json:2", "s.json:3"]
     assert "the rest is lost" in rows[2].problem
-
-
-@pytest.mark.parametrize("text", ["", "7", '"a\n', '[]"\n7', '{}}\n"', '"text"', "nonsense", "[]"])
-def test_json_without_rows(tmp_path, text):
-    (tmp_path / "s.json").write_text(text)
-    assert all(row.problem for row in GENERIC.read(tmp_path / "s.json"))
 
 
 def test_parquet_structs_and_paths(tmp_path):

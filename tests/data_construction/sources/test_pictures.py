@@ -77,13 +77,6 @@ def test_what_is_no_picture_is_an_image_error_and_no_crash(root, value):
         load_image(Pictures(root).find(value, root))
 
 
-@pytest.mark.parametrize("wrap", [str, lambda url: {"url": url}, lambda url: [{"image_url": {"url": url}}]])
-def test_what_is_on_the_net_is_to_be_downloaded_first(root, wrap):
-    with pytest.raises(BadRow, match="download it first") as bad:
-        Pictures(root).find(wrap("https://host/a.png"), root)
-    assert bad.value.reason == "unusable picture"
-
-
 def test_a_name_in_the_working_directory_is_not_taken(root, monkeypatch):
     monkeypatch.chdir(root.parent)
     with pytest.raises(ImageError, match="not found"):
