@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,7 @@ def test_an_interrupt_ends_the_commands_that_were_started(tmp_path, number):
     try:
         while not (tmp_path / "up").exists():
             assert process.poll() is None
+            time.sleep(0.05)
         os.kill(process.pid, number)
         out, _ = process.communicate(timeout=120)
     finally:
