@@ -92,8 +92,8 @@ def _described(name: str, source: Source) -> str:
     theirs = {ours: names if isinstance(names, str) else " or ".join(names) for ours, names in source.fields.items()}
     lines = [
         f"{name}: {source.what}",
-        f"    licence: {source.licence or ('its own' if source.hub is None else 'not stated')}",
-        f"    hub: {source.hub or 'any data set'}",
+        f"    licence: {source.licence or ('its own' if source.any_data_set else 'not stated')}",
+        f"    hub: {source.hub or ('any data set' if source.any_data_set else 'not there')}",
         f"    splits: {', '.join(source.splits)}{' or any name in the paths' if source.other_splits else ''}",
         f"    fields: {', '.join(f'{ours} <- {name}' for ours, name in theirs.items())}",
     ]

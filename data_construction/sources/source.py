@@ -43,12 +43,13 @@ class Source:
     """One data set.
 
     Attributes:
-        name: its name in configs; also the `source` of its seeds, unless a field holds that.
+        name: its name in configs; also the `source` of its seeds, unless a field holds that or it takes any data set.
         what: one line for the listing.
         licence: as its card states it, None when the card states none.
-        hub: its id on the Hugging Face hub.
+        hub: its id on the Hugging Face hub; None where it is not there.
         splits: split -> globs of record files below the data folder, in order of preference: the first one that
             matches is read. The first split is read when none is asked for.
+        any_data_set: whether it reads data sets of any name; their seeds' `source` is then the name in the config.
         other_splits: the same for any other split, whose name stands for "{split}"; empty: there is no other.
         fields: our field -> theirs; alternatives as a tuple; "a.b" reaches into objects; "meta.x" is put into meta.
         folders: folders, in the data folder or in an archive, that picture paths are relative to; "{split}" as above.
@@ -60,14 +61,15 @@ class Source:
     name: str
     what: str
     licence: str | None
-    hub: str | None
     splits: Mapping[str, Sequence[str]]
     fields: Mapping[str, Names]
+    hub: str | None = None
     folders: Sequence[str] = ()
     archives: Sequence[str] = ()
     columns: Sequence[str] = ()
     adapt: Adapt | None = None
     other_splits: Sequence[str] = ()
+    any_data_set: bool = False
 
     def read(
         self,
@@ -198,7 +200,7 @@ class Source:
         key = as_text(value["id"]) or ""
         known = {
             "answer": as_text(value["answer"]),
-            "source": as_text(value["source"]) or (self.name if self.hub else None),
+            "source": as_text(value["source"]) or (None if self.any_data_set else self.name),
             "meta": _meta(value),
         }
         question = (as_text(value["question"]) or "").strip()

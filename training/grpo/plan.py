@@ -32,6 +32,7 @@ def plan(config: GrpoConfig) -> Plan:
         attention.describe(ours.attention, verl),
         room(ours, verl),
         sampling(verl["actor_rollout_ref"]["rollout"]),
+        *([f"reward: {ours.reward.function}, which took a sample turn"] if ours.reward.function else []),
         *layout.lines(ours, verl),
         "verl's own checks of the config: passed",
         f"output {config.output}",

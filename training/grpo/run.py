@@ -31,7 +31,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from safer_steer.cli import exit_code
-from safer_steer.config import resolved_yaml
+from safer_steer.config import help_text, resolved_yaml
 from safer_steer.deaths import MemoryLog
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
@@ -46,6 +46,7 @@ from safer_steer.weights import is_hub_id
 from safer_steer_verl.export import export_weights
 from safer_steer_verl.interactions.safety_tutor import load_prompt
 from safer_steer_verl.platform import attention
+from safer_steer_verl.settings import SaferSteerSettings
 from training.grpo import checkpoints, curve, layout, processes
 from training.grpo.config import GrpoConfig, Loaded, load_config, without_operational
 from training.grpo.failure import failure_message
@@ -306,7 +307,11 @@ def tutor_usage(metrics: Path) -> dict[str, Any]:
 
 def run_cli(argv: list[str] | None = None) -> int:
     """The command line; returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    keys = "keys of the method, with their defaults; the others are verl's:\n  "
+    keys += "\n  ".join(help_text(SaferSteerSettings, "safer_steer."))
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=keys, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("config", nargs="?", help=f"YAML file (default: {DEFAULT_CONFIG})")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the config, as Hydra takes it")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved config and the plan; touch nothing")
