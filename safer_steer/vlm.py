@@ -1,10 +1,11 @@
 """A model family is one entry here: the tokens of its chats, the unit of its picture sizes, its vision parts.
 
-To add a family, add an entry; its picture limits are read from the checkpoint's own processor (`picture_size`), the
-sizes of its checkpoints are in `model_families.yaml`.
+To add a family, begin with an entry; its picture limits are read from the checkpoint's own processor (`picture_size`,
+which knows processors with a patch size and a merge size), the sizes of its checkpoints are in `model_families.yaml`.
 """
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from safer_steer.errors import UserError
@@ -24,7 +25,8 @@ class Family:
         picture_end: token behind them.
         picture_unit: side in px of the square of a picture that becomes one token; sizes are multiples of it.
         vision_tower: where the vision tower is in the inner model.
-        projector: where the part that maps into the language model is in the tower.
+        projector: where the part is there that maps into the language model, such as `visual.merger`.
+        answer_role: the role of answers in the chat template.
     """
 
     name: str
@@ -37,11 +39,12 @@ class Family:
     picture_unit: int
     vision_tower: str
     projector: str
+    answer_role: str = "assistant"
 
     @property
     def answer_header(self) -> str:
         """What stands before an answer."""
-        return f"{self.turn_start}assistant\n"
+        return f"{self.turn_start}{self.answer_role}\n"
 
     def tokens(self) -> tuple[str, ...]:
         """All of its special tokens that are named here."""
@@ -49,9 +52,10 @@ class Family:
 
     def vision_parts(self, model: Any) -> tuple[Any, Any] | None:
         """The tower and its projector in a model of transformers; None where one of them is not there."""
-        tower = getattr(model.model, self.vision_tower, None)
-        projector = getattr(tower, self.projector, None)
-        return None if projector is None else (tower, projector)
+        try:
+            return attrgetter(self.vision_tower)(model.model), attrgetter(self.projector)(model.model)
+        except AttributeError:
+            return None
 
     def side(self, max_pixels: int) -> int:
         """The side in px of the largest square picture within an area, a multiple of the unit."""
@@ -68,7 +72,7 @@ QWEN_VL = Family(
     picture_end="<|vision_end|>",
     picture_unit=28,
     vision_tower="visual",
-    projector="merger",
+    projector="visual.merger",
 )
 FAMILIES = (QWEN_VL,)
 

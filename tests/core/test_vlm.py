@@ -28,7 +28,7 @@ def test_a_real_tokenizer_of_the_family_is_known():
 
 
 def test_an_unknown_family_is_refused_with_what_is_known():
-    with pytest.raises(UserError, match=r"not of a known model family; known: Qwen2.5-VL; add an entry"):
+    with pytest.raises(UserError, match=r"not of a known model family; known: .*Qwen2.5-VL.*; add an entry"):
         family_of(SimpleNamespace(get_vocab=lambda: {"<s>": 0}))
 
 
