@@ -61,7 +61,7 @@ def test_every_answer_is_scored_the_last_too_and_the_return_is_the_sum(processor
 
 def test_the_tutor_hears_the_answer_and_the_record_keeps_the_thoughts(processor):
     said = "<thinking> a </thinking> <answer> no . </answer>"
-    output, _, tutor = play(processor, [f"{said}<|im_end|>"] * 2, max_tokens=64)
+    output, _, tutor = play(processor, [f"{said}<|im_end|>"] * 2, turns=2, max_tokens=64)
     assert [heard[3] for heard in tutor.seen] == ["no ."] * 2
     assert [answer for _, answer in tutor.seen[1][0]] == ["no ."]
     assert all("<thinking>" in answer for answer in record_of(output).answers)
