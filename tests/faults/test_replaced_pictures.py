@@ -95,7 +95,7 @@ def test_a_run_is_not_the_same_with_another_picture(stage, data, tmp_path, monke
     module, start = stages(data, tmp_path / "out")[stage]
     monkeypatch.setattr(sft, "problems_before_start", lambda *_: [])
     monkeypatch.setattr(sft, "inputs", lambda config: {"data": data})
-    monkeypatch.setattr(grpo, "_inputs", lambda config: {"data": data})
+    monkeypatch.setattr(grpo, "inputs", lambda config: {"data": data})
     opened(monkeypatch, module, start)
     opened(monkeypatch, module, start)
     replace(data)
