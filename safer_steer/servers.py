@@ -25,6 +25,7 @@ from safer_steer.secrets import refuse_credentials
 from safer_steer.server_guard import ServerGuard
 
 STOP_GRACE_S = 15.0
+DYING_S = 2.0
 STARTUP_S = 1800.0  # for a server that hangs: one that ends is seen at once, and a busy machine may take long
 PORTS_TRIED = 3
 LOG_END_BYTES = 64 * 1024
@@ -152,12 +153,20 @@ def start_services(services: dict[str, ServiceConfig], log_dir: str | Path) -> I
         said = [server.how_it_ended() for server in started if server.exit_code() is not None] or [guard.problem]
         raise UserError(f"{'; '.join(said)}; {AGAIN}") from None
     except UserError as error:
+        _wait_for_an_end(started)
         if ended := [server.how_it_ended() for server in started if server.ready and server.exit_code() is not None]:
             raise type(error)(f"{error}; {'; '.join(ended)}") from error
         raise
     finally:
         guard.stop()
         _stop(started)
+
+
+def _wait_for_an_end(servers: list["_Server"]) -> None:
+    """Gives a server that has just died, which calls notice first, the moment that its end takes to be seen."""
+    deadline = time.monotonic() + DYING_S
+    while time.monotonic() < deadline and all(server.exit_code() is None for server in servers if server.ready):
+        time.sleep(0.05)
 
 
 def _stop(servers: list["_Server"]) -> None:

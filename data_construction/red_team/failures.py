@@ -1,7 +1,5 @@
 """Attacks that did not become dialogues are stored apart: rejects with a transcript -> `attack_failures.jsonl`."""
 
-from pathlib import Path
-
 from pydantic import BaseModel
 
 from safer_steer.store import JsonlStore
@@ -17,8 +15,8 @@ class RejectStore(JsonlStore):
     transport are tried again and keep theirs.
     """
 
-    def __init__(self, path: str | Path, key: str = "id"):
-        super().__init__(path, key)
+    def _open(self) -> None:
+        super()._open()
         self._failures = JsonlStore(self.path.with_name(FILE))
 
     def append(self, row: BaseModel | dict) -> bool:
