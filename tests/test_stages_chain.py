@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from safer_steer.config import with_base
+
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
 def values(name: str) -> dict:
     """The file's own values, interpolations resolved."""
-    raw = OmegaConf.load(CONFIGS / f"{name}.yaml")
+    raw = with_base(CONFIGS / f"{name}.yaml")
     raw.pop("defaults", None)
     found = OmegaConf.to_container(
         OmegaConf.create({"output": "${root}/grpo"} | OmegaConf.to_container(raw)), resolve=True
