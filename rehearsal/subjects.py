@@ -14,7 +14,7 @@ from evaluation.benchmarks import benchmark_files
 from evaluation.config import EvaluationConfig, judge_role
 from evaluation.needs import needs as evaluation_needs
 from rehearsal.settings import Settings
-from safer_steer.config import load_config, load_raw
+from safer_steer.config import load_config, load_raw, with_base
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
 from safer_steer.machine import Needs
@@ -110,7 +110,7 @@ def kind_of(path: str) -> Kind:
     Raises:
         UserError: of none.
     """
-    raw = OmegaConf.load(path)
+    raw = with_base(Path(path))
     for kind, marks in MARKS.items():
         if isinstance(raw, DictConfig) and all(mark in raw for mark in marks):
             return kind
