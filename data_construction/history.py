@@ -8,7 +8,7 @@ harmless. Judgements do not depend on the thresholds, so these may be changed an
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,7 +77,7 @@ def history(config: DataConfig) -> Stage:
         config,
         "history",
         HistoryJudge,
-        partial(history_tasks, config),
+        cache(partial(history_tasks, config)),  # chosen once, not at every pass
         facts={
             "candidates": rl.history_dependent.candidates,
             "alone_shows_pictures": rl.history_dependent.alone_shows_pictures,

@@ -7,7 +7,7 @@ in the cache before the next request is made.
 """
 
 from collections import Counter
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from data_construction.assemble.config import Split
@@ -41,7 +41,7 @@ def stage_two(config: DataConfig) -> Stage:
         config,
         "stage2",
         partial(red_blue_loop, guidelines),
-        partial(bootstrap_tasks, config),
+        cache(partial(bootstrap_tasks, config)),  # chosen once, not at every pass
         # The thresholds may change when all is scored: only the assembly applies them.
         facts={
             "assistant_tags": bootstrap.assistant_tags,

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = "safer_steer"
 ENGINE_LAYER = "safer_steer_verl"
 METHOD = ("safer_steer_verl.interactions", "safer_steer_verl.utils")  # Stage III's method, engine-free: for all stages
-# package -> what of ours it may import; of two that hold a module, the longer one counts
+# package -> which of the project's packages it may import; of two that hold a module, the longer one counts
 ALLOWED = {
     CORE: {CORE},
     "data_construction": {"data_construction", CORE, *METHOD},

@@ -51,7 +51,7 @@ def judging(config: EvaluationConfig, name: str, judge: str = MAIN_JUDGE) -> Sta
         services=config.services,
         inputs={"answers": folder / ANSWERS},
         prompts={"judge": prompt.hash},
-        tasks=partial(judge_tasks, folder / ANSWERS),
+        tasks=lambda: judge_.tasks,
         work=work,
         before=judge_.begin,
         stored=judge_.stored,
@@ -159,9 +159,14 @@ class Judge:
         """Who judges."""
         return judge_identity(self.endpoint, self.prompt)
 
+    @cached_property
+    def tasks(self) -> list[JudgeTask]:
+        """What there is to judge, read once."""
+        return judge_tasks(self.folder / ANSWERS)
+
     def begin(self, rejects: JsonlStore) -> dict[str, int]:
         """Counts what there is to judge, and what earlier attempts failed on."""
-        self.answered = sum(task.answered for task in judge_tasks(self.folder / ANSWERS))
+        self.answered = sum(task.answered for task in self.tasks)
         self.failures = outcomes_of(left_rows(rejects, VerdictRow))
         del self.failures[Outcome.TRANSPORT]
         return {}

@@ -4,7 +4,7 @@ transformers' own model in fp32, row by row, eager attention and torch's log-sof
     python tests/rl/attention_paths.py FOLDER small|wide|real CASE...      a case: fp32-untied, bf16-tied-lora, ...
 
 Prints one JSON line: case -> path -> the largest differences of log-probs, entropies and gradients from the reference;
-`own` is transformers' own model in bf16 along no path of ours.
+`own` is transformers' own model in bf16 along none of the two paths.
 """
 
 import gc
