@@ -61,7 +61,8 @@ class _Watch:
         raise KeyboardInterrupt
 
     def end(self) -> None:
-        """Says the line, unless another process does, and ends this one."""
+        """Says the line, unless another process does, and ends this one; what comes meanwhile does not say it again."""
+        _ignore()
         if os.getpid() == self.pid and os.environ.get(SPEAKER) == str(self.pid):
             fresh = "\r\033[2K" if os.isatty(self.errors) else ""  # a progress bar may stand in the line
             with contextlib.suppress(OSError):
@@ -147,5 +148,5 @@ def _is_swallowed(frame: FrameType | None) -> bool:
 
 def _ignore() -> None:
     """The work is done and the exit code stands: what comes now changes nothing."""
-    for number in SIGNALS:
+    for number in (*SIGNALS, signal.SIGALRM):
         signal.signal(number, signal.SIG_IGN)

@@ -4,7 +4,8 @@
 #   auto: gpu where a GPU is visible or .venv holds the GPU set, else cpu. The CPU set of a machine with a GPU is in .venv-cpu.
 #   --no-device: the GPU set on a login node; everything is checked but the GPU.
 # environment: PYTHON=/path/to/python3.11 picks the interpreter, VENV=folder the place
-set -euo pipefail
+# shellcheck source=scripts/signals.sh
+source "$(dirname "${BASH_SOURCE[0]}")/signals.sh"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 unset PYTHONDONTWRITEBYTECODE # as in common.sh; the preflight compiles the engines once, for all
 uv_version=0.13.9 mode=auto checks=()

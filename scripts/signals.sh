@@ -7,8 +7,13 @@ if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
 fi
 set -euo pipefail
 
-interrupted() { # the process that started this script says the line where there is one (safer_steer/interrupts.py)
-  [[ ${SAFER_STEER_SPEAKER:-} ]] || echo "interrupted; run the same command again to continue from here" >&2
+export SAFER_STEER_SPEAKER=${SAFER_STEER_SPEAKER:-$$} # who says the line: the first process (safer_steer/interrupts.py)
+
+interrupted() {
+  trap '' INT TERM # a second signal says it no second time
+  if [[ $SAFER_STEER_SPEAKER == "$$" ]]; then
+    echo "interrupted; run the same command again to continue from here" >&2
+  fi
   exit 130
 }
 trap interrupted INT TERM
@@ -25,14 +30,9 @@ foreground() { # COMMAND... : and then this script continues; INT and TERM of th
   "$@" &
   child=$!
   if [[ $told ]]; then kill -TERM "$child" 2>/dev/null || true; fi
-  while :; do
-    wait "$child" && code=0 || code=$?
-    kill -0 "$child" 2>/dev/null || break
-  done
+  while kill -0 "$child" 2>/dev/null; do wait "$child" || true; done # a signal ends a wait before the command has ended
+  wait "$child" || code=$? # bash keeps the code of an ended command
+  if [[ $told ]] || ((code == 130)); then interrupted; fi
   trap interrupted INT TERM
-  if [[ $told ]]; then
-    if ((code == 130)); then exit 130; fi # it said the line
-    interrupted
-  fi
   return "$code"
 }

@@ -2,6 +2,7 @@
 /v1.
 """
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from safer_steer.servers import free_port
+
+os.environ.pop("SAFER_STEER_SPEAKER", None)  # the commands that tests start are no part of the script that runs the tests
 
 
 @pytest.fixture
