@@ -13,7 +13,7 @@ from fastapi import FastAPI
 
 from safer_steer.servers import free_port
 
-os.environ.pop("SAFER_STEER_SPEAKER", None)  # the commands that tests start are no part of the script that runs the tests
+os.environ.pop("SAFER_STEER_SPEAKER", None)  # commands that tests start speak for themselves
 
 
 @pytest.fixture
