@@ -123,6 +123,7 @@ def main(root: Path, seed: int, numbers: list[int]) -> int:
     """The whole table."""
     print(f"seed {seed}", flush=True)
     if not (root / "sft").exists():
+        root.mkdir(parents=True, exist_ok=True)
         make_inputs(root)
     everything = sufferings(seed)
     for what in [everything[number] for number in numbers] or everything:
