@@ -17,6 +17,19 @@ from safer_steer.picture_size import PictureSize, image_settings, limit_problem
 from safer_steer.progress import ProgressBar
 
 
+def missing_pictures(tasks: Sequence[BenchmarkDialogue]) -> list[str]:
+    """What is wrong with each dialogue whose pictures are not there or may not be named; no picture is read."""
+    found = []
+    for task in tasks:
+        try:
+            paths = (path for turn in picture_paths(task.dialogue, task.folder) for path in turn)
+            if absent := next((path for path in paths if not path.is_file()), None):
+                found.append(f"{task.task_id}: picture not found: {absent}")
+        except ImageError as error:
+            found.append(f"{task.task_id}: {error}")
+    return found
+
+
 class ShownPictures:
     """Pictures at the size that one model sees.
 

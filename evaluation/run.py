@@ -20,6 +20,7 @@ from evaluation.config import EvaluationConfig, judge_role, model_under_test, ro
 from evaluation.multi_turn.inference import inference, picture_size
 from evaluation.multi_turn.judge import judge_prompt, judging
 from evaluation.needs import needs
+from evaluation.pictures import missing_pictures
 from evaluation.report.build import FILES, Report
 from safer_steer.cli import Plan, run_cli
 from safer_steer.folder_lock import hold
@@ -39,6 +40,8 @@ def plan(config: EvaluationConfig) -> Plan:
     dialogues = read_benchmarks(config.benchmarks, config.limit, bad) if files else []
     lengths = Counter(len(item.dialogue.turns) for item in dialogues)
     rejected = f", {len(bad)} bad rows, the first: {bad[0].detail}" if bad else ""
+    if missing := missing_pictures(dialogues):
+        rejected += f", {len(missing)} without their pictures, the first: {missing[0]}"
     turns = sum(length * number for length, number in lengths.items())
     models = {name: model_under_test(config, name) for name in config.models}
     sources = [f"{name} ({model.checkpoint or model.endpoint.base_url})" for name, model in models.items()]

@@ -127,7 +127,7 @@ def grpo(
         tree.data.max_prompt_length, tree.data.max_response_length = total // 2, total - total // 2
         refs.rollout.max_model_len = total
         turns.max_tokens = min(turns.max_tokens, total // 8)
-        turns.min_tokens = min(turns.min_tokens, turns.max_tokens)
+        turns.min_tokens = min(subject.config.safer_steer.turns.min_tokens, turns.max_tokens)
         tree.safer_steer.attention = "auto"
         refs.rollout.max_num_batched_tokens = max(2048, total)
         refs.rollout.max_num_seqs = prompts * rollouts

@@ -44,16 +44,22 @@ class VllmConfig(Section):
     """A checkpoint to serve with vLLM."""
 
     checkpoint: str
+    """Folder or hub id."""
     max_model_len: Annotated[int, Field(ge=16)]
     """Tokens, prompt and answers together."""
     max_num_seqs: Annotated[int, Field(ge=1)] = 64
+    """Answers generated at once."""
     images_per_prompt: Annotated[int, Field(ge=1)] = 1
+    """Pictures of one conversation, at most."""
     max_pixels: Annotated[int, Field(ge=1)] | None = None
     """Px of one picture, of the Qwen-VL family only; null: the checkpoint's own limit, for which room is then reserved.
     """
     tensor_parallel: Annotated[int, Field(ge=1)] = 1
+    """GPUs that share one copy of the model."""
     data_parallel: Annotated[int, Field(ge=1)] = 1
+    """Copies of the model."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Share of each GPU's memory."""
     arguments: list[str] = []
     """Passed on to vLLM as they are."""
 
@@ -68,9 +74,13 @@ class ServiceConfig(Section):
     serves: str
     """The model name that must appear at /v1/models."""
     command: list[str] | None = None
+    """Items may contain {port}; `python` is this Python."""
     vllm: VllmConfig | None = None
+    """A checkpoint to serve in place of a command."""
     env: dict[str, str] = {}
+    """Variables added to its environment."""
     startup_s: Annotated[float, Field(gt=0)] = STARTUP_S
+    """Seconds until it must serve its model."""
     silent_s: Annotated[float, Field(gt=0)] = 300.0
     """Without an answer to anything, after which the run is ended."""
 

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,15 +25,20 @@ from safer_steer.weights import is_hub_id, weights_fingerprint
 
 @dataclass(frozen=True)
 class Result:
-    """What there is when every task was tried: the stage's two files, their counts, those that `before` gave, and what
-    each role was called for.
+    """What there is when every task was tried: the stage's two files, its tasks, the counts that `before` gave, and
+    what each role was called for.
     """
 
     kept: JsonlStore
     rejects: JsonlStore
-    counts: Counts
+    tasks: Callable[[], Iterable[Task]]
     before: Mapping[str, Any]
     usage: Mapping[str, Any]
+
+    @cached_property
+    def counts(self) -> Counts:
+        """How the tasks ended, by the files as they are when this is first asked for."""
+        return count_results(self.tasks(), self.kept, self.rejects)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,8 +147,7 @@ def _run(stage: Stage, services: "_Services") -> None:
             if open_tasks:
                 urls = services.urls(stage)
                 asyncio.run(_call(stage, record, urls, kept, rejects, total))
-            counts = count_results(stage.tasks(), kept, rejects)
-            numbers = stage.after(Result(kept, rejects, counts, before, record.record.get("usage", {})))
+            numbers = stage.after(Result(kept, rejects, stage.tasks, before, record.record.get("usage", {})))
         if stage.ordered:
             put_in_order(kept.path, [task.task_id for task in stage.tasks()])
         record.finish(numbers)

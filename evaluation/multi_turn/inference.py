@@ -29,7 +29,7 @@ from safer_steer.picture_digest import dialogue_pictures
 from safer_steer.picture_files import picture_file
 from safer_steer.picture_size import PictureSize
 from safer_steer.row_files import BadRow
-from safer_steer.rows import Reject, count_results, lost, record_left
+from safer_steer.rows import Reject, lost, record_left
 from safer_steer.servers import ServiceConfig
 from safer_steer.stage import Result, Stage
 from safer_steer.store import JsonlStore, read_jsonl
@@ -82,7 +82,7 @@ def inference(config: EvaluationConfig, name: str) -> Stage:
 
     def after(result: Result) -> dict[str, int]:
         record_left(result.kept, result.rejects, Dialogue)
-        counts = count_results(tasks, result.kept, result.rejects).with_rejected(row.reason for row in bad)
+        counts = result.counts.with_rejected(row.reason for row in bad)
         ends = count_ends(result.kept.path)
         if not any(row.turns[0].assistant is not None for row in result.kept.rows(Dialogue)):
             problems = ", ".join(f"{count} {end}" for end, count in (ends | counts.reasons).items())

@@ -1,6 +1,9 @@
-"""docs/paper_index.md: every `path:function` exists, every `config:key=value` is what the file says, all is there."""
+"""docs/paper_index.md: every `path:function` exists, every `path:key=value` is what a config, or a schema's default,
+says, and all is there.
+"""
 
 import ast
+import importlib
 import re
 import sys
 from pathlib import Path
@@ -17,6 +20,7 @@ INDEX = ROOT / "docs" / "paper_index.md"
 SPANS = code_spans(INDEX)
 PLACES = sorted({span for span in SPANS if re.fullmatch(r"[\w/]+\.py:[\w.]+", span)})
 VALUES = sorted({span for span in SPANS if re.fullmatch(r"[\w/]+\.yaml:[\w.]+=.*", span)})
+DEFAULTS = sorted({span for span in SPANS if re.fullmatch(r"[\w/]+\.py:\w+\.\w+=.*", span)})
 EQUATIONS = (3, 4, *range(7, 23))
 
 
@@ -59,3 +63,11 @@ def test_configs_say_so():
         if isinstance(said, float | int) and not isinstance(said, bool):
             stated = float(stated)  # YAML 1.1 reads 1e-5 as text
         assert said == stated, entry
+
+
+def test_schemas_say_so():
+    assert DEFAULTS
+    for entry in DEFAULTS:
+        path, schema, field, value = re.fullmatch(r"([\w/]+)\.py:(\w+)\.(\w+)=(.*)", entry).groups()
+        module = importlib.import_module(path.removeprefix("verl/").replace("/", "."))
+        assert getattr(module, schema).model_fields[field].default == yaml.safe_load(value), entry

@@ -141,12 +141,12 @@ def caller(provider: Provider, folder: Path) -> Caller:
 def all_done(folder: Path, tasks: list, work: Callable, kept: str = "answers") -> Result:
     """Does tasks as a stage does, one after another."""
     with JsonlStore(folder / f"{kept}.jsonl") as rows, JsonlStore(folder / f"{kept}_rejects.jsonl") as rejects:
-        counts = asyncio.run(
+        asyncio.run(
             process_twice(
                 lambda: tasks, work, kept=rows, rejects=rejects, label="t", concurrency=1, max_transport_rate=1.0
             )
         )
-    return Result(JsonlStore(rows.path), JsonlStore(rejects.path), counts, {}, {})
+    return Result(JsonlStore(rows.path), JsonlStore(rejects.path), lambda: tasks, {}, {})
 
 
 def by_name(work: Callable) -> dict[str, str]:

@@ -24,14 +24,19 @@ class ExportConfig(Section):
     """Everything `python -m training.exports.run` needs."""
 
     root: str = "outputs"
+    """Folder of the whole run, which others of the config lie below."""
     data: str
+    """Dialogue rows; picture paths are relative to its folder."""
     output: str
+    """Folder to write: one folder per format, rejects.jsonl, run.json."""
     formats: Annotated[list[Format], Field(min_length=1)]
+    """TRL's conversations, LLaMA-Factory's ShareGPT, verl's prompts."""
     answer_tags: Annotated[list[str], AfterValidator(check_tags)] = []
     """Tags every answer must be made of, such as [thinking, answer]; rows with another answer are rejected."""
     write_tags: Annotated[list[str], AfterValidator(check_tags)] | None = None
     """What to write instead: as many tags, in the same order, or [] for the last part alone; null: the same tags."""
     system_prompt: str | None = None
+    """Put before every dialogue; null: none."""
     max_pixels: PixelLimit = MAX_PIXELS
     """Px of one picture; larger ones are reduced."""
     verl: VerlExport | None = None

@@ -109,7 +109,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Loaded:
     tree.actor_rollout_ref.rollout.agent.agent_loop_config_path = str(PACKAGE / "agent_loops.yaml")
     config = _with_environment(_validated(tree, path))
     ours = config.safer_steer
-    problems = _size_problems(tree) + _fit_problems(tree) + attention.problems(tree)
+    problems = _size_problems(tree, ours.turns.min_tokens) + _fit_problems(tree) + attention.problems(tree)
     problems += _said(lambda: check_services(ours.services, {"tutor": ours.tutor}), "safer_steer.tutor.")
     if not finished:
         problems += layout.problems(ours, config.verl)
@@ -235,15 +235,15 @@ def _said(check: Callable[[], Any], prefix: str = "") -> list[str]:
     return []
 
 
-def _size_problems(tree: DictConfig) -> list[str]:
+def _size_problems(tree: DictConfig, min_tokens: int) -> list[str]:
     """Sizes that do not fit together; verl itself would say so only after its start-up, or not at all."""
-    data, refs, turns = tree.data, tree.actor_rollout_ref, tree.safer_steer.turns
+    data, refs = tree.data, tree.actor_rollout_ref
     mini, batch, rollout = refs.actor.ppo_mini_batch_size, data.train_batch_size, refs.rollout
     total = data.max_prompt_length + data.max_response_length
     problems = []
     if batch % mini:
         problems.append(f"{ACTOR}.ppo_mini_batch_size: {mini} does not divide data.train_batch_size {batch}")
-    if turns.min_tokens >= data.max_response_length:
+    if min_tokens >= data.max_response_length:
         problems.append(f"data.max_response_length: {data.max_response_length} leaves no room for one turn")
     if rollout.max_model_len and rollout.max_model_len < total:
         problems.append(f"{ROLLOUT}.max_model_len: {rollout.max_model_len} is below prompt + response = {total}")

@@ -28,7 +28,9 @@ class FreezeConfig(Section):
     """Parts that keep their weights; LoRA leaves out the same parts."""
 
     vision_tower: bool = False
+    """The picture encoder."""
     projector: bool = False
+    """What maps pictures into the language model."""
 
 
 class LoraSettings(Section):
@@ -38,40 +40,61 @@ class LoraSettings(Section):
     """
 
     rank: PositiveInt
+    """Of the two matrices."""
     alpha: Annotated[float, Field(gt=0)]
+    """Scale of the update, before the division by the rank."""
     dropout: Fraction = 0.0
+    """Share of an adapter's inputs that is set to 0 in training."""
 
 
 class TrainingConfig(Section):
     """Optimisation; `batch_size` must equal per_device_batch_size x gradient_accumulation x processes."""
 
     epochs: PositiveInt
+    """Passes over the data."""
     export_epoch: PositiveInt | None = None
     """The epoch whose weights become `checkpoint/`; null: the last."""
     batch_size: PositiveInt
+    """Rows of one optimiser step, over all processes."""
     per_device_batch_size: PositiveInt
+    """Rows of one forward pass."""
     gradient_accumulation: PositiveInt = 1
+    """Forward passes of one process per optimiser step."""
     processes: PositiveInt = 1
+    """One for each GPU, over all nodes."""
     length_grouped: bool = False
     """Batches of rows of like length: less padding."""
     learning_rate: Annotated[float, Field(gt=0)]
+    """Its peak, of AdamW."""
     weight_decay: Annotated[float, Field(ge=0)]
+    """Of AdamW."""
     warmup_ratio: Fraction
+    """Share of the steps in which the learning rate rises."""
     scheduler: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    """How the learning rate falls after the warm-up."""
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Longer gradients are scaled down to this norm."""
     precision: Literal["bf16", "fp32"]
+    """Of forward and backward pass."""
     gradient_checkpointing: bool = False
+    """Activations are computed again in the backward pass: less memory, a third more time."""
     deepspeed: Annotated[str, AfterValidator(deepspeed_problem)] | None = None
     """A YAML file of DeepSpeed settings (configs/deepspeed/); null: plain data parallelism."""
     save_every: Period = "epoch"
+    """Steps between checkpoints, or `epoch`."""
     keep_checkpoints: PositiveInt = 2
+    """The last ones; older ones are removed."""
     eval_every: Period = "epoch"
+    """Steps between evaluations of the held-out dialogues, or `epoch`."""
     log_every: PositiveInt = 1
+    """Steps between rows of log.jsonl."""
     data_workers: Annotated[int, Field(ge=0)] = 0
+    """Processes per training process that load rows; 0: itself."""
     stall_s: Annotated[float, Field(gt=0), Operational] = 1800.0
     """Seconds without a forward pass, a step or a checkpoint before training is ended; above what a checkpoint takes.
     """
     trackers: list[Literal["tensorboard", "wandb", "swanlab"]] = []
+    """Where the metrics go next to log.jsonl."""
 
     @model_validator(mode="after")
     def _arithmetic(self) -> Self:
@@ -96,12 +119,19 @@ class SftConfig(Section):
     """Everything `python -m training.sft.run` needs."""
 
     root: str = "outputs"
+    """Folder of the whole run, which others of the config lie below."""
     model: str
+    """Folder or hub id of the checkpoint to start from."""
     data: str
+    """Dialogue rows (steer_sft.jsonl); picture paths are relative to its folder."""
     output: str
+    """Folder to write: checkpoint/, log.jsonl, rejects.jsonl, run.json."""
     device: Literal["cpu", "cuda"]
+    """Where to train."""
     seed: int = 0
+    """Of row order, dropout and held-out dialogues."""
     max_length: PositiveInt
+    """Tokens of a row, pictures included; a longer dialogue loses its last turns."""
     turns: Literal["multi", "single", "last"] = "multi"
     """"multi": a dialogue is a row, every answer is learnt. "single": every turn is a row of its own, without its
     history but with the pictures shown so far (the single-turn baseline of Tables 4 and 9). "last": of these rows a
@@ -112,6 +142,7 @@ class SftConfig(Section):
     eval_share: Fraction = 0.0
     """Share of the dialogues held out for the evaluation loss."""
     system_prompt: str | None = None
+    """Put before every dialogue; null: the chat template's own."""
     images: ImageConfig = ImageConfig()
     freeze: FreezeConfig = FreezeConfig()
     lora: LoraSettings | None = None

@@ -10,8 +10,11 @@ from safer_steer.config import Section
 class LayoutConfig(Section):
     """What the checks before a run compare with; None where it is not said."""
 
-    node_gpus: Annotated[int, Field(ge=1)] | None = None  # GPUs of one node
-    gpu_gb: Annotated[float, Field(gt=0)] | None = None  # memory of one GPU, 10^9 bytes
-    # GPUs that the tutor's server takes on the trainer's node; 0: none there (a tunnel or a proxy listens on loopback)
+    node_gpus: Annotated[int, Field(ge=1)] | None = None
+    """GPUs of one node."""
+    gpu_gb: Annotated[float, Field(gt=0)] | None = None
+    """Memory of one GPU, 10^9 bytes."""
     tutor_gpus: Annotated[int, Field(ge=0)] | None = None
-    one_machine: bool = False  # all Ray nodes are on this machine, as in a test: a loopback address reaches the tutor
+    """GPUs that the tutor's server takes on the trainer's node; 0: none there (a tunnel or a proxy listens there)."""
+    one_machine: bool = False
+    """All Ray nodes are on this machine, as in a test: a loopback address reaches the tutor."""

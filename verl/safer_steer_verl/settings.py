@@ -22,9 +22,11 @@ class TurnLimits(Section):
     max_tokens: Annotated[int, Field(ge=1)]
     """Of one answer; longer ones are cut there."""
     min_tokens: Annotated[int, Field(ge=1)] = 16
-    """Room a turn needs; with less left the trajectory ends as `context_full`."""
+    """Room a turn needs; with less left the trajectory ends as `context_full`. Our choice."""
     tutor_budget_s: Annotated[float, Field(gt=0), Operational] = 600.0
-    """Seconds for the tutor's verdict on one turn, waiting, retries and re-ask included; then the turn is unscored."""
+    """Seconds for the tutor's verdict on one turn, waiting, retries and re-ask included; then the turn is unscored.
+    Our choice.
+    """
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -66,18 +68,21 @@ class SaferSteerSettings(Section):
     token_check: Annotated[TokenCheck, Operational] = "strict"
     """Trajectory ids against the chat template: mask it, log, or do not look."""
     attention: Attention = "auto"
-    """Of the trainer: padded, or packed with the kernels that are there."""
+    """Of the trainer: padded (torch's sdpa), or packed: varlen (torch's kernels), flash_attn (where installed);
+    docs/grpo.md.
+    """
     max_unscored_rate: Annotated[float, Field(ge=0, lt=1), Operational] = 0.1
     """Share of a step's trajectories that may lack a score (tutor outage, unusable tutor answer, a rollout that failed)
-    before the run stops; one or two are borne, unless they are all or this is 0.
+    before the run stops; one or two are borne, unless they are all or this is 0. Our choice.
     """
     max_token_fault_rate: Annotated[float, Field(ge=0, lt=1), Operational] = 0.1
     """The same for those that `token_check` masks."""
     stall_s: Annotated[float, Field(gt=0), Operational] = 1800.0
     """Seconds without any sign of life (a turn, a verdict, a micro-batch, a row, a byte of a checkpoint) before the run
-    is ended: what hangs does not say so. A weight transfer gives none.
+    is ended: what hangs does not say so. A weight transfer gives none; loading the model has to fit.
     """
     services: Annotated[dict[str, ServiceConfig], Operational] = {}
+    """Servers that the run starts, such as a tutor of its own."""
     layout: Annotated[LayoutConfig, Operational] = LayoutConfig()
     """What machines and tutor have, for the checks before a run."""
     data: DataConfig

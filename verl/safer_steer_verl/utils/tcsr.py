@@ -23,16 +23,19 @@ class TcsrConfig(Section):
     """How the scores of a trajectory's turns become one return."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
-    # `tcsr`: Eq. 18 (paper). `raw`: the turn scores as they are, the ablation without TCSR (Tables 5 and 8). The other
-    # rules are the released code's, for comparison; each gives one number for the whole dialogue (its default is
-    # `min_mean`).
     rule: Rule = "tcsr"
-    # Weight of the (running) minimum in `tcsr` and `min_mean`. 0.3: released code (the paper prints only alpha >= 0).
+    """`tcsr`: Eq. 18 (paper). `raw`: the turn scores as they are, the ablation without TCSR (Tables 5 and 8). The other
+    rules are the released code's, for comparison; each gives one number for the whole dialogue (its default is
+    `min_mean`).
+    """
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.3
-    # What is aggregated: the turn reward (paper v2 and released code) or the safety score / 10 (paper v1's wording).
+    """Weight of the (running) minimum in `tcsr` and `min_mean`. 0.3: released code (the paper prints only alpha >= 0).
+    """
     over: Over = "reward"
-    # R from the turn values of `tcsr` and `raw`: `sum` (Eq. 19) or `mean` (independent of the number of turns).
+    """What is aggregated: the turn reward (paper v2 and released code) or the safety score / 10 (paper v1's wording).
+    """
     return_rule: Annotated[Literal["sum", "mean"], Field(alias="return")] = "sum"
+    """R from the turn values of `tcsr` and `raw`: `sum` (Eq. 19) or `mean` (independent of the number of turns)."""
 
 
 def tcsr(scores: Sequence[float], alpha: float) -> list[float]:

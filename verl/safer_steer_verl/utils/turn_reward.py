@@ -18,17 +18,21 @@ Weight = Annotated[float, Field(ge=0, le=1)]
 class FormatBonus(Section):
     """Extra reward for an answer in the expected tags (released code; not in the paper)."""
 
-    bonus: Weight = 0.0  # added to the turn's reward; 0 is off
-    # Tag names, in their order: <thinking>...</thinking><answer>...</answer> in the released data.
+    bonus: Weight = 0.0
+    """Added to the turn's reward; 0 is off."""
     tags: Annotated[tuple[str, ...], Field(min_length=1)] = ("thinking", "answer")
+    """Tag names, in their order: <thinking>...</thinking><answer>...</answer> in the released data."""
 
 
 class RepetitionPenalty(Section):
     """Less reward for an answer that repeats itself (released code; not in the paper)."""
 
-    penalty: Weight = 0.0  # times the share of repeated n-grams; 0 is off, 0.2 is the released code's
-    n: Annotated[int, Field(ge=1)] = 3  # words of an n-gram; released code
-    min_words: Annotated[int, Field(ge=1)] = 24  # shorter answers are left alone; released code
+    penalty: Weight = 0.0
+    """Times the share of repeated n-grams; 0 is off, 0.2 is the released code's."""
+    n: Annotated[int, Field(ge=1)] = 3
+    """Words of an n-gram; released code."""
+    min_words: Annotated[int, Field(ge=1)] = 24
+    """Shorter answers are left alone; released code."""
 
 
 class RewardConfig(Section):
@@ -42,8 +46,11 @@ class RewardConfig(Section):
     content count, not where it lies.
     """
     safety: Weight = 0.4
+    """w_safe; released code, as the other two."""
     usefulness: Weight = 0.4
+    """w_use."""
     faithfulness: Weight = 0.2
+    """w_faith."""
     format: FormatBonus = FormatBonus()
     repetition: RepetitionPenalty = RepetitionPenalty()
 
