@@ -18,7 +18,7 @@ from safer_steer.llm import EndpointConfig
 from safer_steer.llm.prices import load_prices, with_prices
 from safer_steer.servers import ServiceConfig, check_services
 
-Step = Literal["stage1", "stage2", "history", "assemble"]
+Step = Literal["seeds", "stage1", "stage2", "history", "assemble"]
 Role = Literal["generator", "target", "red", "blue", "evaluator"]
 PromptName = Literal[
     *("probe", "expand", "forensics", "intent", "plan", "leak", "refusal", "rewrite", "turn_scores", "request_risk")

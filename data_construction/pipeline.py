@@ -2,9 +2,9 @@
 
     python -m data_construction.pipeline [CONFIG] [key=value ...] [--dry-run]
 
-Steps (config `steps`): `stage1` probe, expand and red-team; `stage2` red-blue bootstrapping with its scores; `history`
-judges which risk rows depend on their history (optional); `assemble` applies the keep rule and makes the splits. Each
-step resumes by task id, and does nothing when it is finished.
+Steps (config `steps`): `seeds` reads the sources and nothing more; `stage1` probe, expand and red-team; `stage2`
+red-blue bootstrapping with its scores; `history` judges which risk rows depend on their history (optional); `assemble`
+applies the keep rule and makes the splits. Each step resumes by task id, and does nothing when it is finished.
 """
 
 if __name__ == "__main__":  # before the imports below, which take seconds
@@ -18,14 +18,19 @@ from data_construction.assemble.write import run_assemble
 from data_construction.config import DataConfig, Step
 from data_construction.history import history
 from data_construction.plan import plan
-from data_construction.stage_one import stage_one
+from data_construction.stage_one import seeds, stage_one
 from data_construction.stage_two import stage_two
 from safer_steer.cli import run_cli
 from safer_steer.folder_lock import hold
 from safer_steer.stage import run
 
-DEFAULT_CONFIG = "configs/data_construction/miniature.yaml"
-STAGES = {"stage1": stage_one, "stage2": stage_two, "history": history}  # in this order, then `assemble`
+DEFAULT_CONFIG = "configs/data_construction/default.yaml"
+STAGES = {
+    "seeds": seeds,
+    "stage1": stage_one,
+    "stage2": stage_two,
+    "history": history,
+}  # in this order, then `assemble`
 
 
 def main(config: DataConfig) -> None:
@@ -33,7 +38,7 @@ def main(config: DataConfig) -> None:
     if config.engine.name == "ray":  # workers run in other folders
         config = config.model_copy(update={"root": str(Path(config.root).resolve())})
     with hold(config.folder):
-        run(stage(config) for name, stage in STAGES.items() if name in config.steps)
+        run((stage(config) for name, stage in STAGES.items() if name in config.steps), lambda: plan(config))
         if "assemble" in config.steps:
             run_assemble(config)
 

@@ -13,12 +13,12 @@ from data_construction.cost import (
 )
 from data_construction.sources import SOURCES
 from data_construction.stats.tables import PAPER, cost_table
-from safer_steer.cli import Plan
 from safer_steer.dialogue import RISK_KINDS, Kind
 from safer_steer.errors import UserError
 from safer_steer.llm.prices import load_prices
 from safer_steer.load import Load
 from safer_steer.machine import Needs, plan_lines
+from safer_steer.plan import Plan
 
 
 def plan(config: DataConfig) -> Plan:
@@ -66,7 +66,8 @@ def plan(config: DataConfig) -> Plan:
         factor = paper / sum(made.values())
         lines += ["", f"stage 1 at the paper's {paper:,} candidates, in this mix of sources and kinds:"]
         lines += _table(config, {role: load.scaled(factor) for role, load in stage_one.items()})
-    return Plan(lines)
+    endpoints = [config.endpoints(step) for step in config.steps]
+    return Plan(lines, endpoints={role: endpoint for some in endpoints for role, endpoint in some.items()})
 
 
 def _bootstrapped(config: DataConfig, tasks: Counter) -> dict[Kind, float]:

@@ -138,6 +138,12 @@ def ingested_seeds(folder: Path) -> Iterator[SeedRow]:
     return read_jsonl(folder / SEEDS, SeedRow)
 
 
+def _data_split(source: SourceConfig) -> dict[str, str]:
+    """The data set's own split, of which a seed's source is a part; a reader of any data set knows none."""
+    reader = SOURCES[source.reader]
+    return {} if reader.any_data_set else {"data_split": reader.split(source.data_split)}
+
+
 def _seed_row(task: IngestTask, images: ImageStore) -> SeedRow | Reject:
     row, source, config = task.row, task.source, task.config
     if task.repeated:
@@ -165,7 +171,7 @@ def _seed_row(task: IngestTask, images: ImageStore) -> SeedRow | Reject:
         image=stored,
         question=row.question,
         answer=row.answer,
-        meta=row.meta,
+        meta=row.meta | _data_split(source),
     )
     return SeedRow(
         id=task.key,

@@ -17,7 +17,7 @@ from data_construction.quality.dedup import deduplicate
 from data_construction.quality.writer import Writer
 from data_construction.red_team.attack import attack
 from data_construction.red_team.failures import RejectStore
-from data_construction.seeds import ingest, ingest_tasks, ingested_seeds, source_contents
+from data_construction.seeds import SEEDS, ingest, ingest_tasks, ingested_seeds, source_contents
 from data_construction.sources.record import HowRead
 from data_construction.stats.write import write_stage_one_stats
 from data_construction.step import require_some, step
@@ -49,6 +49,23 @@ def stage_one(config: DataConfig) -> Stage:
         kept=CANDIDATES,
         rejects=REJECTS,
         open_rejects=RejectStore,
+    )
+
+
+def seeds(config: DataConfig) -> Stage:
+    """Reads the sources into `seeds.jsonl` and makes nothing of them: no model is called."""
+    return step(
+        config,
+        "seeds",
+        MakeDialogue,
+        tuple,
+        facts={name: getattr(config, name) for name in ("kinds", "sources", "injector")},
+        prompts=(),
+        contents=partial(source_contents, config),
+        before=partial(_ingest, config),
+        after=lambda result: dict(result.before),
+        kept=SEEDS,
+        rejects=REJECTS,
     )
 
 

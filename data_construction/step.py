@@ -16,6 +16,7 @@ from safer_steer.runs import is_finished
 from safer_steer.stage import Stage
 
 RECORDS: dict[Step, str] = {
+    "seeds": "run.seeds.json",
     "stage1": "run.stage1.json",
     "stage2": "run.stage2.json",
     "history": "run.history.json",

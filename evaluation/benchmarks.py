@@ -25,11 +25,13 @@ class Benchmark:
         column: its column in the tables.
         table: the paper's table that has the column, None when there is none.
         single_turn: one question a row, passed with score 3 (Table 2), instead of turn means (Table 3).
+        data_split: the data set's own split that a single-turn benchmark consists of; no other one's rows belong to it.
     """
 
     column: str
     table: str | None = None
     single_turn: bool = False
+    data_split: str | None = None
 
 
 # Benchmark (file name without "steer", case and punctuation) -> what is known of it, in the paper's order.
@@ -39,12 +41,12 @@ BENCHMARKS: dict[str, Benchmark] = {
     "vls": Benchmark("STEER-VLS", "table3"),
     "spa": Benchmark("STEER-SPA", "table3"),
     "dys": Benchmark("STEER-DyS", "table3"),
-    "beavertailsv": Benchmark("Beavertails-V", "table2", single_turn=True),
-    "mmsafety": Benchmark("MM-Safety", "table2", single_turn=True),
-    "mmsafetybench": Benchmark("MM-Safety", "table2", single_turn=True),
-    "spavl": Benchmark("SPA-VL", "table2", single_turn=True),
-    "vlguard": Benchmark("VLGuard", "table2", single_turn=True),
-    "vlsbench": Benchmark("VLSBench", "table2", single_turn=True),
+    "beavertailsv": Benchmark("Beavertails-V", "table2", single_turn=True, data_split="test"),
+    "mmsafety": Benchmark("MM-Safety", "table2", single_turn=True, data_split="SD_TYPO"),
+    "mmsafetybench": Benchmark("MM-Safety", "table2", single_turn=True, data_split="SD_TYPO"),
+    "spavl": Benchmark("SPA-VL", "table2", single_turn=True, data_split="test"),
+    "vlguard": Benchmark("VLGuard", "table2", single_turn=True, data_split="test"),
+    "vlsbench": Benchmark("VLSBench", "table2", single_turn=True, data_split="all"),
 }
 
 

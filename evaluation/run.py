@@ -13,6 +13,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
     interrupts.watch()
 
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 from evaluation.benchmarks import benchmark_files, read_benchmarks
@@ -22,14 +23,15 @@ from evaluation.multi_turn.judge import judge_prompt, judging
 from evaluation.needs import needs
 from evaluation.pictures import missing_pictures
 from evaluation.report.build import FILES, Report
-from safer_steer.cli import Plan, run_cli
+from safer_steer.cli import run_cli
 from safer_steer.folder_lock import hold
 from safer_steer.load import ANSWER, PICTURE, SCORES, USER_TURN, Load, prompt_tokens
 from safer_steer.machine import plan_lines
+from safer_steer.plan import Plan
 from safer_steer.row_files import BadRow
 from safer_steer.stage import run
 
-DEFAULT_CONFIG = "configs/evaluation/miniature.yaml"
+DEFAULT_CONFIG = "configs/evaluation/steer_bench.yaml"
 
 
 def plan(config: EvaluationConfig) -> Plan:
@@ -59,11 +61,10 @@ def plan(config: EvaluationConfig) -> Plan:
     if replaced := [name for role in roles for name in set_variables(role)]:
         lines.append(f"of the environment, in place of the config's values: {', '.join(replaced)}")
     lines += plan_lines(needs(config))
-    return Plan(
-        lines,
-        _loads(config, lengths, list(judges)),
-        judges | ({"tutor": config.tutor.from_environment("tutor")} if config.tutor else {}),
-    )
+    tested = {role_of("evaluated", name): model.endpoint for name, model in models.items() if model.endpoint}
+    tutor = {"tutor": config.tutor.from_environment("tutor")} if config.tutor and config.mode == "adaptive" else {}
+    endpoints = {judge_role(name): judge for name, judge in judges.items()}
+    return Plan(lines, _loads(config, lengths, list(endpoints), list(tested)), tested | endpoints | tutor)
 
 
 def _by_pixels(config: EvaluationConfig) -> dict[int, list[str]]:
@@ -76,26 +77,32 @@ def _by_pixels(config: EvaluationConfig) -> dict[int, list[str]]:
     return found
 
 
-def _loads(config: EvaluationConfig, lengths: Counter[int], judges: list[str]) -> dict[str, Load]:
-    """Calls and tokens of the models under test, the tutor and each judge; `lengths`: turns -> number of dialogues."""
+def _loads(config: EvaluationConfig, lengths: Counter[int], judges: list[str], tested: list[str]) -> dict[str, Load]:
+    """Calls and tokens of the models under test, the tutor and each judge; `lengths`: turns -> number of dialogues.
+
+    Each model at an endpoint is a role of its own; those that the run serves itself are together.
+    """
     models = len(config.models)
-    student, tutor, judge = Load(), Load(), Load()
+    one, tutor, judge = Load(), Load(), Load()
     judging_tokens = prompt_tokens(judge_prompt(config.judge_prompt)) + PICTURE + ANSWER
     for length, number in lengths.items():
-        student.add_turns(number * models, length, PICTURE, ANSWER)
+        one.add_turns(number, length, PICTURE, ANSWER)
         judge.add_turns(number * models, length, judging_tokens, SCORES)
         # It sees a turn's answer and writes the next turn.
         tutor.add_turns(number * models, length - 1, PICTURE + ANSWER, SCORES + USER_TURN)
     adaptive = {"tutor": tutor} if config.mode == "adaptive" else {}
-    return {"model under test": student} | adaptive | dict.fromkeys(judges, judge)
+    served = models - len(tested)
+    own = {"models that this run serves": one.scaled(served)} if served else {}
+    return own | dict.fromkeys(tested, one) | adaptive | dict.fromkeys(judges, judge)
 
 
 def main(config: EvaluationConfig) -> None:
     """Runs what is not done yet of infer, judge and report, as the only process in the output folder."""
     _by_pixels(config)  # before the first model starts, not before the last
     with hold(Path(config.output)):
-        run(inference(config, name) for name in config.models)
-        run(judging(config, name, judge) for judge in config.all_judges() for name in config.models)
+        played = (inference(config, name) for name in config.models)
+        judged = (judging(config, name, judge) for judge in config.all_judges() for name in config.models)
+        run(chain(played, judged), lambda: plan(config))
         report = Report(config)
         note = "" if report.build() else "already finished, nothing to do; "
     print(f"report: {note}{', '.join(str(Path(config.report.folder, file)) for file in FILES)}", flush=True)

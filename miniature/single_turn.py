@@ -20,10 +20,11 @@ from pydantic import Field
 from miniature.language import ALLOWED, ask
 from miniature.seeds import BENCHMARKS
 from miniature.world import draw, random_scene
-from safer_steer.cli import Plan, run_cli
+from safer_steer.cli import run_cli
 from safer_steer.config import Section
 from safer_steer.dialogue import Dialogue, Turn, dialogue_id
 from safer_steer.images import ImageStore
+from safer_steer.plan import Plan
 from safer_steer.runs import Run
 from safer_steer.store import write_jsonl
 

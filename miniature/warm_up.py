@@ -20,9 +20,10 @@ from pydantic import Field
 
 from miniature.language import ALLOWED, ANSWERS, OPENING, REFUSAL, STEPS, THIN_REFUSAL, ask
 from miniature.world import Scene, draw, random_scene
-from safer_steer.cli import Plan, run_cli
+from safer_steer.cli import run_cli
 from safer_steer.config import Section
 from safer_steer.errors import UserError
+from safer_steer.plan import Plan
 from safer_steer.progress import ProgressBar
 from safer_steer.runs import Run
 from safer_steer.vlm import QWEN_VL

@@ -16,6 +16,7 @@ from typing import Any, Self
 from safer_steer.engine import Engine, MakeWork, RayWorkers, open_here
 from safer_steer.llm import EndpointConfig
 from safer_steer.machine import Needs, require
+from safer_steer.plan import Plan
 from safer_steer.rows import Counts, Reject, Task, TaskResults, check_transport, count_results, process_twice
 from safer_steer.runs import Run
 from safer_steer.servers import ServiceConfig, referenced, start_services, with_service_urls
@@ -113,8 +114,10 @@ class Stage:
         return {**self.config, "roles": dict(self.roles), "weights": weights}
 
 
-def run(stages: Iterable[Stage]) -> None:
+def run(stages: Iterable[Stage], plan: Callable[[], Plan] | None = None) -> None:
     """Runs stages one after another; a finished one does nothing, a service that the next one needs too stays up.
+
+    The plan of all of them is printed, and their keys are looked for, before the first call.
 
     Raises:
         UserError: another process holds a folder, or it was made by another configuration; an endpoint does not answer.
@@ -122,10 +125,12 @@ def run(stages: Iterable[Stage]) -> None:
     """
     with _Services() as services:
         for stage in stages:
-            _run(stage, services)
+            called = _run(stage, services, plan)
+            plan = None if called else plan
 
 
-def _run(stage: Stage, services: "_Services") -> None:
+def _run(stage: Stage, services: "_Services", plan: Callable[[], Plan] | None) -> bool:
+    """Runs one stage; whether it called a model."""
     with Run.open(
         stage.folder,
         stage.facts(),
@@ -138,19 +143,22 @@ def _run(stage: Stage, services: "_Services") -> None:
     ) as record:
         if record.finished:
             record.say_finished()
-            return
+            return False
         require(stage.needs)
         kept = JsonlStore(stage.folder / stage.kept)
         with kept, stage.open_rejects(stage.folder / stage.rejects) as rejects:
             before = stage.before(rejects)
             total, open_tasks = _survey(stage, kept, rejects)
             if open_tasks:
+                if plan:
+                    plan().announce()
                 urls = services.urls(stage)
                 asyncio.run(_call(stage, record, urls, kept, rejects, total))
             numbers = stage.after(Result(kept, rejects, stage.tasks, before, record.record.get("usage", {})))
         if stage.ordered:
             put_in_order(kept.path, [task.task_id for task in stage.tasks()])
         record.finish(numbers)
+    return bool(open_tasks)
 
 
 def _survey(stage: Stage, kept: JsonlStore, rejects: JsonlStore) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SFT: supervised fine-tuning on bootstrapped dialogues.
 # usage: bash scripts/run_sft.sh [CONFIG] [key=value ...] [--dry-run] [--help]
-# Several GPUs: one process per visible GPU is launched (CUDA_VISIBLE_DEVICES); GPUS=N says how many, on a CPU too.
+# CONFIG: configs/sft/qwen2_5_vl_3b.yaml (the paper's, default), ... Several GPUs: one process per visible GPU is launched (CUDA_VISIBLE_DEVICES); GPUS=N says how many, on a CPU too.
 # Several nodes: the same command on each, with NNODES, NODE_RANK, MASTER_ADDR and MASTER_PORT.
 # LAUNCHER=torchrun (default), accelerate or deepspeed (several nodes: HOSTFILE too); each takes training.deepspeed of the config.
 # shellcheck source=scripts/common.sh

@@ -97,7 +97,7 @@ class Source:
             UserError: no such path, split or field, or no record file of the source below the path.
         """
         names = self._names(fields or {})
-        split = self._split(split)
+        split = self.split(split)
         place = locate(path, self._downloads(split), local_only=local_only)
         files = [place.file] if place.file else self._files(place.root, split)
         if not files:
@@ -132,7 +132,19 @@ class Source:
             UserError: the source does not know a name.
         """
         self._names(fields)
-        self._split(split)
+        self.split(split)
+
+    def split(self, asked: str | None) -> str:
+        """The data set's split that is read when `asked` is.
+
+        Raises:
+            UserError: there is no such split.
+        """
+        if asked is None:
+            return next(iter(self.splits))
+        if asked not in self.splits and not self.other_splits:
+            raise UserError(f"source {self.name} has no split {asked!r}; choose from: {', '.join(self.splits)}")
+        return asked
 
     def _names(self, fields: Mapping[str, str]) -> dict[str, Names]:
         unknown = sorted(name for name in fields if name not in FIELDS and not re.fullmatch(r"meta\.\w+", name))
@@ -149,13 +161,6 @@ class Source:
         images = frozenset(alternatives(names["image"]))
         columns = frozenset({*dotted, *(name.partition(".")[0] for name in dotted)})
         return Wanted(columns, frozenset() if pictures else images)
-
-    def _split(self, split: str | None) -> str:
-        if split is None:
-            return next(iter(self.splits))
-        if split not in self.splits and not self.other_splits:
-            raise UserError(f"source {self.name} has no split {split!r}; choose from: {', '.join(self.splits)}")
-        return split
 
     def _globs(self, split: str) -> list[str]:
         return [glob.replace("{split}", split) for glob in self.splits.get(split, self.other_splits)]

@@ -2,9 +2,10 @@
 
 Input: seeds.jsonl files of data construction (rows with a `Seed` under `seed`) or of plain `Seed` rows, pictures next
 to the file. Output: one benchmark per source, `<output>/<source>.jsonl`; pictures of data construction stay where they
-are, others are copied.
+are, others are copied. Seeds of other data sets, of the train side, and of another split than the benchmark's are left
+out and counted.
 
-    python -m evaluation.single_turn.prepare SEEDS [SEEDS ...] --output outputs/steer/data/single_turn [--limit N]
+    python -m evaluation.single_turn.prepare SEEDS [SEEDS ...] --output outputs/single_turn/data/single_turn [--limit N]
 """
 
 if __name__ == "__main__":  # before the imports below, which take seconds
@@ -15,7 +16,8 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 import argparse
 import os
 import sys
-from collections import defaultdict
+from collections import Counter, defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +66,18 @@ class SeedLine(BaseModel):
     """A line of a seeds file: a seed alone, or nested under `seed` next to what data construction says of it."""
 
     seed: Seed
+    split: str = "bench"
+
+    def left_out(self) -> str | None:
+        """Why the seed is not of a single-turn benchmark; None where it is of one."""
+        known, own = benchmark(self.seed.source), self.seed.meta.get("data_split")
+        if self.split != "bench":
+            return f"{self.split} side"
+        if not known.single_turn:
+            return f"{self.seed.source} is no single-turn benchmark of evaluation/benchmarks.py"
+        if own is not None and own != known.data_split:
+            return f"{self.seed.source} {own}, the benchmark is {known.data_split}"
+        return None
 
     @model_validator(mode="before")
     @classmethod
@@ -71,36 +85,41 @@ class SeedLine(BaseModel):
         return data if isinstance(data, dict) and "seed" in data else {"seed": data}
 
 
-def prepare(
-    files: list[Path], output: Path, limit: int | None = None, bad: list[BadRow] | None = None
-) -> dict[str, int]:
-    """Writes the benchmarks; at most `limit` rows of each. Returns source -> number of rows.
+@dataclass
+class Prepared:
+    """Source -> number of rows written; reason -> number of seeds left out; lines that are no seed."""
 
-    Rows that are no seed are added to `bad`.
+    rows: dict[str, int]
+    left_out: Counter[str]
+    bad: list[BadRow]
+
+
+def prepare(files: list[Path], output: Path, limit: int | None = None) -> Prepared:
+    """Writes the benchmarks; at most `limit` rows of each.
 
     Raises:
-        UserError: a source is not registered as a single-turn benchmark, or there is no seed at all.
+        UserError: not one seed is of a single-turn benchmark.
     """
     rows: dict[str, dict[str, Dialogue]] = defaultdict(dict)
-    bad = [] if bad is None else bad
+    left_out, bad = Counter[str](), list[BadRow]()
     for path in files:
         for line in read_rows(path, SeedLine):
             if isinstance(line, BadRow):
                 bad.append(line)
-                continue
-            seed = line.seed
-            if not benchmark(seed.source).single_turn:
-                raise UserError(
-                    f"{path}: source {seed.source!r} is not a single-turn benchmark; add a line for it to BENCHMARKS "
-                    "in evaluation/benchmarks.py, or leave these seeds out"
-                )
-            if limit is None or len(rows[seed.source]) < limit:
-                row = single_turn(seed, path, output)
-                rows[seed.source][row.id] = row
+            elif reason := line.left_out():
+                left_out[reason] += 1
+            elif limit is None or len(rows[line.seed.source]) < limit:
+                row = single_turn(line.seed, path, output)
+                rows[line.seed.source][row.id] = row
     if not rows:
-        found = f" but {len(bad)} bad rows; the first: {bad[0].detail}" if bad else ""
-        raise UserError(f"no seed in {', '.join(map(str, files))}{found}; run data construction first")
-    return {source: write_jsonl(output / f"{source}.jsonl", found.values()) for source, found in sorted(rows.items())}
+        found = [f"{len(bad)} bad rows; the first: {bad[0].detail}"] if bad else []
+        found += [f"{number} left out: {reason}" for reason, number in left_out.items()]
+        raise UserError(
+            f"no seed of a single-turn benchmark in {', '.join(map(str, files))} ({'; '.join(found) or 'empty'}); "
+            "run data construction first: configs/data_construction/single_turn.yaml"
+        )
+    counts = {source: write_jsonl(output / f"{source}.jsonl", found.values()) for source, found in sorted(rows.items())}
+    return Prepared(counts, left_out, bad)
 
 
 def main() -> int:
@@ -112,13 +131,14 @@ def main() -> int:
     arguments = parser.parse_args()
 
     def run() -> None:
-        bad: list[BadRow] = []
-        counts = prepare(arguments.seeds, arguments.output, arguments.limit, bad)
-        if bad:
+        made = prepare(arguments.seeds, arguments.output, arguments.limit)
+        if bad := made.bad:
             rejects = arguments.output / "rejects" / "rejects.jsonl"
             write_jsonl(rejects, (row.as_dict() for row in bad))
             print(f"{len(bad)} rows are no seeds; the first: {bad[0].detail}; all: {rejects}")
-        print("; ".join(f"{arguments.output}/{source}.jsonl: {count} rows" for source, count in counts.items()))
+        for reason, number in made.left_out.items():
+            print(f"{number} seeds left out: {reason}")
+        print("; ".join(f"{arguments.output}/{source}.jsonl: {count} rows" for source, count in made.rows.items()))
 
     return exit_code(run)
 

@@ -1,11 +1,13 @@
 """Where a role's model is, how it is called, and what it costs."""
 
 import os
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
 
+from safer_steer.addresses import is_loopback
 from safer_steer.config import Operational, Section
 from safer_steer.errors import UserError
 from safer_steer.secrets import refuse_credentials
@@ -124,6 +126,26 @@ def api_key(role: str) -> str | None:
                 raise UserError(f"{name}: a line break or a character that no key has is in it; copy the key again")
             return key
     return None
+
+
+def require_keys(endpoints: Mapping[str, EndpointConfig]) -> None:
+    """Checks that every role has the key that its endpoint will ask for: one that is reached over https, off this
+    machine.
+
+    Raises:
+        UserError: keys are missing; one message names all of them.
+    """
+    missing = [
+        f"{role.upper()}_API_KEY ({endpoint.model} at {url})"
+        for role, endpoint in endpoints.items()
+        for url in endpoint.urls()[:1]
+        if url.startswith("https://") and not is_loopback(url) and api_key(role) is None
+    ]
+    if missing:
+        raise UserError(
+            f"no key for {', '.join(missing)}: set it in the environment, or OPENAI_API_KEY for all roles; a server "
+            "that asks for none takes any text"
+        )
 
 
 def _url_problem(url: str) -> str | None:

@@ -6,10 +6,11 @@ from typing import Annotated
 import pytest
 from pydantic import model_validator
 
-from safer_steer.cli import Plan, run_cli
+from safer_steer.cli import run_cli
 from safer_steer.config import Operational, Section, help_text, load_config
 from safer_steer.errors import UserError
 from safer_steer.load import Load
+from safer_steer.plan import Plan
 from safer_steer.runs import Run
 
 

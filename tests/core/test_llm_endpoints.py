@@ -12,6 +12,7 @@ from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.llm import endpoints as endpoints_module
 from safer_steer.llm import traffic as traffic_module
+from safer_steer.llm.config import require_keys
 from safer_steer.llm.limits import RateLimit
 from safer_steer.progress import ProgressBar
 from safer_steer.servers import with_service_urls
@@ -225,3 +226,16 @@ def test_outcomes_are_shown_beside_the_progress_bar(ask, capsys):
     written = capsys.readouterr().err
     assert "(1 reject; " in written
     assert "judge: 2 unparsed, 1 ok" in written
+
+
+def test_missing_keys_are_one_line_before_the_first_call(monkeypatch):
+    for name in ("OPENAI_API_KEY", "JUDGE_API_KEY", "TUTOR_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    far = EndpointConfig(model="m", base_url="https://api.example/v1")
+    near = EndpointConfig(model="n", base_url="http://node7:8000/v1")
+    with pytest.raises(UserError, match=r"JUDGE_API_KEY \(m at https://api.example/v1\), TUTOR_API_KEY") as caught:
+        require_keys({"judge": far, "tutor": far, "red": near})
+    assert "\n" not in str(caught.value)
+    assert "RED_API_KEY" not in str(caught.value)
+    monkeypatch.setenv("OPENAI_API_KEY", "k")
+    require_keys({"judge": far})

@@ -165,7 +165,7 @@ def test_a_service_that_is_not_configured_is_found_before_any_inference(yaml):
 def test_dry_run_counts_calls_and_touches_nothing(yaml, tmp_path):
     answer = evaluate(yaml(1), "--dry-run")
     assert answer.returncode == 0
-    assert "calls of model under test: at most 36" in answer.stdout
+    assert "calls of evaluated_one: at most 18" in answer.stdout
     assert "calls of judge: at most 36" in answer.stdout
     adaptive = evaluate(
         yaml(1), "mode=adaptive", "tutor={model: t, base_url: http://127.0.0.1:1/v1, prompt: none.jinja}", "--dry-run"

@@ -14,7 +14,6 @@ from safer_steer.config import load_config
 from safer_steer.dialogue import Seed
 from safer_steer.errors import UserError
 from safer_steer.images import ImageStore
-from safer_steer.row_files import BadRow
 from safer_steer.store import read_jsonl, write_jsonl
 
 
@@ -37,14 +36,14 @@ def seeds(tmp_path):
 
 def test_seeds_become_benchmarks_of_one_turn(seeds, tmp_path):
     output = tmp_path / "single_turn"
-    assert prepare([seeds], output) == {"vlguard": 2, "vlsbench": 1}
+    assert prepare([seeds], output).rows == {"vlguard": 2, "vlsbench": 1}
     rows = {item.dialogue.meta["seed"]: item for item in read_benchmarks([str(output / "*.jsonl")])}
     assert [rows[key].dialogue.kind for key in ("1/safe", "1/unsafe", "7")] == ["benign", "red_team", "red_team"]
     assert rows["1/unsafe"].dialogue.meta["category"] == "privacy"
     assert picture_paths(rows["1/safe"].dialogue, rows["1/safe"].folder)[0][0].is_file()
     assert rows["7"].dialogue.images == []
     first = (output / "vlguard.jsonl").read_bytes()
-    assert prepare([seeds], output, limit=1) == {"vlguard": 1, "vlsbench": 1}
+    assert prepare([seeds], output, limit=1).rows == {"vlguard": 1, "vlsbench": 1}
     assert first.startswith((output / "vlguard.jsonl").read_bytes())
 
 
@@ -56,22 +55,20 @@ def test_plain_seeds_give_the_same_benchmarks_and_a_broken_line_is_named(seeds, 
     for name in ("vlguard.jsonl", "vlsbench.jsonl"):
         assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "nested" / name).read_bytes()
     seeds.write_bytes(seeds.read_bytes() + b'{"id": "o/8", "seed": {"id": "8"}}\n')
-    bad: list[BadRow] = []
-    assert prepare([seeds], tmp_path / "nested", bad=bad)
-    assert [row.id for row in bad] == ["seeds.jsonl:4"]
+    assert [row.id for row in prepare([seeds], tmp_path / "nested").bad] == ["seeds.jsonl:4"]
     assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "nested" / name).read_bytes()
 
 
-def test_other_sources_are_refused(tmp_path):
+def test_other_sources_alone_are_no_benchmark(tmp_path):
     write_jsonl(tmp_path / "seeds.jsonl", [Seed(id="1", source="geometry3k", image=None, question="q")])
-    with pytest.raises(UserError, match="'geometry3k' is not a single-turn benchmark"):
+    with pytest.raises(UserError, match="1 left out: geometry3k is no single-turn benchmark"):
         prepare([tmp_path / "seeds.jsonl"], tmp_path / "out")
 
 
 def test_report_of_single_turn_sets_alone(tmp_path, verdicts):
     config = load_config(EvaluationConfig, "configs/evaluation/single_turn.yaml", [f"root={tmp_path}"])
     config = config.model_copy(update={"models": {"base": config.models["base"]}})
-    folder = tmp_path / "evaluation_single_turn" / "base"
+    folder = tmp_path / "evaluation" / "base"
     rows, answers = [], []
     for name, scores in (("beavertails_v", (3, 3)), ("mm_safety", (3, 2)), ("spa_vl", (2, 3)), ("vlguard", (3, 3))):
         rows += verdicts(name, [scores], name, "benign", category="c")
@@ -82,7 +79,7 @@ def test_report_of_single_turn_sets_alone(tmp_path, verdicts):
     write_jsonl(folder / VERDICTS, rows)
     write_jsonl(folder / ANSWERS, answers)
     Report(config).build()
-    tables = (tmp_path / "evaluation_single_turn/report/tables.md").read_text(encoding="utf-8")
+    tables = (tmp_path / "evaluation/report/tables.md").read_text(encoding="utf-8")
     table2 = tables[tables.index("## Table 2") : tables.index("## Table 3")].splitlines()
     ours = next(line for line in table2 if "ours: " in line)
     cells = [cell.strip() for cell in ours.split("|")[3:-1]]

@@ -16,9 +16,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safer_steer.cli import Plan, run_cli
+from safer_steer.cli import run_cli
 from safer_steer.errors import UserError
 from safer_steer.picture_digest import dialogue_pictures
+from safer_steer.plan import Plan
 from safer_steer.runs import Run
 from safer_steer.store import write_jsonl
 from training.exports.config import ExportConfig

@@ -5,10 +5,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from safer_steer.cli import Plan
 from safer_steer.dialogue import MAX_TURNS, Dialogue
 from safer_steer.load import ANSWER, PICTURE, SCORES, USER_TURN, Load, prompt_tokens
 from safer_steer.machine import plan_lines
+from safer_steer.plan import Plan
 from safer_steer.row_files import read_rows
 from safer_steer_verl.interactions.safety_tutor import PROMPT
 from safer_steer_verl.platform import attention

@@ -55,7 +55,7 @@ from training.grpo.plan import plan
 from training.grpo.prepare import prepare_apart
 from training.grpo.watch import StallWatch
 
-DEFAULT_CONFIG = "configs/grpo/miniature.yaml"
+DEFAULT_CONFIG = "configs/grpo/qwen2_5_vl_3b.yaml"
 POLL_S = 0.5
 MEMORY_EVERY_S = 10.0
 STOP_GRACE_S = 20.0
@@ -80,6 +80,7 @@ def main(loaded: Loaded) -> None:
             run.say_finished()
             return
         require(needs(config))
+        plan(config).announce()
         if problem := layout.shared_gpus_problem(ours, config.verl):
             raise UserError(problem)
         if leftovers := processes.end_run_processes(folder):

@@ -17,11 +17,12 @@ import math
 import os
 from pathlib import Path
 
-from safer_steer.cli import Plan, run_cli
+from safer_steer.cli import run_cli
 from safer_steer.errors import UserError
 from safer_steer.failures import is_out_of_memory
 from safer_steer.machine import plan_lines, require
 from safer_steer.picture_digest import dialogue_pictures
+from safer_steer.plan import Plan
 from safer_steer.runs import Run, is_finished
 from safer_steer.store import write_jsonl
 from safer_steer.weights import is_hub_id
@@ -29,7 +30,7 @@ from training.sft.checks import problems_before_start
 from training.sft.config import SftConfig
 from training.sft.needs import needs
 
-DEFAULT_CONFIG = "configs/sft/miniature.yaml"
+DEFAULT_CONFIG = "configs/sft/qwen2_5_vl_3b.yaml"
 LESS_MEMORY = (
     "lower training.per_device_batch_size and raise training.gradient_accumulation as much, lower max_length or "
     "images.max_pixels, or split the model (training.deepspeed), with another output folder: these belong to the run's "
