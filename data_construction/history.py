@@ -79,11 +79,9 @@ def history(config: DataConfig) -> Stage:
         HistoryJudge,
         cache(partial(history_tasks, config)),  # chosen once, not at every pass
         facts={
-            "candidates": rl.history_dependent.candidates,
+            "candidates": _wanted(config),
             "alone_shows_pictures": rl.history_dependent.alone_shows_pictures,
             "rl_share": config.assemble.rl_share,
-            "no_rl": rl.size == 0,
-            "mix": _risk_mix(config),
         },
         inputs={"dialogues": config.folder / DIALOGUES},
         prompts=HISTORY,
@@ -95,18 +93,21 @@ def history(config: DataConfig) -> Stage:
 
 def history_tasks(config: DataConfig) -> list[HistoryTask]:
     """The risk dialogues of the RL pool, as many as configured, in the order in which STEER-RL takes them."""
-    rl = config.assemble.rl
-    mix = {kind: weight for kind, weight in _risk_mix(config).items() if weight}
-    if not mix or rl.size == 0:
+    if (wanted := _wanted(config)) is None:
         return []
     pools = Pools.of(config, ingested_seeds(config.folder))
     rows = (row for row in row_facts(config.folder / DIALOGUES) if pools.pool(row) == "rl")
-    wanted = Split(size=rl.history_dependent.candidates, mix=mix)
     return [HistoryTask(row) for row in select(rows, wanted, config.seed, "rl").rows]
 
 
-def _risk_mix(config: DataConfig) -> dict[str, float]:
-    return {kind: weight for kind, weight in config.assemble.rl.mix.items() if kind in RISK_KINDS}
+def _wanted(config: DataConfig) -> Split | None:
+    """Which risk rows to judge; None where STEER-RL is to have none."""
+    rl = config.assemble.rl
+    mix = {kind: weight for kind, weight in rl.mix.items() if kind in RISK_KINDS}
+    if not any(mix.values()) or rl.size == 0:
+        return None
+    number = rl.history_dependent.candidates
+    return Split(size=number, mix=mix, mean_turns=None if number is None else rl.mean_turns)
 
 
 def _finish(result: Result) -> dict[str, int]:

@@ -45,9 +45,8 @@ def stage_two(config: DataConfig) -> Stage:
         # The thresholds may change when all is scored: only the assembly applies them.
         facts={
             "assistant_tags": bootstrap.assistant_tags,
-            "candidates": bootstrap.candidates,
+            "candidates": _wanted(config),
             "rl_share": config.assemble.rl_share,
-            "mix": config.assemble.sft.mix,
         },
         inputs={"dialogues": config.folder / DIALOGUES},
         prompts=STAGE_TWO,
@@ -64,11 +63,16 @@ def red_blue_loop(guidelines: str, config: DataConfig, caller: Caller) -> RedBlu
 
 
 def bootstrap_tasks(config: DataConfig) -> list[BootstrapTask]:
-    """The train dialogues of the SFT pool, as many as configured, in hash order."""
+    """The train dialogues of the SFT pool, as many as configured, with the lengths that STEER-SFT is to have."""
     pools = Pools.of(config, ingested_seeds(config.folder))
     rows = (row for row in row_facts(config.folder / DIALOGUES) if pools.pool(row) == "sft")
-    wanted = Split(size=config.bootstrap.candidates, mix=config.assemble.sft.mix)
-    return [BootstrapTask(row.id, row.read) for row in select(rows, wanted, config.seed, "bootstrap").rows]
+    chosen = select(rows, _wanted(config), config.seed, "bootstrap")
+    return [BootstrapTask(row.id, row.read) for row in chosen.rows]
+
+
+def _wanted(config: DataConfig) -> Split:
+    sft, number = config.assemble.sft, config.bootstrap.candidates
+    return Split(size=number, mix=sft.mix, mean_turns=None if number is None else sft.mean_turns)
 
 
 def _finish(config: DataConfig, result: Result) -> dict[str, int]:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from safer_steer.config import Section
-from safer_steer.dialogue import Kind
+from safer_steer.dialogue import MAX_TURNS, Kind
 
 
 class Split(Section):
@@ -13,6 +13,15 @@ class Split(Section):
 
     size: Annotated[int, Field(ge=0)] | None = None
     mix: dict[Kind, Annotated[float, Field(ge=0)]] = {"benign": 1.0, "obfuscated": 1.0, "red_team": 1.0}
+
+    mean_turns: Annotated[float, Field(ge=1, le=MAX_TURNS)] | None = None
+    """User turns of a row on average, which rows are selected for; null: as they come."""
+
+    @model_validator(mode="after")
+    def _has_a_choice(self) -> Self:
+        if self.mean_turns is not None and self.size is None:
+            raise ValueError("mean_turns needs a size: a split that takes every row cannot choose their lengths")
+        return self
 
     @model_validator(mode="after")
     def _some_kind(self) -> Self:

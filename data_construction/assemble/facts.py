@@ -20,6 +20,7 @@ class RowFacts:
 
     id: str
     kind: Kind
+    turns: int  # of the user
     images: tuple[str, ...]
     originals: tuple[str, ...]  # the same as the data set holds them, before the visual injector
     answered: bool  # every turn has an assistant turn
@@ -37,6 +38,7 @@ class RowFacts:
         return cls(
             id=row.id,
             kind=row.kind,
+            turns=len(row.turns),
             images=tuple(row.images),
             originals=original_pictures(row),
             answered=all(turn.assistant for turn in row.turns),

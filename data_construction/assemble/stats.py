@@ -45,6 +45,7 @@ def _left_out(stats: Mapping[str, Any]) -> list[str]:
     sections = ["## Left out", table(["Split", "Reason", "Rows"], rows) if rows else "No row was left out."]
     if short:
         sections += ["Missing to the quotas:", table(["Split", "Kind", "Rows"], short)]
+    sections += [f"{NAMES[name]}: {note}." for name, note in stats["notes"].items()]
     return [*sections, "Row by row: `left_out.jsonl`. What other thresholds would keep: `keep_rule.md`."]
 
 

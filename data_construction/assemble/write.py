@@ -18,7 +18,7 @@ from data_construction import history, stage_one, stage_two
 from data_construction.assemble.choose import SPLITS, choose
 from data_construction.assemble.facts import RowFacts, row_facts
 from data_construction.assemble.select import Pools, Selection
-from data_construction.assemble.stats import assembly_sections, keep_stats, reject_stats
+from data_construction.assemble.stats import NAMES, assembly_sections, keep_stats, reject_stats
 from data_construction.config import DataConfig
 from data_construction.history import HistoryRisk, risk_table
 from data_construction.seeds import ingested_seeds
@@ -61,6 +61,8 @@ def run_assemble(config: DataConfig) -> None:
             run.say_finished()
             return
         stats = assemble(config)
+        for name, note in stats["notes"].items():
+            print(f"{NAMES[name]}: {note}", flush=True)
         run.finish({name: stats["splits"][name]["size"] for name in SPLITS})
 
 
@@ -84,6 +86,7 @@ def assemble(config: DataConfig) -> dict:
         "splits": {name: counts(split) for name, split in splits.items()},
         "short": {name: item.short for name, item in chosen.items() if item.short},
         "left_out": {name: item.reasons() for name, item in chosen.items() if item.left_out},
+        "notes": {name: item.note for name, item in chosen.items() if item.note},
         "not_needed": {name: item.not_needed for name, item in chosen.items() if item.not_needed},
         "stage1": counts(row_table(read_jsonl(folder / stage_one.DIALOGUES, Dialogue)))
         | {"rejects": reject_stats(read_jsonl(folder / stage_one.REJECTS))},

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from data_construction.assemble.choose import SplitDuplicates
 from data_construction.assemble.config import Split
@@ -14,15 +15,16 @@ from data_construction.assemble.select import Pools, quotas, select, shares_with
 from data_construction.assemble.write import assemble
 from data_construction.config import NearDuplicates
 from data_construction.pipeline import main
-from safer_steer.dialogue import Dialogue, Turn
+from safer_steer.dialogue import Dialogue, Turn, stable_hash
 from safer_steer.errors import UserError
 from safer_steer.store import dump_row, read_jsonl, write_jsonl
 
 KINDS = ("benign", "obfuscated", "red_team")
 
 
-def facts(number: int, kind: str = "benign", picture: int | None = None, split: str = "train") -> RowFacts:
-    return RowFacts.of(dialogue(number, kind, picture, split), Path("rows.jsonl"), 0)
+def facts(number: int, kind: str = "benign", picture: int | None = None, split: str = "train", turns=2) -> RowFacts:
+    row = dialogue(number, kind, picture, split, turns=[Turn(user="u")] * turns)
+    return RowFacts.of(row, Path("rows.jsonl"), 0)
 
 
 def dialogue(
@@ -56,6 +58,64 @@ def test_selection_keeps_the_mix_says_what_is_missing_and_ignores_input_order():
     assert chosen.not_needed == 25
     assert select(rows[::-1], split, 0, "x").rows == chosen.rows
     assert select(rows, split, 1, "x").rows != chosen.rows
+
+
+LENGTHS = st.lists(st.tuples(st.sampled_from(KINDS), st.integers(2, 10)), min_size=1, max_size=60)
+
+
+@given(LENGTHS, st.integers(1, 40), st.floats(2, 10), st.integers(0, 3))
+def test_a_split_has_its_size_and_its_mean_turns_whenever_the_candidates_allow_them(pool, size, target, odd):
+    """Against the shortest and the longest selection; odd ones are left out by a rule."""
+    rows = [facts(number, kind, turns=turns) for number, (kind, turns) in enumerate(pool)]
+    rules = [lambda row: "odd" if odd and int(row.id[:4]) % 4 == odd else ""]
+    split = Split(size=size, mix={"benign": 1, "obfuscated": 1.5, "red_team": 1.5}, mean_turns=target)
+    chosen = select(rows, split, 0, "x", rules)
+
+    wanted, shortest, longest, step = quotas(size, split.mix), [], [], 0
+    for kind in KINDS:
+        lengths = sorted(row.turns for row in rows if row.kind == kind and not rules[0](row))
+        number = min(wanted[kind], len(lengths))
+        assert sum(row.kind == kind for row in chosen.rows) == number
+        assert chosen.short.get(kind, 0) == wanted[kind] - number
+        shortest, longest = shortest + lengths[:number], longest + lengths[len(lengths) - number :]
+        step = max(step, lengths[-1] - lengths[0] if lengths else 0)
+    assert select(rows[::-1], split, 0, "x", rules) == chosen
+    assert len(chosen.rows) + len(chosen.left_out) + chosen.not_needed == len(rows)
+    if not (count := len(chosen.rows)):
+        return
+    low, high = sum(shortest) / count, sum(longest) / count
+    if low <= target <= high:
+        assert abs(chosen.mean_turns - target) <= max(0.005, step / 2 / count)
+        assert not chosen.note
+    else:
+        assert chosen.mean_turns == pytest.approx(low if target < low else high)
+        assert bool(chosen.note) == (abs(chosen.mean_turns - target) > 0.005)
+
+
+def test_a_mean_changes_the_lengths_no_more_than_it_must():
+    """All lengths stay in it, and more of those on the side of the target."""
+    made = [dialogue(number, turns=[Turn(user="u")] * (2 + number % 9)) for number in range(3000)]
+    named = [row.model_copy(update={"id": stable_hash(row.id)}) for row in made]
+    rows = [RowFacts.of(row, Path("rows.jsonl"), 0) for row in named]
+    chosen = select(rows, Split(size=600, mix={"benign": 1}, mean_turns=7.5), 0, "x").rows
+    numbers = Counter(row.turns for row in chosen)
+    assert abs(sum(row.turns for row in chosen) / 600 - 7.5) <= 0.005
+    assert sorted(numbers) == [*range(2, 11)]
+    assert numbers[2] < numbers[6] < numbers[10]
+    assert abs(sum(row.turns for row in chosen[:300]) / 300 - 7.5) < 0.5, "rows are not sorted by length"
+
+
+def test_a_mean_out_of_reach_is_said_with_what_the_candidates_allow(small, capsys):
+    main(small)
+    sft = small.assemble.sft.model_copy(update={"size": 2, "mean_turns": 9.5})
+    main(small.model_copy(update={"assemble": small.assemble.model_copy(update={"sft": sft})}))
+    stats = json.loads((small.folder / "stats.json").read_text())
+    most = stats["splits"]["sft"]["turns_mean"]
+    note = f"STEER-SFT: {most:.2f} turns on average is the most that the candidates allow, 9.50 was asked for"
+    assert note in capsys.readouterr().out
+    assert note in (small.folder / "stats.md").read_text()
+    with pytest.raises(ValidationError, match="mean_turns needs a size"):
+        Split(mean_turns=6.35)
 
 
 def test_rules_leave_rows_out_and_are_asked_only_while_there_is_room():
