@@ -110,6 +110,19 @@ def run(work: Callable[[], int]) -> int:
     return code
 
 
+def interrupt_main(thread: int) -> None:
+    """Raises KeyboardInterrupt in the main thread for the command's own reasons; it is not counted as a user's signal.
+
+    Args:
+        thread: the main thread's ident.
+    """
+    if _watch is not None:
+        return signal.pthread_kill(thread, signal.SIGALRM)
+    # A run that a shell started in the background ignores SIGINT; `run` handles SIGTERM like it.
+    handled = signal.getsignal(signal.SIGTERM) is signal.default_int_handler
+    return signal.pthread_kill(thread, signal.SIGTERM if handled else signal.SIGINT)
+
+
 def take_back(*, heard: bool) -> None:
     """After other handlers stood in: ours again; `heard` says that a signal came meanwhile, and the command ends."""
     if _watch is None:

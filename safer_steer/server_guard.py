@@ -3,7 +3,6 @@
 Without it the run would call a server that is gone until its retries and its patience with an outage are spent.
 """
 
-import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ import httpx
 import psutil
 
 from safer_steer.deaths import MemoryLog
+from safer_steer.interrupts import interrupt_main
 
 LOOK_EVERY_S = 1.0
 ASK_EVERY_S = 15.0
@@ -117,9 +117,7 @@ class ServerGuard:
             return
         self.problem = problem
         if self._main is not None:
-            # A run that a shell started in the background ignores SIGINT; our commands handle SIGTERM like it.
-            handled = signal.getsignal(signal.SIGTERM) is signal.default_int_handler
-            signal.pthread_kill(self._main, signal.SIGTERM if handled else signal.SIGINT)
+            interrupt_main(self._main)
 
 
 def _state(server: Guarded) -> str:

@@ -59,9 +59,11 @@ def test_a_server_that_is_killed_under_the_run_ends_it_at_once_with_the_memory(t
         meanwhile(teacher_below(psutil.Process()).kill)
 
 
-def test_a_run_in_the_background_of_a_shell_is_ended_too(tmp_path):
-    """There SIGINT is ignored."""
+@pytest.mark.parametrize("watched", [True, False], ids=["command", "program"])
+def test_a_run_in_the_background_of_a_shell_is_ended_too(watched, tmp_path):
+    """There SIGINT is ignored. A command of ours, which watches for signals, does not take it for the user's."""
     code = (
+        f"from safer_steer import interrupts; {watched} and interrupts.watch()\n"
         "import sys, time; import psutil; from safer_steer.cli import exit_code\n"
         "from safer_steer.servers import ServiceConfig, start_services\n"
         "command = ['python', '-m', 'miniature.teacher', '--port', '{port}']\n"
@@ -76,6 +78,7 @@ def test_a_run_in_the_background_of_a_shell_is_ended_too(tmp_path):
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     assert run.returncode == 2, run.stderr
     assert "error: server teacher was killed (signal 9)" in run.stderr
+    assert "interrupted" not in run.stderr
 
 
 def test_a_server_that_is_stopped_ends_the_run_when_it_was_silent_for_too_long(tmp_path, monkeypatch):
