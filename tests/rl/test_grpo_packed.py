@@ -28,7 +28,7 @@ PACKED = (
 @pytest.mark.integration
 @pytest.mark.timeout(3000)
 def test_two_steps_of_packed_rows(tmp_path):
-    """vLLM's log-probs, of rows on their own, are those of the trainer's packed rows; the weights move, and export."""
+    """VLLM's log-probs, of rows on their own, are those of the trainer's packed rows; the weights move, and export."""
     make_inputs(tmp_path)
     python, _, _, *words = command(tmp_path)
     env = dict(os.environ, PYTHONPATH=os.pathsep.join([os.environ["PYTHONPATH"], str(HERE)]))
