@@ -4,7 +4,7 @@ from pathlib import Path
 
 from evaluation.config import EvaluationConfig
 from safer_steer.machine import GIB, Needs
-from safer_steer.model_size import parameters
+from safer_steer.model_shape import parameters
 from safer_steer.preflight import installed_mode
 
 

@@ -1,17 +1,10 @@
-"""Known architectures and sizes: a family of `safer_steer/model_families.yaml`, or a checkpoint's own config -> a model
-config, its number of parameters, and the layers to keep of it.
-"""
+"""A family of `safer_steer/model_families.yaml` -> transformers' config of it, and the layers to keep of a config."""
 
-from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-import yaml
-
-from safer_steer import model_shape
 from safer_steer.errors import UserError
+from safer_steer.model_shape import Family
 
-TABLE = model_shape.TABLE
 # The same in every Qwen2.5-VL: special ids, rotary embedding, vision tower, picture limits of the hub's processor.
 TOKEN_IDS = {
     "bos_token_id": 151643,
@@ -46,41 +39,15 @@ GENERATION = {"do_sample": True, "repetition_penalty": 1.05, "temperature": 1e-6
 MIN_PIXELS, MAX_PIXELS = 3136, 12845056
 
 
-@dataclass(frozen=True)
-class Family:
-    """One family: its name in the table and the values that differ between families."""
-
-    name: str
-    text: dict[str, Any]
-    tied: bool
-
-
-@cache
-def families() -> dict[str, Family]:
-    """Name -> family."""
-    table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
-    return {name: Family(name, item["text"], item["tie_word_embeddings"]) for name, item in table.items()}
-
-
-def family_of(*names: str) -> Family | None:
-    """The family that one of the names (hub ids, paths) says, None when none does."""
-    table = yaml.safe_load(TABLE.read_text(encoding="utf-8"))
-    for name in names:
-        for key, item in table.items():
-            if any(part.lower() in name.lower() for part in (*item["names"], key)):
-                return families()[key]
-    return None
-
-
 def config_of(family: Family) -> Any:
     """The family's whole architecture as transformers' config."""
     from transformers import Qwen2_5_VLConfig
 
     ends = {name: TOKEN_IDS[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
     return Qwen2_5_VLConfig(
-        text_config=TEXT | family.text | ends | {"tie_word_embeddings": family.tied},
+        text_config=TEXT | family.text | ends | {"tie_word_embeddings": family.tie_word_embeddings},
         vision_config=VISION | {"out_hidden_size": family.text["hidden_size"]},
-        tie_word_embeddings=family.tied,
+        tie_word_embeddings=family.tie_word_embeddings,
         **TOKEN_IDS,
     )
 
@@ -103,19 +70,3 @@ def with_layers(config: Any, text: int | None, vision: int | None) -> Any:
         blocks = [index for index in config.vision_config.fullatt_block_indexes if index < vision]
         config.vision_config.fullatt_block_indexes = blocks or [vision - 1]
     return config
-
-
-def parameters(config: Any) -> int:
-    """Number of parameters of a Qwen2.5-VL of this config; tied embeddings count once."""
-    text, vision = config.text_config, config.vision_config
-    width, head = text.hidden_size, text.hidden_size // text.num_attention_heads
-    attention = 2 * width * width + width + 2 * (width + 1) * text.num_key_value_heads * head
-    layer = attention + 3 * width * text.intermediate_size + 2 * width
-    copies = 1 if config.tie_word_embeddings else 2
-    language = copies * text.vocab_size * width + text.num_hidden_layers * layer + width
-    side, inner = vision.hidden_size, vision.intermediate_size
-    block = 4 * side * side + 4 * side + 3 * side * inner + 2 * inner + side + 2 * side
-    patch = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2 * side
-    merged = side * vision.spatial_merge_size**2
-    merger = side + merged * merged + merged + merged * vision.out_hidden_size + vision.out_hidden_size
-    return language + vision.depth * block + patch + merger

@@ -10,7 +10,7 @@ from rehearsal.rows import Row, read
 from rehearsal.settings import Settings
 from rehearsal.subjects import Subject
 from safer_steer.machine import gb
-from safer_steer.model_size import parameters
+from safer_steer.model_shape import parameters
 from training.grpo.plan import tutor_load
 
 

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from rehearsal import checks, derive, plays, rows
-from rehearsal.families import families, family_of
 from rehearsal.forecast import forecast
 from rehearsal.servers import check_servers
 from rehearsal.settings import Settings, split
@@ -30,7 +29,7 @@ from safer_steer.cli import exit_code
 from safer_steer.errors import UserError
 from safer_steer.folder_lock import hold
 from safer_steer.machine import Finding
-from safer_steer.model_size import tensors
+from safer_steer.model_shape import families, family_of, tensors
 from safer_steer.picture_size import MAX_PIXELS
 
 TABLE = "table.md"

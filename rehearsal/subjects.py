@@ -18,7 +18,7 @@ from safer_steer.config import load_config, load_raw, with_base
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
 from safer_steer.machine import Needs
-from safer_steer.model_size import parameters
+from safer_steer.model_shape import parameters
 from safer_steer.servers import ServiceConfig
 from training.grpo.config import bare_tree, known
 from training.grpo.config import load_config as load_grpo

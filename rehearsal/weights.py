@@ -19,11 +19,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rehearsal.families import GENERATION, TOKEN_IDS, config_of, families, family_of, with_layers
+from rehearsal.families import GENERATION, TOKEN_IDS, config_of, with_layers
 from rehearsal.processors import processor_from, stand_in_processor
 from safer_steer.cli import exit_code
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
+from safer_steer.model_shape import families, family_of
 from safer_steer.store import write_atomic
 from safer_steer.vlm import QWEN_VL
 

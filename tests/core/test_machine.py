@@ -6,12 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.families import config_of, families
-from rehearsal.families import parameters as counted
 from safer_steer import machine
 from safer_steer.errors import UserError
 from safer_steer.machine import GIB, Needs
-from safer_steer.model_size import KNOWN, parameters, tied
+from safer_steer.model_shape import families, parameters, tied
 
 
 def needs(folder: Path, **values: object) -> Needs:
@@ -108,11 +106,10 @@ def test_write_speed_is_a_speed_and_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "family"), [("Qwen2.5-VL-3B", "qwen2_5_vl_3b"), ("Qwen2.5-VL-7B", "qwen2_5_vl_7b")])
-def test_known_sizes_are_those_of_the_architectures(name, family):
-    config = config_of(families()[family])
-    assert KNOWN[name] == (counted(config), config.tie_word_embeddings)
+def test_known_sizes_are_found_by_name(name, family):
+    known = families()[family]
     for place in (f"Qwen/{name}-Instruct", f"outputs/{family}/sft/checkpoint"):
-        assert (parameters(place), tied(place)) == KNOWN[name]
+        assert (parameters(place), tied(place)) == (known.parameters, known.tie_word_embeddings)
 
 
 def test_parameters_of_a_folder_are_counted_in_its_files(tmp_path):

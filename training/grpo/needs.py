@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from safer_steer.machine import GIB, Needs
-from safer_steer.model_size import parameters, tied
+from safer_steer.model_shape import parameters, tied
 from training.grpo.config import GrpoConfig
 
 OTHERS = 3e9  # bytes of Ray, verl and vLLM themselves

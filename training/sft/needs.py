@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from safer_steer.machine import GIB, Needs
-from safer_steer.model_size import parameters
+from safer_steer.model_shape import parameters
 from training.sft.config import SftConfig
 
 PROCESS = 2e9  # bytes of a training process itself
