@@ -14,11 +14,13 @@ if __name__ == "__main__":  # before the imports below, which take seconds
     interrupts.watch()
 
 import argparse
+import contextlib
 import json
 import resource
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -38,6 +40,19 @@ def tree_memory_mb(root: psutil.Process) -> float:
         except psutil.Error:
             continue  # it ended meanwhile
     return total / 2**20
+
+
+def watch_memory(child: subprocess.Popen, seen: Callable[[float], None]) -> None:
+    """Waits for a child's end; calls `seen` with the memory of its process tree, in MiB, now and then."""
+    try:
+        process = psutil.Process(child.pid)
+        while child.poll() is None:
+            sampled = time.monotonic()
+            seen(tree_memory_mb(process))
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(max(SAMPLE_EVERY_S, 30 * (time.monotonic() - sampled)))
+    except psutil.NoSuchProcess:
+        child.wait()
 
 
 def _end(child: subprocess.Popen) -> None:
@@ -65,25 +80,18 @@ def measure(command: list[str], record_file: Path) -> int:
         return subprocess.run(command, check=False).returncode
     started, peak = time.monotonic(), float(old["peak_rss_mb"])
 
+    def seen(memory_mb: float) -> None:
+        nonlocal peak
+        peak = max(peak, memory_mb)
+        write(done=False)
+
     def write(done: bool) -> None:
         seconds = round(old["seconds"] + time.monotonic() - started, 1)
         write_atomic(record_file, json.dumps({"seconds": seconds, "peak_rss_mb": round(peak), "done": done}) + "\n")
 
     child = subprocess.Popen(command)
     try:
-        process = psutil.Process(child.pid)
-        while child.poll() is None:
-            sampled = time.monotonic()
-            try:
-                peak = max(peak, tree_memory_mb(process))
-            except psutil.NoSuchProcess:
-                break
-            write(done=False)
-            try:
-                child.wait(max(SAMPLE_EVERY_S, 30 * (time.monotonic() - sampled)))
-            except subprocess.TimeoutExpired:
-                continue
-        child.wait()
+        watch_memory(child, seen)
     except KeyboardInterrupt:
         _end(child)
         raise

@@ -7,11 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
-from miniature.measure import tree_memory_mb
-
-EVERY_S = 1.0
+from miniature.measure import watch_memory
 
 
 @dataclass(frozen=True)
@@ -36,23 +32,16 @@ def run(command: list[str], log: Path, environment: Mapping[str, str], gpu: bool
     """Runs a command to its end; Ctrl-C ends it too."""
     log.parent.mkdir(parents=True, exist_ok=True)
     started, peak, gpu_peak = time.monotonic(), 0.0, 0.0
+
+    def seen(memory_mb: float) -> None:
+        nonlocal peak, gpu_peak
+        peak, gpu_peak = max(peak, memory_mb * 2**20), max(gpu_peak, _gpu_bytes() if gpu else 0.0)
+
     with log.open("ab") as out:
         begin = out.tell()
         child = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **environment})
         try:
-            process = psutil.Process(child.pid)
-            while child.poll() is None:
-                sampled = time.monotonic()
-                try:
-                    peak = max(peak, tree_memory_mb(process) * 2**20)
-                except psutil.NoSuchProcess:
-                    break
-                gpu_peak = max(gpu_peak, _gpu_bytes()) if gpu else 0.0
-                try:
-                    child.wait(max(EVERY_S, 20 * (time.monotonic() - sampled)))
-                except subprocess.TimeoutExpired:
-                    continue
-            code = child.wait()
+            watch_memory(child, seen)
         except BaseException:
             child.terminate()
             child.wait()
@@ -60,7 +49,7 @@ def run(command: list[str], log: Path, environment: Mapping[str, str], gpu: bool
     with log.open("rb") as said:
         said.seek(begin)
         text = said.read().decode("utf-8", errors="replace")
-    return Ran(code, time.monotonic() - started, peak, gpu_peak, text[-20_000:])
+    return Ran(child.returncode, time.monotonic() - started, peak, gpu_peak, text[-20_000:])
 
 
 def _gpu_bytes() -> float:

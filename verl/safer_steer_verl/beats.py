@@ -33,13 +33,10 @@ def install() -> None:
 
     engine = transformer_impl.FSDPEngineWithLMHead
     forward_step = engine.forward_step
-    if getattr(forward_step, "beats", False):
-        return
 
     def noted(self, *args, **kwargs):
         result = forward_step(self, *args, **kwargs)
         beat(MICRO_BATCH)
         return result
 
-    noted.beats = True
     engine.forward_step = noted

@@ -14,7 +14,7 @@ from safer_steer.errors import UserError
 from safer_steer.picture_size import write_limit
 
 ACTOR = "actor"  # within verl's global_step_N
-PEFT_PREFIX = "base_model.model."
+ADAPTER = ".lora_A.default.weight"  # how PEFT's names of an adapted layer end
 
 
 def has_weights(checkpoint: Path) -> bool:
@@ -42,7 +42,7 @@ def export_weights(checkpoint: Path, target: Path, max_pixels: int) -> None:
     shutil.rmtree(temporary, ignore_errors=True)
     if lora.is_file():
         meta = json.loads(lora.read_text(encoding="utf-8"))
-        _write_merged(source, temporary, meta["lora_alpha"] / meta["r"])
+        _write_merged(source, temporary, meta["r"], meta["lora_alpha"])
     else:
         shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("*.safetensors*"))
         _write_weights(source, temporary)
@@ -86,39 +86,24 @@ def _write_shard(source: Path, target: Path, wanted: Any) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in weights.values())
 
 
-def merged(weights: dict[str, Any], scale: float) -> dict[str, Any]:
-    """A PEFT model's tensors with every adapter added to its layer, W + scale * B A, under the model's own names.
-
-    Args:
-        weights: name -> tensor, PEFT's names.
-        scale: lora_alpha / r.
-    """
-    plain = {}
-    for name, tensor in weights.items():
-        if ".lora_A." in name or ".lora_B." in name:
-            continue
-        layer, is_adapted, kind = name.partition(".base_layer.")
-        if is_adapted and kind == "weight" and f"{layer}.lora_A.default.weight" in weights:
-            a, b = (weights[f"{layer}.lora_{side}.default.weight"].float() for side in "AB")
-            tensor = (tensor.float() + scale * (b @ a)).to(tensor.dtype)
-        plain[f"{layer}.{kind}".removeprefix(PEFT_PREFIX) if is_adapted else name.removeprefix(PEFT_PREFIX)] = tensor
-    return plain
-
-
-def _write_merged(source: Path, target: Path, scale: float) -> None:
+def _write_merged(source: Path, target: Path, rank: int, alpha: float) -> None:
+    """Writes the model of a PEFT checkpoint with every adapter merged into its layer, in the config's precision."""
+    import torch
+    from peft import LoraConfig, get_peft_model
     from safetensors.torch import load_file
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     weights: dict[str, Any] = {}
     for shard in sorted(source.glob("*.safetensors")):
         weights |= load_file(shard)
-    plain = merged(weights, scale)
-    wanted = precision(source) or next(iter(plain.values())).dtype
-    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(source), dtype=wanted)
-    model.load_state_dict(plain, strict=False)  # tied weights are saved once
-    lost = set(model.state_dict()) - set(plain) - set(getattr(model, "_tied_weights_keys", None) or ())
+    adapters = [name.removesuffix(ADAPTER) for name in weights if name.endswith(ADAPTER)]
+    layers = [name.removeprefix("base_model.model.") for name in adapters]
+    model = AutoModelForImageTextToText.from_config(AutoConfig.from_pretrained(source), dtype=torch.float32)
+    adapted = get_peft_model(model, LoraConfig(r=rank, lora_alpha=alpha, target_modules=layers))
+    lost = set(adapted.load_state_dict(weights, strict=False).missing_keys)
+    lost -= {f"base_model.model.{name}" for name in getattr(model, "_tied_weights_keys", None) or ()}  # saved once
     if lost:
         raise UserError(f"{source} lacks {len(lost)} tensors of the model, such as {sorted(lost)[0]}; it is not whole")
     keep_out = shutil.ignore_patterns("*.safetensors", "*.safetensors.index.json")
     shutil.copytree(source, target, ignore=keep_out)
-    model.save_pretrained(target)
+    adapted.merge_and_unload().to(precision(source) or torch.float32).save_pretrained(target)

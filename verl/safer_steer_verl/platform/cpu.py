@@ -5,6 +5,7 @@ verl imports this module in each of its processes. Ray's "GPU" is only a logical
 
 import types
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -33,6 +34,10 @@ def _device_module() -> types.ModuleType:
     return module
 
 
+def _nothing(self: PlatformBase, *_: Any, **__: Any) -> None:
+    """What a CPU has nothing of: a choice of devices, queues to wait for, an allocator, CUDA's runtime, a profiler."""
+
+
 @PlatformRegistry.register(platform="cpu")
 class PlatformCPU(PlatformBase):
     """The answers verl asks of a device, for a machine without one. See `PlatformBase` for what each means."""
@@ -40,6 +45,7 @@ class PlatformCPU(PlatformBase):
     device_name = "cpu"
     vendor_name = "cpu"
     device_module = _device_module()
+    set_device = synchronize = set_allocator_settings = empty_cache = cudart = profiler_start = profiler_stop = _nothing
 
     def is_available(self) -> bool:
         """True: a CPU is always there."""
@@ -57,29 +63,11 @@ class PlatformCPU(PlatformBase):
         """One device."""
         return 1
 
-    def set_device(self, device_index: int) -> None:
-        """Nothing to choose."""
-        return None
-
-    def synchronize(self, device_index: int | None = None) -> None:
-        """Nothing runs asynchronously."""
-        return None
-
     def manual_seed(self, seed: int) -> None:
         """Seeds torch."""
         torch.manual_seed(seed)
 
-    def manual_seed_all(self, seed: int) -> None:
-        """Seeds torch."""
-        torch.manual_seed(seed)
-
-    def set_allocator_settings(self, settings: str) -> None:
-        """No allocator to set."""
-        return None
-
-    def empty_cache(self) -> None:
-        """No cache to empty."""
-        return None
+    manual_seed_all = manual_seed
 
     def get_device_capability(self, device_index: int = 0) -> tuple[None, None]:
         """No compute capability."""
@@ -97,10 +85,6 @@ class PlatformCPU(PlatformBase):
         """Ray's logical resource."""
         return "GPU"
 
-    def ray_resource_options(self, num_gpus: float) -> dict[str, float]:
-        """Options of a Ray actor that takes logical GPUs."""
-        return {"num_gpus": num_gpus}
-
     def ray_noset_envvars(self) -> list[str]:
         """Variables that keep Ray from touching device visibility."""
         return ["RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"]
@@ -108,18 +92,6 @@ class PlatformCPU(PlatformBase):
     def is_ipc_supported(self) -> bool:
         """False: weights travel through shared memory."""
         return False
-
-    def cudart(self) -> None:
-        """No CUDA runtime."""
-        return None
-
-    def profiler_start(self) -> None:
-        """No device profiler."""
-        return None
-
-    def profiler_stop(self) -> None:
-        """No device profiler."""
-        return None
 
     @contextmanager
     def nvtx_range(self, msg: str):

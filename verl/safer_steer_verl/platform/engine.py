@@ -51,8 +51,6 @@ def pin_no_memory() -> None:
 def guard_empty_mini_batches() -> None:
     """A mini-batch whose trajectories are all masked has no token: the loss is then 0, not 0 / 0."""
     ppo_loss = engine_workers.ppo_loss
-    if getattr(ppo_loss, "guards_empty", False):
-        return
 
     def guarded(config, model_output, data, dp_group=None):
         if data["batch_num_tokens"] == 0:
@@ -61,7 +59,6 @@ def guard_empty_mini_batches() -> None:
             tensordict_utils.assign_non_tensor(data, batch_num_tokens=1)
         return ppo_loss(config, model_output, data, dp_group)
 
-    guarded.guards_empty = True
     engine_workers.ppo_loss = guarded
 
 
@@ -77,14 +74,11 @@ def set_group_timeout() -> None:
     after torch's 10 minutes.
     """
     initialize = engine_workers.initialize_global_process_group_ray
-    if getattr(initialize, "has_timeout", False):
-        return
 
     def with_timeout(timeout_second=None, backend=None):
         seconds = os.environ.get(GROUP_TIMEOUT)
         return initialize(timeout_second or (int(seconds) if seconds else None), backend)
 
-    with_timeout.has_timeout = True
     engine_workers.initialize_global_process_group_ray = with_timeout
 
 

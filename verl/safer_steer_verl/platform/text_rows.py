@@ -14,8 +14,6 @@ PATCHES = (1, 4, 4)  # time, height, width of the empty picture
 def install() -> None:
     """Puts the fix where verl looks for its own."""
     inputs_embeds = qwen2_vl._get_input_embeds
-    if getattr(inputs_embeds, "takes_text_alone", False):
-        return
 
     def fixed(model, input_ids, attention_mask=None, pixel_values=None, pixel_values_videos=None, *grids, **named):
         if pixel_values is not None or pixel_values_videos is not None:
@@ -23,7 +21,6 @@ def install() -> None:
         embeds = model.get_input_embeddings()(input_ids)
         return embeds + 0.0 * _empty_picture(model, embeds).mean(), attention_mask
 
-    fixed.takes_text_alone = True
     qwen2_vl._get_input_embeds = fixed
 
 
