@@ -4,8 +4,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-THOUGHT_TAGS = ("think", "thinking")  # of reasoning models, and of the paper's format
+THOUGHT_TAGS = ("think", "thinking", "thought", "reasoning")  # of reasoning models, and of the paper's format
 ANSWER_TAG = "answer"  # of the paper's format
+_OTHER_MARKS = {"think": (("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"))}  # of Magistral and of Kimi-VL
+
+
+def thought_marks(tags: Sequence[str]) -> list[tuple[str, str]]:
+    """How models write the opening and the closing of each tag around thoughts."""
+    return [marks for tag in tags for marks in ((f"<{tag}>", f"</{tag}>"), *_OTHER_MARKS.get(tag, ()))]
 
 
 def check_tags(tags: list[str]) -> list[str]:
@@ -68,15 +74,17 @@ def split_answer(text: str, reasoning_tags: Sequence[str], answer_tag: str | Non
         answer_tag: name of the tag that the answer must be in; None where none is asked for.
     """
     rest, thoughts = text, list[str]()
-    for tag in reasoning_tags:
-        head, close, tail = rest.partition(f"</{tag}>")
-        if close and f"<{tag}>" not in head and not thoughts:
+    marks = thought_marks(reasoning_tags)
+    for opening, closing in marks:
+        head, found, tail = rest.partition(closing)
+        if found and opening not in head and not thoughts:
             rest, thoughts = tail, [head]
-    while opened := next((tag for tag in reasoning_tags if rest.lstrip().startswith(f"<{tag}>")), None):
-        head, close, tail = rest.lstrip().removeprefix(f"<{opened}>").partition(f"</{opened}>")
+    while opened := next((pair for pair in marks if rest.lstrip().startswith(pair[0])), None):
+        opening, closing = opened
+        head, found, tail = rest.lstrip().removeprefix(opening).partition(closing)
         thoughts.append(head)
-        if not close:
-            return SplitAnswer("", _joined(thoughts), f"<{opened}> is not closed")
+        if not found:
+            return SplitAnswer("", _joined(thoughts), f"{opening} is not closed")
         rest = tail
     rest = rest.strip() if thoughts else rest
     if answer_tag is None:

@@ -19,8 +19,8 @@ from safer_steer.errors import ImageError
 ENCODED = ("bytes", "base64", "b64_json", "data")  # fields whose text is base64
 # fmt: off
 NAMED = (
-    "path", "url", "uri", "src", "image_url", "image", "source", "inline_data", "inlineData", "file", "file_name",
-    "filename", "file_path", "image_path",
+    "path", "url", "uri", "src", "image_url", "image", "source", "inline_data", "inlineData", "file", "file_data",
+    "file_name", "filename", "file_path", "image_path",
 )
 # fmt: on
 MAX_DEPTH = 8

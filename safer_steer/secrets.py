@@ -11,9 +11,9 @@ HIDDEN = "[hidden]"
 MIN_KEY_CHARS = 8  # shorter values are stand-ins for servers that ask for no key
 # Longer ones are when they say so: "placeholder", "not-needed", "sk-no-key-required", "your-api-key-here".
 _STAND_IN = re.compile(
-    r"(?:(?:an?|any(?:thing)?|api|change(?:me)?|default|dummy|empty|example|fake|here|ignored|is|key|local(?:host)?|me|"
-    r"my|need(?:ed|s)|no|none|not|nothing|null|openai|placeholder|required|sk|some(?:thing)?|string|test(?:ing)?|the|"
-    r"token|unused|value|whatever|your)(?:[\W_]+|$))+"
+    r"(?:(?:an?|any(?:thing)?|api|change(?:me)?|cpp|default|dummy|empty|example|fake|here|ignored|is|key|llama|lm|"
+    r"local(?:host)?|me|my|need(?:ed|s)|no|none|not|nothing|null|openai|placeholder|required|sk|some(?:thing)?|string|"
+    r"studio|test(?:ing)?|the|token|unused|value|whatever|your)(?:[\W_]+|$))+"
 )
 _NAME = re.compile(
     r"(?:^|[._-])(?:api[_-]?key|secret(?:[_-]?key)?|passw(?:or)?d|authorization|(?:access|auth|hf|bearer)[_-]?token)$",

@@ -19,6 +19,7 @@ from data_construction.sources.records import READERS, SAVED_DATASET
 from data_construction.sources.row import BadRow
 from data_construction.sources.source import Source
 from data_construction.sources.values import as_list_or_object
+from safer_steer.picture_field import ENCODED, NAMED
 
 MARK = "<image>"
 CHATS = ("messages", "conversations")
@@ -62,7 +63,7 @@ def _is_picture(part: Any) -> bool:
     """Whether a part of a message is a picture, or marks the place of one."""
     if not isinstance(part, dict) or isinstance(part.get("text"), str):
         return False
-    return "image" in str(part.get("type")) or any(part.get(name) for name in ("image_url", "image", "inline_data"))
+    return "image" in str(part.get("type")) or any(part.get(name) for name in (*ENCODED, *NAMED))
 
 
 _NAMES = (SAVED_DATASET, *(f"*{ending}" for ending in READERS))

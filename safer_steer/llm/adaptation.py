@@ -19,18 +19,26 @@ OTHER_TROUBLE = (401, 402, 403, 408, 409, 429)  # keys, money, time and load: no
 FIRST = ("response_format", "max_completion_tokens", "max_tokens", "top_p", "seed", "temperature")
 NEVER = ("model", "messages")
 OTHER_NAMES = {
-    "response_format": (*("json_schema", "json_object", "json schema", "json mode", "structured output"), "grammar"),
-    "max_tokens": ("max_new_tokens", "max_output_tokens", "maxOutputTokens"),
-    "top_p": ("topP",),
+    "response_format": (
+        *("json_schema", "json_object", "json_mode", "json_output", "structured_output", "response_schema"),
+        *("response_mime_type", "guided_json", "guided_decoding", "grammar", "xgrammar"),
+    ),
+    "max_tokens": ("max_new_tokens", "max_output_tokens"),
 }
 _CONTEXT = re.compile(
-    r"context.?(?:length|window|limit)|maximum context|max_model_len|too many (?:input )?tokens|input token count|"
-    r"(?:prompt|input|messages?|text) (?:is|are) too long",
+    r"context.?(?:length|window|limit|size)|maximum (?:context|model length)|max_model_len|input token count|"
+    r"too many (?:input )?tokens|(?:prompt|input|messages?|text) (?:is|are) too long|"
+    r"(?:input|prompt) (?:length|tokens?)\W+(?:\d+ )?exceeds?|prompt exceeds max|range of input length",
     re.IGNORECASE,
 )
 _MOST = re.compile(r"(?:at most|less than or equal to|<=|\[\d+, ?)\s*(\d+)", re.IGNORECASE)
 _ROOM = re.compile(r"context length is (\d+).*?(\d+) (?:input tokens|(?:tokens )?in the messages)", re.I | re.S)
 _FILTER_CODES = ("content_filter", "content_policy_violation", "data_inspection_failed", "invalid_prompt")
+_FILTERED = re.compile(
+    r"content (?:management )?policy|content.?filter|content exists risk|moderation|sensitive.?content|敏感内容|"
+    r"inappropriate content|(?:input|prompt|content|text|messages?|request) (?:was|were|is|has been) flagged",
+    re.IGNORECASE,
+)
 _INSTRUCTION = "Answer with exactly one JSON object that fits this JSON schema, and nothing else:\n"
 
 
@@ -41,7 +49,9 @@ def is_context_full(failure: CallFailure) -> bool:
 
 def is_filtered(failure: CallFailure) -> bool:
     """A provider's content filter refused the prompt with an error."""
-    return failure.code in _FILTER_CODES or "content management policy" in failure.message
+    final = 400 <= (failure.status or 0) < 500 and failure.status not in (401, 402, 404, 429)
+    said = final and _FILTERED.search(f"{failure.code} {failure.message}")
+    return failure.code in _FILTER_CODES or bool(said)
 
 
 @dataclass(frozen=True)
@@ -145,6 +155,11 @@ class Trial:
         return False
 
 
+def names_parameter(sent: dict[str, Any], failure: CallFailure) -> bool:
+    """Whether an error names a parameter of the request that could be left out."""
+    return bool(_changes(Fit(), sent, failure))
+
+
 def _changes(fit: Fit, sent: dict[str, Any], failure: CallFailure) -> list[tuple[str, Fit]]:
     """What could be left out of a request after an error, likeliest first."""
     found: list[tuple[str, Fit]] = []
@@ -169,7 +184,8 @@ def _names(failure: CallFailure, name: str) -> bool:
     if failure.parameter and re.split(r"\W", failure.parameter)[0] in NEVER:
         return False
     words = f"{failure.parameter} {failure.text}"
-    return any(re.search(rf"(?<![^\W_]){re.escape(word)}s?(?![^\W_])", words, re.IGNORECASE) for word in names)
+    spelt = (re.escape(word).replace("_", "[_ -]?") for word in names)  # top_p, topP; json_schema, JSON schema
+    return any(re.search(rf"(?<![^\W_]){word}s?(?![^\W_])", words, re.IGNORECASE) for word in spelt)
 
 
 def shortened(request: dict[str, Any], failure: CallFailure) -> dict[str, Any] | None:

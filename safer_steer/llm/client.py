@@ -15,7 +15,15 @@ from pydantic import BaseModel
 
 from safer_steer.addresses import with_version
 from safer_steer.errors import RunAborted, UserError
-from safer_steer.llm.adaptation import Adaptation, Trial, is_context_full, is_filtered, lengthened, shortened
+from safer_steer.llm.adaptation import (
+    Adaptation,
+    Trial,
+    is_context_full,
+    is_filtered,
+    lengthened,
+    names_parameter,
+    shortened,
+)
 from safer_steer.llm.breaker import QUESTION, Breaker
 from safer_steer.llm.cache import ResponseCache
 from safer_steer.llm.config import EndpointConfig, api_key
@@ -168,7 +176,7 @@ class LLMClient:
                 self._adaptation.confirm(trial.fit)
                 self._pictures_taken = self._pictures_taken or has_pictures(request["messages"])
                 return self._answered(completion, seconds, allow_empty)
-            if has_pictures(request["messages"]) and takes_no_pictures(failure):
+            if has_pictures(body["messages"]) and takes_no_pictures(failure) and not names_parameter(body, failure):
                 return self._blind(failure)
             if self._passes(failure):
                 self._breaker.check()

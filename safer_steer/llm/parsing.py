@@ -9,12 +9,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from safer_steer.answer_tags import THOUGHT_TAGS, thought_marks
 from safer_steer.llm.repair import plain_json
 
 Model = TypeVar("Model", bound=BaseModel)
 LARGEST_DIGITS = 15  # of an integer that is written as 3.0 or 3e0
-_THOUGHT = re.compile(r"<(?:think|thinking|thought|reasoning)>|\[THINK\]|◁think▷")
-_THOUGHT_END = re.compile(r"</(?:think|thinking|thought|reasoning)>|\[/THINK\]|◁/think▷")
+_THOUGHT, _THOUGHT_END = (
+    re.compile("|".join(map(re.escape, marks))) for marks in zip(*thought_marks(THOUGHT_TAGS), strict=True)
+)
 
 
 class ParseError(ValueError):

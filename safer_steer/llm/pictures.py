@@ -7,16 +7,20 @@ from safer_steer.llm.failures import CallFailure
 
 _SEEING = r"(?:images?|image_urls?|pictures?|vision|visual|multi-?modal\w*)"
 _NO_SIGHT = re.compile(
-    rf"(?:not|n't|cannot|no endpoints? found that)\W+(?:support|accept|allow|take|have|include|enable|an?)\w*\W+"
-    rf"(?:\w+\W+){{0,3}}?{_SEEING}\b|"
+    rf"(?:not|n't|cannot|no endpoints? found that)\W+(?:support|accept|allow|take|have|include|enable)\w*\W+"
+    rf"(?:\w+\W+){{0,3}}?{_SEEING}\b|not an? (?:multi-?modal|vision|visual|vlm)|missing \w+ required for {_SEEING}|"
     rf"\b{_SEEING}\b\W+(?:\w+\W+){{0,5}}?(?:not (?:be )?\w*(?:support|accept|allow|enabl|avail|permit)|n't support|"
-    r"unsupported|only supported)|(?:unknown|unsupported) (?:\w+ ){1,3}\W*image_url|\bat most 0 (?:image|picture)|"
-    r"mmproj|text[- ]only|messages\S*content\S*.{0,40}(?:must be|should be|expected) an? (?:valid )?string",
+    r"unsupported|only supported)|"
+    r"(?:unknown|unsupported|invalid) (?:(?:content|part|message|item|variant|type)\W+){1,3}image_url|"
+    r"invalid value\W+(?:image_url|input_image)\b|\bat most 0 (?:image|picture)|mmproj|text[- ]only|"
+    r"only\W+text\W+(?:\w+\W+){0,2}?(?:is|are|supported|allowed|accepted)\b|"
+    r"(?:only (?:supports?|accepts?|takes?)|accepts?) text\b|"
+    r"messages\S*content\S*.{0,40}(?:must be|should be|expected) an? (?:valid )?string",
     re.IGNORECASE,
 )
 _ONE_PICTURE = re.compile(
-    r"formats?\b|mime|decod|corrupt|too (?:large|many|small|big)|resolution|dimension|pixel|base64|download|fetch|"
-    r"at most [1-9]",
+    r"formats?\b|mime|media type|decod|corrupt|too (?:large|many|small|big)|exceed|resolution|dimension|pixel|base64|"
+    r"download|fetch|valid image|safety|policy|at most [1-9]",
     re.IGNORECASE,
 )
 

@@ -50,6 +50,8 @@ def test_tag_names_are_checked(tags):
         ("hm, opened in the prompt\n</think>\nNo.", "No.", "hm, opened in the prompt", ""),
         ("<think>cut here", "", "cut here", "<think> is not closed"),
         ("<think></think>No.", "No.", "", ""),
+        ("[THINK]hm[/THINK]No.", "No.", "hm", ""),
+        ("◁think▷hm◁/think▷<think>so</think>No.", "No.", "hm\nso", ""),
         ("Use <think>x</think> tags.", "Use <think>x</think> tags.", "", ""),
         ("<thinking>x</thinking>No.", "<thinking>x</thinking>No.", "", ""),
         ("", "", "", ""),

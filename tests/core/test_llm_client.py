@@ -80,8 +80,17 @@ def test_a_redirect_is_an_error_that_names_the_setting(ask):
     assert len(script.requests) == 1
 
 
-def test_a_prompt_that_a_filter_refuses_with_an_error_is_filtered(ask):
-    reply, _, script = ask([(400, {"error": {"message": "flagged", "code": "content_filter"}})], chat)
+@pytest.mark.parametrize(
+    ("status", "message", "code"),
+    [
+        (400, "flagged", "content_filter"),
+        (400, "Content Exists Risk", None),
+        (400, "no", "InputTextSensitiveContentDetected"),
+        (403, "Your input was flagged by moderation", None),
+    ],
+)
+def test_a_prompt_that_a_filter_refuses_with_an_error_is_filtered(ask, status, message, code):
+    reply, _, script = ask([(status, {"error": {"message": message, "code": code}})], chat)
     assert reply.outcome == Outcome.FILTERED
     assert len(script.requests) == 1
 

@@ -18,11 +18,11 @@ def test_token_counts_are_no_credentials():
 
 
 @pytest.mark.parametrize(
-    "value", ["x", "none", "EMPTY", "placeholder", "not-needed", "sk-no-key-required", "your_api_key_here", "something"]
+    "value", ["x", "none", "EMPTY", "placeholder", "not-needed", "sk-no-key-required", "your_api_key_here", "lm-studio"]
 )
 def test_what_says_that_there_is_no_key_is_left_in_texts(value, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", value)
-    text = f"something went wrong: {value}, text"
+    text = f"lm-studio went wrong: {value}, text"
     assert without_keys(text) == text
 
 

@@ -231,6 +231,7 @@ def chat(*parts) -> dict:
         ({"image": "a.png", "messages": [{"role": "user", "content": "<image>\nWhat?"}]}, "What?", "a.png"),
         ({"image": "a.png", "conversations": [{"from": "human", "value": "What?\n<image>"}]}, "What?", "a.png"),
         ({"image": "a.png", "messages": json.dumps([{"role": "user", "content": "What?"}])}, "What?", "a.png"),
+        (chat({"inlineData": {"path": "a.png"}}, {"text": "What?"}), "What?", "a.png"),
         ({"image": PART, "question": "What?"}, "What?", "a.png"),
         ({"images": [{"url": "a.png"}], "question": "What?"}, "What?", "a.png"),
     ],
