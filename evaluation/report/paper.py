@@ -1,8 +1,4 @@
-"""The paper's result tables, and a check of what was printed: `paper.yaml` -> `paper_tables` -> `print_errors`.
-
-Two kinds of print error are found: an Avg. that is not the mean of its row, and one system with different numbers for
-the same column in different tables. They are flagged in our tables, never corrected.
-"""
+"""The paper's result tables and what is wrong in them as printed: `paper.yaml` -> `paper_tables`, `print_errors`."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -11,11 +7,9 @@ from typing import Any
 
 import yaml
 
-from evaluation.multi_turn.aggregate import plain_mean
 from safer_steer.errors import UserError
 
 AVERAGE = "Avg"
-ROUNDING = 0.011  # two printed decimals, each rounded
 Pair = tuple[float, float]
 
 
@@ -32,15 +26,6 @@ class PaperTable:
     def label(self) -> str:
         """`Table 3: ...`."""
         return f"Table {self.name.removeprefix('table')}: {self.title}"
-
-
-@dataclass(frozen=True)
-class PrintError:
-    """Something in the paper's tables that cannot be right as printed."""
-
-    table: str
-    row: str
-    message: str
 
 
 @cache
@@ -80,52 +65,6 @@ def system(row: str) -> str:
     return row
 
 
-def row_average(cells: dict[str, Pair]) -> Pair:
-    """The Avg. of a row, from its other columns."""
-    pairs = [pair for column, pair in cells.items() if column != AVERAGE]
-    return plain_mean(safe for safe, _ in pairs), plain_mean(helpful for _, helpful in pairs)
-
-
-@cache
-def print_errors() -> tuple[PrintError, ...]:
-    """All print errors of the tables, table by table."""
-    return (*_wrong_averages(), *_different_numbers())
-
-
-def _wrong_averages() -> list[PrintError]:
-    found = []
-    for name, table in paper_tables().items():
-        if AVERAGE not in table.columns or len(table.columns) < 3:
-            continue
-        for row, cells in table.rows.items():
-            right, printed = row_average(cells), cells[AVERAGE]
-            if max(abs(x - y) for x, y in zip(right, printed, strict=True)) > ROUNDING:
-                message = f"Avg. is printed as {pair_text(printed)}; the row's columns average {pair_text(right)}"
-                found.append(PrintError(name, row, message))
-    return found
-
-
-def _different_numbers() -> list[PrintError]:
-    seen: dict[tuple[str, str], dict[Pair, list[tuple[str, str]]]] = {}
-    for name, table in paper_tables().items():
-        if name in ("table1", "table2"):  # Table 2 has benchmarks of its own
-            continue
-        for row, cells in table.rows.items():
-            for column, pair in cells.items():
-                seen.setdefault((system(row), column), {}).setdefault(pair, []).append((name, row))
-    found = []
-    for (_, column), values in seen.items():
-        if len(values) > 1:
-            parts = [
-                f"{pair_text(pair)} in {'table' if len(places) == 1 else 'tables'} "
-                + ", ".join(name.removeprefix("table") for name, _ in places)
-                for pair, places in values.items()
-            ]
-            for name, row in (place for places in values.values() for place in places):
-                found.append(PrintError(name, row, f"{column} of the same system reads {' and '.join(parts)}"))
-    return sorted(found, key=lambda error: error.table)
-
-
-def pair_text(pair: Pair) -> str:
-    """`safe / help`, two decimals as printed."""
-    return f"{pair[0]:.2f} / {pair[1]:.2f}"
+def print_errors(table: str) -> list[tuple[str, str]]:
+    """Row and message of everything in one of the tables that cannot be right as printed."""
+    return [(error["rows"][table], error["said"]) for error in _document()["print_errors"] if table in error["rows"]]

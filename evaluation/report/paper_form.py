@@ -40,8 +40,8 @@ def paper_form_tables(
 def _system_table(
     table: PaperTable, by_system: dict[str, list[ModelResult]], further: list[ModelResult]
 ) -> ResultTable:
-    errors = [error for error in print_errors() if error.table == table.name]
-    flagged = {error.row for error in errors}
+    errors = print_errors(table.name)
+    flagged = {row for row, _ in errors}
     rows: list[list[Cell]] = []
     for row, cells in table.rows.items():
         rows.append([row, f"paper {FLAG}" if row in flagged else "paper", *(cells[name] for name in table.columns)])
@@ -51,7 +51,7 @@ def _system_table(
             rows.append(["", "ours", *[NOT_RUN] * len(table.columns)])
     if table.name in ("table2", "table3"):
         rows += [[result.title, "ours", *_ours(result, table)] for result in further]
-    notes = [f"{FLAG} {error.row}: {error.message}." for error in errors]
+    notes = [f"{FLAG} {row}: {message}." for row, message in errors]
     return ResultTable(table.name, table.label, ["system", "source", *table.columns], rows, notes)
 
 

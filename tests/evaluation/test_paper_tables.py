@@ -15,8 +15,6 @@ from evaluation.report.results import load_result
 from safer_steer.errors import UserError
 from safer_steer.store import write_jsonl
 
-WRONG = {("table8", "3B no TCSR"), ("table8", "3B no feedback dynamics")}
-
 
 @pytest.mark.parametrize("name", ["table2", "table3", "table8", "table9"])
 def test_printed_numbers_through_our_average_give_the_printed_average(name):
@@ -24,19 +22,22 @@ def test_printed_numbers_through_our_average_give_the_printed_average(name):
         pairs = [pair for column, pair in cells.items() if column != AVERAGE]
         groups = [{"safe": safe, "help": helpful, "joint": None, "n_dialogues": 1} for safe, helpful in pairs]
         result = average(groups, PassConfig())
+        computed = f"the row's columns average {result['safe']:.2f} / {result['help']:.2f}"
         fits = (result["safe"], result["help"]) == pytest.approx(cells[AVERAGE], abs=0.011)
-        assert fits == ((name, row) not in WRONG), f"{name} {row}"
+        assert fits != any(at == row and computed in said for at, said in print_errors(name)), f"{name} {row}"
 
 
-def test_known_print_errors_are_found():
-    errors = print_errors()
-    averages = {(error.table, error.row): error.message for error in errors if "columns average" in error.message}
-    assert averages.keys() == WRONG
-    assert "50.69 / 65.31" in averages["table8", "3B no TCSR"]
-    assert "50.09 / 63.56" in averages["table8", "3B no feedback dynamics"]
-    different = {error.table for error in errors if "of the same system reads" in error.message}
-    assert different == {"table3", "table4", "table5", "table8", "table9"}
-    assert len(errors) == 12
+def test_a_system_with_different_numbers_is_flagged_in_every_table():
+    found = {}
+    for name, table in paper_tables().items():
+        for row, cells in table.rows.items() if name not in ("table1", "table2") else ():
+            for column, (safe, helpful) in cells.items():
+                found.setdefault((system(row), column), []).append((name, row, f"{safe:.2f} / {helpful:.2f}"))
+    for (_, column), places in found.items():
+        differs = len({pair for *_, pair in places}) > 1
+        for name, row, pair in places:
+            said = [said for at, said in print_errors(name) if at == row and said.startswith(f"{column} of the same")]
+            assert [pair in text for text in said] == [True] * differs, (name, row, column)
 
 
 def test_unknown_row_lists_the_choices():
