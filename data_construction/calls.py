@@ -12,12 +12,11 @@ from pydantic import BaseModel, ConfigDict
 from safer_steer.chat import user_message
 from safer_steer.dialogue import stable_hash
 from safer_steer.llm import LLMClient, Reply
-from safer_steer.llm.replies import CONTEXT_FULL
+from safer_steer.llm.replies import CONTEXT_FULL, quoted
 from safer_steer.prompts import Prompt
 from safer_steer.rows import Reject
 from safer_steer.verdict import Outcome
 
-SHOWN = 120  # characters of an unusable answer in a reject's detail
 Schema = TypeVar("Schema", bound=BaseModel)
 Result = TypeVar("Result")
 
@@ -53,12 +52,6 @@ class Rejected(Exception):
         return Rejected(reject.reason, reject.detail, reject.outcome, reject.row | extra)
 
 
-def beginning(text: str) -> str:
-    """The beginning of a text, in one line and in quotes."""
-    line = " ".join(text.split())
-    return f'"{line[:SHOWN]}{"…" if len(line) > SHOWN else ""}"'
-
-
 def why_unusable(reply: Reply, max_tokens: int | None) -> str:
     """Why a reply is no answer, in words: what the endpoint said, the limit that cut it, how its text begins.
 
@@ -70,7 +63,7 @@ def why_unusable(reply: Reply, max_tokens: int | None) -> str:
     if reply.outcome == Outcome.TRUNCATED and not reply.detail.startswith(CONTEXT_FULL):
         said.append(f"cut at max_tokens={max_tokens}" if max_tokens else "cut at the endpoint's own limit of tokens")
     if reply.text is not None:
-        said.append(f"it begins {beginning(reply.text)}" if reply.text.strip() else "it has no text")
+        said.append(f"it begins {quoted(reply.text)}" if reply.text.strip() else "it has no text")
     return "; ".join(said) or "the endpoint gave no reason"
 
 
@@ -133,7 +126,7 @@ class Caller:
                 text = f"That answer cannot be used: {detail}. Answer again with one JSON object that corrects this."
                 said = {"role": "assistant", "content": answer.value.model_dump_json()}
                 messages = [messages[0], said, user_message(text)]
-        said = beginning(json.dumps(found["answer"], ensure_ascii=False))
+        said = quoted(json.dumps(found["answer"], ensure_ascii=False))
         raise Rejected(f"{name}: {problems[0].reason}", f"{detail}; the answer begins {said}", row=found)
 
     async def once(self, key: Any, start: Callable[[], Awaitable[Result]]) -> Result:

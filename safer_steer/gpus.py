@@ -4,12 +4,13 @@ Command: python -m safer_steer.gpus      prints the number of visible GPUs: nvid
 """
 
 import ctypes
-import importlib.metadata
 import itertools
 import os
 import re
 import subprocess
 from pathlib import Path
+
+from safer_steer.packages import installed_version
 
 DRIVER_FILE = Path("/proc/driver/nvidia/version")
 # CUDA's major version -> the oldest driver branch for it (CUDA Toolkit release notes, minor-version compatibility).
@@ -69,12 +70,8 @@ def driver_version() -> str | None:
 
 def installed_cuda() -> int | None:
     """CUDA's major version that the installed torch brings its libraries of; None where it brings none."""
-    for name in ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12"):
-        try:
-            return int(importlib.metadata.version(name).partition(".")[0])
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None
+    version = installed_version("nvidia-cuda-runtime") or installed_version("nvidia-cuda-runtime-cu12")
+    return int(version.partition(".")[0]) if version else None
 
 
 def driver_problem(cuda: int | None = None) -> str | None:

@@ -7,7 +7,6 @@ its start refuses what would break; the rehearsal puts everything into its table
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -221,9 +220,3 @@ def write_speed(place: Path, megabytes: int = 256) -> float:
 def gb(size: float) -> str:
     """A size in bytes for a message."""
     return f"{size / 1e9:,.1f} GB" if size >= 1e8 else f"{size / 1e6:,.0f} MB"
-
-
-def worst(findings: Sequence[Finding]) -> Verdict:
-    """The gravest verdict of some findings."""
-    order: tuple[Verdict, ...] = ("breaks", "warning", "not checked", "ok")
-    return min((finding.verdict for finding in findings), key=order.index, default="ok")

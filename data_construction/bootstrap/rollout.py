@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from data_construction.bootstrap.answer_format import format_instruction
-from data_construction.calls import Answer, Caller, Rejected, beginning, why_unusable
+from data_construction.calls import Answer, Caller, Rejected, why_unusable
 from data_construction.config import Bootstrap
 from safer_steer.answer_tags import split_parts, spoken
 from safer_steer.chat import dialogue_messages
 from safer_steer.dialogue import Dialogue, Turn, dialogue_id
+from safer_steer.llm.replies import quoted
 from safer_steer.rows import Reject
 from safer_steer.rubric import TurnScores
 from safer_steer.verdict import Outcome
@@ -111,5 +112,5 @@ class RedBlueLoop:
             raise Rejected("blue: empty answer", "only white space")
         if split_parts(answer, self._config.assistant_tags) is None:
             tags = ", ".join(self._config.assistant_tags)
-            raise Rejected("blue: wrong format", f"expected the tags {tags}; got {beginning(answer)}")
+            raise Rejected("blue: wrong format", f"expected the tags {tags}; got {quoted(answer)}")
         return answer

@@ -5,7 +5,6 @@ tables/*.csv and *.tex, survival.png; and `<output>/<model>/dialogues.jsonl`, wh
 built from the same files by the same config, as its fingerprint.txt says, is left as it is.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from evaluation.report.paper_form import paper_form_tables
 from evaluation.report.requests import requests_table, step_records
 from evaluation.report.results import ModelResult, load_result, pairs, summary, survival_panels
 from safer_steer.dialogue import Dialogue, stable_hash
+from safer_steer.picture_digest import file_digest
 from safer_steer.store import read_jsonl, write_atomic, write_jsonl
 
 SUMMARY, FINGERPRINT, DIALOGUES = "summary.json", "fingerprint.txt", "dialogues.jsonl"
@@ -82,7 +82,7 @@ class Report:
         data += [path for files in self._splits().values() for path in map(Path, files)]
         data += [path for folder in report.training.values() for path in sorted(Path(folder).glob("*.jsonl"))]
         sources = sorted(path for path in Path(__file__).parents[1].rglob("*.*") if path.suffix != ".pyc")
-        hashes = [_digest(path) for path in [*data, *sources] if path.is_file()]
+        hashes = list(filter(None, map(file_digest, [*data, *sources])))
         titles = [self.config.title(name) for name in self.config.models]
         changed = requests_table(self._records())
         rows = changed.rows if changed else []
@@ -202,8 +202,3 @@ def write_tables(
     for table in (*ours, *paper):
         write_atomic(folder / "tables" / f"{table.name}.csv", csv_text(table))
         write_atomic(folder / "tables" / f"{table.name}.tex", latex(table))
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

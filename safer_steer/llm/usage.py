@@ -1,35 +1,14 @@
 """What calls cost: outcome counts, tokens, dollars, latency percentiles; live and for `run.json`."""
 
-import math
+from array import array
 from collections import Counter
 from typing import Any
+
+import numpy as np
 
 from safer_steer.llm.config import EndpointConfig
 
 UNKNOWN = "unknown"
-
-
-class Latencies:
-    """Percentiles of any number of latencies in bounded memory: counts in steps of 2 %."""
-
-    STEP = math.log(1.02)
-
-    def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
-
-    def add(self, seconds: float) -> None:
-        """Counts one latency."""
-        self._counts[round(math.log(max(seconds, 1e-4)) / self.STEP)] += 1
-
-    def percentile(self, percent: float) -> float | None:
-        """The latency in seconds that `percent` of the calls did not exceed, within 1 %; None without any."""
-        wanted = percent / 100 * self._counts.total()
-        seen = 0
-        for step in sorted(self._counts):
-            seen += self._counts[step]
-            if seen >= wanted:
-                return math.exp(step * self.STEP)
-        return None
 
 
 class UsageMeter:
@@ -40,12 +19,12 @@ class UsageMeter:
         self.outcomes: Counter[str] = Counter()
         self.retries = self.rate_limited = self.cached = 0
         self.tokens_in = self.tokens_out = self.untold = 0
-        self._latencies = Latencies()
+        self._seconds = array("f")  # of each answered call
 
     def answered(self, outcome: str, tokens: tuple[int, int] | None, seconds: float) -> None:
         """Counts a call that got an answer; `tokens` of prompt and answer, None when the server did not tell."""
         self.outcomes[outcome] += 1
-        self._latencies.add(seconds)
+        self._seconds.append(seconds)
         if tokens is None:
             self.untold += 1
         else:
@@ -68,9 +47,8 @@ class UsageMeter:
         numbers |= {"tokens_in": self.tokens_in, "tokens_out": self.tokens_out}
         if self.untold:
             numbers["calls_without_token_counts"] = self.untold
-        for percent in (50, 95, 99):
-            if (seconds := self._latencies.percentile(percent)) is not None:
-                numbers[f"latency_p{percent}_s"] = float(f"{seconds:.3g}")  # never 0, however fast
+        for percent in (50, 95, 99) if self._seconds else ():
+            numbers[f"latency_p{percent}_s"] = float(f"{np.percentile(self._seconds, percent):.3g}")
         return numbers | {"usd": self._usd()}
 
     def note(self) -> str:

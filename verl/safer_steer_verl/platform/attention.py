@@ -9,12 +9,12 @@
 `auto` is `flash_attn` where it is installed, else `varlen`; on a CPU `padded`.
 """
 
-import importlib.metadata
 from typing import Any, Literal
 
 from omegaconf import DictConfig
 
 from safer_steer.errors import UserError
+from safer_steer.packages import installed_version
 
 Attention = Literal["auto", "padded", "varlen", "flash_attn"]
 VARLEN_IMPLEMENTATION = "flash_varlen"  # transformers and the vision tower look for "flash" in the name
@@ -44,11 +44,7 @@ def choose(setting: str, device: str) -> str:
 
 def has_flash_attn() -> bool:
     """True when the package flash-attn is installed; flash-attn-4, whose folder has the same name, is another."""
-    try:
-        importlib.metadata.version("flash-attn")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    return installed_version("flash-attn") is not None
 
 
 def problems(tree: DictConfig) -> list[str]:

