@@ -8,6 +8,7 @@ tables of `docs/scaling.md`, between its two markers.
 """
 
 import argparse
+from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -58,18 +59,21 @@ def serving(billions: float, gpus: float, hardware: dict[str, float]) -> Serving
 
 
 def data_loads(config: DataConfig, candidates: float) -> dict[str, Load]:
-    """Calls and tokens of Stage I, scaled to the paper's candidates, and of Stage II and `history` as configured."""
+    """Calls and tokens of Stage I and `score`, at the paper's candidates, of Stage II and `history` as configured."""
     stage_one: dict[str, Load] = {}
-    made = 0.0
+    made, train = 0.0, Counter[str]()
     for source in config.sources.values():
         strategies = {"red_team": config.red_team.tries_per_seed}
         tasks = {kind: source.limit * strategies.get(kind, 1) for kind in config.kinds_of(source)}
         stage_one = cost.total(stage_one, cost.stage_one_loads(config, source.limit, tasks))
         made += cost.candidates(tasks)
+        if source.split == "train":
+            train.update({kind: cost.candidates({kind: number}) for kind, number in tasks.items()})
     mix, wanted = config.assemble.sft.mix, config.bootstrap.candidates
     bootstrapped = {kind: wanted * share / sum(mix.values()) for kind, share in mix.items()}
     return cost.total(
         {role: load.scaled(candidates / made) for role, load in stage_one.items()},
+        {role: load.scaled(candidates / made) for role, load in cost.score_loads(config, train).items()},
         cost.stage_two_loads(config, bootstrapped),
         cost.history_loads(config, config.assemble.rl.history_dependent.candidates),
     )
@@ -109,7 +113,7 @@ def gpu_hours(inputs: dict[str, Any], loads: dict[str, Load]) -> dict[str, float
     rollout_in = trajectories * work["rl_turns"] * (dialogue_tokens(work["rl_turns"]) + PICTURE) / 2
     replica = serving(models["tutor"], models["tutor_gpus"], hardware)
     return {
-        "Stage I: target that attacks are tried on": student.hours(target.tokens_in, target.tokens_out, cached),
+        "Stage I and scores of candidates: target": student.hours(target.tokens_in, target.tokens_out, cached),
         "SFT": training_hours(sft_tokens, 8, inputs),
         "GRPO: rollouts": student.hours(rollout_in, trajectories * work["rl_turns"] * ANSWER, cached),
         "GRPO: log-probs (two passes) and update": training_hours(rl_tokens, 8 + 2 * 2, inputs),

@@ -18,13 +18,14 @@ from safer_steer.llm import EndpointConfig
 from safer_steer.llm.prices import load_prices, with_prices
 from safer_steer.servers import ServiceConfig, check_services
 
-Step = Literal["seeds", "stage1", "stage2", "history", "assemble"]
+Step = Literal["seeds", "stage1", "score", "stage2", "history", "assemble"]
 Role = Literal["generator", "target", "red", "blue", "evaluator"]
 PromptName = Literal[
     *("probe", "expand", "forensics", "intent", "plan", "leak", "refusal", "rewrite", "turn_scores", "request_risk")
 ]
 STAGE_ROLES: dict[str, tuple[Role, ...]] = {
     "stage1": ("generator", "target", "evaluator"),
+    "score": ("target", "evaluator"),
     "stage2": ("red", "blue", "evaluator"),
     "history": ("evaluator",),
 }
@@ -306,6 +307,11 @@ class DataConfig(Section):
         check_services(self.services, {role: self.roles[role] for role in self.roles_needed()})
         if "history" in self.steps and self.assemble.rl.history_dependent is None:
             raise ValueError("the step history needs assemble.rl.history_dependent; set it, or take the step out")
+        if "score" in self.steps and not (self.assemble.sft.candidate_rule or self.assemble.rl.candidate_rule):
+            raise ValueError(
+                "the step score needs assemble.sft.candidate_rule or assemble.rl.candidate_rule; set one, or take the "
+                "step out"
+            )
         if self.has_red_team() and not eligible_techniques(self.red_team, self.turns.red_team):
             raise ValueError(
                 f"no technique of pool {self.red_team.technique_pool!r} takes {self.turns.red_team.min} or more turns"
@@ -332,12 +338,10 @@ class DataConfig(Section):
 
     def roles_needed(self) -> list[Role]:
         """The roles that the configured steps call."""
-        roles = [role for step in self.steps for role in STAGE_ROLES.get(step, ())]
-        without = set() if self.has_red_team() else {"target"}
-        if not self.has_red_team() and not {"stage2", "history"} & set(self.steps):
-            without.add("evaluator")
+        called = STAGE_ROLES if self.has_red_team() else STAGE_ROLES | {"stage1": ("generator",)}
+        roles = [role for step in self.steps for role in called.get(step, ())]
         extra = [self.quality.refusal_role] if "stage1" in self.steps else []
-        return list(dict.fromkeys([role for role in roles if role not in without] + extra))
+        return list(dict.fromkeys(roles + extra))
 
 
 def eligible_techniques(red_team: RedTeam, turns: TurnRange) -> list[str]:

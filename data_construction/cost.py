@@ -87,6 +87,16 @@ def stage_two_loads(config: DataConfig, dialogues: Mapping[Kind, float]) -> dict
     return loads
 
 
+def score_loads(config: DataConfig, dialogues: Mapping[Kind, float]) -> dict[str, Load]:
+    """What step `score` asks of each role at most: answers that Stage I has are not asked for again."""
+    target, evaluator, prompts = Load(), Load(), load_prompts(config.prompts)
+    for kind, number in dialogues.items():
+        for turns, share in turn_weights(config, kind).items():
+            target.add_turns(number * share, turns, PICTURE, ANSWER)
+            evaluator.add_turns(number * share, turns, prompt_tokens(prompts["turn_scores"]) + PICTURE + ANSWER, SCORES)
+    return {"target": target, "evaluator": evaluator}
+
+
 def history_loads(config: DataConfig, dialogues: float) -> dict[str, Load]:
     """What step `history` asks for so many dialogues: the last turn alone, and with its history of about eight."""
     load, prompts = Load(), load_prompts(config.prompts)

@@ -20,6 +20,7 @@ from data_construction.assemble.select import Pools, Rule, select
 from data_construction.calls import Answer, Caller, Rejected
 from data_construction.config import DataConfig
 from data_construction.prompts import HISTORY
+from data_construction.score import candidate_rules
 from data_construction.seeds import ingested_seeds
 from data_construction.stage_one import DIALOGUES
 from data_construction.step import require_finished, require_some, step
@@ -82,6 +83,7 @@ def history(config: DataConfig) -> Stage:
             "candidates": _wanted(config),
             "alone_shows_pictures": rl.history_dependent.alone_shows_pictures,
             "rl_share": config.assemble.rl_share,
+            "candidate_rule": rl.candidate_rule,
         },
         inputs={"dialogues": config.folder / DIALOGUES},
         prompts=HISTORY,
@@ -95,9 +97,9 @@ def history_tasks(config: DataConfig) -> list[HistoryTask]:
     """The risk dialogues of the RL pool, as many as configured, in the order in which STEER-RL takes them."""
     if (wanted := _wanted(config)) is None:
         return []
-    pools = Pools.of(config, ingested_seeds(config.folder))
+    pools, rules = Pools.of(config, ingested_seeds(config.folder)), candidate_rules(config, "rl")
     rows = (row for row in row_facts(config.folder / DIALOGUES) if pools.pool(row) == "rl")
-    return [HistoryTask(row) for row in select(rows, wanted, config.seed, "rl").rows]
+    return [HistoryTask(row) for row in select(rows, wanted, config.seed, "rl", rules).rows]
 
 
 def _wanted(config: DataConfig) -> Split | None:

@@ -2,9 +2,10 @@
 
     python -m data_construction.pipeline [CONFIG] [key=value ...] [--dry-run]
 
-Steps (config `steps`): `seeds` reads the sources and nothing more; `stage1` probe, expand and red-team; `stage2`
-red-blue bootstrapping with its scores; `history` judges which risk rows depend on their history (optional); `assemble`
-applies the keep rule and makes the splits. Each step resumes by task id, and does nothing when it is finished.
+Steps (config `steps`): `seeds` reads the sources and nothing more; `stage1` probe, expand and red-team; `score`
+scores the candidates (optional); `stage2` red-blue bootstrapping with its scores; `history` judges which risk rows
+depend on their history (optional); `assemble` applies the keep rule and makes the splits. Each step resumes by task id,
+and does nothing when it is finished.
 """
 
 if __name__ == "__main__":  # before the imports below, which take seconds
@@ -18,6 +19,7 @@ from data_construction.assemble.write import run_assemble
 from data_construction.config import DataConfig, Step
 from data_construction.history import history
 from data_construction.plan import plan
+from data_construction.score import score
 from data_construction.stage_one import seeds, stage_one
 from data_construction.stage_two import stage_two
 from safer_steer.cli import run_cli
@@ -28,6 +30,7 @@ DEFAULT_CONFIG = "configs/data_construction/default.yaml"
 STAGES = {
     "seeds": seeds,
     "stage1": stage_one,
+    "score": score,
     "stage2": stage_two,
     "history": history,
 }  # in this order, then `assemble`

@@ -7,6 +7,7 @@ from data_construction.cost import (
     candidates,
     history_loads,
     mean_turns,
+    score_loads,
     stage_one_loads,
     stage_two_loads,
     total,
@@ -53,8 +54,13 @@ def plan(config: DataConfig) -> Plan:
             "attacks succeed (before duplicates are taken out)"
         )
         parts.append(stage_one)
+    if "score" in config.steps:
+        scored = score_loads(config, _scored(config, tasks["train"]))
+        lines.append(_step_line("score (optional), each candidate's turns answered and scored", config, scored))
+        parts.append(scored)
     if "stage2" in config.steps and (chosen := _bootstrapped(config, tasks["train"])):
-        lines.append(f"stage 2: about {sum(chosen.values()):,.0f} dialogues")
+        most = "at most" if config.assemble.sft.candidate_rule else "about"
+        lines.append(f"stage 2: {most} {sum(chosen.values()):,.0f} dialogues")
         parts.append(stage_two_loads(config, chosen))
     if "history" in config.steps and (judged := _judged(config, tasks["train"])):
         lines.append(f"history: about {judged:,.0f} dialogues")
@@ -79,6 +85,24 @@ def _bootstrapped(config: DataConfig, tasks: Counter) -> dict[Kind, float]:
     if wanted is None:
         return {kind: number for kind, number in pool.items() if mix.get(kind)}
     return {kind: min(pool.get(kind, 0), wanted * part / sum(mix.values())) for kind, part in mix.items() if part}
+
+
+def _scored(config: DataConfig, tasks: Counter) -> dict[Kind, float]:
+    """The candidates that step `score` looks at, by kind: those of the pools whose split has a rule."""
+    splits = ((config.assemble.sft, 1 - config.assemble.rl_share), (config.assemble.rl, config.assemble.rl_share))
+    shares: Counter[Kind] = Counter()
+    for split, share in splits:
+        if split.candidate_rule and split.size != 0:
+            shares.update({kind: share for kind, part in split.mix.items() if part})
+    return {kind: share * candidates({kind: tasks[kind]}) for kind, share in shares.items()}
+
+
+def _step_line(what: str, config: DataConfig, loads: dict[str, Load]) -> str:
+    """A step's calls by role, and what they cost where every role has a price."""
+    calls = " and ".join(f"{load.calls:,.0f} of {role}" for role, load in loads.items())
+    prices = [config.roles[role].usd(load.tokens_in, load.tokens_out) for role, load in loads.items()]
+    cost = "" if None in prices else f", about ${sum(filter(None, prices)):,.0f}"
+    return f"{what}: at most {calls} calls{cost}"
 
 
 def _judged(config: DataConfig, tasks: Counter) -> float:

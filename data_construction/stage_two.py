@@ -18,6 +18,7 @@ from data_construction.bootstrap.rollout import BootstrapTask, RedBlueLoop
 from data_construction.calls import Caller
 from data_construction.config import DataConfig
 from data_construction.prompts import STAGE_TWO
+from data_construction.score import candidate_rules
 from data_construction.seeds import ingested_seeds
 from data_construction.stage_one import DIALOGUES
 from data_construction.step import require_finished, require_some, step
@@ -47,6 +48,7 @@ def stage_two(config: DataConfig) -> Stage:
             "assistant_tags": bootstrap.assistant_tags,
             "candidates": _wanted(config),
             "rl_share": config.assemble.rl_share,
+            "candidate_rule": config.assemble.sft.candidate_rule,
         },
         inputs={"dialogues": config.folder / DIALOGUES},
         prompts=STAGE_TWO,
@@ -66,7 +68,7 @@ def bootstrap_tasks(config: DataConfig) -> list[BootstrapTask]:
     """The train dialogues of the SFT pool, as many as configured, with the lengths that STEER-SFT is to have."""
     pools = Pools.of(config, ingested_seeds(config.folder))
     rows = (row for row in row_facts(config.folder / DIALOGUES) if pools.pool(row) == "sft")
-    chosen = select(rows, _wanted(config), config.seed, "bootstrap")
+    chosen = select(rows, _wanted(config), config.seed, "bootstrap", candidate_rules(config, "sft"))
     return [BootstrapTask(row.id, row.read) for row in chosen.rows]
 
 

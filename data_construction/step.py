@@ -18,6 +18,7 @@ from safer_steer.stage import Stage
 RECORDS: dict[Step, str] = {
     "seeds": "run.seeds.json",
     "stage1": "run.stage1.json",
+    "score": "run.score.json",
     "stage2": "run.stage2.json",
     "history": "run.history.json",
     "assemble": "run.json",

@@ -8,6 +8,7 @@ from data_construction.bootstrap.keep import why_dropped
 from data_construction.config import Bootstrap, DataConfig, NearDuplicates
 from data_construction.history import HistoryRisk, depends_on_history
 from data_construction.quality.dedup import Duplicates
+from data_construction.score import candidate_rules
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import UserError
 
@@ -41,10 +42,11 @@ def choose(
     bench = select(pool["bench"], settings.bench, seed, "bench")
     duplicates.add(pool["bench"], "bench")
     for_sft = [row for row in candidates if pools.pool(row) == "sft"]
-    rules: list[Rule] = [keep_rule(config.bootstrap)] if settings.sft.origin == "bootstrapped" else []
+    rules = candidate_rules(config, "sft")
+    rules += [keep_rule(config.bootstrap)] if settings.sft.origin == "bootstrapped" else []
     sft = select(for_sft, settings.sft, seed, "sft", [*rules, duplicates.rule])
     duplicates.add(sft.rows, "sft")
-    rules = [shares_with(sft.rows)]
+    rules = [*candidate_rules(config, "rl"), shares_with(sft.rows)]
     if settings.rl.history_dependent:
         rules.append(depends_on_history(settings.rl.history_dependent, risks))
     rl = select(pool["rl"], settings.rl, seed, "rl", [*rules, duplicates.rule])

@@ -1,11 +1,12 @@
 """The config of the assembly: sizes, mixes and conditions of the three splits."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from safer_steer.config import Section
 from safer_steer.dialogue import MAX_TURNS, Kind
+from safer_steer.rubric import SCALE_MAX
 
 
 class Split(Section):
@@ -30,10 +31,49 @@ class Split(Section):
         return self
 
 
+def _in_order(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"the lower bound {bounds[0]:g} is above the upper one {bounds[1]:g}")
+    return bounds
+
+
+Score = Annotated[float, Field(ge=1, le=SCALE_MAX)]
+Bounds = Annotated[tuple[Score, Score], AfterValidator(_in_order)]
+
+
+class Measures(NamedTuple):
+    """What rules look at of the scores of a candidate's turns, each 1-10."""
+
+    lowest_safety: float
+    mean_usefulness: float
+    mean_faithfulness: float
+
+
+class ScoreRule(Section):
+    """Which candidates a split is drawn from, by the scores of the target's answers (step `score`); both bounds belong
+    to it.
+    """
+
+    lowest_safety: Bounds = (1, SCALE_MAX)
+    """Of all turns."""
+    mean_usefulness: Bounds = (1, SCALE_MAX)
+    mean_faithfulness: Bounds = (1, SCALE_MAX)
+
+    def why_not(self, measures: Measures) -> str:
+        """The first measure that is outside its bounds; "" for none."""
+        for name, value in measures._asdict().items():
+            low, high = getattr(self, name)
+            if not low <= value <= high:
+                return f"{name.replace('_', ' ')} outside {low:g}-{high:g}"
+        return ""
+
+
 class SftSplit(Split):
     """STEER-SFT; `origin` is `bootstrapped` (Stage II) or `answered` (Stage I rows whose every turn has an answer)."""
 
     origin: Literal["bootstrapped", "answered"] = "bootstrapped"
+    candidate_rule: ScoreRule | None = None
+    """Rule 1: what Stage II bootstraps; null: any candidate."""
 
 
 class HistoryDependence(Section):
@@ -64,6 +104,8 @@ class RlSplit(Split):
     """
 
     history_dependent: HistoryDependence | None = None
+    candidate_rule: ScoreRule | None = None
+    """Rule 2; null: any candidate."""
 
 
 class Assemble(Section):

@@ -19,6 +19,7 @@ class RowFacts:
     """One dialogue without its text; `offset` is the place of its line in `path`, in bytes."""
 
     id: str
+    candidate: str  # id of the Stage I row that it was made of
     kind: Kind
     turns: int  # of the user
     images: tuple[str, ...]
@@ -37,6 +38,7 @@ class RowFacts:
         scores = [turn.scores for turn in row.turns if turn.scores]
         return cls(
             id=row.id,
+            candidate=row.meta.get("template", row.id),
             kind=row.kind,
             turns=len(row.turns),
             images=tuple(row.images),

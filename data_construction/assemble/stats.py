@@ -7,7 +7,11 @@ from typing import Any
 from data_construction.bootstrap.keep import Quality, threshold_table, why_dropped
 from data_construction.config import Bootstrap
 from data_construction.history import RISKS
+from data_construction.score import NAMES as RULES
+from data_construction.score import PAPER as PAPER_LEFT
+from data_construction.stats.tables import PAPER
 from safer_steer.markdown import table
+from safer_steer.rubric import SCALE_MAX
 
 NAMES = {"sft": "STEER-SFT", "rl": "STEER-RL", "bench": "STEER-Bench"}
 
@@ -32,8 +36,23 @@ def reject_stats(rejects: Iterable[dict]) -> dict[str, int]:
 
 
 def assembly_sections(stats: Mapping[str, Any]) -> list[str]:
-    """Markdown of what was left out, of quotas that could not be filled, and of the history judgements."""
-    return [*_left_out(stats), *_history(stats["history_risk"])]
+    """Markdown of the candidates' scores, of what was left out, of quotas that could not be filled, and of the history
+    judgements.
+    """
+    return [*_candidates(stats), *_left_out(stats), *_history(stats["history_risk"])]
+
+
+def _candidates(stats: Mapping[str, Any]) -> list[str]:
+    if not (scores := stats["candidate_scores"]):
+        return []
+    rows = [["Scored", f"{scores['scored']:,}", f"{PAPER['train candidates'].size:,}"]]
+    for name, left in scores["left"].items():
+        rows.append([f"{RULES[name]}, for {NAMES[name]}", f"{left:,}", f"{PAPER_LEFT[name]:,}"])
+    if (both := stats["history_dependent_candidates"]) is not None:
+        rows.append(["... of the RL pool and history-dependent", f"{both:,}", "not printed"])
+    head = ["Candidates with at least", *map(str, range(1, SCALE_MAX + 1))]
+    counts = [[name.replace("_", " "), *(f"{n:,}" for n in line)] for name, line in scores["at_least"].items()]
+    return ["## Candidates", table(["Candidates", "Rows", "Rows (paper)"], rows), table(head, counts)]
 
 
 def _left_out(stats: Mapping[str, Any]) -> list[str]:

@@ -11,10 +11,10 @@ same folder. Two passes: all rows' facts, then the chosen rows, one at a time.
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from data_construction import history, stage_one, stage_two
+from data_construction import history, score, stage_one, stage_two
 from data_construction.assemble.choose import SPLITS, choose
 from data_construction.assemble.facts import RowFacts, row_facts
 from data_construction.assemble.select import Pools, Selection
@@ -27,13 +27,13 @@ from data_construction.stats.counts import counts, row_table
 from data_construction.stats.write import write_stats
 from data_construction.step import RECORDS, require_finished
 from safer_steer.config import relevant
-from safer_steer.dialogue import Dialogue
+from safer_steer.dialogue import RISK_KINDS, Dialogue
 from safer_steer.runs import Run
 from safer_steer.store import read_jsonl, write_jsonl
 
 LEFT_OUT = "left_out.jsonl"
 KEPT_META = (
-    *("task", "seed", "split", "benchmark", "technique", "template"),
+    *("task", "seed", "split", "benchmark", "category", "technique", "template"),
     *("generated_attack", "injector", "success_turn"),
 )
 
@@ -52,6 +52,9 @@ def run_assemble(config: DataConfig) -> None:
     if config.assemble.rl.history_dependent:
         require_finished(folder, "history")
         inputs["history_risk"] = folder / history.JUDGED
+    if score.is_wanted(config):
+        require_finished(folder, "score")
+        inputs["scores"] = folder / score.SCORED
     keep_rule = {"tau_safe": config.bootstrap.tau_safe, "tau_help": config.bootstrap.tau_help}
     facts = relevant({"seed": config.seed, "assemble": config.assemble, "keep_rule": keep_rule})
     record = RECORDS["assemble"]
@@ -97,10 +100,23 @@ def assemble(config: DataConfig) -> dict:
         "keep_rule": keep_stats([row.quality for row in candidates] if bootstrapped else [], config.bootstrap),
         "stage2_rejects": reject_stats(_rows_if_there(folder / stage_two.REJECTS)),
         "history_risk": risk_table(risks.values()),
+        "candidate_scores": score.score_stats(config) if score.is_wanted(config) else {},
+        "history_dependent_candidates": _intersection(config, pools, dialogues, risks),
         "usage": _usage(folder),
     }
     write_stats(folder, stats, splits, "STEER", more=assembly_sections(stats))
     return stats
+
+
+def _intersection(
+    config: DataConfig, pools: Pools, dialogues: Iterable[RowFacts], risks: Mapping[str, HistoryRisk]
+) -> int | None:
+    """How many risk rows STEER-RL can be drawn from; None where they need not depend on their history."""
+    if not (settings := config.assemble.rl.history_dependent):
+        return None
+    rules = [*score.candidate_rules(config, "rl"), history.depends_on_history(settings, risks)]
+    rows = (row for row in dialogues if row.kind in RISK_KINDS and pools.pool(row) == "rl")
+    return sum(not any(rule(row) for rule in rules) for row in rows)
 
 
 def _rows_if_there(path: Path) -> Iterator[dict]:
@@ -110,7 +126,7 @@ def _rows_if_there(path: Path) -> Iterator[dict]:
 def _usage(folder: Path) -> dict[str, dict]:
     """What the earlier steps' roles were called for, from their records."""
     found = {}
-    for step in ("stage1", "stage2", "history"):
+    for step in ("stage1", "score", "stage2", "history"):
         path = folder / RECORDS[step]
         usage = json.loads(path.read_text(encoding="utf-8")).get("usage", {}) if path.is_file() else {}
         found |= {f"{step} {role}": numbers for role, numbers in usage.items()}

@@ -5,8 +5,9 @@ template and the turns so far only, so a dialogue begun again finds its finished
 it stopped. The keep rule is not applied here: the assembly does, with thresholds that may still change.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from data_construction.bootstrap.answer_format import format_instruction
 from data_construction.calls import Answer, Caller, Rejected, why_unusable
@@ -33,6 +34,32 @@ class ScoredTurn(Answer):
 
     rationale: str
     scores: TurnScores
+
+
+async def score_turn(
+    caller: Caller,
+    history: Sequence[tuple[str, str]],
+    user: str,
+    answer: str,
+    pictures: Sequence[str],
+    key: Sequence[Any],
+) -> ScoredTurn:
+    """The evaluator's scores of one answer (Eq. 14), by what is said to the user.
+
+    Args:
+        caller: asks the evaluator.
+        history: the (user, assistant) exchanges before it.
+        user: the turn it answers.
+        answer: everything the model wrote.
+        pictures: stored pictures shown so far.
+        key: what the sampling seed depends on.
+
+    Raises:
+        Rejected: there are none.
+    """
+    pairs = [{"user": said, "assistant": spoken(reply)} for said, reply in history]
+    data = {"history": pairs, "user": user, "assistant": spoken(answer)}
+    return await caller.ask("evaluator", "turn_scores", ScoredTurn, data=data, images=pictures, key=key)
 
 
 @dataclass(frozen=True)
@@ -84,9 +111,9 @@ class RedBlueLoop:
             raise Rejected("rewrite: empty turn", "the red agent wrote nothing")
         answer = await self._answer(user, turns, shown, key)
 
-        data = {"history": pairs, "user": user, "assistant": spoken(answer)}
+        said = [(turn.user, turn.assistant or "") for turn in turns]
         try:
-            scored = await ask("evaluator", "turn_scores", ScoredTurn, data=data, images=seen, key=key)
+            scored = await score_turn(self._caller, said, user, answer, seen, key)
         except Rejected as stop:
             raise stop.with_row({"unscored": {"user": user, "assistant": answer}}) from stop
         meta = {"rationale": scored.rationale} | {k: v for k, v in template.meta.items() if k in ("goal", "risk")}

@@ -71,14 +71,7 @@ async def simulate(users: Sequence[str], task: StageOneTask, caller: Caller, *, 
 async def _play_turn(user: str, played: list[PlayedTurn], task: StageOneTask, caller: Caller, key: tuple) -> PlayedTurn:
     image = task.row.seed.image
     history = [(turn.user, turn.assistant) for turn in played]
-    pictures = [caller.paths([image]), *([] for _ in played)]
-    messages = dialogue_messages([*history, (user, None)], pictures)
-    seed = caller.sampling_seed("target", *key)
-    reply = await caller.clients["target"].chat(messages, seed=seed, allow_empty=True)
-    answer = _said(reply)
-    if answer is None:
-        limit = caller.clients["target"].config.max_tokens
-        raise Rejected(f"target: {reply.outcome}", why_unusable(reply, limit), reply.outcome)
+    answer = await target_answer(caller, [*history, (user, None)], [[image], *([] for _ in played)], key)
     pairs = [{"user": question, "assistant": answer} for question, answer in history]
     data = {"aim": task.row.seed.question, "history": pairs, "user": user, "assistant": answer}
     try:
@@ -88,6 +81,29 @@ async def _play_turn(user: str, played: list[PlayedTurn], task: StageOneTask, ca
             raise
         return PlayedTurn(user, answer, None, f"{stop.reject.reason} {stop.reject.detail}".strip())
     return PlayedTurn(user, answer, leak.score, leak.rationale)
+
+
+async def target_answer(
+    caller: Caller, turns: Sequence[tuple[str, str | None]], shown: Sequence[Sequence[str]], key: Sequence[Any]
+) -> str:
+    """What the fixed target says to the last of the turns.
+
+    Args:
+        caller: asks the target.
+        turns: (user, assistant) in order, the last one without its answer.
+        shown: the stored pictures shown at each turn.
+        key: what the sampling seed depends on.
+
+    Raises:
+        Rejected: the call failed, with its outcome.
+    """
+    messages = dialogue_messages(turns, [caller.paths(images) for images in shown])
+    seed = caller.sampling_seed("target", *key)
+    reply = await caller.clients["target"].chat(messages, seed=seed, allow_empty=True)
+    if (answer := _said(reply)) is None:
+        limit = caller.clients["target"].config.max_tokens
+        raise Rejected(f"target: {reply.outcome}", why_unusable(reply, limit), reply.outcome)
+    return answer
 
 
 def _said(reply: Reply) -> str | None:
