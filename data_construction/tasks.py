@@ -65,6 +65,8 @@ def draw_turns(turns: TurnRange, task_id: str, seed: int, low: int = 2, high: in
 def make_dialogue(task: StageOneTask, turns: list[Turn], meta: dict) -> Dialogue:
     """The task's kept row; the picture is shown at turn 1, and `meta.injector.original` is what it was made from."""
     row, seed = task.row, task.row.seed
+    if isinstance(category := seed.meta.get("category"), str):
+        meta = meta | {"category": category}
     if task.kind == "red_team" and row.injected:
         meta = meta | {"injector": row.injected.model_dump(mode="json")}
     turns = [turn.model_copy(update={"images": [0] if index == 0 else []}) for index, turn in enumerate(turns)]
