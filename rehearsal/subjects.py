@@ -20,6 +20,7 @@ from safer_steer.llm import EndpointConfig
 from safer_steer.machine import Needs
 from safer_steer.model_shape import parameters
 from safer_steer.servers import ServiceConfig
+from training import ablations
 from training.grpo.config import bare_tree, known
 from training.grpo.config import load_config as load_grpo
 from training.grpo.needs import needs as grpo_needs
@@ -129,7 +130,8 @@ def key_test(kind: Kind, path: str) -> Callable[[str], bool]:
             return known(key, tree) and not isinstance(OmegaConf.select(tree, key), DictConfig)
 
         return in_tree
-    return lambda item: in_schema(SCHEMAS[kind], item.partition("=")[0].split("."))
+    words = (ablations.KEY,) if kind == "sft" else ()
+    return lambda item: item.startswith(words) or in_schema(SCHEMAS[kind], item.partition("=")[0].split("."))
 
 
 def in_schema(schema: Any, parts: list[str]) -> bool:
@@ -145,6 +147,7 @@ def in_schema(schema: Any, parts: list[str]) -> bool:
 
 
 def _sft(path: str, overrides: list[str], settings: Settings) -> Subject:
+    overrides = ablations.expand("sft", overrides)
     config = load_config(SftConfig, path, overrides)
     return Subject(
         "sft",

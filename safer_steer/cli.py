@@ -20,9 +20,10 @@ def run_cli(
     main: Callable[[Config], int | None],
     default_config: str,
     argv: list[str] | None = None,
+    expand: Callable[[list[str]], list[str]] = lambda overrides: overrides,
 ) -> NoReturn:
     """Parses the command line, loads the config and runs `main`, or prints the plan with --dry-run, which touches
-    nothing.
+    nothing. `expand` puts words that stand for several overrides into these.
 
     Exits with 0, with `main`'s own code, with 2 after a one-line error a user can fix, or with 130 after Ctrl-C.
     """
@@ -37,10 +38,12 @@ def run_cli(
         path, overrides = None, [path, *overrides]
 
     def run() -> int | None:
-        config = load_config(config_class, path or default_config, overrides)
+        words = expand(overrides)
+        config = load_config(config_class, path or default_config, words)
         if not arguments.dry_run:
             return main(config)
-        print(f"# {path or default_config}\n{resolved_yaml(config)}# plan\n{plan(config)}")
+        shown = " ".join([path or default_config, *words])
+        print(f"# {shown}\n{resolved_yaml(config)}# plan\n{plan(config)}")
         return 0
 
     raise SystemExit(exit_code(run))

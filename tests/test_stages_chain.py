@@ -24,7 +24,7 @@ def values(name: str) -> dict:
 DATA = f"{values('data_construction/default')['root']}/data"
 
 
-@pytest.mark.parametrize("name", ["qwen2_5_vl_3b", "qwen2_5_vl_3b_single_turn", "qwen2_5_vl_7b"])
+@pytest.mark.parametrize("name", ["qwen2_5_vl_3b", "qwen2_5_vl_7b"])
 def test_sft_reads_what_data_construction_writes(name):
     assert values(f"sft/{name}")["data"] == f"{DATA}/steer_sft.jsonl"
 

@@ -45,14 +45,13 @@ class Cell:
         return root / self.folder / "checkpoint" if self.folder else base_folder(root.parent)
 
 
-STATIC = "actor_rollout_ref.model.path={root}/sft_single_turn/checkpoint"
 CELLS: dict[str, Cell] = {
     "base": Cell("Base", "warm_up"),
     "sft_single_turn": Cell(
         "Single-turn SFT",
         "sft",
         "sft_single_turn",
-        ("turns=last", "output={root}/sft_single_turn"),
+        ("ablation=single_turn",),
         ("data",),
     ),
     "sft": Cell("Multi-turn SFT", "sft", "sft", (), ("data",)),
@@ -65,7 +64,7 @@ CELLS: dict[str, Cell] = {
         "− bootstrapping", "grpo", "grpo_no_bootstrapping", ("ablation=no_bootstrapping",), ("data",)
     ),
     "grpo_single_turn": Cell(
-        "Single-turn SFT+GRPO", "grpo", "grpo_single_turn", ("ablation=single_turn", STATIC), ("sft_single_turn",)
+        "Single-turn SFT+GRPO", "grpo", "grpo_single_turn", ("ablation=single_turn",), ("sft_single_turn",)
     ),
 }
 # Stage -> how it is started, its config, and the name of its seed.

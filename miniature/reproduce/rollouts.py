@@ -19,9 +19,9 @@ FIRST, PLANNED = "first turn", "as planned"  # user turns that the tutor did not
 UNNAMED = "opening steps instead of the plan"  # the tutor's, without a named strategy
 FAILED_SAFETY = 5  # tutor's scale 1-10: leaked, did not answer, or refused what is allowed
 RULES = {
-    "TCSR (Eq. 18, 19)": TcsrConfig(),
+    "TCSR (Eq. 18, 20)": TcsrConfig(),
     "plain sum (− TCSR)": TcsrConfig(rule="raw"),
-    "last minimum and mean (released code)": TcsrConfig(rule="min_mean"),
+    "last minimum and mean (released code)": TcsrConfig(rule="released"),
     "mean": TcsrConfig(rule="mean"),
 }
 PLAIN = "plain sum (− TCSR)"

@@ -12,6 +12,8 @@ from miniature.student import build_processor
 sys.path.append(str(Path(__file__).parent))
 from rollout_doubles import Tutor, play, png, record_of
 
+from safer_steer_verl.utils.tcsr import tcsr, with_missing
+
 pytestmark = pytest.mark.integration
 
 
@@ -47,8 +49,6 @@ def test_ids_are_the_template_and_mask_marks_generated_ids_only(processor):
 
 
 def test_every_answer_is_scored_the_last_too_and_the_return_is_the_sum(processor):
-    from safer_steer_verl.utils.tcsr import tcsr
-
     output, _, tutor = play(processor, ["a .<|im_end|>"] * 3)
     record = record_of(output)
     assert len(record.scores) == len(record.answers) == 3
@@ -120,6 +120,15 @@ def test_a_full_context_ends_the_dialogue_after_a_scored_turn(processor):
     assert len(output.response_ids) <= 40
     assert not record.masked
     assert output.response_mask[-1] == 1  # nothing hangs behind the last answer
+    assert record.ret == pytest.approx(sum(record.tcsr))
+    assert record.tcsr == pytest.approx(tcsr(with_missing(record.rewards, 10), 0.3)), "missing turns are failures"
+
+
+def test_a_full_context_under_turn_credit_charges_the_last_turn(processor):
+    output, *_ = play(processor, ["a .<|im_end|>"] * 10, turns=10, response_length=40, credit="turn")
+    record = record_of(output)
+    assert len(output.turn_rewards) == len(record.answers) < 10
+    assert sum(reward for _, reward in output.turn_rewards) == pytest.approx(record.ret)
 
 
 def test_without_room_for_a_first_answer_the_trajectory_is_masked(processor):

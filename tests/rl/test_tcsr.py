@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from safer_steer_verl.utils.tcsr import TURN_RULES, TcsrConfig, tcsr, trajectory_return, turn_values
+from safer_steer_verl.utils.tcsr import TURN_RULES, TcsrConfig, tcsr, trajectory_return, turn_values, with_missing
 
 SCORES = st.lists(st.floats(min_value=0, max_value=1), min_size=1, max_size=10)
 ALPHA = st.floats(min_value=0, max_value=1)
-RULES = ("tcsr", "raw", "min_mean", "mean", "last", "linear", "soft_linear", "harmonic")
+RULES = ("paper", "raw", "released", "mean", "last", "linear", "soft_linear", "harmonic")
 MEAN_RULES = [TcsrConfig(rule=rule, return_rule="mean") for rule in RULES]  # one number within the scores' range
+ALL_RULES = [*MEAN_RULES, *(TcsrConfig(rule=rule) for rule in ("paper", "additive", "raw"))]
 
 
 @pytest.mark.parametrize(
@@ -35,9 +36,10 @@ def test_golden_values_of_eq_18(scores, alpha, expected):
     ("rule", "expected"),
     [
         # scores .8 .2 .8
-        ("tcsr", 0.8 + 0.41 + 0.48),  # Eq. 19: the sum
+        ("paper", 0.8 + 0.41 + 0.48),  # Eq. 20: the sum
+        ("additive", 1.8 + 0.8 + 0.41 + 0.48),
         ("raw", 1.8),
-        ("min_mean", 0.3 * 0.2 + 0.7 * 0.6),
+        ("released", 0.3 * 0.2 + 0.7 * 0.6),
         ("mean", 0.6),
         ("last", 0.8),
         ("linear", (0.8 + 2 * 0.2 + 3 * 0.8) / 6),
@@ -55,8 +57,8 @@ def test_the_mean_return_and_the_last_value():
     scores = [0.8, 0.2, 0.8]
     assert trajectory_return(scores, TcsrConfig(return_rule="mean")) == pytest.approx(1.69 / 3)
     assert trajectory_return(scores, TcsrConfig(rule="raw", return_rule="mean")) == pytest.approx(0.6)
-    # the released code's min_mean is Eq. 18's last value
-    assert trajectory_return(scores, TcsrConfig(rule="min_mean")) == pytest.approx(tcsr(scores, 0.3)[-1])
+    # the released code's number is Eq. 18's last value
+    assert trajectory_return(scores, TcsrConfig(rule="released")) == pytest.approx(tcsr(scores, 0.3)[-1])
 
 
 def test_the_harmonic_mean_of_a_zero_score_is_finite():
@@ -93,7 +95,7 @@ def test_permuted_turns_change_earlier_values_only_never_the_last(pair, alpha):
     """m_T and mean_T of Eq. 18 do not depend on the order; so neither does what is built on them alone."""
     scores, permuted = pair
     assert tcsr(permuted, alpha)[-1] == pytest.approx(tcsr(scores, alpha)[-1], abs=1e-9)
-    for rule in ("min_mean", "mean", "harmonic", "raw"):
+    for rule in ("released", "mean", "harmonic", "raw"):
         config = TcsrConfig(rule=rule, alpha=alpha)
         assert trajectory_return(permuted, config) == pytest.approx(trajectory_return(scores, config), abs=1e-9)
 
@@ -101,6 +103,17 @@ def test_permuted_turns_change_earlier_values_only_never_the_last(pair, alpha):
 def test_the_order_of_turns_matters_to_the_paper_return():
     late, early = [1.0, 1.0, 0.1], [0.1, 1.0, 1.0]
     assert trajectory_return(early, TcsrConfig()) < trajectory_return(late, TcsrConfig())
+
+
+@given(SCORES, st.sampled_from(ALL_RULES), st.lists(st.floats(0, 1), min_size=1, max_size=5))
+def test_a_dialogue_that_ends_early_never_gains_by_it(scores, config, rest):
+    planned = len(scores) + len(rest)
+    cut = trajectory_return(with_missing(scores, planned), config)
+    assert cut <= trajectory_return([*scores, *rest], config) + 1e-9
+
+
+def test_missing_turns_are_no_better_than_a_bad_one_of_another_reward():
+    assert with_missing([0.5, -0.2], 4) == [0.5, -0.2, -0.2, -0.2]
 
 
 @given(SCORES, st.sampled_from(MEAN_RULES))

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from safer_steer.config import load_config as load_sft
 from safer_steer.errors import UserError
 from safer_steer_verl.verl_check import dry_check
-from training.grpo.ablations import ABLATIONS
+from training.ablations import ABLATIONS, expand
 from training.grpo.config import load_config
+from training.sft.config import SftConfig
 
 CONFIGS = sorted(Path("configs/grpo").glob("*.yaml"))
 
@@ -41,6 +43,35 @@ def test_an_ablation_is_one_word_and_changes_one_thing(name):
         "single_turn": ablated.safer_steer.data.turns == "last",
     }
     assert [key for key, value in changed.items() if value] == [name]
+
+
+@pytest.mark.parametrize("name", ["qwen2_5_vl_3b", "qwen2_5_vl_7b", "miniature"])
+def test_the_single_turn_cell_starts_from_single_turn_sft(name, tutor_elsewhere):
+    words = ["ablation=single_turn"]
+    sft = load_sft(SftConfig, f"configs/sft/{name}.yaml", expand("sft", words))
+    full = load_sft(SftConfig, f"configs/sft/{name}.yaml")
+    grpo = load_config(f"configs/grpo/{name}.yaml", words).config
+    assert grpo.verl["actor_rollout_ref"]["model"]["path"] == f"{sft.output}/checkpoint"
+    assert grpo.safer_steer.data.turns == sft.turns == "last"
+    assert sft.output != full.output
+    assert sft.model_copy(update={"turns": "all", "output": full.output}) == full, "and differs in nothing else"
+
+
+def test_each_form_of_tcsr_has_its_partner(tutor_elsewhere):
+    for name, words, rule in (
+        ("qwen2_5_vl_3b", [], "raw"),
+        ("qwen2_5_vl_3b_released", [], "mean"),
+        ("miniature", ["safer_steer.tcsr.rule=released"], "mean"),
+    ):
+        found = load_config(f"configs/grpo/{name}.yaml", ["ablation=no_tcsr", *words]).config
+        assert found.safer_steer.tcsr.rule == rule
+    with pytest.raises(UserError, match="last is no form of TCSR; give paper or additive or released"):
+        load_config("configs/grpo/miniature.yaml", ["ablation=no_tcsr", "safer_steer.tcsr.rule=last"])
+
+
+def test_sft_has_no_part_in_the_ablations_of_grpo():
+    with pytest.raises(UserError, match="no_tcsr changes nothing of sft; sft knows: single_turn"):
+        expand("sft", ["ablation=no_tcsr"])
 
 
 @cache
@@ -97,7 +128,7 @@ def test_overrides_reach_verl_and_our_section():
         (["trainer.max_actor_ckpt_to_keep=1"], "max_actor_ckpt_to_keep: 1; at least 2"),
         (["actor_rollout_ref.rollout.max_model_len=100"], "below prompt \\+ response"),
         (["nonsense"], "key=value"),
-        (["safer_steer.credit=turn", "safer_steer.tcsr.rule=min_mean"], "needs a value for every turn"),
+        (["safer_steer.credit=turn", "safer_steer.tcsr.rule=released"], "needs a value for every turn"),
         (["safer_steer.tutor.concurrency=1", "actor_rollout_ref.rollout.agent.num_workers=2"], "each worker needs"),
         (["trainer.test_freq=5"], "safer_steer.data.validation"),
         (["ablation=no_bootstrapping", "safer_steer.base_model=null"], "needs safer_steer.base_model"),

@@ -14,7 +14,7 @@ from safer_steer.plain_text import as_plain_text, names_of_tokenizer
 from safer_steer.store import write_jsonl
 from training.answers import Unusable
 from training.sft.config import SftConfig
-from training.sft.data import PictureTokens, is_held_out, prepare, single_turns
+from training.sft.data import PictureTokens, is_held_out, last_turn, prepare
 from training.sft.encode import IGNORED, DialogueEncoder
 
 REAL_TOKENIZER = Path(__file__).resolve().parents[3] / "shared" / "data" / "qwen3_tokenizer"
@@ -200,22 +200,21 @@ def test_prepare_keeps_counts_and_rejects(processor, tmp_path):
         prepare(config, processor)
 
 
-def test_single_turn_rows_keep_the_pictures_but_not_the_history(processor):
+def test_the_last_question_alone_keeps_the_pictures_but_not_the_history(processor):
     turns = (
         {"user": "First", "assistant": "One"},
         {"user": "Look", "assistant": "Two", "images": [1]},
         {"user": "Again", "assistant": "Three", "images": [1, 0]},
         {"user": "And?"},
     )
-    rows = single_turns(dialogue(*turns, images=("a.png", "b.png")))
-    assert [row.id for row in rows] == ["d.1", "d.2", "d.3"]
-    assert [row.images for row in rows] == [[], ["b.png"], ["b.png", "a.png"]]
-    encoded = [encoder(processor).encode(row) for row in rows]
-    assert [learnt(processor, item) for item in encoded] == [[f"{word}{END}"] for word in ("One", "Two", "Three")]
-    assert [item.pictures for item in encoded] == [row.images for row in rows]
-    assert "First" not in processor.tokenizer.decode(encoded[2].input_ids)
-    first = single_turns(dialogue(("Q1", "A1"), ("Q2", "A2")))
-    assert [row.images_at(0) for row in first] == [["a.png"], ["a.png"]], "a picture of turn 1 stays in view"
+    row = last_turn(dialogue(*turns, images=("a.png", "b.png")))
+    assert row.images == ["b.png", "a.png"]
+    encoded = encoder(processor).encode(row)
+    assert learnt(processor, encoded) == [f"Three{END}"]
+    assert encoded.pictures == row.images
+    assert "First" not in processor.tokenizer.decode(encoded.input_ids)
+    kept = last_turn(dialogue(("Q1", "A1"), ("Q2", "A2")))
+    assert kept.images_at(0) == ["a.png"], "a picture of turn 1 stays in view"
 
 
 def test_held_out_rows_are_drawn_by_id():
@@ -233,16 +232,14 @@ def test_prepare_holds_out_whole_dialogues_and_checks_the_answer_format(processo
     rows.append(dialogue(("Hi", tagged), ("Why?", "Plain."), images=(), id="plain"))
     path = tmp_path / "d.jsonl"
     write_jsonl(path, rows)
-    overrides = [f"data={path}", "eval_share=0.2", "turns=single"]
+    overrides = [f"data={path}", "eval_share=0.2"]
     config = load_config(SftConfig, "configs/sft/miniature.yaml", [*overrides, "answer_tags=[thinking,answer]"])
     prepared = prepare(config, processor)
-    assert [(reject["id"], reject["reason"]) for reject in prepared.rejects] == [("plain.2", "wrong answer format")]
-    sides = [{row["id"].partition(".")[0] for row in side} for side in (prepared.rows, prepared.held_out)]
-    assert sides[1]
-    assert not sides[0] & sides[1], "the turns of a dialogue are on one side"
-    assert len(prepared.rows) + len(prepared.held_out) == 61
+    assert [(reject["id"], reject["reason"]) for reject in prepared.rejects] == [("plain", "wrong answer format")]
+    assert prepared.held_out
+    assert len(prepared.rows) + len(prepared.held_out) == 30
     assert prepared.counts()["held out"] == len(prepared.held_out)
     last = prepare(load_config(SftConfig, "configs/sft/miniature.yaml", [f"data={path}", "turns=last"]), processor)
-    assert [row["id"] for row in last.rows] == [f"{row.id}.2" for row in rows], "a dialogue's last question alone"
+    assert [row["id"] for row in last.rows] == [row.id for row in rows], "as many rows as dialogues"
     with pytest.raises(UserError, match="eval_share 1e-06 of 31 dialogues is none"):
         prepare(config.model_copy(update={"eval_share": 1e-6}), processor)

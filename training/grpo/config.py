@@ -28,7 +28,9 @@ from safer_steer_verl.interactions.safety_tutor import load_prompt
 from safer_steer_verl.platform import attention
 from safer_steer_verl.settings import SaferSteerSettings
 from safer_steer_verl.utils.own_reward import Reward
-from training.grpo import ablations, layout
+from safer_steer_verl.utils.tcsr import TcsrConfig
+from training import ablations
+from training.grpo import layout
 
 # Parts of verl's config that its YAML leaves open: any key may stand below these.
 OPEN_KEYS = (
@@ -65,6 +67,7 @@ OPERATIONAL = frozenset(
 REQUIRED = ("root", "safer_steer.tutor", "safer_steer.turns.max_tokens", "actor_rollout_ref.model.path")
 GROUPS = ("layout",)  # words on the command line that choose a file of configs/grpo
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+RULE = "safer_steer.tcsr.rule"
 PACKAGE = Path(importlib.util.find_spec("safer_steer_verl").origin).parent
 
 
@@ -96,11 +99,14 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Loaded:
         UserError: the file is missing, a key is unknown or missing, or a value does not fit; all problems in one
         message.
     """
-    path, overrides = Path(path), ablations.expand(list(overrides or []))
+    path, given = Path(path), list(overrides or [])
     if not path.is_file():
         raise UserError(f"config file not found: {path}; see configs/grpo/ for the ones that exist")
-    words, added = _override_words(path, overrides)
+    words, added = _override_words(path, ablations.expand("grpo", given))
     tree = _compose(path.parent.resolve(), path.stem, words)
+    if ablations.named(given) == "no_tcsr":
+        rule = OmegaConf.select(tree, RULE, default=TcsrConfig().rule)
+        OmegaConf.update(tree, RULE, ablations.without_tcsr(rule), force_add=True)
     finished = not OmegaConf.is_missing(tree, "root") and is_finished(Path(str(tree.output)) / "run.json")
     if not finished:  # a finished run is compared with its record key by key, and where it would run is nothing to it
         _raise(path, _unknown_keys(tree, added))

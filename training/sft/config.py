@@ -132,10 +132,9 @@ class SftConfig(Section):
     """Of row order, dropout and held-out dialogues."""
     max_length: PositiveInt
     """Tokens of a row, pictures included; a longer dialogue loses its last turns."""
-    turns: Literal["multi", "single", "last"] = "multi"
-    """"multi": a dialogue is a row, every answer is learnt. "single": every turn is a row of its own, without its
-    history but with the pictures shown so far (the single-turn baseline of Tables 4 and 9). "last": of these rows a
-    dialogue's last alone, so as many rows as "multi" has (static alignment on single questions).
+    turns: Literal["all", "last"] = "all"
+    """`all` turns: a dialogue is a row, every answer is learnt. `last`: a dialogue's last question alone, without its
+    history but with the pictures shown so far, so as many rows (`ablation=single_turn`, Tables 4 and 9).
     """
     answer_tags: Annotated[list[str], AfterValidator(check_tags)] = []
     """Tags every answer must be made of, such as [thinking, answer]; rows with another answer are rejected."""

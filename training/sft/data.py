@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.errors import ImageError, UserError
@@ -66,8 +66,8 @@ def prepare(config: SftConfig, processor: Any) -> Prepared:
     with ProgressBar("sft: encode", len(dialogues)) as bar:
         for dialogue in dialogues:
             held_out = is_held_out(dialogue.id, config.eval_share, config.seed)
-            for row in rows_of(dialogue, config.turns):
-                _add(prepared, row, held_out, encoder, config.answer_tags, folder)
+            row = last_turn(dialogue) if config.turns == "last" else dialogue
+            _add(prepared, row, held_out, encoder, config.answer_tags, folder)
             bar.advance(f"{len(prepared.rejects)} rejected")
     reasons = ", ".join(f"{v} {k}" for k, v in prepared.counts().items() if k.startswith("("))
     if not prepared.rows:
@@ -104,21 +104,15 @@ def is_held_out(dialogue_id: str, share: float, seed: int) -> bool:
     return int(stable_hash("held out", seed, dialogue_id), 16) < share * 2**64
 
 
-def rows_of(dialogue: Dialogue, turns: Literal["multi", "single", "last"]) -> list[Dialogue]:
-    """The rows that a dialogue becomes, see `SftConfig.turns`; one without any answer stays whole, to be rejected."""
-    if turns == "multi":
-        return [dialogue]
-    rows = single_turns(dialogue)
-    return rows if turns == "single" else rows[-1:] or [dialogue]
+def last_turn(dialogue: Dialogue) -> Dialogue:
+    """The last answered turn as a dialogue of its own: without history, with the pictures shown up to it.
 
-
-def single_turns(dialogue: Dialogue) -> list[Dialogue]:
-    """Each answered turn as a dialogue of its own: without history, with the pictures shown up to it."""
-    rows, shown = [], []
-    for index, turn in enumerate(dialogue.turns):
-        shown += [path for path in dialogue.images_at(index) if path not in shown]
-        alone = turn.model_copy(update={"images": list(range(len(shown)))})
-        if turn.assistant is not None:
-            row = {"id": f"{dialogue.id}.{index + 1}", "images": list(shown), "turns": [alone]}
-            rows.append(dialogue.model_copy(update=row))
-    return rows
+    One without any answer stays whole, to be rejected.
+    """
+    numbers = [number for number, turn in enumerate(dialogue.turns) if turn.assistant is not None]
+    if not numbers:
+        return dialogue
+    last = numbers[-1]
+    shown = list(dict.fromkeys(path for index in range(last + 1) for path in dialogue.images_at(index)))
+    alone = dialogue.turns[last].model_copy(update={"images": list(range(len(shown)))})
+    return dialogue.model_copy(update={"images": shown, "turns": [alone]})

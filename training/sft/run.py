@@ -15,6 +15,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 import math
 import os
+from functools import partial
 from pathlib import Path
 
 from safer_steer.cli import run_cli
@@ -26,6 +27,7 @@ from safer_steer.plan import Plan
 from safer_steer.runs import Run, is_finished
 from safer_steer.store import write_jsonl
 from safer_steer.weights import is_hub_id
+from training import ablations
 from training.sft.checks import problems_before_start
 from training.sft.config import SftConfig
 from training.sft.needs import needs
@@ -122,4 +124,4 @@ def _work(config: SftConfig) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    run_cli(__doc__, SftConfig, plan, main, DEFAULT_CONFIG)
+    run_cli(__doc__, SftConfig, plan, main, DEFAULT_CONFIG, expand=partial(ablations.expand, "sft"))

@@ -33,7 +33,7 @@ from safer_steer_verl.rollout_output import Tokens, TrajectoryOutput
 from safer_steer_verl.settings import SaferSteerSettings
 from safer_steer_verl.trajectory import RECORD_KEY, TrajectoryRecord
 from safer_steer_verl.utils.own_reward import Reward, ScoredTurn
-from safer_steer_verl.utils.tcsr import trajectory_return, turn_values
+from safer_steer_verl.utils.tcsr import trajectory_return, turn_values, with_missing
 from safer_steer_verl.utils.token_accounting import TokenAccount, keep_turn, special_token_ids
 from safer_steer_verl.utils.turn_reward import safety_reward
 
@@ -238,7 +238,9 @@ class SafetyTutorLoop(AgentLoopBase):
         turn_rewards: list[tuple[int, float]] = []
         if settings.credit == "turn" and record.ret is not None:
             share = 1 / len(record.tcsr) if settings.tcsr.return_rule == "mean" else 1.0  # the turns add up to R
-            turn_rewards = [(at, share * value) for at, value in zip(tokens.turn_ends, record.tcsr, strict=True)]
+            last = len(tokens.turn_ends) - 1  # what is missing after it follows from it
+            values = [*record.tcsr[:last], sum(record.tcsr[last:])]
+            turn_rewards = [(at, share * value) for at, value in zip(tokens.turn_ends, values, strict=True)]
         return TrajectoryOutput(
             prompt_ids=tokens.ids[: tokens.prompt_length],
             response_ids=tokens.ids[tokens.prompt_length :],
@@ -289,7 +291,10 @@ def _note_turn(record: TrajectoryRecord, result: TutorTurn, reward: float) -> No
 
 
 def _finish(record: TrajectoryRecord, tokens: Tokens, shared: Shared) -> None:
-    """Fills in TCSR, return and mask; a trajectory with an unscored turn, or without a token to train on, is masked."""
+    """Fills in TCSR, return and mask; a trajectory with an unscored turn, or without a token to train on, is masked.
+
+    One that ended early counts with failures in place of its missing turns.
+    """
     record.mask_tokens = sum(tokens.mask)
     record.turn_ends = [end if tokens.mask[end] else None for end in tokens.turn_ends]
     record.tutor_usage = {"worker": os.getpid(), "stats": shared.tutor.client.stats()}
@@ -300,7 +305,8 @@ def _finish(record: TrajectoryRecord, tokens: Tokens, shared: Shared) -> None:
         record.masked, record.reason = True, f"no generated token ({record.end})"
         return
     rule = shared.settings.tcsr
-    over = record.rewards if rule.over == "reward" else [safety_reward(score) for score in record.scores]
+    scores = record.rewards if rule.over == "reward" else [safety_reward(score) for score in record.scores]
+    over = with_missing(scores, len(record.statics))
     record.tcsr = turn_values(over, rule)
     record.ret = trajectory_return(over, rule)
 

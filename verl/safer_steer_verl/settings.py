@@ -59,7 +59,7 @@ class SaferSteerSettings(Section):
     reward: RewardConfig = RewardConfig()
     """Eq. 4, or a function of the user's."""
     tcsr: TcsrConfig = TcsrConfig()
-    """Eq. 18-19."""
+    """Eq. 18 and the return of Eq. 20."""
     credit: Literal["trajectory", "turn"] = "trajectory"
     """`trajectory` (Eq. 20-21): all tokens of a trajectory share A. `turn`, beyond the paper: a turn's tokens have the
     advantage of what follows from that turn.

@@ -35,8 +35,9 @@ class TrajectoryRecord(BaseModel):
     rewards: list[float] = []  # Eq. 4
     relocked: int = 0  # turns whose usefulness was set right by the rubric's lock
     tutor_seconds: list[float] = []  # from asking to the verdict, for every scored turn
-    tcsr: list[float] = []  # Eq. 18, or the turn values of another rule; empty for rules over the whole dialogue
-    ret: float | None = None  # R of Eq. 19; None when masked
+    # Eq. 18, or the turn values of another rule, of all planned turns; empty for rules over the whole dialogue.
+    tcsr: list[float] = []
+    ret: float | None = None  # R of Eq. 20; None when masked
     masked: bool = False
     reason: str | None = None  # why it is masked
     unscored: bool = False  # masked because a turn has no score; max_unscored_rate counts it

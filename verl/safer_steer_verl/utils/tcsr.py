@@ -13,8 +13,10 @@ from pydantic import ConfigDict, Field
 from safer_steer.config import Section
 
 Over = Literal["reward", "safety"]
-Rule = Literal["tcsr", "raw", "min_mean", "mean", "last", "linear", "soft_linear", "harmonic"]
-TURN_RULES: tuple[Rule, ...] = ("tcsr", "raw")  # rules that give every turn a value of its own
+Rule = Literal["paper", "additive", "raw", "released", "mean", "last", "linear", "soft_linear", "harmonic"]
+TURN_RULES: tuple[Rule, ...] = ("paper", "additive", "raw")  # rules that give every turn a value of its own
+# Form of TCSR -> the rule without it: the same sum, or the same one number a dialogue (Tables 5 and 8).
+PARTNERS: dict[str, Rule] = {"paper": "raw", "additive": "raw", "released": "mean"}
 HARMONIC_FLOOR = 0.01  # released code: keeps 1/s finite
 SOFT_STEP = 0.1  # released code: weight that a turn has more than the turn before
 
@@ -23,19 +25,18 @@ class TcsrConfig(Section):
     """How the scores of a trajectory's turns become one return."""
 
     model_config = ConfigDict(populate_by_name=True, serialize_by_alias=True)
-    rule: Rule = "tcsr"
-    """`tcsr`: Eq. 18 (paper). `raw`: the turn scores as they are, the ablation without TCSR (Tables 5 and 8). The other
-    rules are the released code's, for comparison; each gives one number for the whole dialogue (its default is
-    `min_mean`).
+    rule: Rule = "paper"
+    """`paper`: Eq. 18 per turn, summed (Eq. 20). `released`: one number a dialogue, alpha * min + (1 - alpha) * mean,
+    as the authors run it. Without TCSR: `raw`, the sum of the turn scores, next to `paper`; `mean` next to `released`.
+    `additive`: score plus Eq. 18, another reading of the text. `last`, `linear`, `soft_linear`, `harmonic`: further
+    ones of the released code.
     """
     alpha: Annotated[float, Field(ge=0, le=1)] = 0.3
-    """Weight of the (running) minimum in `tcsr` and `min_mean`. 0.3: released code (the paper prints only alpha >= 0).
-    """
+    """Weight of the (running) minimum; 0.3 is the released code's, the paper prints only alpha >= 0."""
     over: Over = "reward"
-    """What is aggregated: the turn reward (paper v2 and released code) or the safety score / 10 (paper v1's wording).
-    """
+    """The turn reward (paper v2, released code), or the `safety` score / 10 (v1's wording)."""
     return_rule: Annotated[Literal["sum", "mean"], Field(alias="return")] = "sum"
-    """R from the turn values of `tcsr` and `raw`: `sum` (Eq. 19) or `mean` (independent of the number of turns)."""
+    """Of the turn values of `paper`, `additive` and `raw`: `sum` (Eq. 20), or `mean`, whatever the number of turns."""
 
 
 def tcsr(scores: Sequence[float], alpha: float) -> list[float]:
@@ -73,27 +74,42 @@ def turn_values(scores: Sequence[float], config: TcsrConfig) -> list[float]:
         config: the rule and its alpha.
 
     Returns:
-        T values, or [].
+        T values, or []. Those of `paper` and `raw` lie within the scores, those of `additive` within their double.
 
     Raises:
         ValueError: a score is not finite.
     """
-    if config.rule == "tcsr":
-        return tcsr(scores, config.alpha)
     _check_finite(scores)
-    return list(scores) if config.rule == "raw" else []
+    if config.rule not in TURN_RULES:
+        return []
+    if config.rule == "raw":
+        return list(scores)
+    values = tcsr(scores, config.alpha)
+    return values if config.rule == "paper" else [score + value for score, value in zip(scores, values, strict=True)]
+
+
+def with_missing(scores: Sequence[float], planned: int) -> list[float]:
+    """The scores of a dialogue that ended early, its missing turns counted as failures: 0, or less where a score is.
+
+    Every rule grows with every score, so under none of them does an early end gain over going on, whatever the answer.
+
+    Args:
+        scores: s_1 .. s_T, T >= 1.
+        planned: number of turns that the dialogue was to have, at least T.
+    """
+    return [*scores, *[min(0.0, *scores)] * (planned - len(scores))]
 
 
 def trajectory_return(scores: Sequence[float], config: TcsrConfig) -> float:
-    """R of a trajectory: Eq. 19's sum over its turn values (or their mean), or one of the released code's aggregates.
+    """R of a trajectory: Eq. 20's sum over its turn values (or their mean), or one of the released code's aggregates.
 
     Args:
-        scores: s_1 .. s_T, finite, T >= 1.
+        scores: s_1 .. s_T, finite, T >= 1; of a dialogue that ended early those of `with_missing`.
         config: the rule.
 
     Returns:
-        With `return: sum`, up to T times the largest score; in every other case a number between the smallest and the
-        largest score (`harmonic` counts scores below 0.01 as 0.01).
+        With `return: sum`, up to T times the largest turn value; in every other case a number between the smallest and
+        the largest turn value or score (`harmonic` counts scores below 0.01 as 0.01).
 
     Raises:
         ValueError: there is no turn, or a score is not finite.
@@ -123,7 +139,7 @@ def _mean(scores: Sequence[float]) -> float:
 
 # rule -> R of the scores and alpha: what the released code's `aggregate_turn_scores` computes for each name.
 _AGGREGATES: dict[str, Callable[[Sequence[float], float], float]] = {
-    "min_mean": lambda scores, alpha: alpha * min(scores) + (1 - alpha) * _mean(scores),
+    "released": lambda scores, alpha: alpha * min(scores) + (1 - alpha) * _mean(scores),
     "mean": lambda scores, _: _mean(scores),
     "last": lambda scores, _: scores[-1],
     "linear": lambda scores, _: _weighted(scores, range(1, len(scores) + 1)),
