@@ -220,7 +220,7 @@ def check_rows(subject: Subject, rows: list[Row], processor: Any, settings: Sett
 
 def _sft_rows(subject: Subject, rows: list[Row], processor: Any) -> Finding:
     from training.answers import Unusable
-    from training.sft.data import PictureTokens, rows_of
+    from training.sft.data import PictureTokens, last_turn
     from training.sft.encode import DialogueEncoder
 
     config: SftConfig = subject.config
@@ -230,15 +230,15 @@ def _sft_rows(subject: Subject, rows: list[Row], processor: Any) -> Finding:
     for row in rows:
         tokens = PictureTokens(PictureSize(max_pixels=config.images.max_pixels), row.folder)
         encoder = DialogueEncoder(processor, config.max_length, tokens, config.system_prompt)
-        for dialogue in rows_of(row.dialogue, config.turns):
-            try:
-                encoded = encoder.encode(dialogue)
-            except (Unusable, UserError) as error:
-                lost.append(str(error))
-                continue
-            kept += 1
-            shortened += encoded.turns < len(dialogue.turns)
-            longest = max(longest, len(encoded.input_ids))
+        dialogue = last_turn(row.dialogue) if config.turns == "last" else row.dialogue
+        try:
+            encoded = encoder.encode(dialogue)
+        except (Unusable, UserError) as error:
+            lost.append(str(error))
+            continue
+        kept += 1
+        shortened += encoded.turns < len(dialogue.turns)
+        longest = max(longest, len(encoded.input_ids))
     said = f"{kept} of {kept + len(lost)} rows kept, {shortened} shortened, the longest has {longest:,} tokens"
     verdict = "breaks" if not kept else "warning" if lost or shortened else "ok"
     advice = f"rejected: {lost[0][:200]}" if lost else "raise max_length to keep their last turns" if shortened else ""
