@@ -55,7 +55,7 @@ def build_world(root: Path, rows: int) -> None:
         row = Dialogue(id=f"row-{number}", source="bench", kind="benign", strategy=None, images=images, turns=said)
         made.append(row)
     write_jsonl(root / "data" / "steer_sft.jsonl", made)
-    overrides = [f"root={root}", "formats=[messages]", "answer_tags=[]"]
+    overrides = [f"root={root}", "formats=[messages]", "answer_format={}"]
     export(load_config(ExportConfig, "configs/exports/default.yaml", overrides))
 
 

@@ -2,12 +2,12 @@
 
 import os
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from evaluation.multi_turn.aggregate import PassConfig
-from safer_steer.answer_tags import THOUGHT_TAGS, check_tags
+from safer_steer.answer_format import PLAIN, AnswerFormat
 from safer_steer.config import Section
 from safer_steer.errors import UserError
 from safer_steer.gpus import visible_gpus
@@ -32,6 +32,12 @@ class ModelConfig(Section):
     """Name in the tables."""
     max_pixels: PixelLimit | None = None
     """Px of a picture shown to this model; null: as for all."""
+    answer_format: AnswerFormat | None = None
+    """System prompt and tags of this model's answers; null: those that its checkpoint was trained with, else those for
+    all. A YAML file (configs/answer_format/) or its content.
+    """
+    sampling: dict[str, Any] = {}
+    """Values of `sampling` that are others for this model."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -54,12 +60,10 @@ class SamplingConfig(Section):
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
     max_tokens: Annotated[int, Field(ge=1)]
     seed: int = 0
-    system: str | None = None
-    """System prompt; None leaves it to the chat template."""
-    reasoning_tags: Annotated[list[str], AfterValidator(check_tags)] = list(THOUGHT_TAGS)
-    """Tags around thoughts at the beginning of an answer: kept in the row, not judged; []: all is the answer."""
-    reasoning_in_history: bool = False
-    """Whether the thoughts of earlier turns are sent back, which templates drop."""
+    reasoning_in_history: bool | None = None
+    """Whether the thoughts of earlier turns are sent back; null: where the answer format has tags, as in training, and
+    else not, as templates drop them.
+    """
 
     def for_checkpoint(self) -> "SamplingConfig":
         """With the value of everything that is None: what is asked of the server, and is recorded."""
@@ -126,6 +130,8 @@ class EvaluationConfig(Section):
     models: Annotated[dict[Name, ModelConfig], Field(min_length=1)]
     max_pixels: PixelLimit = MAX_PIXELS
     """Px of a picture shown to the models, as in their training."""
+    answer_format: AnswerFormat = PLAIN
+    """Of models that name none and whose checkpoint says none. A YAML file or its content."""
     sampling: SamplingConfig
     serving: ServingConfig
     judge: EndpointConfig
@@ -151,6 +157,8 @@ class EvaluationConfig(Section):
             raise ValueError(f"{MAIN_JUDGE!r} is the name of the main judge; give the one under judges another name")
         if self.report.judge not in self.all_judges():
             raise ValueError(f"report.judge is {self.report.judge!r}; judges: {', '.join(self.all_judges())}")
+        for name in self.models:
+            self.sampling_of(name)
         check_services(self.services, self._roles())
         return self
 
@@ -167,6 +175,21 @@ class EvaluationConfig(Section):
     def max_pixels_of(self, model: str) -> int:
         """The largest area of a picture shown to a model, in px."""
         return self.models[model].max_pixels or self.max_pixels
+
+    def sampling_of(self, model: str) -> SamplingConfig:
+        """How a model answers."""
+        return SamplingConfig.model_validate(self.sampling.model_dump() | self.models[model].sampling)
+
+    def format_of(self, model: str) -> AnswerFormat:
+        """The answer format of a model.
+
+        Raises:
+            UserError: the config names another one than its checkpoint was trained with.
+        """
+        own, checkpoint = self.models[model].answer_format, self.models[model].checkpoint
+        if own and checkpoint and (problem := own.problem(checkpoint)):
+            raise UserError(f"models.{model}.{problem}; leave it out")
+        return own or (checkpoint and AnswerFormat.of_checkpoint(checkpoint)) or self.answer_format
 
     def title(self, model: str) -> str:
         """A model's name in tables."""

@@ -51,8 +51,8 @@ def plan(config: EvaluationConfig) -> Plan:
     lines = [
         f"benchmarks: {names}; {len(dialogues)} dialogues, {turns} turns{rejected}",
         f"models, one after another: {', '.join(sources)}",
-        f"1 infer  -> {config.output}/<model>/answers.jsonl, {config.mode} user turns, pictures of at most "
-        + ", ".join(f"{most} px ({', '.join(which)})" for most, which in _by_pixels(config).items()),
+        f"1 infer  -> {config.output}/<model>/answers.jsonl, {config.mode} user turns",
+        *(f"  {name}: {said}" for name, said in _models(config).items()),
         f"2 judge  -> {config.output}/<model>/verdicts.jsonl, by {', '.join(j.model for j in judges.values())}",
         f"3 report -> {config.report.folder}/{{{','.join(FILES)}}}, {config.output}/summary.json",
     ]
@@ -67,13 +67,17 @@ def plan(config: EvaluationConfig) -> Plan:
     return Plan(lines, _loads(config, lengths, list(endpoints), list(tested)), tested | endpoints | tutor)
 
 
-def _by_pixels(config: EvaluationConfig) -> dict[int, list[str]]:
-    """Largest picture -> the models that see it; checks the checkpoints that are here already."""
-    found: dict[int, list[str]] = {}
+def _models(config: EvaluationConfig) -> dict[str, str]:
+    """How each model is asked, in words; checks the checkpoints that are here already."""
+    found: dict[str, str] = {}
     for name, model in config.models.items():
-        found.setdefault(config.max_pixels_of(name), []).append(name)
         if model.checkpoint and Path(model.checkpoint).is_dir():
             picture_size(config, name)
+        sampling = config.sampling_of(name)
+        found[name] = (
+            f"pictures of at most {config.max_pixels_of(name):,} px, {config.format_of(name).said()}, temperature "
+            f"{sampling.temperature:g}, at most {sampling.max_tokens} tokens"
+        )
     return found
 
 
@@ -98,7 +102,7 @@ def _loads(config: EvaluationConfig, lengths: Counter[int], judges: list[str], t
 
 def main(config: EvaluationConfig) -> None:
     """Runs what is not done yet of infer, judge and report, as the only process in the output folder."""
-    _by_pixels(config)  # before the first model starts, not before the last
+    _models(config)  # before the first model starts, not before the last
     with hold(Path(config.output)):
         played = (inference(config, name) for name in config.models)
         judged = (judging(config, name, judge) for judge in config.all_judges() for name in config.models)

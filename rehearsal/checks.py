@@ -229,7 +229,7 @@ def _sft_rows(subject: Subject, rows: list[Row], processor: Any) -> Finding:
     longest = 0
     for row in rows:
         tokens = PictureTokens(PictureSize(max_pixels=config.images.max_pixels), row.folder)
-        encoder = DialogueEncoder(processor, config.max_length, tokens, config.system_prompt)
+        encoder = DialogueEncoder(processor, config.max_length, tokens, config.answer_format.system)
         dialogue = last_turn(row.dialogue) if config.turns == "last" else row.dialogue
         try:
             encoded = encoder.encode(dialogue)
@@ -251,7 +251,7 @@ def _grpo_rows(subject: Subject, rows: list[Row], processor: Any) -> Finding:
 
     ours, limit = subject.config.safer_steer, subject.config.verl["data"]["max_prompt_length"]
     template = subject.config.verl["data"].get("apply_chat_template_kwargs") or {}
-    builder = PromptBuilder(processor, ours.data, limit, dict(template))
+    builder = PromptBuilder(processor, ours.data, limit, dict(template), ours.answer_format.system)
     made = [builder.row(row.dialogue, index, row.folder) for index, row in enumerate(rows)]
     lost = [item for item in made if isinstance(item, Reject)]
     said = f"{len(made) - len(lost)} of {len(made)} prompts kept"

@@ -66,7 +66,7 @@ def generated(folder: Path, tokens: int, max_pixels: int, processor: Any, tags: 
         tokens: of the whole dialogue.
         max_pixels: largest area of a picture, px.
         processor: counts the tokens.
-        tags: that every answer is made of, see `SftConfig.answer_tags`.
+        tags: that every answer is made of, see `AnswerFormat.tags`.
     """
     rng = random.Random(0)
     side = QWEN_VL.side(max_pixels)

@@ -25,6 +25,7 @@ from rehearsal.servers import check_servers
 from rehearsal.settings import Settings, split
 from rehearsal.subjects import Subject, subjects
 from rehearsal.table import show
+from safer_steer.answer_format import PLAIN
 from safer_steer.cli import exit_code
 from safer_steer.errors import UserError
 from safer_steer.folder_lock import hold
@@ -179,7 +180,7 @@ class Rehearsal:
         pixels = stage.max_pixels or MAX_PIXELS
         if stage.replaced:  # two pictures leave room for words
             pixels = min(pixels, derive.length(stage, self.settings) // 8 * 28 * 28)
-        tags = list(getattr(stage.config, "answer_tags", []))
+        tags = list(getattr(stage.config, "answer_format", PLAIN).tags)
         return rows.generated(place, derive.length(stage, self.settings), pixels, processor, tags)
 
 

@@ -127,7 +127,13 @@ def launchers(folder: Path) -> Iterator[Check]:
         return check
 
     missing, vllms = "no GPU is visible", "Failed to infer device type"
-    sft = ["configs/sft/qwen2_5_vl_3b.yaml", f"root={folder}", f"model={checkpoint}", f"data={data}", "answer_tags=[]"]
+    sft = [
+        "configs/sft/qwen2_5_vl_3b.yaml",
+        f"root={folder}",
+        f"model={checkpoint}",
+        f"data={data}",
+        "answer_format={}",
+    ]
     for launcher in ("torchrun", "accelerate", "deepspeed"):
         two = ["training.processes=2", "training.gradient_accumulation=8", f"output={folder}/sft_{launcher}"]
         # DeepSpeed's and accelerate's launchers look for GPUs themselves, before any process of ours.

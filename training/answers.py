@@ -61,11 +61,11 @@ def tagged_parts(turns: Sequence[Turn], tags: Sequence[str]) -> list[list[str]]:
 
 
 def _advice(answer: str, tags: Sequence[str]) -> str:
-    """The value of `answer_tags` that takes an answer."""
+    """The format that takes an answer."""
     own = list(dict.fromkeys(re.findall(r"<([A-Za-z][A-Za-z0-9_-]*)>", answer)))
     fits = own if own and split_parts(answer, own) is not None else []
     what = "these answers have no tags" if not fits else f"these answers have the tags {', '.join(fits)}"
-    return f"answer_tags is [{','.join(tags)}], but {what}: set answer_tags=[{','.join(fits)}]"
+    return f"answer_format.tags is [{','.join(tags)}], but {what}: set answer_format.tags=[{','.join(fits)}]"
 
 
 def most_frequent(advice: Sequence[str]) -> str:

@@ -19,7 +19,8 @@ from evaluation.config import EvaluationConfig, ModelConfig, model_under_test, r
 from evaluation.multi_turn.adaptive import AdaptiveTutor
 from evaluation.needs import needs
 from evaluation.pictures import ShownPictures, served_size
-from safer_steer.answer_tags import THOUGHT_TAGS, split_answer, unwrapped
+from safer_steer.answer_format import AnswerFormat
+from safer_steer.answer_tags import THOUGHT_TAGS
 from safer_steer.chat import user_message
 from safer_steer.dialogue import Dialogue, Turn, stable_hash
 from safer_steer.engine import CACHE, Clients, Work
@@ -55,6 +56,7 @@ def inference(config: EvaluationConfig, name: str) -> Stage:
     files, bad = benchmark_files(config.benchmarks), list[BadRow]()
     tasks = read_benchmarks(config.benchmarks, config.limit, bad)
     size, limit = picture_size(config, name)
+    answers = config.format_of(name)
     pictures = ShownPictures(size, Path(config.output, PICTURES))
     tutor = config.tutor if config.mode == "adaptive" else None
     prompt = load_prompt(tutor.prompt) if tutor else None
@@ -68,16 +70,9 @@ def inference(config: EvaluationConfig, name: str) -> Stage:
 
     def work(clients: Clients) -> Work:
         writer = AdaptiveTutor(clients["tutor"], prompt) if prompt else None
-        sampling = config.sampling
+        sampling = config.sampling_of(name)
         return Player(
-            clients[role],
-            sampling.seed,
-            sampling.system,
-            folder,
-            pictures,
-            writer,
-            tuple(sampling.reasoning_tags),
-            sampling.reasoning_in_history,
+            clients[role], sampling.seed, answers, folder, pictures, writer, sampling.reasoning_in_history
         ).play
 
     def after(result: Result) -> dict[str, int]:
@@ -124,22 +119,21 @@ class Player:
     Attributes:
         client: the model under test.
         seed: root of the sampling seeds.
-        system: system prompt, None for the chat template's own.
+        answers: system prompt and tags; of an answer only what is said to the user is judged, thoughts stay in the row.
         folder: the run folder; picture paths of the rows are relative to it.
         pictures: the pictures at the size that the model sees.
         tutor: writes the user turns after the first one; None for the benchmark's own turns.
-        reasoning_tags: tags around thoughts, which are kept in the row and not judged.
-        reasoning_in_history: whether the model is given the thoughts of its earlier turns.
+        reasoning_in_history: whether the model is given the thoughts of its earlier turns; None: where `answers` has
+            tags, as in training.
     """
 
     client: LLMClient
     seed: int
-    system: str | None
+    answers: AnswerFormat
     folder: Path
     pictures: ShownPictures
     tutor: AdaptiveTutor | None = None
-    reasoning_tags: tuple[str, ...] = THOUGHT_TAGS
-    reasoning_in_history: bool = False
+    reasoning_in_history: bool | None = None
 
     async def play(self, task: BenchmarkDialogue) -> Dialogue | Reject:
         """Plays one dialogue to its end, or to the first turn without an answer.
@@ -148,7 +142,8 @@ class Player:
             ImageError: a picture is missing or unreadable; the dialogue is rejected, not played without it.
         """
         dialogue, pictures = task.dialogue, self.pictures.of(task)
-        messages = [{"role": "system", "content": self.system}] if self.system else []
+        system = self.answers.system
+        messages = [{"role": "system", "content": system}] if system else []
         done: list[Turn] = []
         for index, turn in enumerate(dialogue.turns):
             if self.tutor and done:
@@ -168,22 +163,26 @@ class Player:
                 end = end_of(reply)
                 row = self._row(task, done, end, reply.detail)
                 return lost("transport", reply.detail, end, row) if end == Outcome.TRANSPORT else row
-            said = split_answer(text, self.reasoning_tags)
+            said = self.answers.split(text)
             if said.reasoning and not said.answer.strip():
                 end = str(Outcome.TRUNCATED if reply.outcome == Outcome.TRUNCATED else Outcome.UNPARSED)
                 return self._row(task, done, end, f"only reasoning, no answer: {said.reasoning[:SHOWN]}")
             reasoning = "\n".join(filter(None, (reply.reasoning, said.reasoning)))
-            messages.append({"role": "assistant", "content": self._in_history(said.answer, reasoning)})
+            messages.append({"role": "assistant", "content": self._in_history(text, said.answer, reasoning)})
             meta = turn.meta | {"outcome": str(reply.outcome)} | ({"reasoning": reasoning} if reasoning else {})
-            update = {"assistant": unwrapped(said.answer), "scores": None, "meta": meta}
+            meta |= {"format_problem": said.problem} if said.problem else {}
+            update = {"assistant": said.answer, "scores": None, "meta": meta}
             done.append(turn.model_copy(update=update))
         return self._row(task, done, COMPLETE, "")
 
-    def _in_history(self, answer: str, reasoning: str) -> str:
-        """An earlier answer as the model sees it again."""
-        if not (self.reasoning_in_history and reasoning and self.reasoning_tags):
+    def _in_history(self, text: str, answer: str, reasoning: str) -> str:
+        """An earlier answer as the model sees it again: what it wrote, or what it said to the user."""
+        tagged = bool(self.answers.tags)
+        if not (tagged if self.reasoning_in_history is None else self.reasoning_in_history):
             return answer
-        return f"<{self.reasoning_tags[0]}>{reasoning}</{self.reasoning_tags[0]}>\n\n{answer}"
+        if tagged or not reasoning:
+            return text
+        return f"<{THOUGHT_TAGS[0]}>{reasoning}</{THOUGHT_TAGS[0]}>\n\n{answer}"
 
     def _row(self, task: BenchmarkDialogue, answered: list[Turn], end: str, detail: str) -> Dialogue:
         dialogue = task.dialogue
@@ -248,13 +247,14 @@ def picture_size(config: EvaluationConfig, name: str) -> tuple[PictureSize, int 
 
 def _facts(config: EvaluationConfig, name: str, model: ModelConfig) -> dict[str, Any]:
     """What a model's answers depend on, next to its endpoint and the benchmark files."""
-    facts = {"limit": config.limit, "max_pixels": config.max_pixels_of(name), "sampling": config.sampling}
+    facts: dict[str, Any] = {"limit": config.limit, "max_pixels": config.max_pixels_of(name)}
+    facts |= {"answer_format": config.format_of(name), "sampling": config.sampling_of(name)}
     if model.endpoint:
         return facts | {"model": model.endpoint.model}
     arguments = [item for item in config.serving.arguments if item not in NOT_ANSWERS]
     return facts | {
         "model": model.checkpoint,
-        "sampling": config.sampling.for_checkpoint(),
+        "sampling": config.sampling_of(name).for_checkpoint(),
         "max_model_len": config.serving.max_model_len,
         "arguments": arguments,
     }
@@ -264,7 +264,8 @@ def _served(
     config: EvaluationConfig, model: ModelConfig, name: str, pictures: int, max_pixels: int | None
 ) -> tuple[EndpointConfig, Mapping[str, ServiceConfig]]:
     """A model's endpoint, with the sampling filled in where it leaves it open, and the services that may be started."""
-    settings = config.sampling if model.endpoint else config.sampling.for_checkpoint()
+    settings = config.sampling_of(name)
+    settings = settings if model.endpoint else settings.for_checkpoint()
     sampling = settings.model_dump(include={"temperature", "top_p", "max_tokens"})
     if model.endpoint:
         open_values = {key: value for key, value in sampling.items() if getattr(model.endpoint, key) is None}

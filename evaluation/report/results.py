@@ -108,7 +108,7 @@ def _origin(folder: Path) -> Numbers:
     wanted = {name: record.get(name) for name in ("command", "git_commit", "started_at", "fingerprint")}
     wanted["mode"] = "adaptive" if "tutor" in facts["roles"] else "static"
     wanted["weights"] = next(iter(facts["weights"].values()), None)  # of the checkpoint that the run served itself
-    return wanted | {name: facts[name] for name in ("model", "sampling", "max_pixels")}
+    return wanted | {name: facts[name] for name in ("model", "sampling", "max_pixels", "answer_format")}
 
 
 def survival_panels(results: list[ModelResult]) -> dict[str, dict[str, Curve]]:

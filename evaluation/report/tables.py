@@ -10,6 +10,7 @@ from evaluation.multi_turn.intervals import Interval
 from evaluation.multi_turn.verdicts import JudgeIdentity
 from evaluation.report.formats import NONE, Cell, ResultTable
 from evaluation.report.results import ModelResult
+from safer_steer.answer_format import AnswerFormat
 
 HEADLINE = (
     "model",
@@ -274,7 +275,7 @@ def agreement_table(by_model: dict[str, list[Numbers]]) -> ResultTable:
 
 
 def origin_table(results: list[ModelResult]) -> ResultTable:
-    """What made the answers: model, sampling, command, commit, when."""
+    """What made the answers: model, answer format, picture size, sampling, command, commit, when."""
     rows: list[list[Cell]] = []
     for result in results:
         origin = result.origin
@@ -282,8 +283,9 @@ def origin_table(results: list[ModelResult]) -> ResultTable:
             f"{name} {value}" for name, value in origin.get("sampling", {}).items() if value is not None
         )
         facts = [origin.get(name) for name in ("model", "weights", "command", "git_commit", "started_at")]
-        rows.append([result.title, facts[0], sampling or None, *facts[1:]])
-    columns = ["model", "answers of", "sampling", "weights", "command", "commit", "started"]
+        form = AnswerFormat.model_validate(origin["answer_format"]).said() if "answer_format" in origin else None
+        rows.append([result.title, facts[0], form, origin.get("max_pixels"), sampling or None, *facts[1:]])
+    columns = ["model", "answers of", "answer format", "px", "sampling", "weights", "command", "commit", "started"]
     return ResultTable("origin", "Origin", columns, rows)
 
 

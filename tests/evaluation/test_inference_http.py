@@ -140,6 +140,34 @@ def test_the_papers_format_is_taken_apart(serve, bench, tmp_path):
     assert (turn.assistant, turn.meta["reasoning"]) == ("answer to d3 turn 1", "hm")
 
 
+def test_a_model_has_its_own_format_sampling_and_pictures(serve, bench, tmp_path):
+    """They reach every request and the record; the history is what the model wrote, as in training."""
+    own = {"answer_format": {"system": "Think.", "tags": ["thinking", "answer"]}, "max_pixels": 1568}
+    own |= {"sampling": {"temperature": 0.5, "max_tokens": 9}}
+    with serve(lambda body: f"<thinking>hm</thinking><answer>{echo(body)}</answer>") as server:
+        model = {"endpoint": server.endpoint()} | own
+        config = server.config(tmp_path / "m", benchmarks=[str(bench)], models={"m": model})
+        stage.run([inference(config, "m")])
+    row = next(row for row in read_jsonl(tmp_path / "m" / ANSWERS, Dialogue) if row.id == "d3")
+    assert row.turns[0].assistant == "answer to d3 turn 1"
+    body = next(body for body in server.requests if last(body) == "d3 turn 2")
+    assert texts(body)[0] == ("system", "Think.")
+    assert texts(body)[2] == ("assistant", "<thinking>hm</thinking><answer>answer to d3 turn 1</answer>")
+    assert (body["temperature"], body["max_tokens"]) == (0.5, 9)
+    facts = json.loads((tmp_path / "m" / "infer.json").read_text())["facts"]["config"]
+    assert facts["answer_format"]["tags"] == ["thinking", "answer"]
+    assert (facts["sampling"]["temperature"], facts["max_pixels"]) == (0.5, 1568)
+
+
+def test_a_missing_tag_is_noted_and_the_text_is_judged(serve, bench, tmp_path):
+    with serve(lambda body: f"<thinking>hm</thinking>{echo(body)}") as server:
+        model = {"endpoint": server.endpoint(), "answer_format": {"tags": ["thinking", "answer"]}}
+        stage.run([inference(server.config(tmp_path / "m", benchmarks=[str(bench)], models={"m": model}), "m")])
+    row = next(row for row in read_jsonl(tmp_path / "m" / ANSWERS, Dialogue) if row.id == "d3")
+    assert row.turns[0].assistant == "answer to d3 turn 1"
+    assert row.turns[0].meta["format_problem"] == "not in <answer>...</answer>"
+
+
 def test_a_transport_failure_that_passes_costs_nothing(serve, bench, tmp_path):
     seen = []
 

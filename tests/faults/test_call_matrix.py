@@ -30,6 +30,7 @@ from evaluation.multi_turn.inference import ANSWERS, Player
 from evaluation.multi_turn.judge import Judge, judge_tasks
 from evaluation.multi_turn.verdicts import read_verdicts
 from evaluation.pictures import ShownPictures
+from safer_steer.answer_format import AnswerFormat
 from safer_steer.dialogue import Dialogue, Seed, Turn
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.llm import retry as retry_module
@@ -184,7 +185,7 @@ def test_the_model_under_test(provider, tmp_path):
         for name in rows()
     ]
     pictures = ShownPictures(PictureSize(), tmp_path / "pictures")
-    player = Player(client(provider, "evaluated_m"), seed=0, system=None, folder=tmp_path, pictures=pictures)
+    player = Player(client(provider, "evaluated_m"), seed=0, answers=AnswerFormat(), folder=tmp_path, pictures=pictures)
     result = all_done(tmp_path, tasks, player.play)
     record_left(result.kept, result.rejects, Dialogue)
     ends = {}

@@ -177,7 +177,7 @@ def test_thirty_moments_of_a_whole_run(name, tmp_path):
             "sft": [f"root={world}", f"output={output}/sft"],
             "grpo": [f"root={world}", f"trainer.default_local_dir={output}/checkpoints"],
             "evaluation": [f"root={world}", f"output={output}/evaluation", f"report.folder={output}/report"],
-            "export": [f"root={world}", f"output={output}/export", "answer_tags=[]"],
+            "export": [f"root={world}", f"output={output}/export", "answer_format={}"],
         }[name]
         wait = rng.uniform(0.0, min(seconds, 60.0))
         told = f"INTERRUPT_SEED={SEED} {name} moment {moment}: after {wait:.2f} s"

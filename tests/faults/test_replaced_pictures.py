@@ -74,7 +74,7 @@ def opened(monkeypatch, module, start):
 
 
 def stages(data, output):
-    values = [f"data={data}", f"output={output}", "answer_tags=[]"]
+    values = [f"data={data}", f"output={output}", "answer_format={}"]
     model = ModelConfig.model_validate({"endpoint": {"model": "m", "base_url": "http://127.0.0.1:9/v1"}})
     rows = [f"root={output}", f"actor_rollout_ref.model.path={data.parent}"]
     played, held_out = f"safer_steer.data.source={data}", f"safer_steer.data.validation=[{data}]"

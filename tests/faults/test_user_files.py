@@ -94,7 +94,7 @@ def by_grpo(path: Path, processor) -> tuple[list[str], list[dict]]:
 
 
 def by_export(path: Path, processor) -> tuple[list[str], list[dict]]:
-    config = load_config(ExportConfig, "configs/exports/default.yaml", [f"data={path}", "answer_tags=[]"])
+    config = load_config(ExportConfig, "configs/exports/default.yaml", [f"data={path}", "answer_format={}"])
     rows = Rows(config)
     return [item.id for item in rows], rows.rejects
 

@@ -65,7 +65,7 @@ def make_config(*, response_length=200, max_tokens=16, calculate=True, **ours):
     return OmegaConf.create({"actor_rollout_ref": {"rollout": rollout}, "data": {}, "safer_steer": section | ours})
 
 
-async def play_one(processor, config, engine, *, turns=3, later=(), first_picture=True, name="static"):
+async def play_one(processor, config, engine, *, turns=3, later=(), first_picture=True, name="static", system=()):
     """One trajectory in the running event loop, with the tutor that `share_tutor` set or the config's own."""
     from verl.experimental.agent_loop.agent_loop import DictConfigWrap
     from verl.utils.dataset.rl_dataset import RLHFDataset
@@ -87,7 +87,7 @@ async def play_one(processor, config, engine, *, turns=3, later=(), first_pictur
     text = {"type": "text", "text": statics[0]}
     return await loop.run(
         {"temperature": 1.0},
-        raw_prompt=[{"role": "user", "content": [picture, text] if first_picture else statics[0]}],
+        raw_prompt=[*system, {"role": "user", "content": [picture, text] if first_picture else statics[0]}],
         extra_info=info | {"turns": statics},
         later_images=list(later),
         uid="group",
@@ -102,14 +102,16 @@ def share_tutor(config, tutor):
     agent_loop._shared[asyncio.get_running_loop()] = dataclasses.replace(shared, tutor=tutor)
 
 
-def play(processor, answers, *, turns=3, tutor=None, later=(), first_picture=True, **settings):
+def play(processor, answers, *, turns=3, tutor=None, later=(), first_picture=True, system=(), **settings):
     """Plays one trajectory; returns (output, engine, tutor)."""
     config = make_config(**settings)
     tutor, engine = tutor or Tutor(), Engine(processor.tokenizer, answers)
 
     async def run():
         share_tutor(config, tutor)
-        return await play_one(processor, config, engine, turns=turns, later=later, first_picture=first_picture)
+        return await play_one(
+            processor, config, engine, turns=turns, later=later, first_picture=first_picture, system=system
+        )
 
     return asyncio.run(run()), engine, tutor
 

@@ -100,6 +100,19 @@ def test_special_tokens_in_the_tutors_question_stay_text(processor):
     assert processor.image_token_id not in output.response_ids
 
 
+def test_with_a_system_prompt_and_tags_the_tokens_add_up_and_the_tutor_hears_the_answer(processor):
+    system = [{"role": "system", "content": "it is red ."}]
+    answers = {"system": "it is red .", "tags": ["thinking", "answer"]}
+    said = "<thinking> a </thinking> <answer> no . </answer><|im_end|>"
+    output, engine, tutor = play(
+        processor, [said] * 3, system=system, answer_format=answers, max_tokens=64, response_length=400
+    )
+    record = record_of(output)
+    assert (record.masked, record.end) == (False, "complete"), record.reason
+    assert [answer for *_, answer in tutor.seen] == ["no ."] * 3
+    assert all("it is red" in processor.tokenizer.decode(call.ids) for call in engine.calls)
+
+
 def test_an_unscored_turn_masks_the_trajectory(processor):
     output, engine, _ = play(processor, ["a .<|im_end|>"] * 3, tutor=Tutor(unscored_at=2))
     record = record_of(output)

@@ -143,7 +143,7 @@ def test_hostile_dialogues_name_no_picture_in_sft_grpo_and_exports(world):
     from training.grpo.prepare import PromptBuilder
     from training.sft.data import PictureTokens
 
-    config = load_config(ExportConfig, "configs/exports/default.yaml", [f"data={world}/x.jsonl", "answer_tags=[]"])
+    config = load_config(ExportConfig, "configs/exports/default.yaml", [f"data={world}/x.jsonl", "answer_format={}"])
     settings = SimpleNamespace(patch_size=14, merge_size=2, size={"shortest_edge": 3136, "longest_edge": 10**6})
     tokens = PictureTokens(PictureSize.of(settings), world)
     processor = SimpleNamespace(image_processor=settings)

@@ -56,7 +56,7 @@ def root(tmp_path_factory):
 
 
 def export(root, name, *overrides):
-    base = [f"root={root}", f"output={root / name}", "answer_tags=[thinking,answer]"]
+    base = [f"root={root}", f"output={root / name}", "answer_format.tags=[thinking,answer]"]
     config = load_config(ExportConfig, "configs/exports/default.yaml", [*base, *overrides])
     main(config)
     return root / name
@@ -74,7 +74,7 @@ KEPT = {"two": [BLUE, RED, BLUE], "text": [], "hostile": [(255, 255, 255)]}
 
 
 def test_messages_are_what_trl_reads(root, capsys):
-    folder = export(root, "trl", "formats=[messages]", "system_prompt=Be safe.")
+    folder = export(root, "trl", "formats=[messages]", "answer_format.system=Be safe.")
     assert "export: 3 rows, 3 rejected" in capsys.readouterr().out
     assert {row["id"]: row["reason"] for row in read_jsonl(folder / "rejects.jsonl")} == {
         "plain": "wrong answer format",
@@ -147,7 +147,7 @@ def test_llama_factory_finds_file_columns_and_pictures(root):
 def test_verl_parquet_has_the_layout_of_stage_three(root):
     processor = build_processor()
     processor.save_pretrained(root / "model")
-    overrides = ["formats=[verl]", "answer_tags=[]", f"verl.model={root / 'model'}", "verl.max_prompt_length=200"]
+    overrides = ["formats=[verl]", "answer_format={}", f"verl.model={root / 'model'}", "verl.max_prompt_length=200"]
     overrides += ["max_pixels=3136"]
     folder = export(root, "verl", *overrides) / "verl"
     rows = {row["extra_info"]["dialogue"]: row for row in pq.read_table(folder / "data" / "train.parquet").to_pylist()}
@@ -168,12 +168,14 @@ def test_second_export_does_nothing_and_plan_names_the_folders(root, capsys):
 
 
 def test_losing_every_row_is_an_error_and_unfit_tags_are_refused(root):
-    said = r"no row can be exported: .*wrong answer format.*answer_tags is \[reason\], but these answers have the tags "
-    with pytest.raises(UserError, match=said + r"thinking, answer: set answer_tags=\[thinking,answer\]"):
-        export(root, "none", "answer_tags=[reason]", "formats=[messages]")
+    said = r"no row can be exported: .*wrong answer format.*answer_format.tags is \[reason\], but these answers have the tags "
+    with pytest.raises(UserError, match=said + r"thinking, answer: set answer_format.tags=\[thinking,answer\]"):
+        export(root, "none", "answer_format.tags=[reason]", "formats=[messages]")
     assert "it begins" in (root / "none" / "rejects.jsonl").read_text(encoding="utf-8")
-    export(root, "none", "answer_tags=[thinking,answer]", "formats=[messages]")  # it made nothing: the folder is free
+    export(
+        root, "none", "answer_format.tags=[thinking,answer]", "formats=[messages]"
+    )  # it made nothing: the folder is free
     with pytest.raises(UserError, match="must be as many as"):
-        load_config(ExportConfig, "configs/exports/default.yaml", ["answer_tags=[a,b]", "write_tags=[c]"])
+        load_config(ExportConfig, "configs/exports/default.yaml", ["answer_format.tags=[a,b]", "write_tags=[c]"])
     with pytest.raises(UserError, match=r"needs verl\.model"):
         load_config(ExportConfig, "configs/exports/default.yaml", ["formats=[verl]"])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from safer_steer.answer_format import AnswerFormat
 from safer_steer.config import load_config as load_sft
 from safer_steer.errors import UserError
 from safer_steer_verl.verl_check import dry_check
@@ -67,6 +68,16 @@ def test_each_form_of_tcsr_has_its_partner(tutor_elsewhere):
         assert found.safer_steer.tcsr.rule == rule
     with pytest.raises(UserError, match="last is no form of TCSR; give paper or additive or released"):
         load_config("configs/grpo/miniature.yaml", ["ablation=no_tcsr", "safer_steer.tcsr.rule=last"])
+
+
+def test_a_checkpoint_of_another_answer_format_is_refused(tmp_path):
+    AnswerFormat(tags=["thinking", "answer"]).write(tmp_path)
+    model = f"actor_rollout_ref.model.path={tmp_path}"
+    with pytest.raises(UserError, match="was trained with another one: <thinking>…</thinking><answer>"):
+        load_config("configs/grpo/miniature.yaml", [model])
+    assert load_config("configs/grpo/miniature.yaml", [model, "+safer_steer.answer_format.tags=[thinking,answer]"])
+    with pytest.raises(UserError, match="reward.format.tags .* are not those of answer_format"):
+        load_config("configs/grpo/miniature.yaml", ["safer_steer.reward.format.bonus=1.0"])
 
 
 def test_sft_has_no_part_in_the_ablations_of_grpo():

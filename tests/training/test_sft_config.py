@@ -57,8 +57,8 @@ def test_export_epoch_and_picture_limits_must_fit():
         load_config(SftConfig, MINIATURE, ["training.export_epoch=6"])
     with pytest.raises(UserError, match=r"images\.max_pixels"):
         load_config(SftConfig, MINIATURE, ["images.max_pixels=1000"])
-    with pytest.raises(UserError, match=r"answer_tags.*without <>"):
-        load_config(SftConfig, MINIATURE, ["answer_tags=['<answer>']"])
+    with pytest.raises(UserError, match=r"answer_format.tags.*without <>"):
+        load_config(SftConfig, MINIATURE, ["answer_format.tags=['<answer>']"])
 
 
 @pytest.mark.parametrize("stage", [2, 3])

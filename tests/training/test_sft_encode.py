@@ -233,7 +233,7 @@ def test_prepare_holds_out_whole_dialogues_and_checks_the_answer_format(processo
     path = tmp_path / "d.jsonl"
     write_jsonl(path, rows)
     overrides = [f"data={path}", "eval_share=0.2"]
-    config = load_config(SftConfig, "configs/sft/miniature.yaml", [*overrides, "answer_tags=[thinking,answer]"])
+    config = load_config(SftConfig, "configs/sft/miniature.yaml", [*overrides, "answer_format.tags=[thinking,answer]"])
     prepared = prepare(config, processor)
     assert [(reject["id"], reject["reason"]) for reject in prepared.rejects] == [("plain", "wrong answer format")]
     assert prepared.held_out

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from safer_steer.answer_format import AnswerFormat
 from safer_steer.answer_tags import check_tags
 from safer_steer.config import Section
 from safer_steer.picture_size import MAX_PIXELS, PixelLimit
@@ -31,20 +32,22 @@ class ExportConfig(Section):
     """Folder to write: one folder per format, rejects.jsonl, run.json."""
     formats: Annotated[list[Format], Field(min_length=1)]
     """TRL's conversations, LLaMA-Factory's ShareGPT, verl's prompts."""
-    answer_tags: Annotated[list[str], AfterValidator(check_tags)] = []
-    """Tags every answer must be made of, such as [thinking, answer]; rows with another answer are rejected."""
+    answer_format: AnswerFormat = AnswerFormat()
+    """System prompt put before every dialogue, and the tags that every answer must be made of; rows with another answer
+    are rejected. A YAML file (configs/answer_format/) or its content.
+    """
     write_tags: Annotated[list[str], AfterValidator(check_tags)] | None = None
     """What to write instead: as many tags, in the same order, or [] for the last part alone; null: the same tags."""
-    system_prompt: str | None = None
-    """Put before every dialogue; null: none."""
     max_pixels: PixelLimit = MAX_PIXELS
     """Px of one picture; larger ones are reduced."""
     verl: VerlExport | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.write_tags and len(self.write_tags) != len(self.answer_tags):
-            raise ValueError(f"write_tags {self.write_tags} must be as many as answer_tags {self.answer_tags}, or []")
+        if self.write_tags and len(self.write_tags) != len(self.answer_format.tags):
+            raise ValueError(
+                f"write_tags {self.write_tags} must be as many as answer_format.tags {self.answer_format.tags}, or []"
+            )
         if "verl" in self.formats and self.verl is None:
             raise ValueError("format verl needs verl.model and verl.max_prompt_length")
         return self
@@ -52,4 +55,4 @@ class ExportConfig(Section):
     @property
     def tags_written(self) -> list[str]:
         """The tags of the answers in the export."""
-        return self.answer_tags if self.write_tags is None else self.write_tags
+        return self.answer_format.tags if self.write_tags is None else self.write_tags

@@ -86,12 +86,12 @@ def _exchanges(dialogue: Dialogue, config: ExportConfig) -> list[Exchange]:
         ImageError: a picture cannot be read.
     """
     turns = answered_turns(dialogue.turns)
-    parts = tagged_parts(turns, config.answer_tags)
+    parts = tagged_parts(turns, config.answer_format.tags)
     root = Path(config.data).resolve().parent
     size = PictureSize(max_pixels=config.max_pixels)
     made = []
     for index, turn in enumerate(turns):
-        answer = join_parts(parts[index], config.tags_written) if config.answer_tags else turn.assistant
+        answer = join_parts(parts[index], config.tags_written) if config.answer_format.tags else turn.assistant
         pictures = [load_image(picture_file(root, path), size=size) for path in dialogue.images_at(index)]
         made.append(Exchange(plain_text(turn.user), plain_text(answer), pictures))
     return made

@@ -63,7 +63,7 @@ def _write(config: ExportConfig, output: Path) -> dict[str, Any]:
             found = verl_parquet.write(config, folder)
             counts |= {"verl rows": found["kept"], "verl rejected": found["rejected"]}
             continue
-        {"messages": messages, "llama_factory": llama_factory}[name].write(rows, folder, config.system_prompt)
+        {"messages": messages, "llama_factory": llama_factory}[name].write(rows, folder, config.answer_format.system)
         write_jsonl(output / "rejects.jsonl", rows.rejects)
         if not rows.kept:
             reasons = ", ".join(f"{count} {reason}" for reason, count in rows.counts().items() if reason[0] == "(")

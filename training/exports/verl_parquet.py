@@ -19,7 +19,10 @@ def write(config: ExportConfig, folder: Path) -> dict[str, Any]:
         UserError: no row is usable, or the model's processor cannot be loaded.
     """
     settings = {
-        "safer_steer": {"data": {"source": config.data, "max_pixels": config.max_pixels}},
+        "safer_steer": {
+            "data": {"source": config.data, "max_pixels": config.max_pixels},
+            "answer_format": config.answer_format.model_dump(),
+        },
         "actor_rollout_ref": {"model": {"path": config.verl.model}},
         "data": {
             "max_prompt_length": config.verl.max_prompt_length,

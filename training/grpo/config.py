@@ -116,6 +116,8 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Loaded:
     config = _with_environment(_validated(tree, path))
     ours = config.safer_steer
     problems = _size_problems(tree, ours.turns.min_tokens) + _fit_problems(tree) + attention.problems(tree)
+    problem = ours.answer_format.problem(config.verl["actor_rollout_ref"]["model"]["path"] or "")
+    problems += [f"safer_steer.{problem}; set it to that value"] if problem else []
     problems += _said(lambda: check_services(ours.services, {"tutor": ours.tutor}), "safer_steer.tutor.")
     if not finished:
         problems += layout.problems(ours, config.verl)

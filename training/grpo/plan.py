@@ -28,6 +28,7 @@ def plan(config: GrpoConfig) -> Plan:
         f"{asked} of {batch} prompts x {rollouts} rollouts, answers of at most {ours.turns.max_tokens} tokens",
         f"student starts from {verl['actor_rollout_ref']['model']['path']}; prompts {ours.data.source}, "
         + ("each dialogue's last question alone" if ours.data.turns == "last" else "all turns"),
+        f"answers: {ours.answer_format.said()}",
         f"return by rule {ours.tcsr.rule}, alpha {ours.tcsr.alpha}, over {ours.tcsr.over}; feedback dynamics "
         + ("on: the tutor writes the next question" if ours.feedback_dynamics else "off: the planned one is asked"),
         f"tutor {ours.tutor.model} at {ours.tutor.base_url}; services started: {', '.join(ours.services) or 'none'}",

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from omegaconf import OmegaConf
 from PIL import Image
 
+from safer_steer.answer_format import AnswerFormat
 from safer_steer.dialogue import MAX_TURNS, Dialogue
 from safer_steer.errors import ImageError, UserError
 from safer_steer.images import load_image, png_bytes
@@ -67,8 +68,16 @@ SCHEMA = pa.schema(
 class PromptBuilder:
     """Dialogue -> parquet row, or a `Reject` with its reason."""
 
-    def __init__(self, processor: Any, data: DataConfig, max_prompt_length: int, template_kwargs: dict | None = None):
+    def __init__(
+        self,
+        processor: Any,
+        data: DataConfig,
+        max_prompt_length: int,
+        template_kwargs: dict | None = None,
+        system: str | None = None,
+    ):
         self.processor, self.data, self.max_prompt_length = processor, data, max_prompt_length
+        self.system = [{"role": "system", "content": system}] if system else []
         self.size = PictureSize.of(processor.image_processor, data.max_pixels)
         self.template_kwargs = template_kwargs or {}
 
@@ -95,7 +104,7 @@ class PromptBuilder:
             "data_source": dialogue.source,
             "agent_name": "safety_tutor",
             "ability": dialogue.kind,
-            "prompt": [{"role": "user", "content": "<image>" * len(shown[0]) + turns[0]}],
+            "prompt": [*self.system, {"role": "user", "content": "<image>" * len(shown[0]) + turns[0]}],
             "images": [{"bytes": png_bytes(picture)} for picture in shown[0]],
             "later_images": [
                 {"turn": turn, "bytes": png_bytes(picture)}
@@ -120,7 +129,10 @@ class PromptBuilder:
         """Tokens of the first prompt with its generation header, pictures expanded."""
         content = [*({"type": "image"} for _ in pictures), {"type": "text", "text": text}]
         rendered = self.processor.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True, **self.template_kwargs
+            [*self.system, {"role": "user", "content": content}],
+            tokenize=False,
+            add_generation_prompt=True,
+            **self.template_kwargs,
         )
         words = len(self.processor.tokenizer(rendered, add_special_tokens=False)["input_ids"])
         return words + sum(self.size.tokens(*picture.size) for picture in pictures) - len(pictures)
@@ -213,7 +225,8 @@ def main(argv: list[str]) -> int:
         folder = Path(config.data.train_files).parent
         template = OmegaConf.to_container(config.data.get("apply_chat_template_kwargs") or OmegaConf.create({}))
         processor = AutoProcessor.from_pretrained(model)
-        builder = PromptBuilder(processor, data, limit, template)
+        answers = AnswerFormat.model_validate(OmegaConf.to_container(config.safer_steer.answer_format, resolve=True))
+        builder = PromptBuilder(processor, data, limit, template, answers.system)
         if problem := limit_problem(processor.image_processor, data.max_pixels):
             raise UserError(f"{model}: {problem}; set it to that value in every stage, or train the model again")
         counts = prepare(builder, [data.source], folder)

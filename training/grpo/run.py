@@ -97,6 +97,7 @@ def main(loaded: Loaded) -> None:
             folder / "checkpoints" / f"{checkpoints.PREFIX}{counts['steps']}",
             folder / "checkpoint",
             ours.data.max_pixels,
+            ours.answer_format,
         )
         run.add_usage({"tutor": tutor_usage(folder / "metrics.jsonl")})  # of all attempts, so only at the end
         counts |= {"attention": attention.choose(ours.attention, config.verl["trainer"]["device"])}

@@ -7,7 +7,7 @@ import yaml
 from pydantic import AfterValidator, Field, ModelWrapValidatorHandler, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from safer_steer.answer_tags import check_tags
+from safer_steer.answer_format import AnswerFormat
 from safer_steer.config import Operational, Section
 from safer_steer.picture_size import MAX_PIXELS, PixelLimit
 from training.sft.checks import batch_problem, deepspeed_problem, file_problems
@@ -136,12 +136,12 @@ class SftConfig(Section):
     """`all` turns: a dialogue is a row, every answer is learnt. `last`: a dialogue's last question alone, without its
     history but with the pictures shown so far, so as many rows (`ablation=single_turn`, Tables 4 and 9).
     """
-    answer_tags: Annotated[list[str], AfterValidator(check_tags)] = []
-    """Tags every answer must be made of, such as [thinking, answer]; rows with another answer are rejected."""
+    answer_format: AnswerFormat = AnswerFormat()
+    """System prompt put before every dialogue, and the tags that every answer must be made of: rows with another answer
+    are rejected. A YAML file (configs/answer_format/) or its content.
+    """
     eval_share: Fraction = 0.0
     """Share of the dialogues held out for the evaluation loss."""
-    system_prompt: str | None = None
-    """Put before every dialogue; null: the chat template's own."""
     images: ImageConfig = ImageConfig()
     freeze: FreezeConfig = FreezeConfig()
     lora: LoraSettings | None = None

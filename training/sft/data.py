@@ -58,7 +58,7 @@ def prepare(config: SftConfig, processor: Any) -> Prepared:
     path = Path(config.data)
     folder = path.resolve().parent
     tokens = PictureTokens(PictureSize.of(processor.image_processor), folder)
-    encoder = DialogueEncoder(processor, config.max_length, tokens, config.system_prompt)
+    encoder = DialogueEncoder(processor, config.max_length, tokens, config.answer_format.system)
     prepared = Prepared()
     rows = list(read_rows(path, Dialogue))
     dialogues = [row for row in rows if isinstance(row, Dialogue)]
@@ -67,7 +67,7 @@ def prepare(config: SftConfig, processor: Any) -> Prepared:
         for dialogue in dialogues:
             held_out = is_held_out(dialogue.id, config.eval_share, config.seed)
             row = last_turn(dialogue) if config.turns == "last" else dialogue
-            _add(prepared, row, held_out, encoder, config.answer_tags, folder)
+            _add(prepared, row, held_out, encoder, config.answer_format.tags, folder)
             bar.advance(f"{len(prepared.rejects)} rejected")
     reasons = ", ".join(f"{v} {k}" for k, v in prepared.counts().items() if k.startswith("("))
     if not prepared.rows:

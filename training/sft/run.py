@@ -52,6 +52,7 @@ def plan(config: SftConfig) -> Plan:
         f"batch {training.batch_size} = {training.per_device_batch_size} a device x {training.gradient_accumulation} "
         f"accumulated x {training.processes} process(es)",
     ]
+    lines.append(f"answers: {config.answer_format.said()}")
     data = Path(config.data)
     if data.is_file():
         with data.open("rb") as file:
@@ -118,6 +119,8 @@ def _work(config: SftConfig) -> dict[str, float]:
     if int(os.environ.get("RANK", "0")) == 0:
         write_jsonl(Path(config.output) / "rejects.jsonl", prepared.rejects)
     counts = prepared.counts() | train(config, processor, prepared)
+    if int(os.environ.get("RANK", "0")) == 0:
+        config.answer_format.write(Path(config.output) / "checkpoint")
     if torch.distributed.is_initialized():  # else its threads may abort a process that ends
         torch.distributed.destroy_process_group()
     return counts

@@ -20,7 +20,6 @@ from PIL import Image
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase
 from verl.utils.profiler import simple_timer
 
-from safer_steer.answer_tags import spoken
 from safer_steer.config import validate
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm import LLMClient
@@ -128,8 +127,9 @@ class SafetyTutorLoop(AgentLoopBase):
             static_next = statics[turn + 1] if turn + 1 < len(statics) else None
             history = list(zip(record.users[:turn], record.answers[:turn], strict=True))
             with simple_timer("tool_calls", metrics):
-                heard = [(asked, spoken(said)) for asked, said in history]
-                result = await _verdict(shared.tutor, heard, images, user, spoken(answer).strip(), static_next)
+                spoken = shared.settings.answer_format.split
+                heard = [(asked, spoken(said).answer) for asked, said in history]
+                result = await _verdict(shared.tutor, heard, images, user, spoken(answer).answer.strip(), static_next)
             beat(VERDICT)
             if isinstance(result, Unscored):
                 record.end, record.unscored, record.reason = "unscored", True, f"turn {turn + 1}: {result.reason}"

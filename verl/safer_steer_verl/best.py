@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from safer_steer.answer_format import PLAIN, AnswerFormat
 from safer_steer.store import write_atomic
 from safer_steer_verl.export import export_weights, has_weights
 
@@ -17,10 +18,11 @@ VALIDATION, TRAINING = "val/tutor/turn_reward_mean", "tutor/turn_reward_mean"
 
 @dataclass
 class BestCheckpoint:
-    """Keeps `folder/best` at the best step; `max_pixels` is the picture size of the training."""
+    """Keeps `folder/best` at the best step; `max_pixels` and `answers` are picture size and format of the training."""
 
     folder: Path
     max_pixels: int
+    answers: AnswerFormat = PLAIN
     _since_save: list[float] = field(default_factory=list)
 
     @property
@@ -54,7 +56,7 @@ class BestCheckpoint:
             return False  # held-out scores say more; a step without one does not replace a step with one
         if score is None or (self._best(measure) or (-math.inf, 0))[0] >= score:
             return False
-        export_weights(checkpoint, self.folder / "best", self.max_pixels)
+        export_weights(checkpoint, self.folder / "best", self.max_pixels, self.answers)
         write_atomic(self.record, json.dumps({"step": step, "score": score, "measure": measure}) + "\n")
         return True
 

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from safer_steer.answer_format import PLAIN, AnswerFormat
 from safer_steer.errors import UserError
 from safer_steer.picture_size import write_limit
 
@@ -22,13 +23,14 @@ def has_weights(checkpoint: Path) -> bool:
     return any((checkpoint / ACTOR / "huggingface").glob("*.safetensors"))
 
 
-def export_weights(checkpoint: Path, target: Path, max_pixels: int) -> None:
+def export_weights(checkpoint: Path, target: Path, max_pixels: int, answers: AnswerFormat = PLAIN) -> None:
     """Writes the weights of a step to `target`, whole or not at all; what was there is replaced.
 
     Args:
         checkpoint: verl's folder global_step_N.
         target: the Hugging Face folder to write.
         max_pixels: picture size of the training; the exported processor has it as its limit.
+        answers: the format of the training; the folder says it.
 
     Raises:
         UserError: the checkpoint has no weights in Hugging Face form.
@@ -47,6 +49,7 @@ def export_weights(checkpoint: Path, target: Path, max_pixels: int) -> None:
         shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("*.safetensors*"))
         _write_weights(source, temporary)
     write_limit(temporary, max_pixels)
+    answers.write(temporary)
     shutil.rmtree(target, ignore_errors=True)
     temporary.replace(target)
 

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from safer_steer.answer_format import AnswerFormat
 from safer_steer.config import Operational, Section
 from safer_steer.picture_size import MAX_PIXELS, PixelLimit
 from safer_steer.servers import ServiceConfig
@@ -54,6 +55,10 @@ class SaferSteerSettings(Section):
 
     tutor: TutorConfig
     """Safety Tutor (Eq. 17)."""
+    answer_format: AnswerFormat = AnswerFormat()
+    """System prompt of every conversation and tags of the student's answers, of which the tutor sees what is said to the
+    user; as in SFT. A YAML file (configs/answer_format/) or its content.
+    """
     feedback_dynamics: bool = True
     """The tutor writes the next question; off: the static one is asked (ablation, Table 5)."""
     reward: RewardConfig = RewardConfig()
@@ -88,6 +93,13 @@ class SaferSteerSettings(Section):
     data: DataConfig
     base_model: str | None = None
     """The model before SFT: where the ablation `no_bootstrapping` starts from."""
+
+    @model_validator(mode="after")
+    def _one_format(self) -> Self:
+        tags, wanted = list(self.reward.format.tags), self.answer_format.tags
+        if self.reward.format.bonus and tags != wanted:
+            raise ValueError(f"reward.format.tags {tags} are not those of answer_format: {wanted}")
+        return self
 
     @model_validator(mode="after")
     def _turns_have_values(self) -> Self:

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import transfer_queue as tq
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from transfer_queue import KVBatchMeta
 from verl.trainer.ppo.v1.trainer_base import register_trainer
 from verl.trainer.ppo.v1.trainer_sync import PPOTrainerSync
 from verl.utils import tensordict_utils
 
+from safer_steer.answer_format import AnswerFormat
 from safer_steer.errors import UserError
 from safer_steer.store import JsonlStore
 from safer_steer_verl import estimators
@@ -56,7 +57,9 @@ class SaferSteerTrainer(PPOTrainerSync):
         )
         # Picture paths in a row are relative to the row's file.
         self.pictures = os.path.relpath(Path(self.config.safer_steer.data.source).parent, folder)
-        self.best = BestCheckpoint(folder, self.config.safer_steer.data.max_pixels)
+        ours = self.config.safer_steer
+        answers = AnswerFormat.model_validate(OmegaConf.to_container(ours.answer_format, resolve=True))
+        self.best = BestCheckpoint(folder, ours.data.max_pixels, answers)
         self.best.rewind(self.global_steps)
 
     def _compute_advantage(self, batch: KVBatchMeta, metrics: dict) -> KVBatchMeta:
