@@ -168,7 +168,7 @@ def test_second_export_does_nothing_and_plan_names_the_folders(root, capsys):
 
 
 def test_losing_every_row_is_an_error_and_unfit_tags_are_refused(root):
-    said = r"no row can be exported: .*wrong answer format.*answer_format.tags is \[reason\], but these answers have the tags "
+    said = r"no row can be exported: .*wrong answer format.*tags is \[reason\], but these answers have the tags "
     with pytest.raises(UserError, match=said + r"thinking, answer: set answer_format.tags=\[thinking,answer\]"):
         export(root, "none", "answer_format.tags=[reason]", "formats=[messages]")
     assert "it begins" in (root / "none" / "rejects.jsonl").read_text(encoding="utf-8")

@@ -76,7 +76,7 @@ def test_a_checkpoint_of_another_answer_format_is_refused(tmp_path):
     with pytest.raises(UserError, match="was trained with another one: <thinking>…</thinking><answer>"):
         load_config("configs/grpo/miniature.yaml", [model])
     assert load_config("configs/grpo/miniature.yaml", [model, "+safer_steer.answer_format.tags=[thinking,answer]"])
-    with pytest.raises(UserError, match="reward.format.tags .* are not those of answer_format"):
+    with pytest.raises(UserError, match=r"reward.format.tags .* are not those of answer_format"):
         load_config("configs/grpo/miniature.yaml", ["safer_steer.reward.format.bonus=1.0"])
 
 

@@ -56,8 +56,8 @@ class SaferSteerSettings(Section):
     tutor: TutorConfig
     """Safety Tutor (Eq. 17)."""
     answer_format: AnswerFormat = AnswerFormat()
-    """System prompt of every conversation and tags of the student's answers, of which the tutor sees what is said to the
-    user; as in SFT. A YAML file (configs/answer_format/) or its content.
+    """System prompt of every conversation and tags of the student's answers, as in SFT; the tutor sees what is said to
+    the user. A YAML file (configs/answer_format/) or its content.
     """
     feedback_dynamics: bool = True
     """The tutor writes the next question; off: the static one is asked (ablation, Table 5)."""
