@@ -45,7 +45,9 @@ def test_scores_out_of_range_are_refused(score):
 def test_the_format_bonus_is_added_once_when_it_is_on():
     config = RewardConfig(format={"bonus": 0.5})
     assert turn_reward(TEN, "<thinking>a</thinking><answer>b</answer>", config) == pytest.approx(1.5)
-    for other in ("b", "<answer>b</answer><thinking>a</thinking>", "<thinking>a</thinking><answer></answer>"):
+    assert turn_reward(TEN, "So: <thinking>a</thinking> <answer></answer>.", config) == pytest.approx(1.5)
+    twice = "<thinking>a</thinking><answer>b</answer><answer>c</answer>"
+    for other in ("b", "<answer>b</answer><thinking>a</thinking>", "<thinking>a<answer>b</answer>", twice):
         assert turn_reward(TEN, other, config) == pytest.approx(1.0)
 
 

@@ -80,6 +80,16 @@ def test_a_checkpoint_of_another_answer_format_is_refused(tmp_path):
         load_config("configs/grpo/miniature.yaml", ["safer_steer.reward.format.bonus=1.0"])
 
 
+def test_released_configs_do_what_the_released_code_does(tutor_elsewhere):
+    config = load_config("configs/grpo/qwen2_5_vl_3b_released.yaml").config
+    ours, actor = config.safer_steer, config.verl["actor_rollout_ref"]["actor"]
+    assert (ours.tutor.temperature, ours.tutor.max_tokens, ours.tcsr.rule) == (0.0, 12288, "released")
+    assert actor["loss_agg_mode"] == "token-mean"
+    sft = load_sft(SftConfig, "configs/sft/qwen2_5_vl_3b_released.yaml")
+    assert config.verl["actor_rollout_ref"]["model"]["path"] == f"{sft.output}/checkpoint"
+    assert sft.answer_format == ours.answer_format != AnswerFormat()
+
+
 def test_sft_has_no_part_in_the_ablations_of_grpo():
     with pytest.raises(UserError, match="no_tcsr changes nothing of sft; sft knows: single_turn"):
         expand("sft", ["ablation=no_tcsr"])

@@ -4,11 +4,11 @@ A function of the user's takes its place where the config names one (`own_reward
 """
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
 from pydantic import Field, model_validator
 
-from safer_steer.answer_tags import split_parts
 from safer_steer.config import Operational, Section
 from safer_steer.rubric import SCALE_MAX, TurnScores
 
@@ -81,10 +81,17 @@ def turn_reward(scores: TurnScores, answer: str, config: RewardConfig) -> float:
     total = config.safety * scores.safety + config.usefulness * scores.usefulness
     reward = (total + config.faithfulness * scores.faithfulness) / SCALE_MAX
     if config.format.bonus:
-        reward += config.format.bonus * (split_parts(answer, config.format.tags) is not None)
+        reward += config.format.bonus * in_tags(answer, config.format.tags)
     if config.repetition.penalty and len(answer.split()) >= config.repetition.min_words:
         reward -= config.repetition.penalty * repeated_share(answer, config.repetition.n)
     return reward
+
+
+def in_tags(answer: str, tags: Sequence[str]) -> bool:
+    """Whether an answer has each tag exactly once, opened and closed, in order: the released code's formula."""
+    marks = [mark for tag in tags for mark in (f"<{tag}>", f"</{tag}>")]
+    places = [answer.find(mark) for mark in marks]
+    return all(answer.count(mark) == 1 for mark in marks) and places == sorted(places)
 
 
 def repeated_share(answer: str, n: int) -> float:
