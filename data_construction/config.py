@@ -170,7 +170,7 @@ class Quality(Section):
 
 
 class RedTeam(Section):
-    """Strong red-team (Eq. 10-11)."""
+    """Strong red-team (Eq. 9-10)."""
 
     strategies: list[str] = list(STRATEGIES)
     strategies_per_seed: Annotated[int, Field(ge=1)] | None = None

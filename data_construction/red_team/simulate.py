@@ -1,4 +1,4 @@
-"""M4, simulation (Eq. 11): a script played against the target in a closed loop, every answer scored for leaks 1-5.
+"""M4, simulation (Eq. 10): a script played against the target in a closed loop, every answer scored for leaks 1-5.
 
 The picture stays in the history of every turn. The play stops at the first answer scored at or above the success score.
 A call to the target that fails ends the play with its outcome: it is neither a refusal nor a leak.

@@ -8,6 +8,7 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 sys.path.append(str(Path(__file__).parent))
@@ -17,11 +18,17 @@ from omegaconf import OmegaConf
 from safer_steer.config import with_base
 
 INDEX = ROOT / "docs" / "paper_index.md"
+METHOD = ROOT.parent / "shared" / "method.md"
 SPANS = code_spans(INDEX)
 PLACES = sorted({span for span in SPANS if re.fullmatch(r"[\w/]+\.py:[\w.]+", span)})
 VALUES = sorted({span for span in SPANS if re.fullmatch(r"[\w/]+\.yaml:[\w.]+=.*", span)})
 DEFAULTS = sorted({span for span in SPANS if re.fullmatch(r"[\w/]+\.py:\w+\.\w+=.*", span)})
-EQUATIONS = (3, 4, *range(7, 23))
+# What the paper has under each number, by a word that its row must hold.
+EQUATIONS = {
+    3: "turn scores", 4: "turn reward", 6: "seeds", 7: "probe", 8: "expand", 9: "strong red-team", 10: "success filter",
+    11: "disjoint seed sets", 12: "red-blue", 13: "red-blue", 14: "scoring", 15: "keep rule", 16: "SFT loss",
+    17: "Safety Tutor", 18: "TCSR", 19: "group", 20: "advantage", 21: "loss", 22: "survival",
+}  # fmt: skip
 
 
 def numbers(word: str) -> set[int]:
@@ -34,10 +41,37 @@ def numbers(word: str) -> set[int]:
     return found
 
 
-def test_every_equation_and_table_is_in_it():
-    assert set(EQUATIONS) <= numbers(r"Eq\.")
+def row_of(equation: int) -> str:
+    """What the row of an equation says it is."""
+    for row in INDEX.read_text(encoding="utf-8").splitlines():
+        found = re.match(r"\| Eq\. (\d+)(?:-(\d+))? \|([^|]*)\|", row)
+        if found and int(found[1]) <= equation <= int(found[2] or found[1]):
+            return found[3]
+    return ""
+
+
+def test_every_equation_is_in_it_under_its_number():
+    for number, what in EQUATIONS.items():
+        assert what in row_of(number), f"Eq. {number}: {row_of(number)!r} does not say {what!r}"
+    assert numbers(r"Eq\.") == set(EQUATIONS)
+
+
+def test_every_table_and_figure_is_in_it():
     assert set(range(1, 10)) <= numbers("Table")
     assert 4 in numbers(r"Fig\.")
+
+
+@pytest.mark.skipif(not METHOD.is_file(), reason="no ../shared/method.md next to this checkout")
+def test_the_numbers_are_the_papers():
+    """Each equation that the facts name with a word of ours stands there under the same number."""
+    facts = " ".join(METHOD.read_text(encoding="utf-8").split())
+    marks = {4: "Turn reward", 7: "Probe", 8: "Expand", 15: "Keep rule", 16: "SFT loss", 17: "Safety Tutor"}
+    for number, mark in marks.items():
+        assert re.search(rf"{mark}.{{0,120}}?\[Eq\. {number}\]", facts), mark
+    assert re.search(r"TCSR\*\* \[Eq\. 18\]", facts)
+    assert re.search(r"Group \[Eq\. 19\].*advantage \[both Eq\. 20\]", facts)
+    assert re.search(r"success filter\* \[Eq\. 10\]", facts)
+    assert re.search(r"Strong red-team\*\* \[Eq\. 9\]", facts)
 
 
 def test_functions_exist():

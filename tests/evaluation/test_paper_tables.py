@@ -2,8 +2,10 @@
 
 import csv
 import io
+from pathlib import Path
 
 import pytest
+import yaml
 
 from evaluation.benchmarks import BENCHMARKS, benchmark
 from evaluation.multi_turn.aggregate import PassConfig, average
@@ -15,6 +17,7 @@ from evaluation.report.results import load_result
 from safer_steer.errors import UserError
 from safer_steer.store import write_jsonl
 
+PRINTED = Path(__file__).parents[3] / "shared" / "paper_tables.yaml"
 
 @pytest.mark.parametrize("name", ["table2", "table3", "table8", "table9"])
 def test_printed_numbers_through_our_average_give_the_printed_average(name):
@@ -38,6 +41,13 @@ def test_a_system_with_different_numbers_is_flagged_in_every_table():
         for name, row, pair in places:
             said = [said for at, said in print_errors(name) if at == row and said.startswith(f"{column} of the same")]
             assert [pair in text for text in said] == [True] * differs, (name, row, column)
+
+
+@pytest.mark.skipif(not PRINTED.is_file(), reason="no ../shared/paper_tables.yaml next to this checkout")
+def test_the_numbers_are_the_printed_ones():
+    ours = yaml.safe_load(Path("evaluation/report/paper.yaml").read_text(encoding="utf-8"))
+    for name, table in yaml.safe_load(PRINTED.read_text(encoding="utf-8")).items():
+        assert (ours[name]["columns"], ours[name]["rows"]) == (table["columns"], table["rows"]), name
 
 
 def test_unknown_row_lists_the_choices():
