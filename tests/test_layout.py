@@ -17,7 +17,8 @@ ALLOWED = {
     CORE: {CORE},
     "data_construction": {"data_construction", CORE, *METHOD},
     "training": {"training", CORE, *METHOD},
-    "training.grpo": {"training.grpo", CORE, ENGINE_LAYER},  # launches the layer and speaks its config
+    # Launches the layer and speaks its config.
+    "training.grpo": {"training.grpo", "training.ablations", CORE, ENGINE_LAYER},
     "evaluation": {"evaluation", CORE, *METHOD},
     "miniature": {"miniature", CORE, *METHOD},
     METHOD[0]: {*METHOD, CORE},

@@ -17,6 +17,7 @@ from data_construction.config import DataConfig
 from evaluation.config import EvaluationConfig
 from rehearsal.settings import PREFIX, Settings
 from safer_steer.dialogue import Dialogue
+from safer_steer_verl.settings import SaferSteerSettings
 from training.exports.config import ExportConfig
 from training.grpo.config import load_config
 from training.sft.config import SftConfig
@@ -69,7 +70,9 @@ def resolves(schema: object, parts: list[str]) -> bool:
 
 
 def in_tree(parts: list[str]) -> bool:
-    """Whether a dotted key is in the composed config of Stage III."""
+    """Whether a dotted key is in the composed config of Stage III: the method's by its schema, verl's by its YAML."""
+    if parts[0] == "safer_steer":
+        return resolves(SaferSteerSettings, parts[1:])
     node = grpo_tree()
     for part in parts:
         if not isinstance(node, DictConfig) or part not in node:

@@ -17,7 +17,7 @@ from miniature.reproduce.rollouts import (
 )
 from safer_steer.store import write_jsonl
 
-TCSR = "TCSR (Eq. 18, 19)"
+TCSR = "TCSR (Eq. 18, 20)"
 
 
 def rollout(group: str, rewards: tuple[float, ...], attacks: tuple[str, ...] = ()) -> Trajectory:
