@@ -29,7 +29,7 @@ from safer_steer_verl.platform import attention
 from safer_steer_verl.settings import SaferSteerSettings
 from safer_steer_verl.utils.own_reward import Reward
 from safer_steer_verl.utils.tcsr import TcsrConfig
-from training import ablations
+from training.ablations import expand, named, without_tcsr
 from training.grpo import layout
 
 # Parts of verl's config that its YAML leaves open: any key may stand below these.
@@ -102,11 +102,11 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Loaded:
     path, given = Path(path), list(overrides or [])
     if not path.is_file():
         raise UserError(f"config file not found: {path}; see configs/grpo/ for the ones that exist")
-    words, added = _override_words(path, ablations.expand("grpo", given))
+    words, added = _override_words(path, expand("grpo", given))
     tree = _compose(path.parent.resolve(), path.stem, words)
-    if ablations.named(given) == "no_tcsr":
+    if named(given) == "no_tcsr":
         rule = OmegaConf.select(tree, RULE, default=TcsrConfig().rule)
-        OmegaConf.update(tree, RULE, ablations.without_tcsr(rule), force_add=True)
+        OmegaConf.update(tree, RULE, without_tcsr(rule), force_add=True)
     finished = not OmegaConf.is_missing(tree, "root") and is_finished(Path(str(tree.output)) / "run.json")
     if not finished:  # a finished run is compared with its record key by key, and where it would run is nothing to it
         _raise(path, _unknown_keys(tree, added))

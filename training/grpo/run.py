@@ -47,7 +47,7 @@ from safer_steer_verl.export import export_weights
 from safer_steer_verl.interactions.safety_tutor import load_prompt
 from safer_steer_verl.platform import attention
 from safer_steer_verl.settings import SaferSteerSettings
-from training import ablations
+from training.ablations import expand
 from training.grpo import checkpoints, curve, layout, processes
 from training.grpo.config import GrpoConfig, Loaded, load_config, without_operational
 from training.grpo.failure import failure_message
@@ -330,7 +330,7 @@ def run_cli(argv: list[str] | None = None) -> int:
         from safer_steer_verl.verl_check import dry_check  # imports verl
 
         dry_check(loaded.tree)
-        shown = " ".join([path, *ablations.expand("grpo", overrides)])
+        shown = " ".join([path, *expand("grpo", overrides)])
         print(f"# {shown}\n{resolved_yaml(loaded.config)}# plan\n{plan(loaded.config)}")
         return None
 
