@@ -284,7 +284,8 @@ def origin_table(results: list[ModelResult]) -> ResultTable:
         )
         facts = [origin.get(name) for name in ("model", "weights", "command", "git_commit", "started_at")]
         form = AnswerFormat.model_validate(origin["answer_format"]).said() if "answer_format" in origin else None
-        rows.append([result.title, facts[0], form, origin.get("max_pixels"), sampling or None, *facts[1:]])
+        pixels = f"{origin['max_pixels']:,}" if "max_pixels" in origin else None
+        rows.append([result.title, facts[0], form, pixels, sampling or None, *facts[1:]])
     columns = ["model", "answers of", "answer format", "px", "sampling", "weights", "command", "commit", "started"]
     return ResultTable("origin", "Origin", columns, rows)
 

@@ -142,7 +142,7 @@ def test_the_papers_format_is_taken_apart(serve, bench, tmp_path):
 
 def test_a_model_has_its_own_format_sampling_and_pictures(serve, bench, tmp_path):
     """They reach every request and the record; the history is what the model wrote, as in training."""
-    own = {"answer_format": {"system": "Think.", "tags": ["thinking", "answer"]}, "max_pixels": 1568}
+    own = {"answer_format": {"system": "Think.", "tags": ["thinking", "answer"]}, "max_pixels": 3136}
     own |= {"sampling": {"temperature": 0.5, "max_tokens": 9}}
     with serve(lambda body: f"<thinking>hm</thinking><answer>{echo(body)}</answer>") as server:
         model = {"endpoint": server.endpoint()} | own
@@ -156,7 +156,7 @@ def test_a_model_has_its_own_format_sampling_and_pictures(serve, bench, tmp_path
     assert (body["temperature"], body["max_tokens"]) == (0.5, 9)
     facts = json.loads((tmp_path / "m" / "infer.json").read_text())["facts"]["config"]
     assert facts["answer_format"]["tags"] == ["thinking", "answer"]
-    assert (facts["sampling"]["temperature"], facts["max_pixels"]) == (0.5, 1568)
+    assert (facts["sampling"]["temperature"], facts["max_pixels"]) == (0.5, 3136)
 
 
 def test_a_missing_tag_is_noted_and_the_text_is_judged(serve, bench, tmp_path):

@@ -23,7 +23,7 @@ def test_export_replaces_the_folder_whole(tmp_path):
     target.mkdir()
     (target / "old").write_text("x")
     export_weights(saved, target, 3136)
-    assert [path.name for path in target.iterdir()] == ["model.safetensors"]
+    assert {path.name for path in target.iterdir()} == {"model.safetensors", "answer_format.json"}
     (saved / "actor" / "huggingface" / "model.safetensors").unlink()
     with pytest.raises(UserError, match="hf_model"):
         export_weights(saved, target, 3136)

@@ -87,11 +87,11 @@ def test_the_system_prompt_is_in_the_prompt_and_its_length(processor, tmp_path):
     picture = ImageStore(tmp_path).put(Image.new("RGB", (84, 84)))
     write_jsonl(tmp_path / "steer_rl.jsonl", [dialogue("d", ["open it ?", "b"], [picture])])
     data = DataConfig(source=str(tmp_path / "steer_rl.jsonl"), max_pixels=7056)
-    builder = PromptBuilder(processor, data, 200, system="it is red .")
+    builder = PromptBuilder(processor, data, 200, system="it is red . " * 9)
     prepare(builder, [data.source], tmp_path / "out")
     (row,) = pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
     assert [message["role"] for message in row["prompt"]] == ["system", "user"]
-    assert row["prompt"][0]["content"] == "it is red ."
+    assert row["prompt"][0]["content"] == "it is red . " * 9
     plain = PromptBuilder(processor, data, 200)
     assert builder.prompt_length("a", []) > plain.prompt_length("a", [])
 
