@@ -19,6 +19,7 @@ from safer_steer.store import write_jsonl
 
 PRINTED = Path(__file__).parents[3] / "shared" / "paper_tables.yaml"
 
+
 @pytest.mark.parametrize("name", ["table2", "table3", "table8", "table9"])
 def test_printed_numbers_through_our_average_give_the_printed_average(name):
     for row, cells in paper_tables()[name].rows.items():
