@@ -1,23 +1,28 @@
 #!/usr/bin/env bash
-# The paper in miniature: trains and evaluates every cell of its tables over seeds, then says which of its claims hold.
+# All cells of the paper's tables: in miniature over seeds, with a verdict on each of its claims, or at the paper's size on GPUs.
 #
 #   bash scripts/reproduce.sh miniature [--seeds N] [--only CELL[,CELL...]] [--root DIR] [--jobs N] [--dry-run]
 #   bash scripts/reproduce.sh miniature --sweep | --fairer [...]    more cells: GRPO's variants on seed 0; fairer tests of C4
+#   bash scripts/reproduce.sh paper [--only SIZE/CELL[,...]] [--root DIR] [--dry-run]    Tables 2-5, 8, 9, Figure 4; 3B and 7B
 #
-# Writes DIR (default outputs/reproduce)/claims.json and miniature.md; killed and started again, it continues from where it was.
-# --write-docs also writes docs/miniature.md with its pictures. Sizes: configs/reproduce/miniature.yaml, or --config FILE.
+# --dry-run prints every command, of the paper with GPU hours, calls and cost. Killed and started again, it continues from where it
+# was. The miniature writes DIR (outputs/reproduce)/claims.json and miniature.md, the paper DIR (outputs/paper)/report/.
+# Sizes, and the paper's baselines by checkpoint or endpoint: configs/reproduce/WORLD.yaml, or --config FILE.
 set -euo pipefail
 if [[ ${1:-} == --help || ${1:-} == -h ]]; then
-  sed -n '2,8s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
   exit 0
 fi
-if [[ ${1:-} != miniature ]]; then
-  echo "error: unknown world '${1:-}'; allowed: miniature (see --help)" >&2
-  exit 2
-fi
-# shellcheck source=scripts/cpu_set.sh
-source "$(dirname "${BASH_SOURCE[0]}")/cpu_set.sh"
+case ${1:-} in
+  miniature)
+    # shellcheck source=scripts/cpu_set.sh
+    source "$(dirname "${BASH_SOURCE[0]}")/cpu_set.sh"
+    export GPUS=1 ;; # it trains in one process, on the CPU
+  paper) ;;
+  *)
+    echo "error: unknown world '${1:-}'; allowed: miniature, paper (see --help)" >&2
+    exit 2 ;;
+esac
 # shellcheck source=scripts/common.sh
-source scripts/common.sh
-export GPUS=1 # the miniature trains in one process, on the CPU
-start python -m miniature.reproduce.run "${@:2}"
+source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+start python -m reproduce.run "$@"

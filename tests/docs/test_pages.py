@@ -31,6 +31,7 @@ FOLDERS = (
     "evaluation",
     "miniature",
     "rehearsal",
+    "reproduce",
     "configs",
     "scripts",
     "tests",

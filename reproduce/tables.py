@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from miniature.reproduce import failed_requests, rollouts
-from miniature.reproduce.cells import CELLS, VARIANT
-from miniature.reproduce.comparisons import benchmark_rate, rate, turn_share
-from miniature.reproduce.intervals import Estimate
-from miniature.reproduce.results import MULTI_TURN, SINGLE_TURN, Results
+from reproduce import failed_requests, rollouts
+from reproduce.cells import CELLS
+from reproduce.comparisons import benchmark_rate, rate, turn_share
+from reproduce.intervals import Estimate
+from reproduce.miniature import VARIANT
+from reproduce.results import MULTI_TURN, SINGLE_TURN, Results
 from safer_steer.markdown import table
 
 # Title, cells, and whether the benchmarks are the single-turn ones: the paper's tables.

@@ -4,10 +4,10 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from miniature.reproduce.cells import CELLS
-from miniature.reproduce.comparisons import horizon
-from miniature.reproduce.intervals import survived
-from miniature.reproduce.results import Results
+from reproduce.cells import CELLS
+from reproduce.comparisons import horizon
+from reproduce.intervals import survived
+from reproduce.results import Results
 from safer_steer import plots
 from safer_steer.store import read_jsonl
 

@@ -1,6 +1,6 @@
 """The page of a reproduction: tables, claims and curves of all that has been evaluated -> `miniature.md`, `images/`.
 
-python -m miniature.reproduce.page [--root outputs/reproduce] [--write-docs]
+python -m reproduce.page [--root outputs/reproduce] [--write-docs]
 """
 
 import argparse
@@ -11,12 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from miniature.reproduce import rollouts, tables
-from miniature.reproduce.attempts import attempt
-from miniature.reproduce.cells import CELLS, VARIANT
-from miniature.reproduce.claims import judge
-from miniature.reproduce.curves import survival_png, training_png
-from miniature.reproduce.results import Results, load
+from reproduce import rollouts, tables
+from reproduce.attempts import attempt
+from reproduce.cells import CELLS
+from reproduce.claims import judge
+from reproduce.curves import survival_png, training_png
+from reproduce.miniature import VARIANT
+from reproduce.results import Results, load
 from safer_steer.store import write_atomic
 
 FIRST_LINE = "**These are the miniature's numbers, not the paper's.**"
@@ -33,7 +34,7 @@ def write_page(root: Path, results: Results, claims: dict[str, Any]) -> Path:
         "# The paper in miniature",
         "Made by `bash scripts/reproduce.sh miniature`: every cell of the paper's tables, trained and evaluated in the "
         "miniature world, on held-out pictures and phrasings, sampled at temperature 1. Rates are percent with 95 % "
-        "intervals over seeds and dialogues (two-level bootstrap, `miniature/reproduce/intervals.py`). All seeds start "
+        "intervals over seeds and dialogues (two-level bootstrap, `reproduce/intervals.py`). All seeds start "
         "from one Base, as the paper's runs do; a seed has its own pictures, questions, dialogues, SFT and GRPO.",
     ]
     if FINDINGS.is_file():

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from miniature.reproduce.steps import Step
+from reproduce.step import Step
 from safer_steer import interrupts
 from safer_steer.errors import UserError
 

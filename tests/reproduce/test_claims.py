@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 
-from miniature.reproduce.attempts import attempt
-from miniature.reproduce.claims import CLAIMS, judge
-from miniature.reproduce.intervals import contrast, ratio, restricted_mean_difference, survived, two_level
-from miniature.reproduce.page import FIRST_LINE, write_page
-from miniature.reproduce.results import MULTI_TURN, SINGLE_TURN, UNGROUNDED, Evaluated, Played, Results, read_evaluation
 from miniature.rules import judge_scores
 from miniature.world import Scene
+from reproduce.attempts import attempt
+from reproduce.claims import CLAIMS, judge
+from reproduce.intervals import contrast, ratio, restricted_mean_difference, survived, two_level
+from reproduce.page import FIRST_LINE, write_page
+from reproduce.results import MULTI_TURN, SINGLE_TURN, UNGROUNDED, Evaluated, Played, Results, read_evaluation
 from safer_steer.store import write_jsonl
 
 PER_BENCHMARK = 40

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from miniature.reproduce.cells import CELLS, choose, extra_cells, steps
-from miniature.reproduce.run import CONFIGS, main
-from miniature.reproduce.runner import Runner
-from miniature.reproduce.settings import Extras, Settings
-from miniature.reproduce.steps import Step
+from reproduce.cells import CELLS, choose
+from reproduce.miniature import extra_cells, steps
+from reproduce.run import CONFIGS, main
+from reproduce.runner import Runner
+from reproduce.settings import Extras, Settings
+from reproduce.step import Step
 from safer_steer.config import load_config
 from safer_steer.errors import UserError
 
@@ -147,8 +148,8 @@ def test_no_more_than_jobs_at_once(tmp_path):
 SCRIPT = """
 import asyncio, sys
 from pathlib import Path
-from miniature.reproduce.runner import Runner
-from miniature.reproduce.steps import Step
+from reproduce.runner import Runner
+from reproduce.step import Step
 folder = Path(sys.argv[1])
 (folder / "config.yaml").write_text("a: 1")
 command = f"trap 'echo ended >> {folder}/ended; exit 1' TERM; touch {folder}/up; while true; do sleep 0.1; done"
@@ -175,5 +176,5 @@ def test_an_interrupt_ends_the_commands_that_were_started(tmp_path, number):
 
 
 def test_bad_arguments_are_one_clear_line(capsys):
-    assert main(["--only", "nonsense"]) == 2
+    assert main(["miniature", "--only", "nonsense"]) == 2
     assert "choose from base" in capsys.readouterr().err

@@ -2,8 +2,8 @@
 
 import pytest
 
-from miniature.reproduce.failed_requests import rows
-from miniature.reproduce.rollouts import (
+from reproduce.failed_requests import rows
+from reproduce.rollouts import (
     FIRST,
     PLAIN,
     PLANNED,

@@ -1,6 +1,6 @@
 """Settings of a reproduction: what each stage gets besides its own config, and cells besides the paper's."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -34,3 +34,32 @@ class Extras(Section):
     adaptive_cells: list[Adaptive] = []
     """Evaluated once more, with the overrides `adaptive`."""
     adaptive: Overrides = []
+
+
+class Size(Section):
+    """A size of the student."""
+
+    folder: str
+    """Run folder, below the root."""
+    base_model: str
+    sft: str
+    """Config of SFT."""
+    grpo: str
+    """Config of Stage III."""
+    parameters: Annotated[float, Field(gt=0)]
+    """Billions, for the forecast."""
+
+
+class PaperSettings(Section):
+    """Everything of `configs/reproduce/paper.yaml`: sizes, what each stage gets besides its config, and baselines."""
+
+    sizes: dict[Name, Size]
+    data: Overrides = []
+    single_turn: Overrides = []
+    sft: Overrides = []
+    grpo: Overrides = []
+    evaluation: Overrides = []
+    baselines: dict[str, dict[str, Any] | None] = {}
+    """Row of the paper's tables -> the model section of an evaluation (checkpoint or endpoint, and what is its own:
+    answer_format, max_pixels, sampling); null: not run.
+    """

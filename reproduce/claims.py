@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from miniature.reproduce.comparisons import Drop, Finding, Gain, LaterFailure, Verdict
-from miniature.reproduce.results import Results
+from reproduce.comparisons import Drop, Finding, Gain, LaterFailure, Verdict
+from reproduce.results import Results
 
 Comparison = Gain | Drop | LaterFailure
 ABLATIONS = {

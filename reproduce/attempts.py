@@ -6,10 +6,10 @@ Their cells are made by `scripts/reproduce.sh miniature --fairer`; `configs/repr
 from dataclasses import dataclass
 from typing import Any
 
-from miniature.reproduce.cells import ADAPTIVE, VARIANT
-from miniature.reproduce.claims import ABLATIONS, Comparison, plain
-from miniature.reproduce.comparisons import Gain, LaterFailure
-from miniature.reproduce.results import Results
+from reproduce.claims import ABLATIONS, Comparison, plain
+from reproduce.comparisons import Gain, LaterFailure
+from reproduce.miniature import ADAPTIVE, VARIANT
+from reproduce.results import Results
 
 
 @dataclass(frozen=True)

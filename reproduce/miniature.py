@@ -1,7 +1,6 @@
-"""The cells of the paper's tables and the graph of steps that makes them, as data.
+"""The miniature's world: cells and seeds -> a list of `Step`s in the order in which they are best started.
 
-A cell is one trained model: `CELLS` says how it is trained, `steps` turns cells and seeds into a list of `Step`s in the
-order in which they are best started. Shared steps are there once.
+Shared steps are there once.
 
 All seeds start from one Base, as all of the paper's runs start from the published Qwen2.5-VL: a seed has its own
 pictures, questions, dialogues, SFT and GRPO. So intervals over seeds are about the method, not about the Base.
@@ -11,62 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from miniature.reproduce.settings import Extras, Settings
-from miniature.reproduce.steps import Step
-from safer_steer.errors import UserError
+from reproduce.cells import CELLS, Cell
+from reproduce.settings import Extras, Settings
+from reproduce.step import Step
 
 CONFIGS = Path("configs")
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One model.
-
-    Attributes:
-        title: its name in tables.
-        stage: what trains it last: `warm_up`, `sft` or `grpo`.
-        folder: of its run, below the seed's folder; holds `checkpoint/`. The Base, all seeds' own, has none.
-        arguments: besides the config and the seed's folder and number; `{root}` is the seed's folder.
-        needs: steps of the seed before the training.
-        trained_as: the cell whose model this is, where it is one model evaluated in another way; nothing is trained.
-        evaluation: besides the evaluation's config; `{root}` as in `arguments`.
-    """
-
-    title: str
-    stage: str
-    folder: str | None = None
-    arguments: tuple[str, ...] = ()
-    needs: tuple[str, ...] = ()
-    trained_as: str | None = None
-    evaluation: tuple[str, ...] = ()
-
-    def checkpoint(self, root: Path) -> Path:
-        """The model that is evaluated; `root` is the seed's folder."""
-        return root / self.folder / "checkpoint" if self.folder else base_folder(root.parent)
-
-
-CELLS: dict[str, Cell] = {
-    "base": Cell("Base", "warm_up"),
-    "sft_single_turn": Cell(
-        "Single-turn SFT",
-        "sft",
-        "sft_single_turn",
-        ("ablation=single_turn",),
-        ("data",),
-    ),
-    "sft": Cell("Multi-turn SFT", "sft", "sft", (), ("data",)),
-    "grpo": Cell("SFT+GRPO (full)", "grpo", "grpo", (), ("sft",)),
-    "grpo_no_tcsr": Cell("− TCSR", "grpo", "grpo_no_tcsr", ("ablation=no_tcsr",), ("sft",)),
-    "grpo_no_feedback_dynamics": Cell(
-        "− feedback dynamics", "grpo", "grpo_no_feedback_dynamics", ("ablation=no_feedback_dynamics",), ("sft",)
-    ),
-    "grpo_no_bootstrapping": Cell(
-        "− bootstrapping", "grpo", "grpo_no_bootstrapping", ("ablation=no_bootstrapping",), ("data",)
-    ),
-    "grpo_single_turn": Cell(
-        "Single-turn SFT+GRPO", "grpo", "grpo_single_turn", ("ablation=single_turn",), ("sft_single_turn",)
-    ),
-}
 # Stage -> how it is started, its config, and the name of its seed.
 COMMANDS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "seeds": (("python", "-m", "miniature.seeds"), "miniature/seeds.yaml", "seed"),
@@ -95,6 +45,11 @@ def base_folder(root: Path) -> Path:
     return root / "shared" / "base"
 
 
+def checkpoint(cell: Cell, root: Path) -> Path:
+    """The model that is evaluated; `root` is the seed's folder."""
+    return root / cell.folder / "checkpoint" if cell.folder else base_folder(root.parent)
+
+
 def extra_cells(extras: Extras) -> dict[str, Cell]:
     """The cells besides the paper's: `variant_NAME`, trained like the full GRPO cell with overrides and a folder of its
     own, and `adaptive_CELL`, a cell's model evaluated once more.
@@ -108,20 +63,6 @@ def extra_cells(extras: Extras) -> dict[str, Cell]:
         for name in extras.adaptive_cells
     }
     return adaptive | variants
-
-
-def choose(known: dict[str, Cell], only: str | None) -> dict[str, Cell]:
-    """The cells that `--only NAME[,NAME...]` names, in the order of the tables; all without it.
-
-    Raises:
-        UserError: a name is unknown; the message lists the choices.
-    """
-    if only is None:
-        return known
-    asked = [name.strip() for name in only.split(",")]
-    if unknown := [name for name in asked if name not in known]:
-        raise UserError(f"--only: unknown name(s) {', '.join(map(repr, unknown))}; choose from {', '.join(known)}")
-    return {name: cell for name, cell in known.items() if name in asked}
 
 
 @dataclass(frozen=True)
@@ -190,7 +131,7 @@ def _evaluation(run: _Run, name: str, cell: Cell) -> Step:
     output = run.folder / "evaluation" / name
     extra = [
         f"models.model.title={cell.title}",
-        f"models.model.checkpoint={cell.checkpoint(run.folder)}",
+        f"models.model.checkpoint={checkpoint(cell, run.folder)}",
         f"output={output}",
         *(item.replace("{root}", str(run.folder)) for item in cell.evaluation),
     ]

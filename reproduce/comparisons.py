@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from miniature.reproduce.intervals import (
+from reproduce.intervals import (
     Estimate,
     SeedNumber,
     contrast,
@@ -18,7 +18,7 @@ from miniature.reproduce.intervals import (
     survived,
     two_level,
 )
-from miniature.reproduce.results import Evaluated, Played, Results
+from reproduce.results import Evaluated, Played, Results
 
 Verdict = Literal["holds", "does not hold", "undecided"]
 # Pass rates in percent, or the mean harmlessness of the dialogues' turns, -3 to 3.

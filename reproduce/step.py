@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from reproduce.forecast import Work
 from safer_steer.errors import UserError
 from safer_steer.runs import is_finished
 from safer_steer.store import write_atomic
@@ -24,6 +25,7 @@ class Step:
         needs: names of the steps that must be done before.
         records: run records that say `finished` once the step is done.
         files: files that are there once the step is done.
+        work: what it has to do, where that is forecast.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Step:
     needs: tuple[str, ...] = ()
     records: tuple[Path, ...] = ()
     files: tuple[Path, ...] = ()
+    work: Work | None = None
 
     @property
     def short(self) -> str:

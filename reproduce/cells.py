@@ -1,0 +1,86 @@
+"""The cells of the paper's tables, each one trained model: the same in the miniature and at the paper's size.
+
+What makes them in a world, and where, is in `miniature.py` and `paper.py`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from safer_steer.errors import UserError
+
+Known = TypeVar("Known")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One model.
+
+    Attributes:
+        title: its name in tables.
+        stage: what trains it last: `warm_up`, `sft` or `grpo`.
+        folder: of its run, below the run folder; holds `checkpoint/`. The Base has none.
+        arguments: besides the config and the run folder; `{root}` is the run folder.
+        needs: steps before the training.
+        trained_as: the cell whose model this is, where it is one model evaluated in another way; nothing is trained.
+        evaluation: besides the evaluation's config; `{root}` as in `arguments`.
+        printed: its row in the paper's tables, without the size.
+    """
+
+    title: str
+    stage: str
+    folder: str | None = None
+    arguments: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    trained_as: str | None = None
+    evaluation: tuple[str, ...] = ()
+    printed: str | None = None
+
+
+CELLS: dict[str, Cell] = {
+    "base": Cell("Base", "warm_up", printed="Base"),
+    "sft_single_turn": Cell(
+        "Single-turn SFT", "sft", "sft_single_turn", ("ablation=single_turn",), ("data",), printed="single-turn SFT"
+    ),
+    "sft": Cell("Multi-turn SFT", "sft", "sft", (), ("data",), printed="SFT"),
+    "grpo": Cell("SFT+GRPO (full)", "grpo", "grpo", (), ("sft",), printed="SaFeR-Steer"),
+    "grpo_no_tcsr": Cell("− TCSR", "grpo", "grpo_no_tcsr", ("ablation=no_tcsr",), ("sft",), printed="no TCSR"),
+    "grpo_no_feedback_dynamics": Cell(
+        "− feedback dynamics",
+        "grpo",
+        "grpo_no_feedback_dynamics",
+        ("ablation=no_feedback_dynamics",),
+        ("sft",),
+        printed="no feedback dynamics",
+    ),
+    "grpo_no_bootstrapping": Cell(
+        "− bootstrapping",
+        "grpo",
+        "grpo_no_bootstrapping",
+        ("ablation=no_bootstrapping",),
+        ("data",),
+        printed="no synthetic bootstrapping",
+    ),
+    "grpo_single_turn": Cell(
+        "Single-turn SFT+GRPO",
+        "grpo",
+        "grpo_single_turn",
+        ("ablation=single_turn",),
+        ("sft_single_turn",),
+        printed="single-turn SFT+GRPO",
+    ),
+}
+
+
+def choose(known: Mapping[str, Known], only: str | None) -> dict[str, Known]:
+    """The cells that `--only NAME[,NAME...]` names, in the order of the tables; all without it.
+
+    Raises:
+        UserError: a name is unknown; the message lists the choices.
+    """
+    if only is None:
+        return dict(known)
+    asked = [name.strip() for name in only.split(",")]
+    if unknown := [name for name in asked if name not in known]:
+        raise UserError(f"--only: unknown name(s) {', '.join(map(repr, unknown))}; choose from {', '.join(known)}")
+    return {name: cell for name, cell in known.items() if name in asked}
