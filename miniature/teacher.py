@@ -21,7 +21,7 @@ from starlette.types import Receive, Send
 from starlette.types import Scope as HttpScope
 
 from miniature.faults import FaultPlan
-from miniature.roles import NEED_PICTURE, UnknownRequest, answer_structured, blue_answer
+from miniature.roles import NEED_PICTURE, UnknownRequest, answer_structured, blue_answer, in_format
 from miniature.world import Scene, read_picture
 from safer_steer.dialogue import stable_hash
 from safer_steer.images import load_image
@@ -86,7 +86,7 @@ def answer(body: dict[str, Any]) -> str:
     if schema is None:
         if not pictures:
             raise UnknownRequest("the blue role needs a picture")
-        return blue_answer(texts[-1], scene, _rng(texts, scene, body))
+        return in_format(blue_answer(texts[-1], scene, _rng(texts, scene, body)), texts[0])
     place = next((index for index, text in enumerate(texts) if DATA_OPEN in text), None)
     if place is None:
         raise UnknownRequest("the prompt has no data block")

@@ -1,18 +1,23 @@
 #!/usr/bin/env bash
-# The whole method on the miniature world, from set-up to the results table: bash scripts/quickstart.sh [--root DIR] [--seed N]
-# DIR (default outputs/quickstart) holds everything; killed and started again, it continues from where it was.
-# A second run of a finished quickstart only prints the table. About 16 minutes and 8 GiB on two CPU cores.
+# The whole method on the miniature world, from set-up to the results table: bash scripts/quickstart.sh [--root DIR] [--seed N] [--tagged]
+# DIR (default outputs/quickstart) holds everything; killed and started again, it continues from where it was. About 16 minutes and
+# 8 GiB on two CPU cores. --tagged: with an answer format, system prompt and tags, as the paper's models have (in a DIR of its own).
 # shellcheck source=scripts/signals.sh
 source "$(dirname "${BASH_SOURCE[0]}")/signals.sh"
 cd "$(dirname "$0")/.."
-root=outputs/quickstart seed=0
+root=outputs/quickstart seed=0 data=() sft=() grpo=() evaluation=()
 while (($#)); do
   case "$1" in
     --root) root=${2:?--root needs a folder}; shift 2 ;;
     --seed) seed=${2:?--seed needs a number}; shift 2 ;;
+    --tagged)
+      format=configs/answer_format/miniature.yaml data=('bootstrap.assistant_tags=[think,answer]') sft=("answer_format=$format")
+      grpo=("safer_steer.answer_format=$format" safer_steer.turns.{max,min}_tokens=64 data.max_prompt_length=96
+        data.max_response_length=448 actor_rollout_ref.rollout.max_model_len=544)
+      evaluation=(sampling.max_tokens=64 serving.max_model_len=544); shift ;;
     --help | -h) sed -n '2,4s/^# //p' "$0"; exit 0 ;;
     --dry-run) dry=1; shift ;;
-    *) echo "error: unknown argument '$1'; allowed: --root DIR, --seed N, --dry-run, --help" >&2; exit 2 ;;
+    *) echo "error: unknown argument '$1'; allowed: --root DIR, --seed N, --tagged, --dry-run, --help" >&2; exit 2 ;;
   esac
 done
 
@@ -28,8 +33,8 @@ source scripts/common.sh
 export GPUS=1 # the miniature trains in one process, on the CPU
 stage seeds python -m miniature.seeds "root=$root" "seed=$seed"
 stage warm_up python -m miniature.warm_up "root=$root" "seed=$seed"
-stage data bash scripts/run_data_construction.sh configs/data_construction/miniature.yaml "root=$root" "seed=$seed"
-stage sft bash scripts/run_sft.sh configs/sft/miniature.yaml "root=$root" "seed=$seed"
-stage grpo bash scripts/run_grpo.sh configs/grpo/miniature.yaml "root=$root" "data.seed=$seed"
-stage evaluation bash scripts/run_evaluation.sh configs/evaluation/miniature.yaml "root=$root" "sampling.seed=$seed"
+stage data bash scripts/run_data_construction.sh configs/data_construction/miniature.yaml "root=$root" "seed=$seed" "${data[@]}"
+stage sft bash scripts/run_sft.sh configs/sft/miniature.yaml "root=$root" "seed=$seed" "${sft[@]}"
+stage grpo bash scripts/run_grpo.sh configs/grpo/miniature.yaml "root=$root" "data.seed=$seed" "${grpo[@]}"
+stage evaluation bash scripts/run_evaluation.sh configs/evaluation/miniature.yaml "root=$root" "sampling.seed=$seed" "${evaluation[@]}"
 [[ ${dry:-} ]] || foreground python -m miniature.summary --root "$root"

@@ -12,6 +12,7 @@ from miniature.faults import FAULTS, FaultPlan
 from miniature.language import STEPS, intent_of
 from miniature.teacher import create_app
 from miniature.world import Scene, draw
+from safer_steer.answer_tags import split_parts
 from safer_steer.chat import user_message
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.llm import retry as retry_module
@@ -95,6 +96,9 @@ def test_blue_answers_as_chat_and_unknown_models_are_refused(url):
         client.chat([{"role": "system", "content": "Be safe."}, user_message("what colour is it ?", [PICTURE])])
     )
     assert reply.text == "it is red ."
+    asked = [{"role": "system", "content": "Write every answer as <think>...</think><answer>...</answer>."}]
+    reply = asyncio.run(client.chat([*asked, user_message("what colour is it ?", [PICTURE])]))
+    assert split_parts(reply.text, ["think", "answer"])[1] == "it is red ."
     wrong = httpx.post(f"{url}/chat/completions", json={"model": "other", "messages": []})
     assert wrong.status_code == 404
     assert "mini-blue" in wrong.text

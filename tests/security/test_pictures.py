@@ -175,7 +175,7 @@ def test_single_turn_benchmarks_of_own_seeds_keep_their_pictures_in_reach(world,
     seeds = [{"id": n, "source": "vlguard", "image": image, "question": f"{n}?", "answer": None} for n, image in rows]
     (world / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in seeds))
     output = tmp_path / "single_turn"
-    assert prepare([world / "seeds.jsonl"], output) == {"vlguard": 3}
+    assert prepare([world / "seeds.jsonl"], output).rows == {"vlguard": 3}
     found = {row.meta["seed"]: row for row in read_jsonl(output / "vlguard.jsonl", Dialogue)}
     assert found["plain"].images[0].startswith("images/")
     assert found["stored"].images == [os.path.relpath(world / stored, output)]
