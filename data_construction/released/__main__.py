@@ -3,8 +3,8 @@
     python -m data_construction.released read bench steer_*.jsonl --output outputs/released/data [--pictures FOLDER]
     python -m data_construction.released write rl outputs/steer/data/steer_rl.jsonl --output outputs/steer/released
 
-`read` writes `steer_sft.jsonl`, `steer_rl.jsonl` or `steer_bench/NAME.jsonl`, so that the stages take them with
-`root=outputs/released`. Rows that cannot be used are in `FORMAT_rejects.jsonl`, with file and line.
+`read` writes `steer_sft.jsonl`, `steer_rl.jsonl` or `steer_bench/NAME.jsonl`, as data construction does. Rows
+that cannot be used are in `FORMAT_rejects.jsonl`, with file and line.
 """
 
 import argparse
