@@ -176,8 +176,8 @@ def test_the_stages_take_them(released, tmp_path, capsys):
     assert "rows have a system prompt" in capsys.readouterr().out
     (found,) = read_benchmarks([str(tmp_path / "steer_bench" / "*.jsonl")])
     assert benchmark(found.benchmark) == benchmark("STEER-VLS")
-    tags = ["thinking", "answer"]
-    made = Rows(ExportConfig(data=str(tmp_path / MADE["sft"]), output="x", formats=["messages"], answer_tags=tags))
+    tags = {"tags": ["thinking", "answer"]}
+    made = Rows(ExportConfig(data=str(tmp_path / MADE["sft"]), output="x", formats=["messages"], answer_format=tags))
     assert [len(row.exchanges) for row in made] == [2]
     assert not made.rejects
 
