@@ -1,4 +1,5 @@
-"""The page of a reproduction: tables, claims and curves of all that has been evaluated -> `miniature.md`, `images/`.
+"""The page of a reproduction: claims, tables and curves of all that has been evaluated -> `miniature.md`,
+`miniature_tables.md`, `images/`.
 
 python -m reproduce.page [--root outputs/reproduce] [--write-docs]
 """
@@ -22,56 +23,69 @@ from safer_steer.store import write_atomic
 
 FIRST_LINE = "**These are the miniature's numbers, not the paper's.**"
 DOCS = Path("docs")
-FINDINGS = DOCS / "miniature_findings.md"  # written by hand
+CONCLUSIONS = DOCS / "miniature_conclusions.md"  # written by hand
 
 
-def write_page(root: Path, results: Results, claims: dict[str, Any]) -> Path:
-    """Writes `<root>/miniature.md` and its pictures; returns the page's path."""
+def write_pages(root: Path, results: Results, claims: dict[str, Any]) -> list[Path]:
+    """Writes `<root>/miniature.md`, the conclusions on one screen, `miniature_tables.md` behind it, and their pictures;
+    returns the two pages' paths.
+    """
     images = root / "images"
     images.mkdir(parents=True, exist_ok=True)
-    parts = [
+    conclusions = [
         FIRST_LINE,
         "# The paper in miniature",
-        "Made by `bash scripts/reproduce.sh miniature`: every cell of the paper's tables, trained and evaluated in the "
-        "miniature world, on held-out pictures and phrasings, sampled at temperature 1. Rates are percent with 95 % "
-        "intervals over seeds and dialogues (two-level bootstrap, `reproduce/intervals.py`). All seeds start "
-        "from one Base, as the paper's runs do; a seed has its own pictures, questions, dialogues, SFT and GRPO.",
+        "Every claim of the paper, tried by `bash scripts/reproduce.sh miniature` in the miniature world on held-out "
+        "pictures and phrasings. All numbers: [tables](miniature_tables.md).",
+        tables.claims_table(claims),
     ]
-    if FINDINGS.is_file():
-        parts.append(FINDINGS.read_text(encoding="utf-8").strip())
-    parts += ["## Claims", tables.claims_table(claims), tables.comparisons_table(claims)]
+    if CONCLUSIONS.is_file():
+        conclusions.append(CONCLUSIONS.read_text(encoding="utf-8").strip())
+    details = [
+        FIRST_LINE,
+        "# The paper in miniature: all tables",
+        "Every cell of the paper's tables, trained and evaluated in the miniature world, sampled at temperature 1. "
+        "Rates are percent with 95 % intervals over seeds and dialogues (two-level bootstrap, "
+        "`reproduce/intervals.py`). All seeds start from one Base, as the paper's runs do; a seed has its own "
+        "pictures, questions, dialogues, SFT and GRPO. The conclusions: [miniature.md](miniature.md).",
+        "## Claims",
+        tables.comparisons_table(claims),
+    ]
     if attempts := claims["C4"].get("fairer"):
-        parts += ["## Fairer tests of C4", tables.attempts_table(attempts)]
-    parts += tables.result_tables(results)
-    for name, title, png in (
+        details += ["## Fairer tests of C4", tables.attempts_table(attempts)]
+    details += tables.result_tables(results)
+    for name, title, png, parts in (
         (
             "miniature_survival.png",
             "Survival (Figure 4's form): share of dialogues without a failure",
             survival_png(results),
+            conclusions,
         ),
-        ("miniature_training.png", "Training of the GRPO cells", training_png(root)),
+        ("miniature_training.png", "Training of the GRPO cells", training_png(root), details),
     ):
         if png:
             (images / name).write_bytes(png)
             parts += [f"## {title}", f"![{title}](images/{name})"]
     if trajectories := rollouts.read(root):
-        parts.append(tables.signal_tables(trajectories))
-    parts.append(tables.requests_table(root, results))
+        details.append(tables.signal_tables(trajectories))
+    details.append(tables.requests_table(root, results))
     if any(name.startswith(VARIANT) for name in results.cells):
-        parts.append(tables.variants_table(results))
-    parts += [tables.seconds_table(root), origin(root)]
-    path = root / "miniature.md"
-    write_atomic(path, "\n\n".join(part for part in parts if part) + "\n")
-    return path
+        details.append(tables.variants_table(results))
+    details += [tables.seconds_table(root), origin(root)]
+    pages = [root / "miniature.md", root / "miniature_tables.md"]
+    for path, parts in zip(pages, (conclusions, details), strict=True):
+        write_atomic(path, "\n\n".join(part for part in parts if part) + "\n")
+    return pages
 
 
-def copy_page(page: Path, folder: Path) -> Path:
-    """The page and its pictures in another folder."""
-    for path in (page, *(page.parent / "images").glob("miniature_*.png")):
-        target = folder / path.relative_to(page.parent)
+def copy_pages(pages: list[Path], folder: Path) -> list[Path]:
+    """The pages and their pictures in another folder."""
+    root = pages[0].parent
+    for path in (*pages, *(root / "images").glob("miniature_*.png")):
+        target = folder / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    return folder / page.name
+    return [folder / page.name for page in pages]
 
 
 def origin(root: Path) -> str:
@@ -102,8 +116,8 @@ def write_results(root: Path, write_docs: bool) -> tuple[dict[str, Any], list[Pa
     if attempts := attempt(results):
         claims["C4"]["fairer"] = attempts
     write_atomic(root / "claims.json", json.dumps(claims, indent=1, ensure_ascii=False) + "\n")
-    page = write_page(root, results, claims)
-    return claims, [page, *([copy_page(page, DOCS)] if write_docs else [])]
+    pages = write_pages(root, results, claims)
+    return claims, pages + (copy_pages(pages, DOCS) if write_docs else [])
 
 
 def say_results(root: Path, claims: dict[str, Any], pages: list[Path]) -> None:
@@ -117,7 +131,9 @@ def main() -> int:
     """Judges and writes again from what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, default=Path("outputs/reproduce"))
-    parser.add_argument("--write-docs", action="store_true", help="also write docs/miniature.md and its pictures")
+    parser.add_argument(
+        "--write-docs", action="store_true", help="also write docs/miniature.md, its tables and pictures"
+    )
     arguments = parser.parse_args()
     root = arguments.root
     if not any(path.name[5:].isdecimal() for path in root.glob("seed_*")):

@@ -10,7 +10,7 @@ from miniature.world import Scene
 from reproduce.attempts import attempt
 from reproduce.claims import CLAIMS, judge
 from reproduce.intervals import contrast, ratio, restricted_mean_difference, survived, two_level
-from reproduce.page import FIRST_LINE, write_page
+from reproduce.page import FIRST_LINE, write_pages
 from reproduce.results import MULTI_TURN, SINGLE_TURN, UNGROUNDED, Evaluated, Played, Results, read_evaluation
 from safer_steer.store import write_jsonl
 
@@ -157,8 +157,10 @@ def test_reading_what_evaluation_wrote(tmp_path):
 
 def test_the_page_says_first_whose_numbers_these_are(tmp_path):
     found = results(**as_the_paper_says())
-    text = write_page(tmp_path, found, judge(found)).read_text(encoding="utf-8")
-    assert text.splitlines()[0] == FIRST_LINE
+    conclusions, text = (page.read_text(encoding="utf-8") for page in write_pages(tmp_path, found, judge(found)))
+    assert conclusions.splitlines()[0] == text.splitlines()[0] == FIRST_LINE
+    assert "| C1: " in conclusions
+    assert "| SFT+GRPO (full) |" not in conclusions
     assert "the miniature's numbers, not the paper's" in FIRST_LINE
     assert "| SFT+GRPO (full) |" in text
     assert "85.0 (" in text
@@ -166,7 +168,7 @@ def test_the_page_says_first_whose_numbers_these_are(tmp_path):
     for heading in ("Table 3", "Tables 4 and 9", "Tables 5 and 8", "Table 2"):
         assert f"## {heading}" in text
     assert (tmp_path / "images" / "miniature_survival.png").stat().st_size < 100_000
-    assert "missing cells" in write_page(tmp_path, Results(), judge(Results())).read_text(encoding="utf-8")
+    assert "missing cells" in write_pages(tmp_path, Results(), judge(Results()))[0].read_text(encoding="utf-8")
 
 
 def test_fairer_tests_are_reported_where_their_cells_are_and_decide_nothing(tmp_path):
@@ -187,6 +189,6 @@ def test_fairer_tests_are_reported_where_their_cells_are_and_decide_nothing(tmp_
     claims = judge(found)
     assert claims["C4"]["verdict"] == "undecided"
     claims["C4"]["fairer"] = attempts
-    text = write_page(tmp_path, found, claims).read_text(encoding="utf-8")
+    text = write_pages(tmp_path, found, claims)[1].read_text(encoding="utf-8")
     assert "| weaker student tcsr | multi-turn safe %, variant_static_full − variant_static_no_tcsr | +10.00 (" in text
     assert "| static_full | 95.0 (" in text
