@@ -145,5 +145,6 @@ def check_exports(folder: Path) -> None:
     for name in ("checkpoint", "best"):
         model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder / name)
         assert AutoProcessor.from_pretrained(folder / name).image_token_id == model.config.image_token_id
+        assert (folder / name / "answer_format.json").is_file()
     assert json.loads((folder / "best.json").read_text())["step"] in (1, 2, 3)
     assert json.loads((folder / "run.json").read_text())["status"] == "finished"

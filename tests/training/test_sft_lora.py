@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from safer_steer.answer_format import AnswerFormat
 from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl
 from training.sft.collator import DialogueCollator
@@ -68,6 +69,9 @@ def test_merged_checkpoint_equals_the_adapter_model(run, config, world, weights,
     assert merge_main([str(world / "base"), str(run / "adapter"), str(tmp_path / "m"), "--dtype", "float32"]) == 0
     by_hand, ours = weights(tmp_path / "m"), weights(run / "checkpoint")
     assert all(torch.equal(by_hand[name], ours[name]) for name in ours)
+    assert (
+        AnswerFormat.of_checkpoint(tmp_path / "m") == AnswerFormat.of_checkpoint(run / "checkpoint") == AnswerFormat()
+    )
     assert load_limits(tmp_path / "m") == load_limits(run / "checkpoint") == 100000
     assert merge_main([str(world / "base"), str(world / "base"), str(tmp_path / "n")]) == 2
 

@@ -118,6 +118,7 @@ def _work(config: SftConfig) -> dict[str, float]:
     prepared = prepare(config, processor)
     if int(os.environ.get("RANK", "0")) == 0:
         write_jsonl(Path(config.output) / "rejects.jsonl", prepared.rejects)
+        config.answer_format.write(Path(config.output))  # for adapters that are merged by hand
     counts = prepared.counts() | train(config, processor, prepared)
     if int(os.environ.get("RANK", "0")) == 0:
         config.answer_format.write(Path(config.output) / "checkpoint")

@@ -21,6 +21,7 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor, GenerationConfig, TrainerCallback
 from transformers.integrations import deepspeed as transformers_deepspeed
 
+from safer_steer.answer_format import AnswerFormat
 from safer_steer.cli import exit_code
 from safer_steer.errors import UserError
 from training.sft.checkpoints import replace_folder
@@ -131,6 +132,10 @@ def _merge_by_hand(given: argparse.Namespace) -> None:
     beside = Path(given.adapter, "chat_template.jinja").is_file()
     processor = AutoProcessor.from_pretrained(given.adapter if beside else given.base)
     merge(given.base, Path(given.adapter), Path(given.target), processor, getattr(torch, given.dtype))
+    for folder in Path(given.adapter).resolve().parents[:2]:  # of RUN/adapter and of RUN/trainer/checkpoint-N
+        if answers := AnswerFormat.of_checkpoint(str(folder)):
+            return answers.write(Path(given.target))
+    return None
 
 
 if __name__ == "__main__":
