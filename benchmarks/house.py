@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("safer_steer", "data_construction", "training", "evaluation", "verl", "miniature", "rehearsal")
+PACKAGES = ("safer_steer", "data_construction", "training", "evaluation", "verl", "miniature", "rehearsal", "reproduce")
 ENDINGS = {".py", ".jinja", ".js"}
 
 

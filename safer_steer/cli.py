@@ -27,26 +27,41 @@ def run_cli(
 
     Exits with 0, with `main`'s own code, with 2 after a one-line error a user can fix, or with 130 after Ctrl-C.
     """
-    keys = "keys of the config, with their defaults:\n  " + "\n  ".join(help_text(config_class))
-    parser = argparse.ArgumentParser(description=doc, epilog=keys, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", nargs="?", default=None, help=f"YAML file (default: {default_config})")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace those of the file")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved config and the plan; touch nothing")
-    arguments = parser.parse_intermixed_args(argv)
-    path, overrides = arguments.config, list(arguments.overrides)
-    if path and "=" in path:
-        path, overrides = None, [path, *overrides]
 
-    def run() -> int | None:
+    def act(path: str, overrides: list[str], dry_run: bool) -> int | None:
         words = expand(overrides)
-        config = load_config(config_class, path or default_config, words)
-        if not arguments.dry_run:
+        config = load_config(config_class, path, words)
+        if not dry_run:
             return main(config)
-        shown = " ".join([path or default_config, *words])
-        print(f"# {shown}\n{resolved_yaml(config)}# plan\n{plan(config)}")
+        print(f"# {' '.join([path, *words])}\n{resolved_yaml(config)}# plan\n{plan(config)}")
         return 0
 
-    raise SystemExit(exit_code(run))
+    keys = ["keys of the config, with their defaults:", *help_text(config_class)]
+    raise SystemExit(command(doc, keys, default_config, act, argv))
+
+
+def command(
+    doc: str,
+    keys: list[str],
+    default_config: str,
+    act: Callable[[str, list[str], bool], int | None],
+    argv: list[str] | None = None,
+) -> int:
+    """Parses the command line and calls `act` with the config's path, the overrides and whether it is a dry run;
+    returns the exit code, see `exit_code`. `keys`, a heading and a line for each, are what --help says of the config.
+    """
+    epilog = "\n  ".join(keys)
+    parser = argparse.ArgumentParser(
+        description=doc, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", nargs="?", default=default_config, help=f"YAML file (default: {default_config})")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace those of the file")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved config and the plan; touch nothing")
+    given = parser.parse_intermixed_args(argv)
+    path, overrides = given.config, list(given.overrides)
+    if "=" in path:
+        path, overrides = default_config, [path, *overrides]
+    return exit_code(lambda: act(path, overrides, given.dry_run))
 
 
 def exit_code(run: Callable[[], int | None]) -> int:

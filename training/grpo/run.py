@@ -14,7 +14,6 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
     interrupts.watch()
 
-import argparse
 import asyncio
 import contextlib
 import json
@@ -30,7 +29,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from safer_steer.cli import exit_code
+from safer_steer.cli import command
 from safer_steer.config import help_text, resolved_yaml
 from safer_steer.deaths import MemoryLog
 from safer_steer.errors import UserError
@@ -308,33 +307,23 @@ def tutor_usage(metrics: Path) -> dict[str, Any]:
     return merge_usage(list(latest.values()))
 
 
-def run_cli(argv: list[str] | None = None) -> int:
+def act(path: str, overrides: list[str], dry_run: bool) -> None:
+    """Runs the stage, or prints its plan, which touches nothing."""
+    loaded = load_config(path, overrides)
+    if not dry_run:
+        return main(loaded)
+    from safer_steer_verl.verl_check import dry_check  # imports verl
+
+    dry_check(loaded.tree)
+    shown = " ".join([path, *expand("grpo", overrides)])
+    print(f"# {shown}\n{resolved_yaml(loaded.config)}# plan\n{plan(loaded.config)}")
+    return None
+
+
+def run_cli() -> int:
     """The command line; returns the exit code."""
-    keys = "keys of the method, with their defaults; the others are verl's:\n  "
-    keys += "\n  ".join(help_text(SaferSteerSettings, "safer_steer."))
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=keys, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", nargs="?", help=f"YAML file (default: {DEFAULT_CONFIG})")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the config, as Hydra takes it")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved config and the plan; touch nothing")
-    arguments = parser.parse_intermixed_args(argv)
-    path, overrides = arguments.config or DEFAULT_CONFIG, list(arguments.overrides)
-    if "=" in path:
-        path, overrides = DEFAULT_CONFIG, [path, *overrides]
-
-    def run() -> None:
-        loaded = load_config(path, overrides)
-        if not arguments.dry_run:
-            return main(loaded)
-        from safer_steer_verl.verl_check import dry_check  # imports verl
-
-        dry_check(loaded.tree)
-        shown = " ".join([path, *expand("grpo", overrides)])
-        print(f"# {shown}\n{resolved_yaml(loaded.config)}# plan\n{plan(loaded.config)}")
-        return None
-
-    return exit_code(run)
+    keys = ["keys of the method, with their defaults; the others are verl's:"]
+    return command(__doc__, keys + help_text(SaferSteerSettings, "safer_steer."), DEFAULT_CONFIG, act)
 
 
 if __name__ == "__main__":
