@@ -127,7 +127,7 @@ class Rehearsal:
     def engines(self) -> None:
         """Checks 4 to 7: rows, two steps of each stage, the dialogue with most pictures; then the forecast."""
         model = self.model()
-        from rehearsal.processors import processor_from
+        from rehearsal.weights import processor_from
 
         processor = processor_from(str(model))
         for stage in self.stages:
@@ -198,7 +198,7 @@ def _miniature_model(folder: Path) -> Path:
 
 def _cached_processor(names: list[str]) -> str | None:
     """A hub id of the names whose processor is here or can be fetched; None where none is."""
-    from rehearsal.processors import processor_from
+    from rehearsal.weights import processor_from
     from safer_steer.weights import is_hub_id
 
     for name in filter(None, names):

@@ -1,7 +1,10 @@
-"""Random weights at a real architecture, saved as a Hugging Face folder that every stage loads.
+"""Random weights and a processor at a real architecture, saved as a Hugging Face folder that every stage loads.
 
 Input: a family (`safer_steer/model_families.yaml`) or a checkpoint whose config is read. Output: FOLDER with weights,
-configs and processor; a folder that was made by the same request is kept.
+configs and processor; a folder that was made by the same request is kept. The processor is the checkpoint's own, that
+of a folder the user names, or a local stand-in: a byte-level BPE trained on this repository's prompts and padded to the
+vocabulary of the real tokenizer, with its special tokens at their real ids, so that sizes and costs are the real ones
+and words per token are not.
     python -m rehearsal.weights qwen2_5_vl_3b FOLDER [--layers 36] [--vision-layers 32] [--dtype bfloat16]
         [--processor PATH]
 """
@@ -19,17 +22,26 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rehearsal.families import GENERATION, TOKEN_IDS, config_of, with_layers
-from rehearsal.processors import processor_from, stand_in_processor
+from miniature.student import CHAT_TEMPLATE
 from safer_steer.cli import exit_code
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
-from safer_steer.model_shape import families, family_of
+from safer_steer.model_shape import Family, families, family_of
 from safer_steer.store import write_atomic
 from safer_steer.vlm import QWEN_VL
 
 RECORD = "random_weights.json"
 SHARD = "4GB"
+ROOT = Path(__file__).resolve().parents[1]
+FIRST_SPECIAL = 151643
+# In the order of their ids, from FIRST_SPECIAL on; those behind are words of code and tools, which no stage uses.
+SPECIALS = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>"),
+    *("<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"),
+    *("<|image_pad|>", "<|video_pad|>"),
+)
+GENERATION = {"do_sample": True, "repetition_penalty": 1.05, "temperature": 1e-6}  # what a rollout must not take over
+MIN_PIXELS, MAX_PIXELS = 3136, 12845056  # of the hub's processor
 
 
 def architecture(source: str) -> Any:
@@ -45,6 +57,102 @@ def architecture(source: str) -> Any:
     if family := families().get(source) or family_of(source):
         return config_of(family)
     raise UserError(f"{source}: no checkpoint with a config.json, and no known family; known: {', '.join(families())}")
+
+
+def config_of(family: Family) -> Any:
+    """The family's whole architecture as transformers' config."""
+    from transformers import Qwen2_5_VLConfig
+
+    ends = {name: family.token_ids[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    return Qwen2_5_VLConfig(
+        text_config=family.text | ends | {"tie_word_embeddings": family.tie_word_embeddings},
+        vision_config=family.vision | {"out_hidden_size": family.text["hidden_size"]},
+        tie_word_embeddings=family.tie_word_embeddings,
+        **family.token_ids,
+    )
+
+
+def with_layers(config: Any, text: int | None, vision: int | None) -> Any:
+    """The config with fewer layers, all widths kept; None keeps a part's own number.
+
+    Raises:
+        UserError: more layers than the architecture has, or fewer than one.
+    """
+    for part, wanted, key in ((config.text_config, text, "num_hidden_layers"), (config.vision_config, vision, "depth")):
+        most = getattr(part, key)
+        if wanted is not None and not 1 <= wanted <= most:
+            raise UserError(f"layers: {wanted} is not between 1 and {most}, the architecture's {key}")
+    if text is not None:
+        config.text_config.num_hidden_layers = text
+        config.text_config.layer_types = config.text_config.layer_types[:text]
+    if vision is not None:
+        config.vision_config.depth = vision
+        blocks = [index for index in config.vision_config.fullatt_block_indexes if index < vision]
+        config.vision_config.fullatt_block_indexes = blocks or [vision - 1]
+    return config
+
+
+def processor_from(folder: str) -> Any:
+    """The processor in a folder or cached hub id; where only a tokenizer is there, with Qwen2.5-VL's picture side.
+
+    Raises:
+        UserError: there is neither.
+    """
+    from transformers import AutoProcessor, AutoTokenizer
+
+    try:
+        if Path(folder).is_dir() and not (Path(folder) / "preprocessor_config.json").is_file():
+            return _with_pictures(AutoTokenizer.from_pretrained(folder))
+        return AutoProcessor.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0][:200]
+        raise UserError(
+            f"no processor in {folder}: {first}; name a folder with the model's tokenizer.json and, where it is there, "
+            "preprocessor_config.json: rehearse.processor=PATH"
+        ) from error
+
+
+def stand_in_processor() -> Any:
+    """The local stand-in, made in a few seconds without any download."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import Qwen2TokenizerFast
+
+    texts = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("*/**/*.jinja"))]
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=8000, initial_alphabet=alphabet, show_progress=False))
+    model = json.loads(bpe.to_str())["model"]
+    vocabulary = dict(model["vocab"])
+    vocabulary |= {f"\u0120w{number}": number for number in range(len(vocabulary), FIRST_SPECIAL)}  # " w12345"
+    vocabulary |= {token: FIRST_SPECIAL + index for index, token in enumerate(SPECIALS)}
+    tokenizer = Qwen2TokenizerFast(
+        vocab=vocabulary,
+        merges=[tuple(merge) for merge in model["merges"]],
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        unk_token="<|endoftext|>",
+        additional_special_tokens=[token for token in SPECIALS if token not in ("<|im_end|>", "<|endoftext|>")],
+        model_max_length=131072,
+    )
+    return _with_pictures(tokenizer)
+
+
+def _with_pictures(tokenizer: Any) -> Any:
+    """Tokenizer -> processor with Qwen2.5-VL's picture limits; its chat template, where it shows no pictures, is
+    replaced by one made here in the same layout.
+    """
+    from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+
+    lost = [token for token in ("<|im_end|>", "<|image_pad|>") if token not in tokenizer.get_vocab()]
+    if lost:
+        raise UserError(f"the tokenizer lacks {', '.join(lost)}; name one of the Qwen family: rehearse.processor=PATH")
+    template = tokenizer.chat_template if "<|image_pad|>" in (tokenizer.chat_template or "") else CHAT_TEMPLATE
+    tokenizer.chat_template = template
+    pictures = Qwen2VLImageProcessor(min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
+    return Qwen2_5_VLProcessor(
+        image_processor=pictures, tokenizer=tokenizer, video_processor=Qwen2VLVideoProcessor(), chat_template=template
+    )
 
 
 def make(
@@ -86,10 +194,10 @@ def make(
         )
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype))
-    ends = {name: TOKEN_IDS[name] for name in ("bos_token_id", "pad_token_id")}
     stops = [made.tokenizer.convert_tokens_to_ids(token) for token in (QWEN_VL.turn_end, "<|endoftext|>")]
-    if stops[0] == TOKEN_IDS["eos_token_id"]:
-        model.generation_config = GenerationConfig(**GENERATION, **ends, eos_token_id=stops)
+    if stops[1] == FIRST_SPECIAL:  # the real ids
+        ends = {"bos_token_id": stops[1], "pad_token_id": stops[1], "eos_token_id": stops}
+        model.generation_config = GenerationConfig(**GENERATION, **ends)
     shutil.rmtree(folder, ignore_errors=True)
     model.save_pretrained(folder, max_shard_size=SHARD)
     made.save_pretrained(folder)

@@ -28,12 +28,16 @@ class Family:
         tie_word_embeddings: whether one matrix is input and output embeddings.
         parameters: of the whole model; tied embeddings count once.
         text: the language part of its config.json.
+        vision: the vision part.
+        token_ids: ids of its special tokens, by their names there.
     """
 
     name: str
     tie_word_embeddings: bool
     parameters: int
     text: dict[str, Any]
+    vision: dict[str, Any]
+    token_ids: dict[str, int]
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from safer_steer.vlm import FAMILIES, QWEN_VL, family_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT.parent / "shared" / "data" / "qwen3_tokenizer"
-MAKERS = {"safer_steer/vlm.py", "miniature/student.py", "rehearsal/processors.py"}  # the table, and two that build one
+MAKERS = {"safer_steer/vlm.py", "miniature/student.py", "rehearsal/weights.py"}  # the table, and two that build one
 
 
 def test_a_family_is_known_by_its_processor_and_by_its_tokens():

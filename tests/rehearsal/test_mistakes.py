@@ -238,7 +238,7 @@ def test_every_role_of_the_miniature_answers(tmp_path):
 
 
 def test_picture_tokens_are_counted_in_every_stage(tmp_path):
-    from rehearsal.processors import stand_in_processor
+    from rehearsal.weights import stand_in_processor
 
     configs, settings, overrides = split([SFT, EVALUATION, "max_pixels=100352"])
     stages, processor = subjects(configs, settings, overrides), stand_in_processor()

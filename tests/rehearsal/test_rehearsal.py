@@ -110,7 +110,7 @@ def test_longest_rows_with_their_pictures(tmp_path):
 
 @pytest.mark.parametrize("tags", [[], ["thinking", "answer"]])
 def test_a_generated_row_fills_the_length_and_no_more(tags, tmp_path):
-    from rehearsal.processors import stand_in_processor
+    from rehearsal.weights import stand_in_processor
     from training.answers import answered_turns, tagged_parts
     from training.sft.encode import DialogueEncoder
 

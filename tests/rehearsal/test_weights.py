@@ -4,9 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rehearsal.families import config_of, with_layers
-from rehearsal.processors import FIRST_SPECIAL, SPECIALS, processor_from, stand_in_processor
-from rehearsal.weights import make
+from rehearsal.weights import FIRST_SPECIAL, SPECIALS, config_of, make, processor_from, stand_in_processor, with_layers
 from safer_steer.errors import UserError
 from safer_steer.model_shape import families, family_of
 

@@ -26,7 +26,7 @@ ROWS = [(23, [(8, 6)]), (41, []), (17, []), (29, []), (12, [(4, 4), (10, 12)]), 
 
 def make_config(size: str, tied: bool):
     """Qwen2.5-VL: the 3B's widths, vocabulary and heads or a small one like it; few layers."""
-    from rehearsal.families import config_of, with_layers
+    from rehearsal.weights import config_of, with_layers
     from safer_steer.model_shape import families
 
     config = with_layers(config_of(families()["qwen2_5_vl_3b"]), LAYERS[size], 2)
