@@ -109,7 +109,7 @@ def test_a_dialogue_passes_as_in_the_runs(runs, compare):
 
 
 def test_static_and_adaptive_answers_are_not_compared_in_silence(runs, compare):
-    facts = {"model": "m", "weights": {}, "sampling": {}, "max_pixels": 3136}
+    facts = {"model": "m", "weights": {}, "sampling": {}, "max_pixels": 3136, "answer_format": {}}
     for run, roles in (("one", {}), ("two", {"tutor": {"model": "t"}})):
         record = {"status": "finished", "facts": {"config": facts | {"roles": roles}}}
         (runs / run / "evaluation/m/infer.json").write_text(json.dumps(record))

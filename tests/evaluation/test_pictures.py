@@ -113,4 +113,4 @@ def test_the_picture_limit_reaches_the_server_and_agrees_with_the_checkpoint(con
             step(found)
     said = config(1, f"{{base: {{checkpoint: {tmp_path}/hub, max_pixels: 50176}}}}")
     assert picture_size(said, "base") == (PictureSize(28, 3136, 50176), 50176)
-    assert "50176 px (base)" in str(entry.plan(said))
+    assert "base: pictures of at most 50,176 px" in str(entry.plan(said))
