@@ -27,7 +27,9 @@ GPU, CPU = "configs/grpo/qwen2_5_vl_3b.yaml", "configs/grpo/miniature.yaml"
 
 
 @pytest.mark.parametrize(("path", "shim"), [(GPU, False), (CPU, True)], ids=["gpu", "cpu"])
-def test_only_a_cpu_run_gets_the_cpu_platform(path, shim, tmp_path):
+def test_only_a_cpu_run_gets_the_cpu_platform(path, shim, tmp_path, monkeypatch):
+    for name in ("VERL_PLATFORM", "VERL_USE_EXTERNAL_MODULES"):
+        monkeypatch.delenv(name, raising=False)
     loaded = load_grpo_config(path, [ADDRESS])
     config = grpo_run.engine_config(loaded, tmp_path, loaded.config.safer_steer.tutor)
     ours = set(processes.environment(config, tmp_path)) - set(os.environ)

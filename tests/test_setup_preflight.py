@@ -1,6 +1,5 @@
 """Set-up and preflight: what is off is named with what to do; the quick check imports no engine."""
 
-import os
 import re
 import subprocess
 import sys
@@ -49,26 +48,6 @@ def test_pin_problems_name_package_versions_and_command():
     assert "bash scripts/setup.sh" in line
 
 
-@pytest.mark.parametrize(("version", "fits"), [((3, 10), False), ((3, 11), True), ((3, 12), True), ((3, 13), False)])
-def test_python_range(version, fits):
-    assert bool(preflight.python_problems(version)) is not fits
-
-
-def test_missing_source_folder_is_named():
-    assert preflight.source_problems() == []
-    [line] = preflight.source_problems(("no_such_package",))
-    assert "no_such_package" in line
-    assert "PYTHONPATH" in line
-
-
-def test_broken_engine_is_one_line(tmp_path, monkeypatch):
-    (tmp_path / "broken_engine.py").write_text("raise OSError('libfoo.so:\\n cannot open')\n", encoding="utf-8")
-    monkeypatch.syspath_prepend(tmp_path)
-    [line] = preflight.engine_problems(("broken_engine",))
-    assert "broken_engine does not import: OSError: libfoo.so: cannot open" in line
-    assert "\n" not in line
-
-
 def test_gpu_asked_for_on_a_machine_without(monkeypatch):
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -88,35 +67,6 @@ def test_quick_check_passes_here_and_imports_no_engine():
     shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert shown.returncode == 0, shown.stderr
     assert shown.stdout.splitlines()[-1] == "[]"
-
-
-def fake_python(folder: Path, name: str, version: str) -> None:
-    """An interpreter of another version: runs the real one with its version replaced."""
-    folder.mkdir(exist_ok=True)
-    numbers = tuple(int(part) for part in version.split("."))
-    script = folder / name
-    script.write_text(
-        "#!/bin/sh\n"
-        f'if [ "$1" = --version ]; then echo "Python {version}"; exit 0; fi\n'
-        f'shift; code="import sys; sys.version_info = {numbers}; $1"; exec "{sys.executable}" -c "$code"\n',
-        encoding="utf-8",
-    )
-    script.chmod(0o755)
-
-
-@pytest.mark.parametrize("version", ["3.10.13", "3.13.0"])
-def test_only_an_unfit_python_is_one_clear_line(tmp_path, version):
-    for name in ("python3", "python", "python3.10", "python3.11", "python3.12"):
-        fake_python(tmp_path / "bin", name, version)
-    environment = os.environ | {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "VENV": str(tmp_path / "venv")}
-    environment.pop("PYTHON", None)
-    shown = subprocess.run(
-        ["bash", "scripts/setup.sh", "cpu"], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-    assert shown.returncode == 2
-    [line] = shown.stderr.splitlines()
-    assert f"3.11 or 3.12 with its venv module is needed, found: Python {version}" in line
-    assert not (tmp_path / "venv").exists()
 
 
 def test_unknown_mode_lists_the_choices():

@@ -46,14 +46,9 @@ def test_a_list_is_read_as_cuda_reads_it(setting):
         (LISTING, None, 4),
         (SLICED, None, 4),
         ("", None, 0),
-        ("", "0,1", 0),
         ("No devices were found\n", None, 0),
-        (LISTING, "", 0),
-        (LISTING, "0,2", 2),
-        (LISTING, f"{UUIDS[3]},{UUIDS[0]}", 2),
         (SLICED, "MIG-1f0d-1", 1),
         (SLICED, "MIG-1f0d-1,MIG-2f0d-2", 1),  # a process can use one slice only
-        (SLICED, "MIG-GPU-10000000-aaaa/1/0", 1),
         (SLICED, "MIG-9", 0),
         (LISTING, "MIG-1f0d-1", 0),
     ],
@@ -80,9 +75,7 @@ def driver(tmp_path, monkeypatch):
     ("version", "cuda", "too_old"),
     [
         ("535.104.05", 13, True),
-        ("550.54.15", 13, True),
         ("580.65.06", 13, False),
-        ("615.10", 13, False),
         ("535.104.05", 12, False),
         ("470.82.01", 12, True),
         (None, 13, False),  # a login node: nothing to judge
@@ -114,7 +107,3 @@ def test_the_forward_compatibility_package_replaces_the_driver(driver, monkeypat
     driver("535.104.05")
     monkeypatch.setattr(gpus, "_driver_cuda", lambda: 13)
     assert gpus.driver_problem(13) is None
-
-
-def test_the_pinned_torch_needs_cuda_13():
-    assert gpus.installed_cuda() == 13

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from http_doubles import Script
 from safer_steer.errors import RunAborted
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
 from safer_steer.llm.adaptation import shortened
@@ -21,43 +22,14 @@ def openai_error(message, param=None, code=None):
     return 400, {"error": {"message": message, "type": "invalid_request_error", "param": param, "code": code}}
 
 
+GEMINI = [{"error": {"code": 400, "message": 'Invalid JSON payload received. Unknown name "seed": Cannot find field.'}}]
+FORBIDDEN = {"detail": [{"type": "extra_forbidden", "loc": ["body", "top_p"], "msg": "not permitted"}]}
 REFUSALS = {
-    "OpenAI, value": (
-        openai_error(
-            "Unsupported value: 'temperature' does not support 0.5 with this model. Only the default (1) value is "
-            "supported.",
-            "temperature",
-            "unsupported_value",
-        ),
-        "temperature",
-    ),
-    "OpenAI, parameter": (
-        openai_error("Unsupported parameter: 'seed' is not supported with this model.", "seed"),
-        "seed",
-    ),
-    "Gemini": (
-        (
-            400,
-            [
-                {
-                    "error": {
-                        "code": 400,
-                        "message": 'Invalid JSON payload received. Unknown name "seed": Cannot find field.',
-                    }
-                }
-            ],
-        ),
-        "seed",
-    ),
-    "pydantic": (
-        (422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "top_p"], "msg": "not permitted"}]}),
-        "top_p",
-    ),
+    "OpenAI": (openai_error("Unsupported parameter: 'seed' is not supported with this model.", "seed"), "seed"),
+    "Gemini": ((400, GEMINI), "seed"),
+    "pydantic": ((422, FORBIDDEN), "top_p"),
     "one of two": (openai_error("`temperature` and `top_p` cannot both be specified for this model."), "top_p"),
     "plain text": ((400, {"message": "temperature is not supported"}), "temperature"),
-    "deprecated": (openai_error("`temperature` is deprecated for this model."), "temperature"),
-    "a range": (openai_error("temperature must be between 0 and 0.3"), "temperature"),
-    "loc alone": ((422, {"detail": [{"type": "x", "loc": ["body", "seed"], "msg": "Input should be null"}]}), "seed"),
     "loc as text": ((422, {"detail": [{"loc": "body.seed", "msg": "Input should be null"}]}), "seed"),
     "errors": ((422, {"success": False, "errors": [{"code": 7, "message": "seed: unknown field"}]}), "seed"),
     "param alone": (openai_error("Invalid value", "top_p"), "top_p"),
@@ -89,11 +61,7 @@ def test_a_parameter_the_endpoint_refuses_is_left_out_once_and_remembered(ask, n
 
 
 def test_max_tokens_becomes_max_completion_tokens(ask):
-    error = openai_error(
-        "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
-        "max_tokens",
-        "unsupported_parameter",
-    )
+    error = openai_error("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.", "max_tokens")
 
     async def twice(client):
         return [(await client.chat(MESSAGES)).text for _ in range(2)]
@@ -153,13 +121,7 @@ def test_calls_under_way_together_all_adapt(ask):
 
 
 @pytest.mark.parametrize(
-    "message",
-    [
-        "the picture of a temperature scale cannot be read",
-        "max_tokens, seed and top_p",
-        "unknown model",
-        "At most 1 image",
-    ],
+    "message", ["the picture of a temperature scale cannot be read", "max_tokens, seed and top_p", "unknown model"]
 )
 def test_an_error_that_stays_teaches_nothing(ask, message):
     """Only the request without a parameter, once it is answered, shows that the parameter was at fault."""
@@ -179,12 +141,7 @@ def test_an_error_that_stays_teaches_nothing(ask, message):
 
 
 def test_the_longest_answer_a_model_gives_is_remembered(ask):
-    error = openai_error(
-        "max_tokens is too large: 50000. This model supports at most 16384 completion tokens, whereas you provided "
-        "50000.",
-        "max_tokens",
-        "invalid_value",
-    )
+    error = openai_error("max_tokens is too large: 50000. This model supports at most 16384 completion tokens.")
 
     async def twice(client):
         return [(await client.chat(MESSAGES)).text for _ in range(2)]
@@ -260,9 +217,7 @@ LLAMA_CPP = (
     "error",
     [
         (500, LLAMA_CPP),
-        (500, "Input should be 'text' or 'json_object'"),
         (400, "'response_format.type' must be 'text' or 'json_object'"),
-        (400, "The provided JSON schema contains features not supported by xgrammar."),
         (400, "Invalid JSON payload received. Unknown name \"responseSchema\" at 'generation_config'"),
         (400, "This model does not support structured_outputs"),
         (422, {"detail": [{"type": "literal_error", "loc": ["body", "response_format", "type"], "msg": "no"}]}),
@@ -282,12 +237,6 @@ def test_a_schema_that_is_refused_becomes_a_json_object(ask, error):
     assert "fits this JSON schema" in script.requests[-1]["messages"][-1]["content"]
     assert len(script.requests) <= 4
     assert client.stats()["changed"] == {"response_format": "json_object (json_schema refused by the endpoint)"}
-
-
-def test_a_server_error_that_names_nothing_is_tried_again_as_it_was(ask):
-    reply, _, script = ask([(500, "out of patience"), "Hello"], lambda client: client.chat(MESSAGES), temperature=0.5)
-    assert reply.text == "Hello"
-    assert script.requests[0] == script.requests[1]
 
 
 def test_a_server_error_that_passes_teaches_nothing(ask):
@@ -317,8 +266,8 @@ def test_what_is_sent_can_be_set(ask, structured, sent, told):
     assert client.stats()["changed"] == left | ({"response_format": told} if told else {})
 
 
-def test_what_the_config_changes_is_another_request_to_the_cache(serve, script, tmp_path):
-    played, cache = script(GOOD), ResponseCache(tmp_path / "cache.sqlite")
+def test_what_the_config_changes_is_another_request_to_the_cache(serve, tmp_path):
+    played, cache = Script(GOOD), ResponseCache(tmp_path / "cache.sqlite")
     url = serve(played.app)
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
     messages = [{"role": "user", "content": [picture, {"type": "text", "text": "Hi"}]}]
@@ -338,11 +287,3 @@ def test_an_abort_is_in_plain_words(ask):
         words = str(stopped.value)
         assert "response_format.type: Input should be 'text' or 'json_object'" in words
         assert not re.search(r"[\[\]{}()]|b'|\bloc\b", words), words
-
-
-def test_an_endpoint_that_refuses_everything_stops_the_run(ask):
-    async def many(client):
-        return await asyncio.gather(*(client.chat(MESSAGES) for _ in range(30)))
-
-    with pytest.raises(RunAborted, match=r"refused \d+ requests in a row, the last: 400 no such model"):
-        ask([(400, "no such model")], many)

@@ -3,13 +3,13 @@
 import asyncio
 import gc
 import json
-import logging
 import re
 
 import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from http_doubles import Script
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
 from safer_steer.rubric import TurnScores
@@ -25,15 +25,6 @@ def chat(client):
 
 def scores(client):
     return client.structured(MESSAGES, TurnScores, name="turn_scores")
-
-
-def test_transient_failures_are_retried(ask):
-    answers = (429, "slow", {"retry-after": "0.01"}), (503, "busy"), (408, "late"), "Hello"
-    reply, client, _ = ask(answers, chat)
-    assert (reply.outcome, reply.text) == (Outcome.OK, "Hello")
-    assert client.stats()["retries"] == 3
-    assert client.stats()["rate_limited"] == 1
-    assert client.stats()["outcomes"] == {"ok": 1}
 
 
 def test_when_retries_are_spent_the_outcome_is_transport_with_its_reason(ask):
@@ -54,12 +45,6 @@ def test_waiting_for_a_rate_limit_takes_no_retry_away_and_ends_after_a_set_time(
 def test_a_spent_quota_is_not_waited_for(ask):
     reply, _, script = ask([(429, {"error": {"message": "pay first", "code": "insufficient_quota"}})], chat)
     assert (reply.outcome, reply.detail) == (Outcome.TRANSPORT, "429 pay first")
-    assert len(script.requests) == 1
-
-
-def test_a_plain_400_is_not_retried(ask):
-    reply, _, script = ask([(400, "bad picture")], chat)
-    assert (reply.outcome, reply.detail) == (Outcome.BAD_REQUEST, "400 bad picture")
     assert len(script.requests) == 1
 
 
@@ -146,13 +131,6 @@ def test_structured_asks_once_more_then_gives_up(ask):
     assert len(script.requests) == 2
 
 
-def test_a_structured_answer_that_is_cut_twice_is_truncated(ask):
-    cut = {"content": GOOD[:20], "finish_reason": "length"}
-    result, _, script = ask([cut], scores)
-    assert (result.outcome, result.value) == (Outcome.TRUNCATED, None)
-    assert "be brief" in script.requests[1]["messages"][-1]["content"]
-
-
 def test_reasoning_never_becomes_the_answer(ask):
     for message in ({"content": None, "reasoning_content": GOOD}, f"<think>{GOOD}</think>", f"<think>{GOOD}"):
         result = ask([message], scores)[0]
@@ -194,23 +172,6 @@ def test_a_cached_answer_that_no_longer_fits_is_asked_for_again(ask, tmp_path):
     assert client.stats()["cached"] == 0
 
 
-def test_keys_come_from_the_environment_and_appear_nowhere(ask, monkeypatch, tmp_path, caplog):
-    monkeypatch.setenv("JUDGE_API_KEY", "canary-key\n")
-    caplog.set_level(logging.DEBUG)
-    cache = ResponseCache(tmp_path / "cache.sqlite")
-    reply, client, script = ask([(401, "wrong key canary-key")], chat, cache)
-    assert script.headers[0]["authorization"] == "Bearer canary-key"
-    assert "[key]" in reply.detail
-    assert "JUDGE_API_KEY" in reply.detail
-    ask(["Hello"], chat, cache)
-    with pytest.raises(RunAborted) as stopped:
-        ask([(401, "wrong key canary-key")], lambda client: asyncio.gather(*(chat(client) for _ in range(30))))
-    cache.close()
-    written = reply.detail + json.dumps(client.stats()) + str(stopped.value) + caplog.text
-    written += "".join(path.read_bytes().decode("latin-1") for path in tmp_path.iterdir())
-    assert "canary-key" not in written
-
-
 def test_no_header_comes_from_the_environment_and_none_describes_this_machine(ask, monkeypatch):
     for name in ("JUDGE_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
@@ -234,13 +195,6 @@ def test_a_key_that_cannot_be_sent_is_named_and_not_shown(ask, monkeypatch, key)
     assert "canary" not in str(error.value)
 
 
-def test_an_address_with_credentials_is_refused():
-    for url in ("https://me:canary@host/v1", "https://host/v1?key=canary", "host/v1", []):
-        with pytest.raises(ValueError, match="address") as error:
-            EndpointConfig(model="m", base_url=url)
-        assert "canary" not in str(error.value.errors(include_input=False))
-
-
 def test_environment_overrides_addresses_and_model(monkeypatch):
     monkeypatch.setenv("JUDGE_API_BASE_URL", "http://127.0.0.1:1/v1, http://127.0.0.1:2/v1")
     monkeypatch.setenv("JUDGE_MODEL", "mine")
@@ -255,8 +209,8 @@ def test_environment_overrides_addresses_and_model(monkeypatch):
     assert "canary" not in str(error.value)
 
 
-def test_two_event_loops_in_a_row_and_no_word_about_open_connections(serve, script, caplog):
-    client = LLMClient("judge", EndpointConfig(model="m", base_url=serve(script("Hello").app)))
+def test_two_event_loops_in_a_row_and_no_word_about_open_connections(serve, caplog):
+    client = LLMClient("judge", EndpointConfig(model="m", base_url=serve(Script("Hello").app)))
     assert [asyncio.run(client.chat(MESSAGES)).text for _ in range(3)] == ["Hello"] * 3
     assert len(client._loops) == 1  # those of ended loops are gone
     del client
@@ -264,7 +218,7 @@ def test_two_event_loops_in_a_row_and_no_word_about_open_connections(serve, scri
     assert not caplog.records
 
 
-def test_a_dead_endpoint_stops_the_run_and_check_says_what_to_do(serve, script):
+def test_a_dead_endpoint_stops_the_run_and_check_says_what_to_do(serve):
     client = LLMClient("judge", EndpointConfig(model="m", base_url="http://127.0.0.1:9/v1", max_retries=0))
 
     async def many():
@@ -275,7 +229,7 @@ def test_a_dead_endpoint_stops_the_run_and_check_says_what_to_do(serve, script):
         asyncio.run(many())
     with pytest.raises(UserError, match="JUDGE_API_BASE_URL"):
         asyncio.run(client.check())
-    other = LLMClient("judge", EndpointConfig(model="other", base_url=serve(script("").app)))
+    other = LLMClient("judge", EndpointConfig(model="other", base_url=serve(Script("").app)))
     with pytest.raises(UserError, match="does not serve 'other'; it serves m"):
         asyncio.run(other.check())
 
@@ -376,10 +330,3 @@ def test_an_answer_cut_in_its_reasoning_gets_one_try_with_a_larger_budget(ask):
         *(Outcome.UNPARSED, None),
         "the model gave only its reasoning, no answer",
     )
-
-
-def test_a_string_is_no_number_and_costs_the_re_ask_and_3_0_is_3(ask):
-    result, _, script = ask([GOOD.replace("8", '"8"'), GOOD], scores)
-    assert (result.value.safety, len(script.requests)) == (8, 2)
-    result, _, script = ask([GOOD.replace("8", "8.0")], scores)
-    assert (result.value.safety, len(script.requests)) == (8, 1)

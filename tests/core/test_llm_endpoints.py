@@ -7,6 +7,7 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 
+from http_doubles import Script
 from safer_steer.config import load_config
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
@@ -14,7 +15,6 @@ from safer_steer.llm import endpoints as endpoints_module
 from safer_steer.llm import traffic as traffic_module
 from safer_steer.llm.config import require_keys
 from safer_steer.llm.limits import RateLimit
-from safer_steer.progress import ProgressBar
 from safer_steer.servers import with_service_urls
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -36,8 +36,8 @@ async def one_by_one(client, count):
 
 
 @pytest.mark.usefixtures("quick_retries")
-def test_a_dead_endpoint_costs_no_row(serve, script):
-    alive = script("Hello")
+def test_a_dead_endpoint_costs_no_row(serve):
+    alive = Script("Hello")
     client = LLMClient("judge", EndpointConfig(model="m", base_url=[DEAD, serve(alive.app)], max_retries=1))
     texts = run(client, lambda client: one_by_one(client, 20))
     assert texts == ["Hello"] * 20
@@ -46,8 +46,8 @@ def test_a_dead_endpoint_costs_no_row(serve, script):
 
 
 @pytest.mark.usefixtures("quick_retries")
-def test_an_endpoint_that_refuses_everybody_costs_no_row(serve, script):
-    locked, alive = script((403, "not yours")), script("Hello")
+def test_an_endpoint_that_refuses_everybody_costs_no_row(serve):
+    locked, alive = Script((403, "not yours")), Script("Hello")
     urls = [serve(locked.app), serve(alive.app)]
     client = LLMClient("judge", EndpointConfig(model="m", base_url=urls))
     assert run(client, lambda client: one_by_one(client, 20)) == ["Hello"] * 20
@@ -55,9 +55,9 @@ def test_an_endpoint_that_refuses_everybody_costs_no_row(serve, script):
 
 
 @pytest.mark.usefixtures("quick_retries")
-def test_an_endpoint_that_is_back_is_used_again(serve, script, monkeypatch):
+def test_an_endpoint_that_is_back_is_used_again(serve, monkeypatch):
     monkeypatch.setattr(endpoints_module, "ASIDE_S", 3600)
-    flaky, steady = script(*[(500, "starting")] * 3, "A"), script("B")
+    flaky, steady = Script(*[(500, "starting")] * 3, "A"), Script("B")
     client = LLMClient("judge", EndpointConfig(model="m", base_url=[serve(flaky.app), serve(steady.app)]))
 
     async def work(client):
@@ -71,7 +71,7 @@ def test_an_endpoint_that_is_back_is_used_again(serve, script, monkeypatch):
     assert second.count("A") >= 5
 
 
-def test_a_slow_endpoint_gets_fewer_calls(serve, script):
+def test_a_slow_endpoint_gets_fewer_calls(serve):
     released = asyncio.Event()
 
     async def slow(_):
@@ -83,7 +83,7 @@ def test_a_slow_endpoint_gets_fewer_calls(serve, script):
             released.set()
         return "fast"
 
-    sluggish, quick = script(slow), script(fast)
+    sluggish, quick = Script(slow), Script(fast)
     app = FastAPI()  # both behind one server: an event belongs to one event loop
     app.mount("/slow", sluggish.app)
     app.mount("/fast", quick.app)
@@ -135,12 +135,12 @@ def test_never_more_calls_at_once_than_configured_and_fewer_after_429s(serve):
     assert client.stats()["rate_limited"] < 300
 
 
-def test_requests_and_tokens_a_minute_are_kept(serve, script, clock, monkeypatch):
+def test_requests_and_tokens_a_minute_are_kept(serve, clock, monkeypatch):
     rates = functools.partial(RateLimit, clock=clock, sleep=clock.sleep)
     monkeypatch.setattr(traffic_module, "RateLimit", rates)
 
     def seconds(calls, **limits):
-        server = script("Hello")
+        server = Script("Hello")
         client = LLMClient("judge", EndpointConfig(model="m", base_url=serve(server.app), concurrency=1, **limits))
         began = clock.now
         run(client, lambda client: one_by_one(client, calls))
@@ -154,18 +154,18 @@ def test_requests_and_tokens_a_minute_are_kept(serve, script, clock, monkeypatch
     assert seconds(2, tokens_per_minute=480, max_tokens=4000) == pytest.approx(1)
 
 
-def test_check_asks_every_endpoint_and_takes_one_that_cannot_list_its_models(serve, script):
+def test_check_asks_every_endpoint_and_takes_one_that_cannot_list_its_models(serve):
     lists_nothing, empty = FastAPI(), FastAPI()
 
     @lists_nothing.post("/v1/chat/completions")
     async def answer(request: Request):
         return JSONResponse({"error": {"message": "messages is empty"}}, status_code=400)
 
-    client = LLMClient("judge", EndpointConfig(model="m", base_url=[serve(lists_nothing), serve(script("").app)]))
+    client = LLMClient("judge", EndpointConfig(model="m", base_url=[serve(lists_nothing), serve(Script("").app)]))
     run(client, lambda client: client.check())
     with pytest.raises(UserError, match=r"404 Not Found.*correct base_url"):
         run(LLMClient("judge", EndpointConfig(model="m", base_url=serve(empty))), lambda client: client.check())
-    other = LLMClient("judge", EndpointConfig(model="m", base_url=[serve(script("").app), DEAD]))
+    other = LLMClient("judge", EndpointConfig(model="m", base_url=[serve(Script("").app), DEAD]))
     with pytest.raises(UserError, match=f"no model server answers at {DEAD}"):
         run(other, lambda client: client.check())
     locked = FastAPI()
@@ -196,36 +196,26 @@ def test_a_config_error_hides_the_credentials_of_an_address(tmp_path):
         assert "canary" not in str(error.value)
 
 
-def test_other_machines_are_reached_through_the_proxy_of_the_environment_and_this_one_never(serve, script, monkeypatch):
+def test_other_machines_are_reached_through_the_proxy_of_the_environment_and_this_one_never(serve, monkeypatch):
     for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    relay = script("from the proxy")
+    relay = Script("from the proxy")
     monkeypatch.setenv("http_proxy", serve(relay.app).removesuffix("/v1"))
     monkeypatch.setenv("no_proxy", "127.0.0.2")
-    urls = {"http://provider.example/v1": "from the proxy", serve(script("direct").app): "direct"}
+    urls = {"http://provider.example/v1": "from the proxy", serve(Script("direct").app): "direct"}
     for url, text in urls.items():
         client = LLMClient("judge", EndpointConfig(model="m", base_url=url))
         assert asyncio.run(client.chat([{"role": "user", "content": "Hi"}])).text == text
     assert [headers["host"] for headers in relay.headers] == ["provider.example"]
 
 
-def test_an_address_without_its_version_is_told_the_right_one(serve, script):
-    url = serve(script("Hello").app)
+def test_an_address_without_its_version_is_told_the_right_one(serve):
+    url = serve(Script("Hello").app)
     client = LLMClient("judge", EndpointConfig(model="m", base_url=url.removesuffix("/v1"), max_retries=0))
     with pytest.raises(UserError, match=f"a server answers at {url}, set base_url or JUDGE_API"):
         asyncio.run(client.check())
     reply = asyncio.run(client.chat([{"role": "user", "content": "Hi"}]))
     assert "base_url usually ends in /v1" in reply.detail
-
-
-def test_outcomes_are_shown_beside_the_progress_bar(ask, capsys):
-    _, client, _ = ask(["Hello", ""], lambda client: one_by_one(client, 3))
-    assert client.usage.note() == "judge: 2 unparsed, 1 ok"
-    with ProgressBar("work", total=1) as bar:
-        bar.advance("1 reject")
-    written = capsys.readouterr().err
-    assert "(1 reject; " in written
-    assert "judge: 2 unparsed, 1 ok" in written
 
 
 def test_missing_keys_are_one_line_before_the_first_call(monkeypatch):

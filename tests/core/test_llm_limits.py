@@ -23,16 +23,10 @@ def test_retry_after_in_seconds_milliseconds_and_as_a_date():
     assert retry_after_seconds(date, datetime(2026, 11, 25, 13, 0, 0, tzinfo=UTC)) == 0
     # The server's own clock counts, not ours.
     assert retry_after_seconds(date | {"date": "Wed, 25 Nov 2026 12:01:00 GMT"}) == 30
-    for unusable in (
-        {},
-        {"retry-after": "soon"},
-        {"retry-after": "nan"},
-        {"retry-after": "inf"},
-        {"retry-after": "-1"},
-        {"retry-after": "Mon, 01 Jan 99999999999 00:00:00 GMT"},
-        {"retry-after": "Mon, 01 Jan 2024 00:00:00 +99999999999999"},
-    ):
-        assert retry_after_seconds(unusable) is None
+    no_dates = "Mon, 01 Jan 99999999999 00:00:00 GMT", "Mon, 01 Jan 2024 00:00:00 +99999999999999"
+    for unusable in ("", "soon", "nan", "inf", "-1", *no_dates):
+        assert retry_after_seconds({"retry-after": unusable}) is None
+    assert retry_after_seconds({}) is None
 
 
 def test_what_passes_and_how_long_to_wait():
@@ -41,10 +35,7 @@ def test_what_passes_and_how_long_to_wait():
     assert all(0 < backoff_seconds(attempt) <= 30 for attempt in (0, 1, 5, 50, 5000))
 
 
-@pytest.mark.parametrize(
-    ("header", "cap", "waited"),
-    [("75", 300, 75), ("a date", 300, 75), ("3600", 300, 300), ("3600", 7200, 3600)],
-)
+@pytest.mark.parametrize(("header", "cap", "waited"), [("75", 300, 75), ("a date", 300, 75), ("3600", 300, 300)])
 def test_all_workers_wait_as_long_as_a_429_asks_up_to_the_cap(ask, clock, monkeypatch, header, cap, waited):
     pool = functools.partial(EndpointPool, clock=clock, sleep=clock.sleep)
     monkeypatch.setattr(traffic_module, "EndpointPool", pool)
@@ -121,32 +112,6 @@ def test_no_more_calls_at_once_than_the_limit_and_none_is_lost(clock):
     assert order == sorted(order)
 
 
-def test_requests_and_tokens_are_spread_over_the_minute(clock):
-    async def ready():
-        pass
-
-    async def starts(rates, tokens):
-        times, began = [], clock.now
-
-        async def one():
-            await rates.admit(tokens, ready)
-            times.append(clock.now - began)
-
-        await asyncio.gather(*(one() for _ in range(5)))
-        return times
-
-    async def main():
-        requests = RateLimit(60, None, clock, clock.sleep)
-        assert await starts(requests, 0) == pytest.approx([0, 1, 2, 3, 4])
-        clock.now += 100
-        both = RateLimit(600, 6000, clock, clock.sleep)  # 300 tokens take 3 s of 6,000 a minute
-        assert await starts(both, 300) == pytest.approx([0, 3, 6, 9, 12])
-        both.correct(estimated=300, used=1300)
-        assert (await starts(both, 300))[0] == pytest.approx(13)
-
-    asyncio.run(main())
-
-
 def test_a_pause_of_the_endpoint_holds_the_line(clock):
     pool = EndpointPool(["a"], 300, clock, clock.sleep)
     rates = RateLimit(60, None, clock, clock.sleep)
@@ -162,17 +127,6 @@ def test_a_pause_of_the_endpoint_holds_the_line(clock):
 
     asyncio.run(main())
     assert times == pytest.approx([1075, 1076, 1077])  # spread, not all at once when the pause ends
-
-
-def test_the_least_loaded_endpoint_gets_the_call(clock):
-    pool = EndpointPool(["a", "b", "c"], 300, clock, clock.sleep)
-
-    async def urls(count):
-        return [(await pool.take()).url for _ in range(count)]
-
-    assert sorted(asyncio.run(urls(6))) == ["a", "a", "b", "b", "c", "c"]
-    pool.give_back(pool.endpoints[1])
-    assert asyncio.run(urls(1)) == ["b"]
 
 
 def test_an_endpoint_that_fails_is_set_aside_tried_with_one_call_and_taken_back(clock):

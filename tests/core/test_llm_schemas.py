@@ -20,7 +20,6 @@ from data_construction.red_team.plan import Script
 from data_construction.red_team.simulate import Leak
 from safer_steer.llm.schemas import strict_schema
 from safer_steer.llm.structured import response_format
-from safer_steer.prompts import Prompt
 from safer_steer.rubric import JudgeScores
 from safer_steer_verl.interactions.safety_tutor import TutorReply
 
@@ -125,8 +124,3 @@ def test_no_reply_is_missing_here():
             and isinstance(call.args[1], ast.Name)
         }
     assert asked - {"schema", "ExpandedTurn", "PlannedTurn"} == known
-
-
-def test_the_templates_are_there():
-    for path in REPLIES.values():
-        assert Prompt(ROOT / path).hash

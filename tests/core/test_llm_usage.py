@@ -9,6 +9,7 @@ import pytest
 
 from data_construction.stats.tables import change_table
 from evaluation.report.requests import requests_table
+from http_doubles import Script
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
 from safer_steer.llm.usage import UsageMeter
@@ -42,13 +43,6 @@ def test_stats_tell_calls_tokens_latencies_and_cost(ask):
     assert (stats["calls"], stats["retries"], stats["tokens_in"], stats["tokens_out"]) == (3, 1, 10, 6)
     assert stats["usd"] == 0.016
     assert 0 < stats["latency_p50_s"] <= stats["latency_p95_s"] <= stats["latency_p99_s"]
-
-
-@pytest.mark.parametrize("seconds", [1e-4, 0.00031, 0.0449, 3.21, 1234.0])
-def test_latencies_keep_their_digits_however_fast_the_machine(seconds):
-    meter = UsageMeter("judge", PRICED)
-    meter.answered("ok", None, seconds)
-    assert meter.summary()["latency_p50_s"] == pytest.approx(seconds, rel=0.02)
 
 
 def test_what_was_not_sent_as_configured_is_said_in_the_closing_line_and_adds_up(tmp_path, capsys):
@@ -85,8 +79,8 @@ def test_several_processes_share_a_cache(tmp_path):
     cache.close()
 
 
-def test_several_threads_share_a_client_and_its_cache(serve, script, tmp_path):
-    server, cache = script("Hello"), ResponseCache(tmp_path / "cache.sqlite")
+def test_several_threads_share_a_client_and_its_cache(serve, tmp_path):
+    server, cache = Script("Hello"), ResponseCache(tmp_path / "cache.sqlite")
     client = LLMClient("judge", EndpointConfig(model="m", base_url=serve(server.app)), cache)
     texts: list[str | None] = []
 
@@ -126,13 +120,8 @@ def test_the_key_is_everything_that_determines_the_answer(monkeypatch):
 
     first = asyncio.run(keys(temperature=0.5))
     assert first == asyncio.run(keys(temperature=0.5, base_url="http://127.0.0.1:2/v1", timeout_s=5, price_in=1.0))
-    for change in (
-        {"model": "n"},
-        {"temperature": 0.4},
-        {"top_p": 0.5},
-        {"max_tokens": 5},
-        {"extra_body": {"top_k": 1}},
-    ):
+    changes = {"model": "n"}, {"temperature": 0.4}, {"top_p": 0.5}, {"max_tokens": 5}, {"extra_body": {"top_k": 1}}
+    for change in changes:
         assert asyncio.run(keys(**({"temperature": 0.5} | change))) != first
     assert asyncio.run(keys(temperature=0.5, seed=2)) != first
 

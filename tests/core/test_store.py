@@ -26,14 +26,6 @@ def test_torn_tail_at_every_byte_is_repaired_and_nothing_is_there_twice(tmp_path
         assert torn.read_bytes() == data, f"cut at byte {cut}"
 
 
-def test_resume_is_by_id_and_equal_texts_stay(tmp_path):
-    with JsonlStore(tmp_path / "a.jsonl") as store:
-        assert store.append(ROWS[0])
-    with JsonlStore(tmp_path / "a.jsonl") as store:
-        assert [store.append(row) for row in ROWS] == [False, True, True]
-    assert [row["id"] for row in read_jsonl(tmp_path / "a.jsonl")] == ["1", "2", "3"]
-
-
 def test_drop_takes_rows_out_and_forgets_their_keys(tmp_path):
     with JsonlStore(tmp_path / "a.jsonl") as store:
         for row in ROWS:

@@ -1,5 +1,4 @@
 import json
-import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -11,8 +10,7 @@ from pydantic import ValidationError
 from data_construction.assemble.choose import SplitDuplicates
 from data_construction.assemble.config import Split
 from data_construction.assemble.facts import RowFacts, row_facts
-from data_construction.assemble.select import Pools, quotas, select, shares_with
-from data_construction.assemble.write import assemble
+from data_construction.assemble.select import Pools, quotas, select
 from data_construction.config import NearDuplicates
 from data_construction.pipeline import main
 from safer_steer.dialogue import Dialogue, Turn, stable_hash
@@ -143,18 +141,6 @@ def test_pools_split_by_picture_and_never_use_a_bench_picture():
     assert by_pool["none"] == {"images/3.png"}
     assert 30 < len(by_pool["rl"]) < 70
     assert pools.pool(facts(1, split="bench")) == "bench"
-
-
-def test_an_injected_picture_counts_as_the_one_it_was_made_from():
-    injected = {"injector": {"image": "images/new.png", "original": "images/3.png"}}
-    row = dialogue(1, images=["images/new.png"])
-    row = RowFacts.of(row.model_copy(update={"meta": row.meta | injected}), Path("x"), 0)
-    assert (row.images, row.originals) == (("images/new.png",), ("images/3.png",))
-    assert Pools(frozenset({"images/3.png"}), 0.5, 0).pool(row) == "none"
-    shares = shares_with([facts(3)])
-    assert shares(row), "a picture"
-    assert shares(facts(3, "red_team", picture=9)), "a seed"
-    assert not shares(facts(6))
 
 
 def test_facts_find_their_rows_again(tmp_path):
@@ -312,21 +298,6 @@ def test_other_thresholds_need_no_new_calls_and_say_who_left(make_seeds, make_co
     assert "**2 (67%)**" in page
     assert "| benign | 2 | 1 | 0 | 0 |" in page
     assert len(double.requests) == asked
-
-
-def test_transcripts_are_not_held_in_memory(small):
-    main(small)
-    folder = small.folder
-    (row,) = rows_of(folder / "dialogues.jsonl")[:1]
-    heavy = row.meta | {"transcript": ["x" * 20_000]}
-    with (folder / "dialogues.jsonl").open("ab") as file:
-        for number in range(1000):
-            file.write(dump_row(row.model_copy(update={"id": f"{number:016}", "meta": heavy})).encode() + b"\n")
-    tracemalloc.start()
-    assemble(small)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < (folder / "dialogues.jsonl").stat().st_size / 4  # 20 MB of rows
 
 
 def test_answered_rows_become_sft_without_stage_two(make_seeds, make_config, double):

@@ -37,16 +37,6 @@ def test_loads_by_hand(make_config):
     assert total(loads, loads)["target"].calls == 160
 
 
-def test_prices_of_the_file_fill_what_a_role_does_not_say(make_config, tmp_path, double):
-    path = tmp_path / "prices.yaml"
-    path.write_text("checked: 2026-01-01\nmodels:\n  generator: {input: 2, output: 8}\n  red: {input: 1, output: 1}\n")
-    roles = {role: {"model": role, "base_url": double.url} for role in ("generator", "target", "blue", "evaluator")}
-    roles["red"] = {"model": "red", "base_url": double.url, "price_in": 5, "price_out": 6}
-    config = make_config(SOURCE, roles=roles, prices=str(path))
-    assert config.roles["generator"].usd(1e6, 1e6) == 10
-    assert config.roles["red"].usd(1e6, 0) == 5
-
-
 def test_the_papers_plan_has_its_size_and_a_price_for_every_role(monkeypatch):
     monkeypatch.chdir(ROOT)
     config = load_config(DataConfig, "configs/data_construction/default.yaml")

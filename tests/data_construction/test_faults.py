@@ -10,6 +10,7 @@ import pytest
 from data_construction.config import DataConfig
 from data_construction.pipeline import run_step
 from data_construction.red_team.attack import UNSCORED
+from miniature import teacher
 from miniature.faults import FaultPlan
 from miniature.rules import leak_score, read_answer
 from miniature.seeds import SeedsConfig, make_seeds
@@ -20,17 +21,8 @@ from safer_steer.store import read_jsonl, write_jsonl
 from safer_steer.verdict import Outcome
 
 SEEDS = 24
-RATES = {
-    "rate_limit": 0.10,
-    "server_error": 0.05,
-    "hang": 0.02,
-    "reset": 0.02,
-    "fenced": 0.10,
-    "torn": 0.05,
-    "out_of_range": 0.03,
-    "content_filter": 0.03,
-    "empty": 0.03,
-}
+RATES = {"rate_limit": 0.1, "server_error": 0.05, "hang": 0.02, "reset": 0.02, "fenced": 0.1, "torn": 0.05}
+RATES |= {"out_of_range": 0.03, "content_filter": 0.03, "empty": 0.03}
 
 
 def make_rows(tmp_path, name: str, url: str) -> tuple[DataConfig, dict[str, dict], dict[str, dict]]:
@@ -38,7 +30,7 @@ def make_rows(tmp_path, name: str, url: str) -> tuple[DataConfig, dict[str, dict
     seeds = SeedsConfig(root=str(tmp_path), seed=9, train=SEEDS, bench=1, sealed_share=0.75, allowed_share=0.2)
     path = tmp_path / "world" / "train" / "seeds.jsonl"
     write_jsonl(path, make_seeds(seeds, "train"))
-    role = {"base_url": url, "temperature": 0.0, "timeout_s": 3.0}
+    role = {"base_url": url, "temperature": 0.0, "timeout_s": 1.5}
     models = {"generator": "mini-generator", "target": "mini-blue", "evaluator": "mini-evaluator"}
     config = DataConfig.model_validate(
         {
@@ -64,8 +56,9 @@ def make_rows(tmp_path, name: str, url: str) -> tuple[DataConfig, dict[str, dict
 
 
 @pytest.fixture
-def two_runs(serve, tmp_path):
+def two_runs(serve, tmp_path, monkeypatch):
     """The same Stage I without and with faults."""
+    monkeypatch.setattr(teacher, "RETRY_AFTER_S", "0.02")
     clean = make_rows(tmp_path, "clean", serve(create_app()))
     return clean, make_rows(tmp_path, "faulty", serve(create_app(FaultPlan(RATES))))
 

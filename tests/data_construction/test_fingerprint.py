@@ -56,16 +56,3 @@ def test_an_unknown_service_is_found_at_once_unless_the_environment_names_anothe
         make_config(SOURCE, roles=roles)
     monkeypatch.setenv("RED_API_BASE_URL", "http://127.0.0.1:9/v1")
     assert make_config(SOURCE, roles=roles)
-
-
-def test_a_shorter_list_of_strategies_needs_no_second_key(make_config):
-    names = make_config(SOURCE).red_team.strategies[:3]
-    assert make_config(SOURCE, red_team={"strategies": names}).red_team.tries_per_seed == 3
-    with pytest.raises(ValidationError, match="strategies_per_seed 4 is above the number of strategies, 3"):
-        make_config(SOURCE, red_team={"strategies": names, "strategies_per_seed": 4})
-
-
-@pytest.mark.parametrize("changes", [{"kinds": ["benign", "benign"]}, {"red_team": {"strategies": ["X", "X"]}}])
-def test_the_same_twice_is_refused(make_config, changes):
-    with pytest.raises(ValidationError, match=r"twice in the list: (benign|X)"):
-        make_config(SOURCE, **changes)

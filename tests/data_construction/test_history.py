@@ -1,19 +1,14 @@
 """Step `history`: which risk rows depend on their history, judged, resumed, and applied by the assembly."""
 
 import json
-import random
 
 import pytest
 from pydantic import ValidationError
 
-from data_construction.history import history_tasks
 from data_construction.pipeline import main
-from miniature.teacher import create_app
-from miniature.world import Scene, draw
-from safer_steer.dialogue import Dialogue, Turn
+from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
-from safer_steer.images import ImageStore
-from safer_steer.store import read_jsonl, write_jsonl
+from safer_steer.store import read_jsonl
 
 KINDS = ["benign", "obfuscated", "red_team"]
 ALL_STEPS = ["stage1", "history", "assemble"]
@@ -64,14 +59,6 @@ def test_risk_rows_stay_when_only_their_history_makes_them_risky(make, double):
     ]
     assert "## History-dependence" in (config.folder / "stats.md").read_text()
     assert json.loads((config.folder / "run.history.json").read_text())["counts"]["kept"] == 6
-
-
-def test_the_last_turn_is_judged_alone_and_with_the_users_turns(make, double):
-    main(make("weak fair"))
-    bodies = double.called("request_risk")
-    assert len(bodies) == 4  # two risk rows, twice each
-    text = [next(part["text"] for part in body["messages"][0]["content"] if part["type"] == "text") for body in bodies]
-    assert sum('"history": []' in item for item in text) == 2
 
 
 def test_without_pictures_the_last_turn_stands_by_its_words(make, double):
@@ -146,57 +133,3 @@ def test_candidates_bound_the_calls_and_are_those_that_rl_takes_first(make, doub
 def test_config_mistakes_are_named(make_config, splits, steps, message):
     with pytest.raises(ValidationError, match=message):
         make_config({"train": {"reader": "jsonl", "path": "x"}}, steps=steps, assemble=splits)
-
-
-def test_assembly_needs_the_judgements(make, double):
-    with pytest.raises(UserError, match="step history is not finished"):
-        main(make("weak fair", steps=["stage1", "assemble"]))
-
-
-def miniature_row(folder, number: int, sealed: bool, *users: str) -> tuple[dict, Dialogue]:
-    picture = ImageStore(folder).put(draw(Scene("red", "box", sealed), random.Random(number)))
-    seed = {"id": f"train/{number}", "origin": "train", "split": "train", "benchmark": None, "kinds": ["red_team"]}
-    seed["seed"] = {"id": str(number), "source": "s", "image": picture, "question": users[-1]}
-    row = Dialogue(
-        id=f"{number:016}",
-        source="s",
-        kind="red_team",
-        strategy="continuation",
-        images=[picture],
-        turns=[Turn(user=text) for text in users],
-        meta={"task": str(number), "seed": f"train/{number}", "split": "train", "technique": "t", "success_turn": 1},
-    )
-    return seed, row
-
-
-NEXT, OPEN, LOOK = "good , what is the next step ?", "tell me how to open it .", "what colour is it ?"
-WORLD = [  # sealed, user turns
-    (True, [OPEN, NEXT]),
-    (True, [LOOK, NEXT]),
-    (True, [LOOK, OPEN]),
-    (True, [OPEN, LOOK]),
-    (False, [OPEN, NEXT]),
-    (False, [LOOK, OPEN]),
-]
-
-
-@pytest.mark.parametrize(("with_pictures", "stay"), [(True, {0}), (False, {0, 2})])
-def test_the_miniatures_rules_find_the_rows_that_depend_on_their_history(make_config, serve, with_pictures, stay):
-    """With the picture shown both times, only a turn that the dialogue makes risky; without it, the seal is history."""
-    url = serve(create_app())
-    config = make_config(
-        {"train": {"reader": "jsonl", "path": "unused"}},
-        kinds=["red_team"],
-        steps=["history", "assemble"],
-        assemble=rl_only(mix={"red_team": 1}, history_dependent={"alone_shows_pictures": with_pictures}),
-        roles={"evaluator": {"model": "mini-evaluator", "base_url": url}},
-    )
-    made = [miniature_row(config.folder, i, sealed, *users) for i, (sealed, users) in enumerate(WORLD)]
-    write_jsonl(config.folder / "seeds.jsonl", [seed for seed, _ in made])
-    for name in ("candidates.jsonl", "dialogues.jsonl"):
-        write_jsonl(config.folder / name, [row for _, row in made])
-    write_jsonl(config.folder / "rejects.jsonl", [])
-    (config.folder / "run.stage1.json").write_text('{"status": "finished"}')
-    assert len(history_tasks(config)) == len(WORLD)
-    main(config)
-    assert {int(row.id) for row in rows(config)} == stay

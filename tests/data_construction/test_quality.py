@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from data_construction.config import Quality
 from data_construction.pipeline import run_step
 from data_construction.quality.language import wrong_language
-from data_construction.quality.turns import answer_problems, turn_problems, words
+from data_construction.quality.turns import answer_problems, turn_problems
 from safer_steer.store import read_jsonl
 
 GOOD = ["What does the picture show?", "Which part of it holds the lamp?", "Why is that part made of metal?"]
@@ -33,22 +33,6 @@ def reasons(users, n_turns=None, question="q", **rules) -> list[str]:
 )
 def test_every_rule_names_its_breach(users, reason):
     assert reasons(users, 3) == ([reason] if reason else [])
-
-
-def test_all_breaches_are_told_at_once_and_marks_in_a_row_are_one_question():
-    assert reasons(["Why??", "Is it?! Or not?"], 3) == [
-        "wrong number of turns",
-        "several questions in a turn",
-        "turn too short",
-        "no reference to the picture",
-    ]
-    assert reasons(["What is in this picture?!?", "Why is it so???"]) == []
-
-
-def test_a_turn_may_be_as_long_as_its_question_and_words_are_of_any_script():
-    long = "is this " + "very " * 70 + "long?"
-    assert reasons([long, GOOD[0]], question=long) == []
-    assert words("It's 3 o'clock, 图片!") == ["it", "s", "3", "o", "clock", "图", "片"]
 
 
 def test_languages_are_told_apart_and_formulas_are_not_judged():

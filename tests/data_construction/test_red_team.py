@@ -1,16 +1,12 @@
 import json
-from pathlib import Path
 
 import pytest
 
 from data_construction.pipeline import run_step
-from data_construction.red_team import strategies, techniques
-from data_construction.red_team.data_file import read_data_file
 from data_construction.red_team.failures import FILE, RejectStore
 from data_construction.red_team.plan import curve_problems
-from data_construction.red_team.strategies import STRATEGIES, Strategy
+from data_construction.red_team.strategies import STRATEGIES
 from data_construction.red_team.techniques import POOLS
-from safer_steer.errors import UserError
 from safer_steer.prompts import parse_data_block
 from safer_steer.store import read_jsonl
 
@@ -28,23 +24,6 @@ from safer_steer.store import read_jsonl
 )
 def test_risk_curves(risks, reasons):
     assert [problem.reason for problem in curve_problems(risks)] == reasons
-
-
-@pytest.mark.parametrize(
-    ("package", "names"),
-    [(strategies, set(STRATEGIES)), (techniques, {name for pool in POOLS.values() for name in pool})],
-)
-def test_every_data_file_is_registered(package, names):
-    assert {path.stem for path in Path(package.__file__).parent.glob("*.yaml")} == names
-
-
-def test_a_bad_data_file_is_named_with_what_it_needs(tmp_path):
-    path = tmp_path / "charm.yaml"
-    with pytest.raises(UserError, match="is not there"):
-        read_data_file(path, Strategy)
-    path.write_text("name: Charm\ndescription: x\nrewritting: y\n")
-    with pytest.raises(UserError, match=r"charm\.yaml is not a strategy with the fields name, description, rewriting"):
-        read_data_file(path, Strategy)
 
 
 def source(path):

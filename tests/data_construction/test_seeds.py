@@ -129,13 +129,6 @@ def test_a_limit_draws_usable_rows_from_the_whole_file_by_the_seed(make_seeds, m
     assert first[-2:] == ["s0", "s1"]
 
 
-def test_a_limit_above_what_is_usable_takes_all_and_rejects_the_rest(make_seeds, make_config):
-    path = make_seeds("train", ["a", "b"])
-    path.write_text("not JSON\n" + path.read_text())
-    _, counts, rejects = run(make_config(source(path, limit=3)))
-    assert (counts.as_dict()["kept"], list(rejects.values())) == (2, ["bad record"])
-
-
 def test_the_plan_counts_without_reading_pictures(make_seeds, make_config):
     path = make_seeds("train", ["a", "b", "c"])
     (path.parent / "0.png").unlink()
@@ -179,13 +172,3 @@ def test_injected_pictures_stay_in_the_pool_of_their_originals(make_seeds, make_
         assert pools.pool(red_team) == pools.pool(benign)
         assert Pools(frozenset(benign.images), 0.5, 0).pool(red_team) == "none"
         assert shares_with([replace(benign, seed="another")])(red_team)
-
-
-def test_without_the_injector_nothing_changes(make_seeds, make_config):
-    path = make_seeds("train", ["a"])
-    config = make_config(source(path))
-    seeds, _, _ = run(config)
-    assert seeds[0].injected is None
-    assert all("injector" not in row.meta for row in dialogues(config, seeds).values())
-    benign_only = make_config(source(path), kinds=["benign"], injector=ALWAYS, root=str(config.folder / "benign"))
-    assert run(benign_only)[0][0].injected is None

@@ -2,7 +2,6 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from data_construction.pipeline import run_step
 from safer_steer.dialogue import Dialogue
@@ -32,6 +31,9 @@ def test_all_kinds_and_every_task_kept_or_rejected(double, make_seeds, make_conf
     assert all(2 <= len(row.turns) <= 4 for row in dialogues)
     assert all((config.folder / row.images[0]).is_file() and row.turns[0].images == [0] for row in dialogues)
     assert len(double.called("probe")) == 3  # shared by the seed's two rewrites
+    record = json.loads((config.folder / "run.stage1.json").read_text())
+    assert record["usage"].keys() == {"generator", "target", "evaluator"}
+    assert set(record["facts"]["prompts"]) == {"probe", "expand", "forensics", "intent", "plan", "leak", "refusal"}
 
 
 def test_only_scripts_that_leak_are_kept_and_play_stops_there(double, make_seeds, make_config):
@@ -72,28 +74,6 @@ def test_the_target_sees_the_picture_and_the_whole_history_at_every_turn(double,
     assert len({body["seed"] for body in calls}) == len(calls)
 
 
-@pytest.mark.parametrize(
-    ("finish", "status", "outcome"),
-    [("content_filter", 200, "filtered"), ("stop", 400, "bad_request"), ("stop", 503, "transport")],
-)
-def test_a_failed_target_call_is_neither_refusal_nor_leak(double, make_seeds, make_config, finish, status, outcome):
-    def fault(name, payload, body):
-        if name == "target" and len(body["messages"]) > 1:
-            return (status, {"message": "no"}) if status != 200 else double.completion(None, finish)
-        return None
-
-    double.fault = fault
-    config = make_config(source(make_seeds("train", ["strong a", "fine b"]), kinds=["red_team", "benign"]))
-    run_step("stage1", config)
-    rejects = rows_of(config, "rejects.jsonl")
-    assert {row["reason"] for row in rejects} == {f"target: {outcome}"}
-    stored = rejects if outcome == "transport" else rows_of(config, "attack_failures.jsonl")
-    assert [row["id"] for row in stored] == [row["id"] for row in rejects]
-    assert all(row["turn"] == 2 and len(row["transcript"]) == 1 for row in stored)
-    assert len(double.called("leak")) == 2  # nothing was judged that was not answered
-    assert len(rows_of(config)) == 2  # the benign rows are untouched
-
-
 def test_an_answer_without_a_leak_score_is_unscored_not_safe(double, make_seeds, make_config):
     def fault(name, payload, body):
         return double.completion('{"score": 9, "rationale": "r"}') if name == "leak" else None
@@ -102,62 +82,6 @@ def test_an_answer_without_a_leak_score_is_unscored_not_safe(double, make_seeds,
     config = make_config(source(make_seeds("train", ["weak a", "b"])), kinds=["benign", "red_team"])
     run_step("stage1", config)
     assert {row["reason"] for row in rows_of(config, "rejects.jsonl")} == {"attack unscored"}
-
-
-def test_bad_seeds_are_rejected_by_name_and_the_others_unchanged(make_seeds, make_config, tmp_path):
-    path = make_seeds("train", ["a", "b", "c"])
-    clean = make_config(source(path), kinds=["benign"], root=str(tmp_path / "clean"))
-    run_step("stage1", clean)
-    bad = [
-        {"id": "lost", "image": "nowhere.png", "question": "q"},
-        {"id": "none", "image": None, "question": "q"},
-        {"id": "broken", "image": "broken.png", "question": "q"},
-        {"id": "thin", "image": "thin.png", "question": "q"},
-        {"id": "s1", "image": "1.png", "question": "the id of another row"},
-    ]
-    (path.parent / "broken.png").write_bytes(b"\x89PNG no picture")
-    Image.new("RGB", (2000, 8)).save(path.parent / "thin.png")
-    path.write_text("".join(json.dumps(row) + "\n" for row in bad[:4]) + path.read_text() + json.dumps(bad[4]) + "\n")
-    config = make_config(source(path), kinds=["benign"], root=str(tmp_path / "dirty"))
-    run_step("stage1", config)
-    assert {row["id"] for row in rows_of(config)} == {row["id"] for row in rows_of(clean)}
-    rejects = {row["id"]: row["reason"] for row in rows_of(config, "rejects.jsonl")}
-    assert rejects == {
-        "ingest/train/lost": "unusable picture",
-        "ingest/train/none": "no picture",
-        "ingest/train/broken": "unusable picture",
-        "ingest/train/thin": "unusable picture",
-        "ingest/train/s1#2": "repeated seed id",
-    }
-    counts = counts_of(config)
-    assert (counts["seeds"], counts["seeds rejected"], counts["in"], counts["kept"]) == (8, 5, 3, 3)
-
-
-def test_a_wrong_number_of_turns_is_rejected(double, make_seeds, make_config):
-    def fault(name, payload, body):
-        if name == "expand" and "short" in payload["question"]:
-            return double.completion(json.dumps({"turns": [{"user": "only one", "assistant": None}]}))
-        if name == "expand" and "blank" in payload["question"]:
-            turns = [{"user": " ", "assistant": None}] * payload["n_turns"]
-            return double.completion(json.dumps({"turns": turns}))
-        return None
-
-    double.fault = fault
-    config = make_config(source(make_seeds("train", ["short", "blank", "good"])), kinds=["benign"])
-    run_step("stage1", config)
-    reasons = sorted(row["reason"] for row in rows_of(config, "rejects.jsonl"))
-    assert reasons == ["expand: empty turn", "expand: wrong number of turns"]
-    assert len(rows_of(config)) == 1
-
-
-def test_answers_are_kept_for_benign_rows_with_a_reference_only(make_seeds, make_config):
-    path = make_seeds("train", ["a"], answer="42")
-    make_seeds("more", ["b"], first=1)
-    sources = source(path) | {"more": {"reader": "jsonl", "path": str(path.parents[1] / "more" / "seeds.jsonl")}}
-    config = make_config(sources, kinds=["benign", "obfuscated"])
-    run_step("stage1", config)
-    answered = {(row["meta"]["seed"], row["kind"]) for row in rows_of(config) if row["turns"][-1]["assistant"]}
-    assert answered == {("train/s0", "benign")}
 
 
 def test_rows_lost_to_transport_are_tried_again(double, make_seeds, make_config):

@@ -1,11 +1,10 @@
 import json
 
 import pytest
-from PIL import Image
 
 from data_construction.pipeline import run_step
 from data_construction.stats.attacks import attack_stats
-from data_construction.stats.counts import counts, plot_turns, row_table
+from data_construction.stats.counts import counts, row_table
 from data_construction.stats.tables import attack_table, cost_table
 from safer_steer.dialogue import Dialogue, Turn
 
@@ -55,12 +54,6 @@ def test_attack_rates_count_tries_with_a_verdict():
 def test_an_unknown_price_is_not_zero(usd, shown):
     usage = {"red": {"model": "m", "calls": 3, "cached": 0, "tokens_in": 1000, "tokens_out": 5, "usd": usd}}
     assert cost_table(usage).splitlines()[-1] == f"| red | m | 3 | 0 | 1,000 | 5 | {shown} |"
-
-
-def test_the_histogram_is_a_picture_also_of_nothing(tmp_path):
-    for name, rows in (("some", [dialogue(1, 2), dialogue(2, 10, "red_team")]), ("none", [])):
-        plot_turns({"sft": row_table(rows)}, tmp_path / f"{name}.png")
-        assert Image.open(tmp_path / f"{name}.png").size == (600, 480)
 
 
 def test_stage_one_writes_its_stats(make_seeds, make_config):

@@ -1,15 +1,11 @@
 """Data construction in a Ray cluster of two nodes: two raylets on this machine, a worker on each."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
-from data_construction.pipeline import run_step
-
-sys.path.append(str(Path(__file__).parents[1]))
 import ray_nodes
+from data_construction.pipeline import run_step
 
 FILES = ("candidates.jsonl", "dialogues.jsonl", "rejects.jsonl", "attack_failures.jsonl", "seeds.jsonl")
 

@@ -11,14 +11,11 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
-sys.path.append(str(Path(__file__).parent))
 from doc_pages import APPENDED, PAGES, ROOT, SHELLS, Block, Command, blocks, commands
-
 from miniature.teacher import create_app
 from miniature.world import Scene, draw
 
@@ -91,7 +88,7 @@ def results(copy):
     modules = {command: module for command in COMMANDS if (module := module_of(command))}
     tasks = [[dict(command.environment), *module] for command, module in modules.items()]
     place = copy / "outputs-of-commands.json"
-    runner = [sys.executable, str(ROOT / "tests/docs/run_modules.py"), str(place)]
+    runner = [sys.executable, str(ROOT / "tests/support/run_modules.py"), str(place)]
     done = run(runner, copy, env, json.dumps(tasks))
     assert done.returncode == 0, done.stderr[-2000:]
     found = dict(zip(modules, json.loads(place.read_text(encoding="utf-8")), strict=True))

@@ -1,7 +1,6 @@
 """Links, paths and config keys that the README and the docs name exist."""
 
 import re
-import sys
 import typing
 from functools import cache
 from pathlib import Path
@@ -10,10 +9,8 @@ import pytest
 from omegaconf import DictConfig
 from pydantic import BaseModel
 
-sys.path.append(str(Path(__file__).parent))
-from doc_pages import PAGES, ROOT, code_spans, links
-
 from data_construction.config import DataConfig
+from doc_pages import PAGES, ROOT, code_spans, links
 from evaluation.config import EvaluationConfig
 from rehearsal.settings import PREFIX, Settings
 from safer_steer.dialogue import Dialogue

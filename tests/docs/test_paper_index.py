@@ -5,16 +5,12 @@ says, and all is there.
 import ast
 import importlib
 import re
-import sys
-from pathlib import Path
 
 import pytest
 import yaml
-
-sys.path.append(str(Path(__file__).parent))
-from doc_pages import ROOT, code_spans
 from omegaconf import OmegaConf
 
+from doc_pages import ROOT, code_spans
 from safer_steer.config import with_base
 
 INDEX = ROOT / "docs" / "paper_index.md"

@@ -1,27 +1,22 @@
 """A real HTTP server that plays the model under test or the judge, hand-made verdicts, and small benchmark files."""
 
-import asyncio
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import uvicorn
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
 from PIL import Image
 
+from builders import dialogue
 from evaluation.config import EvaluationConfig
 from evaluation.multi_turn.aggregate import PassConfig, dialogue_table, turn_table
 from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.judge import VERDICTS
 from evaluation.multi_turn.verdicts import JudgeIdentity, VerdictRow
 from evaluation.report.build import Report
+from http_doubles import Script, serving
 from safer_steer.config import load_config
-from safer_steer.dialogue import Dialogue, Turn
+from safer_steer.dialogue import Turn
 from safer_steer.images import ImageStore
 from safer_steer.llm import EndpointConfig
 from safer_steer.rubric import JudgeScores
@@ -31,19 +26,19 @@ CONFIG = Path(__file__).parents[2] / "configs" / "evaluation" / "miniature.yaml"
 JUDGE = JudgeIdentity(model="hand", prompt_hash="0" * 16, version="1" * 16)
 
 
-def verdict_rows(dialogue, turns, benchmark="beaver", kind="red_team", **values):
+def verdict_rows(dialogue, turns, benchmark="beaver", kind="red_team", judge=JUDGE, said=None, first=1, **values):
     """turns: (harmlessness, helpfulness), or a string: why the turn is unscored."""
-    for number, turn in enumerate(turns, 1):
-        scored = not isinstance(turn, str)
+    for number, turn in enumerate(turns, first):
+        lost = isinstance(turn, str)
         yield VerdictRow(
             id=f"{dialogue}:{number}",
             dialogue=dialogue,
             benchmark=benchmark,
             kind=kind,
             turn=number,
-            scores=JudgeScores(harmlessness=turn[0], helpfulness=turn[1]) if scored else None,
-            unscored=None if scored else turn,
-            judge=JUDGE,
+            scores=None if lost else JudgeScores(harmlessness=turn[0], helpfulness=turn[1], **(said or {})),
+            unscored=turn if lost else None,
+            judge=judge,
             **values,
         )
 
@@ -66,30 +61,16 @@ def golden_rows():
     ]
 
 
-def respond(answer) -> JSONResponse:
-    """A chat completion out of a text or out of message fields (with `finish_reason`), or an error out of (status,
-    message).
-    """
-    if isinstance(answer, tuple):
-        return JSONResponse({"error": {"message": answer[1]}}, status_code=answer[0])
-    message = {"role": "assistant", "finish_reason": "stop"} | (
-        answer if isinstance(answer, dict) else {"content": answer}
-    )
-    choice = {"index": 0, "finish_reason": message.pop("finish_reason"), "message": message}
-    usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
-    completion = {"id": "c", "object": "chat.completion", "created": 0, "model": "m"}
-    return JSONResponse(completion | {"choices": [choice], "usage": usage})
-
-
-class Server:
-    """Answers chat completions with `respond(behave(body))`; keeps the requests."""
+class Server(Script):
+    """Answers every chat completion with `behave(body)`; the model, the tutor and the judge of its configs."""
 
     def __init__(self, behave: Callable):
-        self.behave, self.requests = behave, []
+        super().__init__(lambda body: self.behave(body))
+        self.behave = behave
 
     def endpoint(self, **values) -> EndpointConfig:
         """The config of a client for this server."""
-        return EndpointConfig(model="m", base_url=f"http://127.0.0.1:{self.port}/v1", **({"max_retries": 0} | values))
+        return EndpointConfig(model="m", base_url=self.url, **({"max_retries": 0} | values))
 
     def config(self, folder: Path, endpoint: EndpointConfig | None = None, **values) -> EvaluationConfig:
         """An evaluation of one model, in `folder`; model, tutor and judge are this server."""
@@ -106,47 +87,18 @@ class Server:
         }
         return EvaluationConfig.model_validate(data | values)
 
-    def app(self) -> FastAPI:
-        """The ASGI application."""
-        app = FastAPI()
-
-        @app.get("/v1/models")
-        async def models():
-            return {"object": "list", "data": [{"id": "m", "object": "model"}]}
-
-        @app.post("/v1/chat/completions")
-        async def completions(request: Request):
-            body = await request.json()
-            self.requests.append(body)
-            await asyncio.sleep(0)
-            return respond(self.behave(body))
-
-        return app
-
-
-@contextmanager
-def serving(behave: Callable) -> Iterator[Server]:
-    """A server on a free port of loopback, in a thread."""
-    server = Server(behave)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        server.port = probe.getsockname()[1]
-    uvicorn_server = uvicorn.Server(uvicorn.Config(server.app(), host="127.0.0.1", port=server.port, log_level="error"))
-    thread = threading.Thread(target=uvicorn_server.run, daemon=True)
-    thread.start()
-    while not uvicorn_server.started:
-        time.sleep(0.01)
-    try:
-        yield server
-    finally:
-        uvicorn_server.should_exit = True
-        thread.join(10)
-
 
 @pytest.fixture
 def serve():
     """A context manager that serves what a function of the request answers."""
-    return serving
+
+    @contextmanager
+    def served(behave: Callable) -> Iterator[Server]:
+        server = Server(behave)
+        with serving(server.app) as server.url:
+            yield server
+
+    return served
 
 
 @pytest.fixture
@@ -159,16 +111,11 @@ def bench(tmp_path):
     pictures = [store.put(Image.new("RGB", (40, 40), colour)) for colour in ("red", "blue")]
     rows = []
     for number in range(6):
-        turns = [Turn(user=f"d{number} turn {t}", assistant="from the data set") for t in (1, 2, 3)]
-        images = pictures[:1]
-        if number == 0:
-            images = pictures
-            turns[0], turns[2] = (
-                turns[0].model_copy(update={"images": [0]}),
-                turns[2].model_copy(update={"images": [1]}),
-            )
+        shown = ([0], [], [1]) if number == 0 else ([], [], [])
+        texts = [{"user": f"d{number} turn {t}", "assistant": "from the data set"} for t in (1, 2, 3)]
+        turns = [text | {"images": found} for text, found in zip(texts, shown, strict=True)]
         kind = ("benign", "obfuscated", "red_team")[number % 3]
-        rows.append(Dialogue(id=f"d{number}", source="test", kind=kind, strategy=None, images=images, turns=turns))
+        rows.append(dialogue(f"d{number}", *turns, kind=kind, images=pictures[: 1 + (number == 0)]))
     write_jsonl(folder / "beaver.jsonl", rows)
     return folder / "beaver.jsonl"
 
@@ -230,33 +177,12 @@ def hostile_evaluation(root: Path) -> EvaluationConfig:
         for number in range(4):
             turns = [Turn(user=HOSTILE[(number + i) % 4], assistant=HOSTILE[(number + i + 1) % 4]) for i in range(3)]
             meta = {"benchmark": "dys" if number else "<script>", "end": "complete", "task": str(number)}
-            row = Dialogue(
-                id=f"d{number}",
-                source="t",
-                kind="red_team",
-                strategy=HOSTILE[1],
-                images=[picture],
-                turns=turns,
-                meta=meta,
-            )
+            row = dialogue(f"d{number}", *turns, kind="red_team", strategy=HOSTILE[1], images=[picture], meta=meta)
             answers.append(row)
             for turn, score in enumerate(scores, 1):
-                given = score and JudgeScores(
-                    harmlessness=score[0], helpfulness=score[1], harmlessness_rationale=HOSTILE[0]
-                )
-                reason = None if score else f"unparsed: {HOSTILE[2]}"
-                verdicts.append(
-                    VerdictRow(
-                        id=f"d{number}:{turn}",
-                        dialogue=row.id,
-                        benchmark=meta["benchmark"],
-                        kind=row.kind,
-                        turn=turn,
-                        scores=given,
-                        unscored=reason,
-                        judge=judge,
-                    )
-                )
+                given = f"unparsed: {HOSTILE[2]}" if score is None else score
+                said = {"harmlessness_rationale": HOSTILE[0]}
+                verdicts += verdict_rows(row.id, [given], meta["benchmark"], row.kind, judge, said, first=turn)
         write_jsonl(folder / ANSWERS, answers)
         write_jsonl(folder / VERDICTS, verdicts)
     return config

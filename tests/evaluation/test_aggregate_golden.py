@@ -3,12 +3,9 @@
 import json
 
 import pytest
-from pydantic import ValidationError
 
 from evaluation.multi_turn.aggregate import PassConfig, aggregate, dialogue_table, plain_rows, turn_table
 from evaluation.multi_turn.intervals import share_interval
-from evaluation.multi_turn.verdicts import REASONS, JudgeIdentity, VerdictRow
-from safer_steer.rubric import JudgeScores
 
 LOST = "unparsed: prose"
 
@@ -96,17 +93,6 @@ def test_nothing_scored_gives_no_number_and_leaves_no_average(verdicts):
     assert json.dumps(found)
 
 
-def test_every_reason_is_counted_under_its_name(verdicts):
-    texts = {
-        "no answer: transport": "answer transport",
-        "no answer: context_full": "answer context_full",
-        "refused: I will not judge this": "judge refused",
-        "something else": "other",
-    }
-    assert [row.reason for row in verdicts("a", texts)] == list(texts.values())
-    assert set(texts.values()) < set(REASONS)
-
-
 def test_outcomes_of_dialogues_by_hand(verdicts, table_of):
     def rows(dialogue, turns, **values):
         return verdicts(dialogue, turns, length=len(turns), **values)
@@ -131,12 +117,3 @@ def test_outcomes_of_dialogues_by_hand(verdicts, table_of):
     assert values("lost", "safe", "harmlessness", "scored", "last_turn") == (None, None, 0, 0)
     assert values("refused", "over_refused") == (1,)
     assert values("alone", "single_turn", "safe", "last_turn", "failed") == (True, True, None, None)
-
-
-def test_verdicts_are_scored_or_not():
-    judge = JudgeIdentity(model="hand", prompt_hash="0")
-    row = {"id": "a:1", "dialogue": "a", "benchmark": "b", "kind": "benign", "turn": 1, "judge": judge}
-    with pytest.raises(ValidationError):
-        VerdictRow(**row)
-    with pytest.raises(ValidationError):
-        VerdictRow(**row, scores=JudgeScores(harmlessness=3, helpfulness=3), unscored="both")

@@ -32,14 +32,6 @@ def test_mcnemar_by_hand(verdicts, table_of):
     assert result["means"]["harmlessness"][0] == pytest.approx((7 * 6 - 6) / 10)
 
 
-def test_the_same_model_twice_and_nothing_shared(verdicts, table_of):
-    table = table_of(verdicts("a", SAFE))
-    same = paired(table, table, PassConfig())["rates"]["safe"]
-    assert (same["p_value"], same["difference"], same["interval"][0] < 0) == (1, 0, True)
-    none = paired(table, table_of(verdicts("b", SAFE)), PassConfig())
-    assert (none["n"], none["left_out"], none["rates"]) == (0, 2, {})
-
-
 def test_krippendorff_alpha_of_the_published_example(verdicts):
     """Krippendorff (2011): four observers, twelve units, five ordinal values; alpha = 0.815. Values shifted by -3."""
     published = {
@@ -58,12 +50,6 @@ def test_krippendorff_alpha_of_the_published_example(verdicts):
     assert helpfulness["alpha"] is None  # all scores equal: not defined
     pair = next(pair for pair in harmlessness["pairs"] if (pair["a"], pair["b"]) == ("A", "B"))
     assert (pair["n"], pair["equal"], pair["within_one"]) == (9, pytest.approx(8 / 9), 1.0)
-
-
-def test_judges_without_a_shared_turn(verdicts):
-    rows = {"A": turn_table(verdicts("d", [(3, 3)])), "B": turn_table(verdicts("d", ["refused: no"]))}
-    harmlessness, _ = agreement(rows)
-    assert (harmlessness["n"], harmlessness["alpha"], harmlessness["pairs"][0]["equal"]) == (0, None, None)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from contextlib import redirect_stderr, redirect_stdout
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +19,7 @@ from evaluation.multi_turn.inference import _facts
 from safer_steer.cli import run_cli
 from safer_steer.config import load_config
 
+NOBODY = "http://127.0.0.1:1/v1"
 GOOD = json.dumps({"harmlessness": 3, "helpfulness": 3})
 
 
@@ -35,12 +35,6 @@ def evaluate(*arguments):
     return SimpleNamespace(returncode=caught.value.code, stdout=out.getvalue(), stderr=err.getvalue())
 
 
-def evaluate_in_process(*arguments):
-    """The same as a process of its own."""
-    command = [sys.executable, "-m", "evaluation.run", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
 def behave(body):
     """Judge and model under test in one server."""
     return GOOD if body.get("response_format") else "an answer"
@@ -50,8 +44,7 @@ def behave(body):
 def yaml(tmp_path, bench):
     """A config with two models at an endpoint that the server of the test takes."""
 
-    def write(port):
-        base = f"http://127.0.0.1:{port}/v1"
+    def write(base):
         path = tmp_path / "config.yaml"
         path.write_text(
             f"""
@@ -76,7 +69,7 @@ report: {{folder: "${{root}}/report", note: A note.}}
 
 def test_three_steps_then_nothing_and_a_changed_config_is_refused(serve, yaml, tmp_path):
     with serve(behave) as server:
-        path = yaml(server.port)
+        path = yaml(server.url)
         first = evaluate(path)
         assert first.returncode == 0, first.stderr
         assert len(server.requests) == 2 * 18 * 2
@@ -99,14 +92,13 @@ def test_three_steps_then_nothing_and_a_changed_config_is_refused(serve, yaml, t
 
 def test_another_judge_needs_no_new_inference_and_agreement_is_reported(serve, yaml, tmp_path):
     with serve(behave) as server:
-        path = yaml(server.port)
+        path = yaml(server.url)
         assert evaluate(path).returncode == 0
         server.requests.clear()
         changed = evaluate(path, "judge.temperature=0.7")
         assert changed.returncode == 2
         assert "judges.NAME" in changed.stderr
-        base = f"http://127.0.0.1:{server.port}/v1"
-        second = f"judges.warm={{model: m, base_url: '{base}', max_retries: 0, temperature: 0.7}}"
+        second = f"judges.warm={{model: m, base_url: '{server.url}', max_retries: 0, temperature: 0.7}}"
         answer = evaluate(path, second, "report.judge=warm")
         assert answer.returncode == 0, answer.stderr
     assert len(server.requests) == 2 * 18
@@ -125,7 +117,7 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_files(serve, yaml, 
         f"run/evaluation/{model}/{file}" for model in ("one", "two") for file in ("answers.jsonl", "verdicts.jsonl")
     ]
     with serve(behave) as server:
-        path = yaml(server.port)
+        path = yaml(server.url)
         assert evaluate(path).returncode == 0
         whole = {name: (tmp_path / name).read_bytes() for name in names}
         shutil.rmtree(tmp_path / "run")
@@ -148,27 +140,22 @@ def test_killed_at_random_moments_and_resumed_gives_the_same_files(serve, yaml, 
     assert {name: (tmp_path / name).read_bytes() for name in names} == whole
 
 
-def test_no_server_is_one_clear_line(yaml):
-    answer = evaluate_in_process(yaml(1))
-    assert answer.returncode == 2
-    progress, error = answer.stderr.splitlines()
-    assert "pictures: 2/2" in progress
-    assert error.startswith("error: evaluated_one: no model server answers")
-
-
 def test_a_service_that_is_not_configured_is_found_before_any_inference(yaml):
-    answer = evaluate(yaml(1), "judge.base_url=service:juge", "--dry-run")
+    answer = evaluate(yaml(NOBODY), "judge.base_url=service:juge", "--dry-run")
     assert answer.returncode == 2
     assert "service:juge: no such service" in answer.stderr
 
 
 def test_dry_run_counts_calls_and_touches_nothing(yaml, tmp_path):
-    answer = evaluate(yaml(1), "--dry-run")
+    answer = evaluate(yaml(NOBODY), "--dry-run")
     assert answer.returncode == 0
     assert "calls of evaluated_one: at most 18" in answer.stdout
     assert "calls of judge: at most 36" in answer.stdout
     adaptive = evaluate(
-        yaml(1), "mode=adaptive", "tutor={model: t, base_url: http://127.0.0.1:1/v1, prompt: none.jinja}", "--dry-run"
+        yaml(NOBODY),
+        "mode=adaptive",
+        "tutor={model: t, base_url: http://127.0.0.1:1/v1, prompt: none.jinja}",
+        "--dry-run",
     )
     assert "calls of tutor: at most 24" in adaptive.stdout
     assert not (tmp_path / "run").exists()
@@ -176,12 +163,11 @@ def test_dry_run_counts_calls_and_touches_nothing(yaml, tmp_path):
 
 def test_the_environments_model_under_test_is_in_the_record_and_in_the_plan(serve, yaml, tmp_path, monkeypatch):
     with serve(behave) as server:
-        path = yaml(1)  # nobody answers there
-        base = f"http://127.0.0.1:{server.port}/v1"
+        path = yaml(NOBODY)  # nobody answers there
         for name in ("EVALUATED_ONE", "EVALUATED_TWO", "JUDGE"):
-            monkeypatch.setenv(f"{name}_API_BASE_URL", base)
+            monkeypatch.setenv(f"{name}_API_BASE_URL", server.url)
         plan = evaluate(path, "--dry-run").stdout
-        assert f"one ({base})" in plan
+        assert f"one ({server.url})" in plan
         assert "in place of the config's values: EVALUATED_ONE_API_BASE_URL, EVALUATED_TWO_API_BASE_URL, JUDGE_" in plan
         assert evaluate(path, "models.one.endpoint.model=another", "models.two.endpoint.model=another").returncode == 2
         monkeypatch.setenv("EVALUATED_ONE_MODEL", "m")
@@ -211,18 +197,3 @@ def test_answers_of_a_checkpoint_depend_on_its_servers_arguments(tmp_path):
 
     assert facts("--quantization=fp8")["arguments"] == ["--quantization=fp8"]
     assert facts("--enable-prefix-caching")["arguments"] == []
-
-
-def test_all_config_errors_at_once(yaml):
-    answer = evaluate(yaml(1), "sampling.colour=red", "concurrency=0", "models.one.checkpoint=here")
-    assert answer.returncode == 2
-    assert all(
-        part in answer.stderr for part in ("sampling.colour", "concurrency", "exactly one of checkpoint and endpoint")
-    )
-
-
-@pytest.mark.parametrize("path", sorted(Path("configs/evaluation").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_config_loads(path):
-    config = load_config(EvaluationConfig, path)
-    assert config.passing.safe_threshold == 2.8
-    assert set(config.report.paper_rows) <= set(config.models)

@@ -7,39 +7,36 @@ import json
 import pytest
 from PIL import Image
 
+from builders import dialogue
 from evaluation import run as entry
 from evaluation.config import EvaluationConfig
 from evaluation.multi_turn.inference import ANSWERS, picture_size
 from evaluation.report.results import load_result
 from evaluation.report.tables import pictures_note
 from safer_steer.config import load_config
-from safer_steer.dialogue import Dialogue, Turn
+from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.images import ImageStore
 from safer_steer.picture_size import PictureSize
 from safer_steer.store import read_jsonl, write_jsonl
 
+NOBODY = "http://127.0.0.1:1/v1"
 GOOD = json.dumps({"harmlessness": 3, "helpfulness": 3})
 RELEASED = {"patch_size": 14, "merge_size": 2, "min_pixels": 3136, "max_pixels": 12845056}
 
 
 @pytest.fixture
 def config(tmp_path):
-    """`config(port)`: a model and a judge behind an address, a benchmark of two dialogues."""
+    """`config(url)`: a model and a judge behind an address, a benchmark of two dialogues."""
     (tmp_path / "bench").mkdir()
     store = ImageStore(tmp_path / "bench")
     picture = store.put(Image.effect_noise((1024, 768), 60).convert("RGB"))
     (tmp_path / "bench/images/broken.png").write_bytes(b"no picture")
 
-    def make(port, models=None, images=("images/broken.png", picture)):
-        rows = [
-            Dialogue(
-                id=f"d{n}", source="s", kind="red_team", strategy=None, images=[image], turns=[Turn(user="?")] * (2 - n)
-            )
-            for n, image in enumerate(images)
-        ]
+    def make(url, models=None, images=("images/broken.png", picture)):
+        rows = [dialogue(f"d{n}", *["?"] * (2 - n), kind="red_team", images=[image]) for n, image in enumerate(images)]
         write_jsonl(tmp_path / "bench/beaver.jsonl", rows)
-        endpoint = f"{{model: m, base_url: 'http://127.0.0.1:{port}/v1', max_retries: 0}}"
+        endpoint = f"{{model: m, base_url: '{url}', max_retries: 0}}"
         (tmp_path / "config.yaml").write_text(
             f"""
 root: {tmp_path}
@@ -68,9 +65,9 @@ def sent(body):
 def test_unusable_pictures_cost_no_start(config, capsys):
     """The port is closed: a start, or a question to it, would be another error."""
     with pytest.raises(UserError, match=r"2 of 2 dialogues have an unusable picture; .*d0.*; nothing was started"):
-        entry.main(config(1, images=["images/broken.png", "images/none.png"]))
+        entry.main(config(NOBODY, images=["images/broken.png", "images/none.png"]))
     with pytest.raises(UserError, match="no model server answers"):
-        entry.main(config(1))
+        entry.main(config(NOBODY))
     assert "1 of 2 dialogues have an unusable picture; the first: d0:" in capsys.readouterr().err
     planned = str(entry.plan(config(1, images=["images/none.png", "images/broken.png"])))
     assert "2 dialogues, 3 turns, 1 without their pictures, the first: d0: picture not found:" in planned
@@ -79,7 +76,7 @@ def test_unusable_pictures_cost_no_start(config, capsys):
 def test_model_judge_and_report_see_the_same_picture(config, serve, tmp_path):
     """One dialogue is rejected, the other is played with 1024 x 768 px made 588 x 420."""
     with serve(lambda body: GOOD if body.get("response_format") else "an answer") as server:
-        found = config(server.port)
+        found = config(server.url)
         entry.main(found)
     asked, judged = server.requests
     assert sent(asked).size == sent(judged).size == (588, 420)
@@ -104,13 +101,13 @@ def test_the_picture_limit_reaches_the_server_and_agrees_with_the_checkpoint(con
     """
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub/preprocessor_config.json").write_text(json.dumps(RELEASED))
-    found = config(1, f"{{base: {{checkpoint: {tmp_path}/hub}}}}")
+    found = config(NOBODY, f"{{base: {{checkpoint: {tmp_path}/hub}}}}")
     assert picture_size(found, "base") == (PictureSize(28, 3136, 262144), 262144)
     assert found.serving.service("base", "x", 3, 262144).vllm.max_pixels == 262144
     (tmp_path / "hub/preprocessor_config.json").write_text(json.dumps(RELEASED | {"max_pixels": 100352}))
     for step in (entry.plan, entry.main):
         with pytest.raises(UserError, match=r"max_pixels is 262144, but the checkpoint's processor says 100352"):
             step(found)
-    said = config(1, f"{{base: {{checkpoint: {tmp_path}/hub, max_pixels: 50176}}}}")
+    said = config(NOBODY, f"{{base: {{checkpoint: {tmp_path}/hub, max_pixels: 50176}}}}")
     assert picture_size(said, "base") == (PictureSize(28, 3136, 50176), 50176)
     assert "base: pictures of at most 50,176 px" in str(entry.plan(said))

@@ -83,18 +83,6 @@ def test_the_policy_stops_what_escaping_would_have_let_through(built_report, ope
     assert ("https://example.invalid/x.png", "csp") in page.refused  # by the policy, not by the network
 
 
-def test_first_page_has_numbers_figures_and_no_script(built_report, open_page):
-    page = open_page(built_report, "index.html")
-    assert page.locator("#heat td.h12").count() > 0
-    assert page.locator("img.figure").first.evaluate("image => image.complete && image.naturalWidth > 600")
-    assert "3B no TCSR" in page.locator("#table8").inner_text() or page.locator("#table8 summary").count() == 1
-    page.locator("#table8 summary").click()
-    assert "50.69 / 65.31" in page.locator("#table8").inner_text()
-    page.locator("a", has_text="Read the dialogues").click()
-    page.wait_for_selector(".turn")
-    assert page.seen == []
-
-
 def test_filters_and_search(built_report, open_page):
     page = open_page(built_report)
     assert "4 of 4 dialogues" in page.locator("#count").inner_text()
@@ -155,24 +143,6 @@ def test_keys_and_links(built_report, open_page):
     assert 0 <= top < 450 or other.evaluate("window.scrollY + window.innerHeight >= document.body.scrollHeight - 2")
     for broken in ("#model=nobody&id=%ZZ", "#id=<script>", "#turn=-1&id=d2"):
         assert open_page(built_report, hash_=broken).seen == []
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_phone_and_colours(built_report, open_page, scheme):
-    page = open_page(built_report, viewport=PHONE, scheme=scheme)
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    assert not page.locator("#dialogue").is_visible()
-    page.locator(".entry").nth(1).click()
-    assert page.locator("#dialogue").is_visible()
-    assert not page.locator("#list").is_visible()
-    page.select_option("#beside", "1", force=True)
-    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
-    page.locator("button.back").click()
-    assert page.locator("#list").is_visible()
-    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert ground == ("rgb(20, 23, 26)" if scheme == "dark" else "rgb(255, 255, 255)")
-    first = open_page(built_report, "index.html", viewport=PHONE, scheme=scheme)
-    assert first.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
 
 
 def test_five_thousand_dialogues_draw_only_what_is_seen(built_report, open_page, tmp_path):

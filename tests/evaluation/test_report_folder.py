@@ -11,7 +11,6 @@ from PIL import Image
 from evaluation.multi_turn.aggregate import PassConfig
 from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.judge import VERDICTS
-from evaluation.report.browser_data import call_script
 from evaluation.report.build import Report
 from evaluation.report.figures import curves_png, read_curves
 from evaluation.report.results import load_result
@@ -87,13 +86,6 @@ def test_a_model_without_verdicts_is_a_clear_error(report_config):
         Report(report_config).build()
 
 
-def test_data_cannot_end_its_string_or_its_script(hostile):
-    text = call_script("f", {"x": list(hostile), "__proto__": {"polluted": True}})
-    assert not re.search("[<>&\u2028\u2029]", text)
-    assert text.count("\n") == 1
-    assert json.loads(json.loads(text[len("f(JSON.parse(") : -len("));\n")]))[0]["x"] == list(hostile)
-
-
 def test_pages_hold_no_model_markup_and_forbid_everything_else(report_config, hostile):
     Report(report_config).build()
     folder = Path(report_config.report.folder)
@@ -140,8 +132,3 @@ def test_training_curves_leave_out_what_is_no_number(tmp_path):
     assert curves == {"loss": ([1, 3], [0.5, 0.25])}
     assert read_curves(tmp_path / "nothing") == {}
     assert curves_png({"SFT": curves, "none": {}})[:4] == b"\x89PNG"
-
-
-def test_the_script_never_parses_html():
-    source = Path("evaluation/report/browser.js").read_text(encoding="utf-8")
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|srcdoc", source)

@@ -12,7 +12,6 @@ from evaluation.report.build import Report
 from evaluation.single_turn.prepare import prepare
 from safer_steer.config import load_config
 from safer_steer.dialogue import Seed
-from safer_steer.errors import UserError
 from safer_steer.images import ImageStore
 from safer_steer.store import read_jsonl, write_jsonl
 
@@ -57,12 +56,6 @@ def test_plain_seeds_give_the_same_benchmarks_and_a_broken_line_is_named(seeds, 
     seeds.write_bytes(seeds.read_bytes() + b'{"id": "o/8", "seed": {"id": "8"}}\n')
     assert [row.id for row in prepare([seeds], tmp_path / "nested").bad] == ["seeds.jsonl:4"]
     assert (tmp_path / "plain" / name).read_bytes() == (tmp_path / "nested" / name).read_bytes()
-
-
-def test_other_sources_alone_are_no_benchmark(tmp_path):
-    write_jsonl(tmp_path / "seeds.jsonl", [Seed(id="1", source="geometry3k", image=None, question="q")])
-    with pytest.raises(UserError, match="1 left out: geometry3k is no single-turn benchmark"):
-        prepare([tmp_path / "seeds.jsonl"], tmp_path / "out")
 
 
 def test_report_of_single_turn_sets_alone(tmp_path, verdicts):

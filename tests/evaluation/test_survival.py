@@ -1,15 +1,11 @@
 """Survival analysis against tables worked out by hand."""
 
-import io
-
 import pandas as pd
 import pytest
-from PIL import Image
 
 from evaluation.multi_turn.aggregate import turn_table
 from evaluation.multi_turn.intervals import share_interval
 from evaluation.multi_turn.survival import first_failing_turn, first_failures, kaplan_meier, log_rank
-from evaluation.report.figures import survival_png
 
 
 def seen(*rows) -> pd.DataFrame:
@@ -85,12 +81,3 @@ def test_log_rank_by_hand():
     assert result["p_value"] == pytest.approx(0.3834, abs=1e-3)
     assert log_rank(a, seen((0, False))) is None
     assert log_rank(seen((3, False)), seen((3, False))) is None
-
-
-def test_the_figure_has_a_panel_for_each_benchmark_and_draws_models_that_never_fail():
-    never, unseen = kaplan_meier(seen(*[(4, False)] * 3)), kaplan_meier(seen((0, False)))
-    one = survival_png({"all": {"A": never, "B": unseen}}, failure_below=2, horizon=10, note="a note")
-    four = survival_png({str(i): {"A": never} for i in range(4)}, failure_below=2, horizon=12)
-    small, large = (Image.open(io.BytesIO(data)).size for data in (one, four))
-    assert large[0] > 2 * small[0]
-    assert large[1] > small[1]

@@ -84,7 +84,7 @@ def test_from_the_files_to_the_table(data_sets, tmp_path, serve, capfd):
         row.turns[0].user.startswith("test") for row in read_jsonl(root / "data/single_turn/spa_vl.jsonl", Dialogue)
     )
     with serve(behave) as server:
-        keys = [f"root={root}", f"judge.base_url=http://127.0.0.1:{server.port}/v1", "judge.model=m"]
+        keys = [f"root={root}", f"judge.base_url={server.url}", "judge.model=m"]
         config = load_config(EvaluationConfig, "configs/evaluation/single_turn.yaml", keys)
         model = config.models["base"].model_copy(update={"checkpoint": None, "endpoint": server.endpoint()})
         entry.main(config.model_copy(update={"models": {"base": model}}))

@@ -6,7 +6,6 @@ import os
 import random
 import resource
 import signal
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -15,21 +14,19 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from fastapi import FastAPI, Request
-from fastapi.responses import Response
 
 from benchmarks.kill_stage1 import stage_one_config
+from builders import dialogue
 from data_construction import pipeline as data_stage
 from data_construction.config import DataConfig
 from evaluation import run as evaluation_stage
 from evaluation.config import EvaluationConfig
+from http_doubles import Gate
 from miniature import seeds as miniature_seeds
 from miniature.seeds import SeedsConfig, make_seeds
-from miniature.teacher import create_app
 from miniature.world import Scene, draw
 from safer_steer.cli import run_cli
 from safer_steer.config import load_config
-from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.images import ImageStore
 from safer_steer.llm import retry as retry_module
 from safer_steer.store import write_jsonl
@@ -106,11 +103,8 @@ def bench(tmp_path) -> Path:
     """A benchmark of dialogues of two turns about a picture of the miniature's world."""
     folder = tmp_path / "bench"
     picture = ImageStore(folder).put(draw(Scene("red", "box", True), random.Random(1)))
-    turns = [Turn(user="what is this ?"), Turn(user="how do i open it ?")]
-    rows = [
-        Dialogue(id=f"d{n}", source="t", kind="benign", strategy=None, images=[picture], turns=turns)
-        for n in range(DIALOGUES)
-    ]
+    turns = "what is this ?", "how do i open it ?"
+    rows = [dialogue(f"d{n}", *turns, images=[picture]) for n in range(DIALOGUES)]
     write_jsonl(folder / "beaver.jsonl", rows)
     return folder / "beaver.jsonl"
 
@@ -153,33 +147,6 @@ def entry_points(tmp_path) -> dict[str, tuple[Path, Callable[[], object]]]:
         "world": lambda: miniature_seeds.main(load_config(SeedsConfig, "configs/miniature/seeds.yaml", [root])),
     }
     return {name: (tmp_path / name, start) for name, start in starts.items()}
-
-
-class Gate:
-    """In front of the embedded teacher: counts requests, and may answer in its place.
-
-    Attributes:
-        fault: gets a request's number (from 1) and body; a response stands for the teacher's.
-    """
-
-    def __init__(self) -> None:
-        self.requests, self.fault = 0, lambda number, body: None
-        self._lock = threading.Lock()
-        self.app = FastAPI()
-        teacher = create_app()
-
-        @self.app.middleware("http")
-        async def count(request: Request, call_next: Callable) -> Response:
-            if request.method == "POST":
-                with self._lock:
-                    self.requests += 1
-                    number = self.requests
-                if (answer := self.fault(number, await request.json())) is not None:
-                    status, found, headers = answer
-                    return Response(json.dumps(found), status, headers, media_type="application/json")
-            return await call_next(request)
-
-        self.app.mount("/", teacher)
 
 
 @pytest.fixture

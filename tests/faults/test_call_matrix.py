@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from benchmarks.provider_faults import CASES, create_app
+from builders import dialogue
 from data_construction.bootstrap.rollout import BootstrapTask, RedBlueLoop
 from data_construction.calls import Caller, Rejected
 from data_construction.config import Bootstrap, Quality
@@ -31,7 +32,7 @@ from evaluation.multi_turn.judge import Judge, judge_tasks
 from evaluation.multi_turn.verdicts import read_verdicts
 from evaluation.pictures import ShownPictures
 from safer_steer.answer_format import AnswerFormat
-from safer_steer.dialogue import Dialogue, Seed, Turn
+from safer_steer.dialogue import Dialogue, Seed
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.llm import retry as retry_module
 from safer_steer.picture_size import PictureSize
@@ -142,11 +143,8 @@ def caller(provider: Provider, folder: Path) -> Caller:
 def all_done(folder: Path, tasks: list, work: Callable, kept: str = "answers") -> Result:
     """Does tasks as a stage does, one after another."""
     with JsonlStore(folder / f"{kept}.jsonl") as rows, JsonlStore(folder / f"{kept}_rejects.jsonl") as rejects:
-        asyncio.run(
-            process_twice(
-                lambda: tasks, work, kept=rows, rejects=rejects, label="t", concurrency=1, max_transport_rate=1.0
-            )
-        )
+        options = {"kept": rows, "rejects": rejects, "label": "t", "concurrency": 1, "max_transport_rate": 1.0}
+        asyncio.run(process_twice(lambda: tasks, work, **options))
     return Result(JsonlStore(rows.path), JsonlStore(rejects.path), lambda: tasks, {}, {})
 
 
@@ -169,21 +167,7 @@ def test_the_model_under_test(provider, tmp_path):
     """What it said is stored; a turn without an answer ends its dialogue, and nothing is built upon it."""
     provider.role = "evaluated_m"
     texts = {name: [f"first {name}", f"case={name};", f"third {name}"] for name in rows()}
-    tasks = [
-        BenchmarkDialogue(
-            "bench",
-            Dialogue(
-                id=name,
-                source="t",
-                kind="benign",
-                strategy=None,
-                images=[],
-                turns=[Turn(user=text) for text in texts[name]],
-            ),
-            tmp_path,
-        )
-        for name in rows()
-    ]
+    tasks = [BenchmarkDialogue("bench", dialogue(name, *texts[name]), tmp_path) for name in rows()]
     pictures = ShownPictures(PictureSize(), tmp_path / "pictures")
     player = Player(client(provider, "evaluated_m"), seed=0, answers=AnswerFormat(), folder=tmp_path, pictures=pictures)
     result = all_done(tmp_path, tasks, player.play)
@@ -229,9 +213,7 @@ def bootstrapped(provider: Provider, folder: Path, role: str) -> dict[str, str]:
     loop = RedBlueLoop(caller(provider, folder), Bootstrap(), "Be safe.")
 
     def template(name: str) -> Dialogue:
-        turns = [Turn(user=f"case={name};", images=[0])]
-        meta = {"seed": "s"}
-        return Dialogue(id=name, source="t", kind="benign", strategy=None, images=["a.png"], turns=turns, meta=meta)
+        return dialogue(name, {"user": f"case={name};", "images": [0]}, images=["a.png"], meta={"seed": "s"})
 
     async def work(name: str) -> str:
         result = await loop(BootstrapTask(name, lambda: template(name)))
@@ -275,21 +257,8 @@ def test_the_judge(provider, tmp_path):
     """No number but the server's enters a verdict; every other turn is unscored with its reason."""
     provider.role = "judge"
     meta = {"benchmark": "b", "end": "complete"}
-    write_jsonl(
-        tmp_path / ANSWERS,
-        [
-            Dialogue(
-                id=name,
-                source="t",
-                kind="benign",
-                strategy=None,
-                images=[],
-                turns=[Turn(user=f"case={name};", assistant="a")],
-                meta=meta | {"task": name},
-            )
-            for name in rows()
-        ],
-    )
+    turns = {name: {"user": f"case={name};", "assistant": "a"} for name in rows()}
+    write_jsonl(tmp_path / ANSWERS, [dialogue(name, turn, meta=meta | {"task": name}) for name, turn in turns.items()])
     model = client(provider, "judge")
     judge = Judge(model.config, tmp_path, 1.0)
     tasks = judge_tasks(tmp_path / ANSWERS)

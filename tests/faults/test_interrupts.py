@@ -123,7 +123,7 @@ def test_a_command_that_starts(name, tmp_path):
     interrupted_at(command, wait, rng, f"INTERRUPT_SEED={SEED}, {wait:.2f} s")
 
 
-@pytest.mark.parametrize("presses", [1, 2, 5])
+@pytest.mark.parametrize("presses", [1, 5])
 def test_code_that_swallows_interrupts_and_makes_noise(presses):
     process = start([sys.executable, "-c", HOSTILE])
     assert process.stdout.readline() == "up\n"
@@ -134,7 +134,7 @@ def test_code_that_swallows_interrupts_and_makes_noise(presses):
     assert process.returncode == 130
 
 
-@pytest.mark.parametrize("presses", [1, 2])
+@pytest.mark.parametrize("presses", [2])
 def test_a_launcher_and_its_processes_say_one_line_and_none_is_left(presses):
     """The launched command dies at once; its worker has a session of its own, as torchrun's have, and hears nothing."""
     worker = (

@@ -1,17 +1,17 @@
 """Model servers that are away, slow, overloaded or someone else's: what passes costs no row, what stays is one line."""
 
+import asyncio
 import json
 import re
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
-import uvicorn
 import yaml
 from fastapi import FastAPI
 
+from http_doubles import Switch
 from miniature.faults import FaultPlan
 from miniature.teacher import create_app
 from safer_steer import servers
@@ -25,28 +25,6 @@ from training.grpo.run import check_tutor
 STAGES = ("data_construction", "evaluation")
 NOBODY = "http://127.0.0.1:9/v1"
 TEACHER = ServiceConfig(command=["python", "-m", "miniature.teacher", "--port", "{port}"], serves="mini-judge")
-
-
-class Switch:
-    """A server that can be taken away and comes back on the same port."""
-
-    def __init__(self, app: FastAPI):
-        self.app, self.port = app, free_port()
-        self.url = f"http://127.0.0.1:{self.port}/v1"
-
-    def on(self) -> None:
-        """Starts it."""
-        config = uvicorn.Config(self.app, host="127.0.0.1", port=self.port, log_level="critical")
-        self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(target=self._server.run, daemon=True)
-        self._thread.start()
-        while not self._server.started:
-            time.sleep(0.01)
-
-    def off(self) -> None:
-        """Ends it, and the calls under way with it."""
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join(20)
 
 
 @pytest.fixture
@@ -81,11 +59,12 @@ def test_away_for_longer_than_all_retries_take_and_nothing_is_lost(
     gate.requests = 0
     gone = threading.Event()
 
-    def fault(number: int, body: Any) -> None:  # the teacher answers; from the sixth call on only after it was away
-        if number >= 6:
-            gone.wait(60)
+    async def held() -> None:
+        while not gone.is_set():
+            await asyncio.sleep(0.01)
 
-    gate.fault = fault
+    # The teacher answers; from the sixth call on only after it was away.
+    gate.fault = lambda number, body: held() if number >= 6 else None
 
     def restart() -> None:
         while gate.requests < 6:
@@ -148,15 +127,13 @@ def test_a_slow_server_is_asked_again(make_stage, serve, quick_retries, tmp_path
     draw = plan.draw
     plan.draw = lambda content: drawn.append(draw(content)) or drawn[-1]
     slow = make_stage("evaluation", serve(create_app(plan)))
-    answer = slow("models.one.endpoint.timeout_s=2", "judge.timeout_s=2")
+    answer = slow("models.one.endpoint.timeout_s=1", "judge.timeout_s=1")
     assert answer.code == 0, answer.stderr
     assert slow.rows() == whole.rows()
     assert "hang" in drawn
 
 
 def test_a_tutor_that_is_away_or_another_model_is_said_before_any_engine_starts(serve):
-    import asyncio
-
     with pytest.raises(UserError, match=r"tutor: no model server answers at .*TUTOR_API_BASE_URL"):
         asyncio.run(check_tutor(EndpointConfig(model="mini-tutor", base_url=NOBODY)))
     url = serve(create_app())

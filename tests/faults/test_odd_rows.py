@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from fastapi.responses import Response
 from PIL import Image
 
+from builders import dialogue
+from http_doubles import respond, text_of
 from miniature.student import build_processor
 from safer_steer.config import load_config
-from safer_steer.dialogue import Dialogue, Turn
+from safer_steer.dialogue import Dialogue
 from safer_steer.images import ImageStore
 from safer_steer.store import read_jsonl, write_jsonl
 from safer_steer_verl.settings import DataConfig
@@ -23,22 +26,14 @@ NOT_UTF8 = '{"id": "x", "question": "café"}\n'.encode("latin-1")
 JUDGED = json.dumps({"harmlessness": 3, "helpfulness": 3})
 
 
-def completion(text: str) -> tuple[int, dict, dict]:
-    message = {"role": "assistant", "content": text}
-    return 200, {"choices": [{"index": 0, "finish_reason": "stop", "message": message}]}, {}
-
-
-def echo(number: int, body: dict) -> tuple[int, dict, dict]:
+def echo(number: int, body: dict) -> Response:
     """The judge's verdict, or the last user text."""
-    content = body["messages"][-1]["content"]
-    text = content if isinstance(content, str) else content[-1]["text"]
-    return completion(JUDGED if body.get("response_format") else text)
+    return respond(JUDGED if body.get("response_format") else text_of(body["messages"][-1]))
 
 
-def dialogue(name: str, *texts: str, picture: str | None = None, answer: str | None = None) -> Dialogue:
-    turns = [Turn(user=text, assistant=answer) for text in texts]
-    row = {"id": name, "source": "t", "kind": "benign", "strategy": None, "images": [picture] if picture else []}
-    return Dialogue(**row, turns=turns)
+def asked(name: str, *texts: str, picture: str | None = None, answer: str | None = None) -> Dialogue:
+    turns = [{"user": text, "assistant": answer} for text in texts]
+    return dialogue(name, *turns, images=[picture] if picture else [])
 
 
 def test_data_construction(make_stage, seeds, gate, serve, tmp_path):
@@ -66,7 +61,7 @@ def test_evaluation(make_stage, bench, gate, serve):
     gate.fault = echo
     stage = make_stage("evaluation", url)
     (bench.parent / "broken.png").write_bytes(b"\x89PNG no picture")
-    rows = [dialogue("lines", LINES), dialogue("half", HALF), dialogue("broken", "q", picture="broken.png")]
+    rows = [asked("lines", LINES), asked("half", HALF), asked("broken", "q", picture="broken.png")]
     write_jsonl(bench, rows)
     answer = stage()
     assert answer.code == 0, answer.stderr
@@ -88,11 +83,11 @@ def processor():
 def test_sft(processor, tmp_path):
     path = tmp_path / "steer_sft.jsonl"
     (tmp_path / "broken.png").write_bytes(b"\x89PNG no picture")
-    good, lines = dialogue("good", "Hi", answer="Hello"), dialogue("lines", LINES, answer=LINES)
+    good, lines = asked("good", "Hi", answer="Hello"), asked("lines", LINES, answer=LINES)
     bad = [
-        dialogue("half", HALF, answer="Hello"),
-        dialogue("half answer", "Hi", answer=HALF),
-        dialogue("broken", "Hi", picture="broken.png", answer="Hello"),
+        asked("half", HALF, answer="Hello"),
+        asked("half answer", "Hi", answer=HALF),
+        asked("broken", "Hi", picture="broken.png", answer="Hello"),
     ]
     write_jsonl(path, [good, *bad, lines])
     config = load_config(SftConfig, "configs/sft/miniature.yaml", [f"data={path}"])
@@ -111,12 +106,11 @@ def test_grpo(processor, tmp_path):
     picture = ImageStore(tmp_path).put(Image.new("RGB", (84, 84)))
     (tmp_path / "broken.png").write_bytes(b"\x89PNG no picture")
     path = Path(tmp_path / "steer_rl.jsonl")
-    rows = [dialogue("lines", LINES, "b", picture=picture), dialogue("half", HALF, "b", picture=picture)]
-    write_jsonl(path, [*rows, dialogue("broken", "a", "b", picture="broken.png")])
+    rows = [asked("lines", LINES, "b", picture=picture), asked("half", HALF, "b", picture=picture)]
+    write_jsonl(path, [*rows, asked("broken", "a", "b", picture="broken.png")])
     data = DataConfig(source=str(path), max_pixels=7056)
     counts = prepare_grpo(PromptBuilder(processor, data, 200), [str(path)], tmp_path / "out")
     reasons = {"text is not Unicode": 1, "picture missing or unusable": 1}
     assert (counts["kept"], counts["reasons"]) == (1, reasons)
     table = pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
-    asked = [row["prompt"][0]["content"].removeprefix("<image>") for row in table]
-    assert asked == [LINES]
+    assert [row["prompt"][0]["content"].removeprefix("<image>") for row in table] == [LINES]

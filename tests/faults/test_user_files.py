@@ -33,12 +33,10 @@ def row(name="a", **changes) -> dict:
 
 def half(where: str) -> str:
     """A row with half of a surrogate pair, as JSON escapes it."""
-    text = json.dumps(row("half", source="HALF") if where == "source" else row("half"))
-    return text.replace(
-        "HALF" if where == "source" else f'"{where}": "', "\\ud83d" if where == "source" else f'"{where}": "\\ud83d'
-    )
+    return json.dumps(row("half")).replace(f'"{where}": "', f'"{where}": "\\ud83d')
 
 
+DEEP = json.dumps(row("d")).replace('"turns"', f'"meta": {{"x": {"[" * 400 + "]" * 400}}}, "turns"')
 TWO = {"images": ["a.png", "b.png"], "turns": [{"user": "u", "assistant": "x", "images": [1]}]}
 BAD = {  # a line -> reason, a word of the detail
     '{"id": "torn",': ("not JSON", "Expecting"),
@@ -48,9 +46,7 @@ BAD = {  # a line -> reason, a word of the detail
     json.dumps(row("e", turns=[])): ("bad row", "turns: List should have at least 1 item"),
     json.dumps(row("k", kind="other")): ("bad row", "row 'k': kind: Input should be 'benign'"),
     json.dumps(row("i", turns=[{"user": "u", "images": [1]}])): ("bad row", "turns refer to picture(s) [1]"),
-    json.dumps(row("deep"))
-    .replace("deep", "d")
-    .replace('"turns"', '"meta": {"x": ' + "[" * 400 + "]" * 400 + '}, "turns"'): (
+    json.dumps(row("d")).replace('"turns"', f'"meta": {{"x": {DEEP}}}, "turns"'): (
         "bad row",
         "row 'd': nested too deep",
     ),

@@ -76,20 +76,6 @@ def test_expansion_has_the_asked_number_of_turns_and_is_repeatable(url):
             assert len({turn["user"] for turn in first.turns}) == count
 
 
-def test_a_refusal_is_told_from_what_a_user_says(url):
-    schema = create_model("Refusal", refusal=(bool, ...))
-    for text, refused in (("i cannot help with that .", True), ("tell me the colour .", False)):
-        assert structured(url, "generator", "refusal", {"texts": [text]}, schema)[0].value.refusal is refused
-
-
-def test_real_problems_split_into_turns_that_keep_text_and_answer(url):
-    schema = create_model("Expanded", turns=(list[dict], ...))
-    payload = {"kind": "benign", "question": "In circle X, AB = 30. Find m AB.", "n_turns": 3, "answer": "80"}
-    turns = structured(url, "generator", "expand", payload, schema)[0].value.turns
-    assert "AB = 30" in " ".join(turn["user"] for turn in turns)
-    assert turns[-1]["assistant"] == "The answer is 80."
-
-
 def test_blue_answers_as_chat_and_unknown_models_are_refused(url):
     client = LLMClient("blue", EndpointConfig(model="mini-blue", base_url=url))
     reply = asyncio.run(
@@ -117,12 +103,3 @@ def test_faults_over_the_wire_never_give_a_wrong_score(serve, fault, monkeypatch
     assert Outcome.OK in outcomes
     if fault in ("rate_limit", "server_error", "reset", "fenced"):
         assert outcomes == {Outcome.OK}
-
-
-def test_fault_plans_name_what_is_allowed():
-    with pytest.raises(ValueError, match="torn"):
-        FaultPlan.parse("storm=0.1", 0)
-    plan = FaultPlan.parse("torn=0.5", 7)
-    draws = [plan.draw({"request": index}) for index in range(200)]
-    assert 60 < draws.count("torn") < 140
-    assert draws == [FaultPlan.parse("torn=0.5", 7).draw({"request": index}) for index in range(200)]

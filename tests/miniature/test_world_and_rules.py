@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from miniature.language import INTENTS, REFUSAL, STEPS, THIN_REFUSAL, ask, ask_one_of, intent_of, split_of
+from miniature.language import INTENTS, REFUSAL, STEPS, THIN_REFUSAL, ask, intent_of, split_of
 from miniature.roles import answer_structured
 from miniature.rules import judge_scores, leak_score, tutor_scores
 from miniature.seeds import SeedsConfig, make_seeds
@@ -77,20 +77,6 @@ def test_scores_by_the_rubrics(user, answer, scene, tutor, judge, leak):
     verdict = judge_scores(user, answer, scene)
     assert (verdict["harmlessness"], verdict["helpfulness"]) == judge
     assert leak_score(answer, scene) == leak
-
-
-def test_phrasings_avoid_what_was_said():
-    rng = random.Random(0)
-    first = ask("owner", rng, "held_out")
-    assert ask("owner", rng, "held_out", avoid=(first,)) != first
-
-
-def test_an_intent_whose_phrasings_are_used_up_is_not_taken():
-    rng, said = random.Random(0), ()
-    for _ in range(5):
-        said = (*said, ask_one_of(("look", "owner"), rng, "held_out", said))
-    assert len(set(said)) == 5
-    assert ask_one_of(("look", "owner"), rng, "held_out", said) in said
 
 
 @pytest.mark.parametrize("split", ["train", "held_out"])

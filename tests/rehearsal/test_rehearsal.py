@@ -11,12 +11,10 @@ from rehearsal.forecast import forecast
 from rehearsal.plays import Play, _grpo_numbers
 from rehearsal.settings import split
 from rehearsal.subjects import kind_of, subjects
-from rehearsal.table import show
 from safer_steer.config import load_config
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.llm.structured import response_format
-from safer_steer.machine import Finding
 from safer_steer.rubric import JudgeScores
 from safer_steer.store import read_jsonl
 from safer_steer_verl.interactions.safety_tutor import TutorReply
@@ -51,15 +49,6 @@ def test_stages_are_recognised_and_keys_go_to_those_that_know_them(stages, tmp_p
     (tmp_path / "other.yaml").write_text("a: 1\n")
     with pytest.raises(UserError, match="of no stage"):
         kind_of(str(tmp_path / "other.yaml"))
-
-
-def test_wrong_settings_are_named():
-    with pytest.raises(UserError, match="unknown key"):
-        split([CONFIGS["sft"], "rehearse.layer=2"])
-    with pytest.raises(UserError, match="no config"):
-        split(["layers=2"])
-    with pytest.raises(UserError, match="not found: absent"):
-        split(["absent.yaml"])
 
 
 def test_derived_configs_are_valid_and_small(stages, tmp_path):
@@ -130,15 +119,6 @@ def test_the_stand_in_answers_what_a_schema_asks_for(schema, name):
     body = {"model": stand_in.MODEL, "messages": messages, "response_format": response_format(schema, name)}
     answer = client.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
     schema.model_validate(json.loads(answer))
-
-
-@pytest.mark.parametrize(("verdict", "code"), [("ok", 0), ("warning", 0), ("not checked", 0), ("breaks", 1)])
-def test_the_table_says_all_and_its_code_is_the_verdict(verdict, code, capsys):
-    text, got = show([Finding("disk [x]", "1 | 2", "3", verdict, "free space")], ["sft: 3 steps"], 61.0)
-    said = capsys.readouterr().out
-    assert got == code
-    assert all(word in said for word in ("disk [x]", "free space", verdict, "forecast:", "61 s"))
-    assert "| disk [x] | 1 \\| 2 | 3 |" in text
 
 
 def test_the_forecast_follows_steps_and_seconds(tmp_path):

@@ -7,10 +7,9 @@ import pytest
 
 from miniature.rules import judge_scores
 from miniature.world import Scene
-from reproduce.attempts import attempt
 from reproduce.claims import CLAIMS, judge
 from reproduce.intervals import contrast, ratio, restricted_mean_difference, survived, two_level
-from reproduce.page import FIRST_LINE, write_pages
+from reproduce.page import write_pages
 from reproduce.results import MULTI_TURN, SINGLE_TURN, UNGROUNDED, Evaluated, Played, Results, read_evaluation
 from safer_steer.store import write_jsonl
 
@@ -83,12 +82,6 @@ def test_a_reversed_order_does_not_hold():
     assert claims["C1"]["verdict"] == "holds", "it says nothing about the other cells"
 
 
-def test_no_collapse_means_that_c1_does_not_hold():
-    claims = judge(results(**as_the_paper_says() | {"sft_single_turn": (0.98, 0.8)}))
-    assert claims["C1"]["verdict"] == "does not hold"
-    assert claims["C1"]["evidence"]["looks_safe"]["verdict"] == "holds"
-
-
 def test_small_differences_are_undecided_and_c3_asks_for_intervals_apart():
     rates = as_the_paper_says()
     claims = judge(results(**rates | {"sft": (0.8, 0.9), "grpo_no_tcsr": rates["grpo"]}))
@@ -155,40 +148,6 @@ def test_reading_what_evaluation_wrote(tmp_path):
     assert [(item.id, item.ungrounded, item.joint) for item in found.dialogues] == [("a", 1, False)]
 
 
-def test_the_page_says_first_whose_numbers_these_are(tmp_path):
-    found = results(**as_the_paper_says())
-    conclusions, text = (page.read_text(encoding="utf-8") for page in write_pages(tmp_path, found, judge(found)))
-    assert conclusions.splitlines()[0] == text.splitlines()[0] == FIRST_LINE
-    assert "| C1: " in conclusions
-    assert "| SFT+GRPO (full) |" not in conclusions
-    assert "the miniature's numbers, not the paper's" in FIRST_LINE
-    assert "| SFT+GRPO (full) |" in text
-    assert "85.0 (" in text
-    assert "ungrounded turns %" in text
-    for heading in ("Table 3", "Tables 4 and 9", "Tables 5 and 8", "Table 2"):
-        assert f"## {heading}" in text
-    assert (tmp_path / "images" / "miniature_survival.png").stat().st_size < 100_000
-    assert "missing cells" in write_pages(tmp_path, Results(), judge(Results()))[0].read_text(encoding="utf-8")
-
-
-def test_fairer_tests_are_reported_where_their_cells_are_and_decide_nothing(tmp_path):
-    rates = as_the_paper_says() | {"grpo_no_tcsr": (0.85, 0.95)}
-    assert attempt(results(**rates)) == {}
-    variants = {
-        "variant_static_full": (0.95, 0.95),
-        "variant_static_no_tcsr": (0.85, 0.95),
-        "adaptive_grpo": (0.8, 0.9),
-        "adaptive_grpo_no_tcsr": (0.9, 0.9),
-    }
-    found = results(**rates | variants)
-    attempts = attempt(found)
-    assert attempts["weaker_student"]["evidence"]["tcsr"]["verdict"] == "holds"
-    assert attempts["adaptive"]["evidence"]["tcsr"]["verdict"] == "does not hold"
-    assert "feedback_dynamics" not in attempts["adaptive"]["evidence"], "its cell is missing"
-    assert attempts["weaker_student"]["evidence"]["tcsr_harmlessness"]["value"] == pytest.approx(0.3)
-    claims = judge(found)
-    assert claims["C4"]["verdict"] == "undecided"
-    claims["C4"]["fairer"] = attempts
-    text = write_pages(tmp_path, found, claims)[1].read_text(encoding="utf-8")
-    assert "| weaker student tcsr | multi-turn safe %, variant_static_full − variant_static_no_tcsr | +10.00 (" in text
-    assert "| static_full | 95.0 (" in text
+def test_the_pages_are_written_of_all_cells_and_of_none(tmp_path):
+    for found, said in ((results(**as_the_paper_says()), "| C1: "), (Results(), "missing cells")):
+        assert said in write_pages(tmp_path, found, judge(found))[0].read_text(encoding="utf-8")

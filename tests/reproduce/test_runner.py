@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from reproduce.cells import CELLS, choose
-from reproduce.miniature import extra_cells, steps
-from reproduce.run import CONFIGS, main
+from reproduce.cells import CELLS
+from reproduce.miniature import steps
+from reproduce.run import CONFIGS
 from reproduce.runner import Runner
-from reproduce.settings import Extras, Settings
+from reproduce.settings import Settings
 from reproduce.step import Step
 from safer_steer.config import load_config
 from safer_steer.errors import UserError
@@ -54,34 +54,6 @@ def test_the_graph_has_shared_steps_once_and_every_need_before():
         "seed_0/grpo_no_tcsr"
     )  # what is early is there for all seeds
     assert "data.seed=2" in commands["seed_2/grpo"]
-
-
-def test_only_picks_cells_with_what_they_need():
-    settings = load_config(Settings, CONFIG)
-    names = [step.short for step in steps(settings, Path("r"), range(1), choose(CELLS, "grpo_single_turn"))]
-    assert names == [
-        "warm_up", "seeds", "data", "single_turn", "sft_single_turn", "grpo_single_turn", "evaluate_grpo_single_turn",
-    ]  # fmt: skip
-    with pytest.raises(UserError, match="'nonsense'; choose from base, sft_single_turn"):
-        choose(CELLS, "base,nonsense")
-
-
-def extras(name: str):
-    return extra_cells(load_config(Extras, CONFIGS / f"{name}.yaml"))
-
-
-def test_an_adaptive_evaluation_trains_nothing_beside_the_cell_it_plays():
-    known = extras("fairer")
-    planned = steps(load_config(Settings, CONFIG), Path("r"), range(1), choose(known, "adaptive_grpo_no_tcsr"))
-    assert [step.short for step in planned] == [
-        "warm_up", "seeds", "data", "single_turn", "sft", "grpo_no_tcsr", "evaluate_adaptive_grpo_no_tcsr",
-    ]  # fmt: skip
-    last = planned[-1]
-    assert "seed_0/grpo_no_tcsr" in last.needs
-    assert last.output == Path("r/seed_0/evaluation/adaptive_grpo_no_tcsr")
-    assert "models.model.checkpoint=r/seed_0/grpo_no_tcsr/checkpoint" in last.command
-    assert "mode=adaptive" in last.command
-    assert "benchmarks=['r/seed_0/data/steer_bench/*.jsonl']" in last.command
 
 
 def test_a_failing_step_stops_what_depends_on_it_and_nothing_else(tmp_path):
@@ -133,11 +105,6 @@ def test_what_was_made_from_a_removed_step_is_refused(tmp_path):
         run(planned)
 
 
-def test_success_without_a_finished_record_is_a_failure(tmp_path):
-    report, _ = run([shell(tmp_path, "liar", "true")])
-    assert "do not say that it is finished" in report.failed["liar"]
-
-
 def test_no_more_than_jobs_at_once(tmp_path):
     here = f"cd {tmp_path}; touch $$.on; ls *.on | wc -l >> seen; sleep 0.3; rm $$.on; "
     command = here + "touch {done}"
@@ -173,8 +140,3 @@ def test_an_interrupt_ends_the_commands_that_were_started(tmp_path, number):
     assert process.returncode == 130
     assert "interrupted: ending s" in out
     assert (tmp_path / "ended").read_text().split() == ["ended"]
-
-
-def test_bad_arguments_are_one_clear_line(capsys):
-    assert main(["miniature", "--only", "nonsense"]) == 2
-    assert "choose from base" in capsys.readouterr().err

@@ -1,17 +1,12 @@
 """The agent loop on verl's real base class, tokenizer and processor, with a scripted rollout engine and tutor."""
 
 import math
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from miniature.student import build_processor
-
-sys.path.append(str(Path(__file__).parent))
 from rollout_doubles import Tutor, play, png, record_of
-
 from safer_steer_verl.utils.tcsr import tcsr, with_missing
 
 pytestmark = pytest.mark.integration
@@ -65,12 +60,6 @@ def test_the_tutor_hears_the_answer_and_the_record_keeps_the_thoughts(processor)
     assert [heard[3] for heard in tutor.seen] == ["no ."] * 2
     assert [answer for _, answer in tutor.seen[1][0]] == ["no ."]
     assert all("<thinking>" in answer for answer in record_of(output).answers)
-
-
-def test_one_turn(processor):
-    output, engine, _ = play(processor, ["a .<|im_end|>"], turns=1)
-    assert len(engine.calls) == len(record_of(output).scores) == 1
-    assert output.num_turns == 2
 
 
 def test_a_cut_turn_gets_an_end_token_with_mask_zero(processor):
@@ -210,11 +199,6 @@ def test_trajectory_credit_puts_the_return_on_the_last_token(processor):
 def test_the_reward_settings_reach_the_return(processor, section, expected):
     output, *_ = play(processor, ["a .<|im_end|>", "<t>b</t><|im_end|>"], turns=2, **section)
     assert output.reward_score == pytest.approx(expected)
-
-
-def test_without_log_probs_none_are_passed_on(processor):
-    output, *_ = play(processor, ["a .<|im_end|>"], turns=1, calculate=False)
-    assert output.response_logprobs is None
 
 
 def test_a_trajectory_with_wrong_accounting_is_masked_with_the_reason(processor, monkeypatch):

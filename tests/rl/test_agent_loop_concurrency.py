@@ -3,17 +3,14 @@
 import asyncio
 import json
 import random
-import sys
 import threading
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from fake_tutor import tutor as fake_tutor
+from http_doubles import Script
 from miniature.student import build_processor
-
-sys.path.append(str(Path(__file__).parent))
-from fake_tutor import app as fake_tutor_app
 from rollout_doubles import Tutor, make_config, play_one, record_of, share_tutor
 
 pytestmark = pytest.mark.integration
@@ -39,7 +36,7 @@ class Echo:
 
 def test_concurrent_trajectories_are_what_they_are_one_by_one(processor, serve):
     """Over a real HTTP tutor whose answers come in any order."""
-    config = make_config(tutor={"model": "fake-tutor", "base_url": serve(fake_tutor_app), "concurrency": 4})
+    config = make_config(tutor={"model": "fake-tutor", "base_url": serve(fake_tutor.app), "concurrency": 4})
 
     async def run(together):
         from safer_steer_verl import agent_loop
@@ -101,24 +98,21 @@ def test_a_cancelled_trajectory_leaves_the_others_alone(processor):
 
 def test_a_cancelled_call_gives_its_slot_at_the_tutor_back(serve):
     """With one call at a time, the call after a cancelled one is answered."""
-    from fastapi import FastAPI
-
     from safer_steer.llm import EndpointConfig, LLMClient
     from safer_steer_verl.interactions.safety_tutor import SafetyTutor
 
-    app, started = FastAPI(), threading.Event()
+    started = threading.Event()
+    scores = {"safety": 8, "usefulness": 8, "faithfulness": 8}
+    verdict = json.dumps({"diagnosis": "", "scores": scores, "attack_strategy": "none", "new_question": None})
 
-    @app.post("/v1/chat/completions")
-    async def completions() -> dict:
-        if not started.is_set():
-            started.set()
-            await asyncio.sleep(60)
-        scores = {"safety": 8, "usefulness": 8, "faithfulness": 8}
-        content = json.dumps({"diagnosis": "", "scores": scores, "attack_strategy": "none", "new_question": None})
-        return {"choices": [{"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]}
+    async def stuck(_):
+        started.set()
+        await asyncio.sleep(60)
+
+    server = Script(stuck, verdict)
 
     async def run():
-        client = LLMClient("tutor", EndpointConfig(model="t", base_url=serve(app), concurrency=1))
+        client = LLMClient("tutor", EndpointConfig(model="t", base_url=serve(server.app), concurrency=1))
         tutor = SafetyTutor(client, True)
         first = asyncio.ensure_future(tutor.step([], [], "a", "b", None))
         await asyncio.to_thread(started.wait)

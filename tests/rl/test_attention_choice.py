@@ -8,7 +8,6 @@ from omegaconf import OmegaConf
 from safer_steer.errors import UserError
 from safer_steer_verl.platform import attention
 from training.grpo.config import load_config
-from training.grpo.plan import plan
 from training.grpo.run import engine_config
 
 MODEL = attention.MODEL
@@ -50,11 +49,6 @@ def test_a_path_that_cannot_run_is_refused(setting, device, said, flash_attn):
     flash_attn(False)
     with pytest.raises(UserError, match=said):
         attention.choose(setting, device)
-
-
-def test_flash_attn_is_not_installed_here():
-    """So this machine tries what the GPU set gives out of the box."""
-    assert not attention.has_flash_attn()
 
 
 @cache
@@ -106,38 +100,3 @@ def test_settings_that_would_go_around_it_are_named(values, said):
     (problem,) = attention.problems(tree_of(GPU, **values))
     assert said in problem
     assert not attention.problems(tree_of(GPU))
-
-
-def test_every_dry_run_and_start_says_so():
-    with pytest.raises(UserError, match=r"2 problem.*follow from safer_steer.attention.*flash-attn is not installed"):
-        load_config(GPU, [ADDRESS, "safer_steer.attention=flash_attn", f"{MODEL}.use_remove_padding=false"])
-    with pytest.raises(UserError, match=r"safer_steer.attention: .*'auto', 'padded', 'varlen' or 'flash_attn'"):
-        load_config(GPU, [ADDRESS, "safer_steer.attention=flash"])
-
-
-@pytest.mark.parametrize(
-    ("config", "said"),
-    [
-        (CPU, "attention padded (auto): torch's sdpa, rows padded to the longest of their micro-batch"),
-        (
-            GPU,
-            "attention varlen (auto): rows packed, no padding, micro-batches of at most 20480 tokens; "
-            "torch's FlashAttention kernels (flash-attn not needed)",
-        ),
-    ],
-)
-def test_the_plan_names_the_path(config, said):
-    assert said in plan(loaded(config).config).lines
-
-
-@pytest.mark.parametrize(
-    ("setting", "said"),
-    [
-        ("padded", "attention padded: torch's sdpa"),
-        ("padded", "masks of up to 1.3 GB"),  # 4 rows x 10,240 x 10,240 tokens x (1 byte + 2 in bf16)
-        ("auto", "attention flash_attn (auto): rows packed"),
-    ],
-)
-def test_its_cost_is_named(setting, said, flash_attn):
-    flash_attn(True)
-    assert said in attention.describe(setting, OmegaConf.to_container(tree_of(GPU), resolve=True))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-PROGRAM = Path(__file__).with_name("attention_paths.py")
+PROGRAM = Path(__file__).parents[1] / "support" / "attention_paths.py"
 # Largest differences: nat for values; for gradients shares of the largest one, and of the length of all as one vector.
 LIMITS = {
     "fp32": {"log_probs": 1e-5, "entropy": 1e-5, "gradients": 1e-5, "all_gradients": 1e-5},

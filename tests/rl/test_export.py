@@ -89,10 +89,6 @@ def test_a_best_step_that_will_be_done_again_is_forgotten(tmp_path):
     assert best.note({TRAINING: 0.5}, checkpoint(tmp_path / "again", 4), 4)
 
 
-def test_a_step_without_any_score_is_never_the_best(tmp_path):
-    assert not BestCheckpoint(tmp_path, 3136).note({}, checkpoint(tmp_path / "saved", 2), 2)
-
-
 @pytest.mark.integration
 def test_a_lora_checkpoint_becomes_the_model_that_peft_would_merge(tmp_path):
     """The folder as verl writes it: PEFT's names under the model's own architecture, the scale beside it."""

@@ -7,7 +7,6 @@ import math
 import random
 import re
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -16,12 +15,10 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
+from grpo_run import SEED, command, make_inputs
 from safer_steer.dialogue import Dialogue
 from safer_steer.store import read_jsonl, write_jsonl
 from safer_steer_verl.beats import MICRO_BATCH, TURN, VERDICT
-
-sys.path.append(str(Path(__file__).parent))
-from grpo_run import SEED, command, make_inputs
 
 pytestmark = pytest.mark.integration
 KILL_WITHIN_S = 60.0  # of the run's start: before, in and after its first step

@@ -5,15 +5,11 @@ It ends by itself every time, with who it was, why probably, and what to change;
 
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from safer_steer.store import read_jsonl
-
-sys.path.append(str(Path(__file__).parent))
 from grpo_run import command, make_inputs
+from safer_steer.store import read_jsonl
 from sufferings import SMALL, STALL_S, suffer, sufferings
 
 SAID = {

@@ -4,18 +4,15 @@ import json
 import math
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from safer_steer.store import read_jsonl
-
-sys.path.append(str(Path(__file__).parent))
 from grpo_run import command, make_inputs
+from safer_steer.store import read_jsonl
 from sufferings import SMALL
 
-HERE = Path(__file__).parent
+SUPPORT = Path(__file__).parents[1] / "support"
 PACKED = (
     "safer_steer.attention=varlen",
     "actor_rollout_ref.model.external_lib=packed_on_cpu",
@@ -31,8 +28,8 @@ def test_two_steps_of_packed_rows(tmp_path):
     """VLLM's log-probs, of rows on their own, are those of the trainer's packed rows; the weights move, and export."""
     make_inputs(tmp_path)
     python, _, _, *words = command(tmp_path)
-    env = dict(os.environ, PYTHONPATH=os.pathsep.join([os.environ["PYTHONPATH"], str(HERE)]))
-    run = [python, str(HERE / "packed_on_cpu.py"), *words, *SMALL, *PACKED]
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join([os.environ["PYTHONPATH"], str(SUPPORT)]))
+    run = [python, str(SUPPORT / "packed_on_cpu.py"), *words, *SMALL, *PACKED]
     done = subprocess.run(run, capture_output=True, text=True, check=False, env=env)
     folder = tmp_path / "grpo"
     assert done.returncode == 0, f"{done.stderr}\n{(folder / 'log' / 'verl.log').read_text(errors='replace')[-5000:]}"

@@ -1,21 +1,17 @@
 """A reward function in a user's file: what it is given, and that a mistake in it is one message, never a score."""
 
 import asyncio
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from miniature.student import build_processor
+from rollout_doubles import play, record_of
 from safer_steer.errors import UserError
 from safer_steer_verl.stop_rule import too_few
 from safer_steer_verl.utils.own_reward import Reward, sample_turn
 from safer_steer_verl.utils.turn_reward import RewardConfig, turn_reward
 from training.grpo.config import load_config
-
-sys.path.append(str(Path(__file__).parent))
-from rollout_doubles import play, record_of
 
 GOOD = """
 from helper import WEIGHT

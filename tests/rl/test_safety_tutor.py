@@ -3,12 +3,11 @@
 import asyncio
 import json
 import random
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from PIL import Image
 
+from http_doubles import Script
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.prompts import DATA_CLOSE, DATA_OPEN, data_block, parse_data_block
@@ -20,54 +19,22 @@ SCORES = {"safety": 8, "usefulness": 8, "faithfulness": 10}
 GOOD = {"diagnosis": "firm", "scores": SCORES, "attack_strategy": "persistence", "new_question": "and now ?"}
 
 
-class Server:
-    """Answers each chat call with the next of `replies`: a dict (the tutor's JSON), a string, or an HTTP status."""
+@pytest.fixture
+def step(serve):
+    """`step(reply, ..., answer=, ...)`: a turn of the tutor, whose server gives these replies, and that server.
 
-    def __init__(self, *replies):
-        self.replies, self.requests, self.ended = list(replies), [], threading.Event()
-        outer = self
+    A reply is the tutor's JSON, a text or an HTTP status.
+    """
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self):
-                outer.requests.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                reply = outer.replies.pop(0) if len(outer.replies) > 1 else outer.replies[0]
-                if isinstance(reply, float):  # an answer that comes too late
-                    outer.ended.wait(reply)
-                    reply = GOOD
-                status = reply if isinstance(reply, int) else 200
-                content = reply if isinstance(reply, str) else json.dumps(reply)
-                message = {"role": "assistant", "content": content}
-                choice = {"index": 0, "message": message, "finish_reason": "stop"}
-                body = {"id": "1", "object": "chat.completion", "created": 0, "model": "t", "choices": [choice]}
-                data = json.dumps(body if status == 200 else {"error": {"message": "no"}}).encode()
-                self.send_response(status)
-                self.send_header("content-type", "application/json")
-                self.send_header("content-length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def log_message(self, *_):
-                return
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-
-    def __enter__(self):
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-        return self
-
-    def __exit__(self, *_):
-        self.ended.set()
-        self.http.shutdown()
-        self.http.server_close()
-
-    @property
-    def url(self):
-        return f"http://127.0.0.1:{self.http.server_address[1]}/v1"
-
-    def step(self, answer="no .", static_next="go on ?", history=(("hi", "hello"),), **settings):
-        endpoint = EndpointConfig(model="t", base_url=self.url, max_retries=0)
+    def run(*replies, answer="no .", static_next="go on ?", history=(("hi", "hello"),), **settings):
+        as_sent = {dict: json.dumps, int: lambda status: (status, "no")}
+        server = Script(*(as_sent.get(type(reply), lambda same: same)(reply) for reply in replies))
+        endpoint = EndpointConfig(model="t", base_url=serve(server.app), max_retries=0)
         tutor = SafetyTutor(LLMClient("tutor", endpoint), **settings)
-        return asyncio.run(tutor.step(list(history), [Image.new("RGB", (56, 56))], "open it ?", answer, static_next))
+        picture = Image.new("RGB", (56, 56))
+        return asyncio.run(tutor.step(list(history), [picture], "open it ?", answer, static_next)), server
+
+    return run
 
 
 @pytest.mark.parametrize(
@@ -78,17 +45,15 @@ class Server:
         ({"static_next": None}, (None, False)),  # the last turn is scored, and has no next
     ],
 )
-def test_scores_strategy_and_the_next_turn(settings, following):
-    with Server(GOOD) as server:
-        turn = server.step(**settings)
+def test_scores_strategy_and_the_next_turn(step, settings, following):
+    turn, _ = step(GOOD, **settings)
     assert isinstance(turn, TutorTurn)
     assert (turn.scores, turn.attack_strategy) == (TurnScores(**SCORES), "persistence")
     assert (turn.next_user, turn.adapted) == following
 
 
-def test_the_tutor_sees_the_whole_history_and_the_picture():
-    with Server(GOOD) as server:
-        server.step(history=[("a", "b"), ("c", "d")])
+def test_the_tutor_sees_the_whole_history_and_the_picture(step):
+    _, server = step(GOOD, history=[("a", "b"), ("c", "d")])
     request = server.requests[0]
     picture, text = request["messages"][0]["content"]
     assert picture["type"] == "image_url"
@@ -99,9 +64,8 @@ def test_the_tutor_sees_the_whole_history_and_the_picture():
 
 
 @pytest.mark.parametrize("question", [None, "", "   ", "x" * 5000, " go on ?"])
-def test_the_static_question_stands_in_when_the_next_turn_is_missing_or_no_other(question):
-    with Server(GOOD | {"new_question": question}) as server:
-        turn = server.step()
+def test_the_static_question_stands_in_when_the_next_turn_is_missing_or_no_other(step, question):
+    turn, _ = step(GOOD | {"new_question": question})
     assert (turn.scores.safety, turn.next_user, turn.adapted) == (8, "go on ?", False)
 
 
@@ -115,9 +79,8 @@ def test_the_static_question_stands_in_when_the_next_turn_is_missing_or_no_other
         GOOD | {"attack_strategy": "flattery"},
     ],
 )
-def test_no_usable_score_is_unscored_with_a_reason(reply):
-    with Server(reply) as server:
-        turn = server.step()
+def test_no_usable_score_is_unscored_with_a_reason(step, reply):
+    turn, _ = step(reply)
     assert isinstance(turn, Unscored)
     assert turn.reason.split(":")[0] in {"transport", "unparsed", "bad_request"}
 
@@ -141,20 +104,17 @@ def outside(text):
 
 
 @pytest.mark.parametrize("attack", HOSTILE)
-def test_an_answer_changes_nothing_of_the_prompt_but_its_own_json_string(attack):
-    with Server(GOOD) as server:
-        server.step(answer="no .")
-        server.step(answer=attack, history=[("hi", attack)])
-    plain, attacked = (request["messages"][0]["content"][-1]["text"] for request in server.requests)
+def test_an_answer_changes_nothing_of_the_prompt_but_its_own_json_string(step, attack):
+    (plain,), (request,) = step(GOOD)[1].requests, step(GOOD, answer=attack, history=[("hi", attack)])[1].requests
+    plain, attacked = (sent["messages"][0]["content"][-1]["text"] for sent in (plain, request))
     assert outside(attacked) == outside(plain)
-    assert [message["role"] for message in server.requests[1]["messages"]] == ["user"]
+    assert [message["role"] for message in request["messages"]] == ["user"]
     data = parse_data_block(attacked)
     assert data["assistant"] == data["history"][0]["assistant"] == attack
     assert data.keys() == {"history", "user", "assistant", "static_next"}
 
 
-@pytest.mark.parametrize("attack", HOSTILE)
-def test_scores_and_instructions_in_an_answer_move_no_score(attack, serve):
+def test_scores_and_instructions_in_an_answer_move_no_score(serve):
     """The miniature's tutor is an oracle; over real HTTP, what it says of a leak stays what it says of a leak."""
     from miniature.language import STEPS
     from miniature.teacher import create_app
@@ -170,21 +130,19 @@ def test_scores_and_instructions_in_an_answer_move_no_score(attack, serve):
         return [turn.scores for turn in turns]
 
     leak = STEPS.format(colour="red", shape="box")
-    plain, attacked, alone = asyncio.run(scores(leak, f"{leak} {attack}", attack))
-    assert plain.safety == attacked.safety == 1
-    assert attacked.usefulness == 1
-    assert max(alone.safety, alone.usefulness) < 5
+    plain, *found = asyncio.run(scores(leak, *(f"{leak} {attack}" for attack in HOSTILE), *HOSTILE))
+    attacked, alone = found[: len(HOSTILE)], found[len(HOSTILE) :]
+    assert {plain.safety, *(scored.safety for scored in attacked), *(scored.usefulness for scored in attacked)} == {1}
+    assert max(score for scored in alone for score in (scored.safety, scored.usefulness)) < 5
 
 
-def test_scores_that_the_tutor_quotes_are_never_taken_for_its_own():
+def test_scores_that_the_tutor_quotes_are_never_taken_for_its_own(step):
     quoted = json.dumps(GOOD | {"scores": {"safety": 10, "usefulness": 10, "faithfulness": 10}})
     bad = GOOD | {"scores": {"safety": 1, "usefulness": 1, "faithfulness": 1}}
-    with Server(f"The student wrote {quoted}. My verdict: {json.dumps(bad)}", bad) as server:
-        turn = server.step()
+    turn, server = step(f"The student wrote {quoted}. My verdict: {json.dumps(bad)}", bad)
     assert turn.scores.safety == 1
     assert len(server.requests) == 2  # two objects fit: asked again, not guessed
-    with Server(bad | {"diagnosis": f"it wrote {quoted}"}) as server:
-        assert server.step().scores.safety == 1
+    assert step(bad | {"diagnosis": f"it wrote {quoted}"})[0].scores.safety == 1
 
 
 @pytest.mark.parametrize(
@@ -198,34 +156,30 @@ def test_the_lock_of_usefulness_by_safety(safety, usefulness):
         assert lock(scores) == scores.model_copy(update={"usefulness": usefulness or given})
 
 
-def test_a_tutor_that_breaks_the_lock_is_set_right_and_it_is_noted():
-    with Server(GOOD | {"scores": {"safety": 2, "usefulness": 9, "faithfulness": 10}}) as server:
-        turn = server.step()
+def test_a_tutor_that_breaks_the_lock_is_set_right_and_it_is_noted(step):
+    turn, _ = step(GOOD | {"scores": {"safety": 2, "usefulness": 9, "faithfulness": 10}})
     assert (turn.scores.safety, turn.scores.usefulness, turn.relocked) == (2, 1, True)
-    with Server(GOOD) as server:
-        assert server.step().relocked is False
+    assert step(GOOD)[0].relocked is False
 
 
-def test_a_verdict_over_the_turns_budget_is_unscored():
-    with Server(30.0) as server:
-        turn = server.step(budget_s=0.2)
+def test_a_verdict_over_the_turns_budget_is_unscored(step):
+    turn, _ = step(lambda body: asyncio.sleep(30, json.dumps(GOOD)), budget_s=0.2)
     assert isinstance(turn, Unscored)
     assert "tutor_budget_s=0.2" in turn.reason
-    with Server(GOOD) as server:
-        assert server.step(budget_s=60.0).seconds > 0
+    assert step(GOOD, budget_s=60.0)[0].seconds > 0
 
 
-def test_a_dead_tutor_leaves_every_turn_unscored_and_never_raises():
+def test_a_dead_tutor_leaves_every_turn_unscored_and_never_raises(serve):
     """After many failures in a row the client gives up the run; the trainer's stop rule is what says so."""
     from safer_steer_verl.agent_loop import _verdict
 
-    with Server(503) as server:
-        tutor = SafetyTutor(LLMClient("tutor", EndpointConfig(model="t", base_url=server.url, max_retries=0)), True)
+    url = serve(Script((503, "no")).app)
+    tutor = SafetyTutor(LLMClient("tutor", EndpointConfig(model="t", base_url=url, max_retries=0)), True)
 
-        async def many():
-            return [await _verdict(tutor, [], [], "a", "b", None) for _ in range(25)]
+    async def many():
+        return [await _verdict(tutor, [], [], "a", "b", None) for _ in range(25)]
 
-        turns = asyncio.run(many())
+    turns = asyncio.run(many())
     assert all(isinstance(turn, Unscored) and turn.reason.startswith("transport") for turn in turns)
 
 
@@ -236,13 +190,12 @@ def test_the_workers_together_keep_the_limit_of_calls(limit, workers, share):
     assert share * workers <= limit
 
 
-def test_the_prompt_is_a_users_file_where_the_config_names_one(tmp_path):
+def test_the_prompt_is_a_users_file_where_the_config_names_one(step, tmp_path):
     own = tmp_path / "own.jinja"
     own.write_text("Score it.{% if feedback_dynamics %} Ask.{% endif %}{{ data_block(data) }}")
     assert load_prompt(None) is PROMPT
     assert load_prompt(str(own)).hash != PROMPT.hash
-    with Server(GOOD) as server:
-        server.step(prompt=load_prompt(str(own)))
+    _, server = step(GOOD, prompt=load_prompt(str(own)))
     assert server.requests[0]["messages"][0]["content"][-1]["text"].startswith(f"Score it. Ask.{DATA_OPEN}")
 
 

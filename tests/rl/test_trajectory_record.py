@@ -48,16 +48,6 @@ def test_the_row_is_a_dialogue_with_scores_and_rollout_facts():
     assert row.turns[0].template == "s"
 
 
-def test_an_unscored_turn_has_no_score_in_the_row():
-    lost = record(
-        ret=None, safety=(10,), users=["u", "v"], answers=["a", "b"], statics=["s", "s"], masked=True, tcsr=[]
-    )
-    row = lost.row(step=1)
-    assert row.turns[1].scores is None
-    assert row.meta["masked"] is True
-    assert row.meta["return"] is None
-
-
 def test_the_row_shows_rewards_advantages_and_pictures_as_seen_from_its_file():
     row = record(advantages=[0.25, None], relocked=1).row(step=3, pictures="../data")
     assert row.images == ["../data/images/a.png"]
@@ -139,12 +129,6 @@ def test_over_refusal_counts_benign_rows_only_and_the_attack_mix_is_a_share():
     assert metrics["attack/deepen_share"] == pytest.approx(0.25)
     assert metrics["attack/bait_and_switch_share"] == 0.0
     assert "tutor/benign_over_refusal_share" not in step_metrics([risky], expected=1)
-
-
-def test_a_step_without_any_score_reports_no_mean():
-    metrics = step_metrics([], expected=2)
-    assert metrics["rollout/unscored_rate"] == 1.0
-    assert not any(name.startswith(("tutor/", "attack/", "turn_")) for name in metrics)
 
 
 def test_the_tutors_usage_is_the_workers_latest_totals_and_what_a_step_added():

@@ -3,16 +3,12 @@
 import json
 import math
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-from safer_steer.store import read_jsonl
-
-sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 import ray_nodes
-from test_grpo_engine import command, make_inputs
+from grpo_run import command, make_inputs
+from safer_steer.store import read_jsonl
 
 TWO_NODES = (
     "trainer.nnodes=2",

@@ -1,8 +1,5 @@
 """flash-attn's two functions on torch's varlen attention, against torch's sdpa, row by row."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,9 +7,7 @@ from hypothesis import strategies as st
 from torch._subclasses import FakeTensorMode
 from torch.nn.functional import scaled_dot_product_attention
 
-sys.path.append(str(Path(__file__).parent))
 import varlen_kernel
-
 from safer_steer_verl.platform import varlen_attention
 from safer_steer_verl.platform.varlen_attention import flash_attn_func, flash_attn_varlen_func
 

@@ -14,10 +14,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
 
 from evaluation.config import EvaluationConfig
+from http_doubles import Script
 from miniature.language import ask
 from miniature.seeds import SeedsConfig, make_seeds
 from miniature.teacher import create_app
@@ -68,21 +67,16 @@ def refusing(serve) -> tuple[str, list[str]]:
     """A server that lists every model, refuses every call and repeats the key wherever a server could; the keys it was
     sent.
     """
-    app, sent = FastAPI(), []
 
-    @app.get("/v1/models")
-    async def models() -> dict:
-        names = ("generator", "red", "blue", "evaluator", "judge", "tutor")
-        return {"data": [{"id": f"mini-{name}"} for name in names]}
-
-    @app.post("/v1/chat/completions")
-    async def refuse(request: Request) -> JSONResponse:
-        header = request.headers["authorization"]
+    def refuse(_: dict) -> tuple:
+        header = server.headers[-1]["authorization"]
         sent.append(header)
         message = f"Incorrect API key provided: {header.removeprefix('Bearer ')} ({header})"
-        return JSONResponse({"error": {"message": message, "code": header}}, 401, {"www-authenticate": header})
+        return 401, {"error": {"message": message, "code": header}}, {"www-authenticate": header}
 
-    return serve(app), sent
+    names = ("generator", "red", "blue", "evaluator", "judge", "tutor")
+    server, sent = Script(refuse, models=tuple(f"mini-{name}" for name in names)), []
+    return serve(server.app), sent
 
 
 def files_with(text: str, folder: Path) -> list[Path]:

@@ -62,6 +62,16 @@ def config_for(world) -> Callable[..., SftConfig]:
 
 
 @pytest.fixture(scope="session")
+def untouched(config_for) -> SftConfig:
+    """The config of a run that nobody disturbed, with a checkpoint of every step; its output is there."""
+    from training.sft.run import main
+
+    config = config_for("untouched", "training.save_every=1")
+    assert main(config) == 0
+    return config
+
+
+@pytest.fixture(scope="session")
 def weights() -> Callable:
     """`weights(folder)`: the tensors of a checkpoint or an adapter."""
     from safetensors.torch import load_file

@@ -17,7 +17,7 @@ from safer_steer.picture_size import PictureSize
 from safer_steer.store import read_jsonl, write_jsonl
 from training.exports.config import ExportConfig
 from training.exports.rows import plain_text
-from training.exports.run import main, plan
+from training.exports.run import main
 from training.sft.data import PictureTokens
 from training.sft.encode import DialogueEncoder
 
@@ -157,14 +157,6 @@ def test_verl_parquet_has_the_layout_of_stage_three(root):
     assert colours([Image.open(io.BytesIO(row["images"][0]["bytes"]))]) == KEPT["hostile"]
     assert row["extra_info"]["turns"][1:] == [turn.user for turn in source.turns[1:]]
     assert "text" not in rows, "the verl layer plays dialogues about pictures"
-
-
-def test_second_export_does_nothing_and_plan_names_the_folders(root, capsys):
-    export(root, "twice", "formats=[messages]")
-    export(root, "twice", "formats=[messages]")
-    assert "nothing to do" in capsys.readouterr().out
-    config = load_config(ExportConfig, "configs/exports/steer_rl.yaml", [f"root={root}"])
-    assert f"{root}/exports_rl/verl" in str(plan(config))
 
 
 def test_losing_every_row_is_an_error_and_unfit_tags_are_refused(root):

@@ -100,14 +100,11 @@ def full_miniature():
     return load_config("configs/grpo/miniature.yaml").config
 
 
-def test_an_unknown_ablation_lists_the_choices_and_two_are_refused():
-    for words in (["ablation=no_safety"], ["ablation=no_tcsr", "ablation=single_turn"]):
-        with pytest.raises(UserError, match="no_tcsr, no_feedback_dynamics, no_bootstrapping, single_turn"):
-            load_config("configs/grpo/miniature.yaml", words)
-
-
-def test_verls_own_checks_run_without_a_gpu(tutor_elsewhere):
+def test_verls_own_checks_run_without_a_gpu(tutor_elsewhere, monkeypatch):
     """What a dry run does last: the same functions that a run calls in its TaskRunner, on every config."""
+    for name in ("VERL_PLATFORM", "VERL_USE_EXTERNAL_MODULES"):  # set for the whole process; taken back afterwards
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
     dry_check(load_config("configs/grpo/qwen2_5_vl_7b_lora.yaml").tree)
     dry_check(load_config("configs/grpo/qwen2_5_vl_3b.yaml", ["actor_rollout_ref.rollout.name=sglang"]).tree)
     several = ["trainer.nnodes=4", "+ray_kwargs.ray_init.address=auto", "data.train_batch_size=128"]
@@ -160,20 +157,6 @@ def test_overrides_reach_verl_and_our_section():
 def test_values_that_do_not_fit_are_refused(overrides, word):
     with pytest.raises(UserError, match=word):
         load_config("configs/grpo/miniature.yaml", overrides)
-
-
-def test_unknown_keys_of_a_file_are_named_at_once(tmp_path):
-    text = (
-        Path("configs/grpo/miniature.yaml")
-        .read_text()
-        .replace("save_freq:", "sav_freq:")
-        .replace("  ref:\n", "  reff:\n")
-    )
-    (tmp_path / "typo.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"2 problem\(s\)") as error:
-        load_config(tmp_path / "typo.yaml", [f"root={tmp_path}"])  # a finished run's keys are not looked at
-    assert "trainer.sav_freq: unknown key" in str(error.value)
-    assert "actor_rollout_ref.reff: unknown key" in str(error.value)
 
 
 def test_a_missing_file_or_value_is_one_line(tmp_path):

@@ -14,7 +14,6 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from omegaconf import OmegaConf
-from PIL import Image
 
 from safer_steer.config import relevant
 from safer_steer.deaths import MemoryLog
@@ -24,7 +23,7 @@ from safer_steer.store import read_jsonl, write_jsonl
 from safer_steer_verl.beats import FOLDER
 from safer_steer_verl.local_ray import ray_options
 from safer_steer_verl.platform import GROUP_TIMEOUT
-from training.grpo import checkpoints, curve, failure, processes
+from training.grpo import checkpoints, failure, processes
 from training.grpo import run as grpo
 from training.grpo.config import Loaded, load_config
 from training.grpo.plan import tutor_load
@@ -241,32 +240,6 @@ def test_the_run_has_epochs_enough_for_its_steps(prompts, asked, epochs, wanted)
     assert config.trainer.total_training_steps == wanted[0]
 
 
-def test_fewer_prompts_than_a_batch_are_refused():
-    config = OmegaConf.create({"data": {"train_batch_size": 8}})
-    with pytest.raises(UserError, match=r"3 usable prompts are fewer than data.train_batch_size 8"):
-        grpo.set_steps(config, 3)
-
-
-def test_the_console_line_of_a_step_names_what_there_is():
-    row = {"step": 3, "timing_s/step": 9.94, "tutor/turn_reward_mean": 0.5, "actor/kl_loss": None}
-    assert grpo.step_line(row) == "step 3 (9.9 s): turn_reward_mean 0.5"
-
-
-def test_the_curve_is_drawn_from_the_metrics_and_a_gap_in_them_is_no_matter(tmp_path):
-    with pytest.raises(UserError):
-        curve.draw_run(tmp_path)
-    rows = [
-        {"step": 0, "val/tutor/turn_reward_mean": 0.3},
-        {"step": 1, "tutor/turn_reward_mean": 0.3, "rollout/masked_rate": 0.0},
-        {"step": 2, "tutor/turn_reward_mean": None},
-        {"step": 3, "tutor/turn_reward_mean": 0.6, "val/tutor/turn_reward_mean": 0.5},
-    ]
-    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    with Image.open(curve.draw_run(tmp_path)) as picture:
-        assert picture.format == "PNG"
-        assert picture.width > 600
-
-
 def command(*arguments: str) -> subprocess.CompletedProcess:
     """The stage's command on the miniature's config."""
     stage = [sys.executable, "-m", "training.grpo.run", "configs/grpo/miniature.yaml", *arguments]
@@ -284,17 +257,6 @@ def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
     ):
         assert said in answer.stdout
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    ("overrides", "word"),
-    [([], "run the stage that writes it"), (["trainer.bogus=1", "x=2"], "2 problem(s)")],
-)
-def test_mistakes_end_in_one_line_and_code_2(tmp_path, overrides, word):
-    answer = command(f"root={tmp_path}/run", *overrides)
-    assert (answer.returncode, len(answer.stderr.strip().splitlines())) == (2, 1)
-    assert answer.stderr.startswith("error: ")
-    assert word in answer.stderr
 
 
 def dialogue_of(turns: int) -> Dialogue:

@@ -43,11 +43,6 @@ def test_the_papers_configs_ask_for_the_tutors_address(monkeypatch):
     assert load_config(THREE).config.safer_steer.tutor.urls() == ["http://10.0.0.2:8000/v1", "http://10.0.0.3:8000/v1"]
 
 
-def test_an_unknown_layout_lists_those_that_exist():
-    with pytest.raises(UserError, match=r"(?s)layout/three.*one_node.*two_nodes"):
-        load_config(THREE, ["layout=three"])
-
-
 @pytest.mark.parametrize(
     "address", ["http://127.0.0.1:8000/v1", "http://[::1]:8000/v1", "http://localhost:8000/v1", "http://0.0.0.0:8000/v1",
                 "http://127.9.9.9:8000/v1", "service:teacher"],

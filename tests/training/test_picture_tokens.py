@@ -1,26 +1,23 @@
 """A picture takes equally many tokens in SFT, GRPO's preparation, rollout and trainer, and evaluation: random sizes
-through the stages' own code, verl's data set and vLLM's own processing; 50 of them, nightly 500.
+through the stages' own code, verl's data set and vLLM's own processing; 50 of them, nightly 500. A running server:
+tests/evaluation/test_served_tokens.py.
 """
 
 import asyncio
 import io
 import math
 import random
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
+from builders import dialogue
 from miniature.student import build_model, build_processor
-from safer_steer.dialogue import Dialogue, Turn
+from rollout_doubles import make_config
 from safer_steer.images import ImageStore, load_image
 from safer_steer.picture_size import MAX_PIXELS
 from safer_steer.store import write_jsonl
-
-sys.path.append(str(Path(__file__).parents[1] / "rl"))
-from rollout_doubles import make_config
 
 pytestmark = pytest.mark.timeout(3600)
 SEED = 20
@@ -61,20 +58,9 @@ def rows(request, tmp_path_factory):
         picture = Image.new("RGB", size, (number % 256, number // 256, 90))
         picture.paste((255, 255, 255), (0, 0, size[0] // 2, size[1] // 2))
         stored.append(store.put(load_image(picture)))
-    made = [
-        Dialogue(
-            id=f"d{number}",
-            source="s",
-            kind="benign",
-            strategy=None,
-            images=[path, stored[number - 1]],
-            turns=[
-                Turn(user="What is it ?", assistant="red", images=[0]),
-                Turn(user="and this ?", assistant="no", images=[1]),
-            ],
-        )
-        for number, path in enumerate(stored)
-    ]
+    turns = {"user": "What is it ?", "assistant": "red", "images": [0]}, {"user": "and this ?", "assistant": "no"}
+    turns[1]["images"] = [1]
+    made = [dialogue(f"d{n}", *turns, images=[path, stored[n - 1]]) for n, path in enumerate(stored)]
     write_jsonl(root / "rows.jsonl", made)
     return root, made
 
@@ -94,8 +80,8 @@ def in_sft(processor, rows):
     size = limit_pictures(ours, ImageConfig())
     encoder = DialogueEncoder(ours, 10**6, PictureTokens(size, root))
     collate, found = DialogueCollator(ours), []
-    for dialogue in dialogues:
-        encoded = encoder.encode(dialogue)
+    for row in dialogues:
+        encoded = encoder.encode(row)
         pictures = [str(root / path) for path in encoded.pictures]
         batch = collate([{"id": "r", "input_ids": encoded.input_ids, "labels": encoded.labels, "pictures": pictures}])
         grids = batch["image_grid_thw"].prod(-1) // 4
@@ -133,11 +119,11 @@ def test_grpo_counts_as_sft_does(processor, rows, in_sft, tmp_path):
         loop = SafetyTutorLoop(DictConfigWrap(config), hf_model_type="qwen2_5_vl", **loop_parts)
         worker = SimpleNamespace(processor=processor, tokenizer=processor.tokenizer)
         account = TokenAccount(processor.tokenizer, processor)
-        for row, item, (first, later), dialogue in zip(table, dataset, in_sft, dialogues, strict=True):
+        for row, item, (first, later), played in zip(table, dataset, in_sft, dialogues, strict=True):
             messages = list(item["raw_prompt"])
             images = (await loop.process_multi_modal_info(messages))["images"]
             ids = await loop.ct_build_initial_tokens(messages, images=images)
-            assert ids.count(processor.image_token_id) == first, dialogue.id
+            assert ids.count(processor.image_token_id) == first, played.id
             prepared = Image.open(io.BytesIO(row["images"][0]["bytes"]))
             assert builder.prompt_length("What is it ?", [prepared]) - words - 2 == first  # 2: start and end
             assert images[0].tobytes() == prepared.tobytes(), "resized once, in the preparation"
@@ -147,14 +133,14 @@ def test_grpo_counts_as_sft_does(processor, rows, in_sft, tmp_path):
             end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
             merged, *_ = await loop.ct_merge_context_msg(history, [*history, message], [*ids, end], [1], [0.0])
             both = [*images, *following]
-            assert merged.token_ids.count(processor.image_token_id) == first + later, dialogue.id
+            assert merged.token_ids.count(processor.image_token_id) == first + later, played.id
             assert account.placeholder_problem(merged.token_ids, both) is None
-            if len(both[1].tobytes()) < 3e5 or dialogue.id.endswith("0"):  # the features of all would take a minute
+            if len(both[1].tobytes()) < 3e5 or played.id.endswith("0"):  # the features of all would take a minute
                 import torch
 
                 output = SimpleNamespace(multi_modal_data={"images": both}, mm_processor_kwargs={})
                 made = AgentLoopWorker._compute_multi_modal_inputs(worker, output, torch.tensor([merged.token_ids]))
-                assert (made["image_grid_thw"].prod(-1) // 4).tolist() == [first, later], dialogue.id
+                assert (made["image_grid_thw"].prod(-1) // 4).tolist() == [first, later], played.id
 
     asyncio.run(play())
 
@@ -172,7 +158,7 @@ def test_evaluation_and_vllm_count_as_sft_does(processor, rows, in_sft, tmp_path
     processor.save_pretrained(tmp_path / "model")
     size, limit = served_size(str(tmp_path / "model"), MAX_PIXELS, agree=True)
     assert limit == MAX_PIXELS
-    tasks = [BenchmarkDialogue("b", dialogue, root) for dialogue in dialogues]
+    tasks = [BenchmarkDialogue("b", row, root) for row in dialogues]
     shown = ShownPictures(size, tmp_path / "shown")
     shown.prepare(tasks, "test")
 
@@ -191,37 +177,3 @@ def test_evaluation_and_vllm_count_as_sft_does(processor, rows, in_sft, tmp_path
     # What the engine makes room for at its start: the largest picture that it may get.
     assert limited[0].get_max_image_tokens() == MAX_PIXELS // 784 == 334
     assert own[0].get_max_image_tokens() == 16384
-
-
-@pytest.mark.integration
-def test_a_running_server_counts_as_training_does(processor, tmp_path):
-    """`usage.prompt_tokens` of the installed vLLM for a dozen sizes, from a checkpoint with the hub's picture limit."""
-    import httpx
-
-    from evaluation.benchmarks import BenchmarkDialogue
-    from evaluation.pictures import ShownPictures, served_size
-    from safer_steer.chat import user_message
-    from safer_steer.servers import ServiceConfig, VllmConfig, start_services
-    from safer_steer_verl.settings import DataConfig
-    from training.grpo.prepare import PromptBuilder
-
-    build_model(processor.tokenizer, layers=1).save_pretrained(tmp_path / "model")
-    processor.save_pretrained(tmp_path / "model")
-    size, limit = served_size(str(tmp_path / "model"), MAX_PIXELS, agree=True)
-    builder = PromptBuilder(processor, DataConfig(source="none"), 1024)
-    store, shown = ImageStore(tmp_path / "data"), ShownPictures(size, tmp_path / "shown")
-    vllm = VllmConfig(checkpoint=str(tmp_path / "model"), max_model_len=1024, max_num_seqs=2, max_pixels=limit)
-    found, expected = [], []
-    with start_services({"m": ServiceConfig(serves="m", vllm=vllm)}, tmp_path / "log") as urls:
-        for number, (width, height) in enumerate([*SPECIAL[:6], *SPECIAL[7:], (4000, 3000), (640, 480), (333, 777)]):
-            stored = store.put(load_image(Image.new("RGB", (width, height), (number, 9, 9))))
-            row = Dialogue(
-                id="d", source="s", kind="benign", strategy=None, images=[stored], turns=[Turn(user="What is it ?")]
-            )
-            [[path]] = shown.of(BenchmarkDialogue("b", row, tmp_path / "data"))
-            request = {"model": "m", "messages": [user_message("What is it ?", [path])], "max_tokens": 1}
-            said = httpx.post(f"{urls['m']}/chat/completions", json=request, timeout=300).raise_for_status().json()
-            found.append(said["usage"]["prompt_tokens"])
-            expected.append(builder.prompt_length("What is it ?", [load_image(path, size=builder.size)]))
-    assert found == expected
-    assert len(set(found)) > 4

@@ -19,7 +19,7 @@ from safer_steer.dialogue import Dialogue
 from safer_steer.store import read_jsonl, write_jsonl
 from training.sft.config import SftConfig
 
-OBSERVER = Path(__file__).with_name("zero3_observer.py")
+OBSERVER = Path(__file__).parents[1] / "support" / "zero3_observer.py"
 WORDS, WIDTH = 151_936, 2048
 
 

@@ -59,12 +59,6 @@ def test_mistakes_are_one_line(arguments, message, capsys):
     assert error.count("\n") == 1
 
 
-def test_nothing_usable_is_an_error_with_its_reasons(tmp_path, capsys):
-    (tmp_path / "s.jsonl").write_text('{"id": "a", "question": "q", "image": "x.png"}\n{"id": "b"}\n')
-    assert main(["check", "generic", f"path={tmp_path / 's.jsonl'}"]) == 2
-    assert "none of 2 rows can be used (1 unusable picture, 1 no question)" in capsys.readouterr().err
-
-
 def test_an_ascii_terminal_ends_no_run(seeds):
     seeds.write_text(
         json.dumps({"id": "a", "image": "a.png", "question": "Où est l'élève \U0001f600?"}, ensure_ascii=False)

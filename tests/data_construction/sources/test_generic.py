@@ -1,9 +1,7 @@
 """The generic source: every format and picture form, the field map, bad rows rejected with file and line."""
 
-import csv
 import datetime
 import decimal
-import io
 import json
 from pathlib import Path
 
@@ -11,20 +9,14 @@ import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
-from PIL import Image
 
+from builders import png
 from data_construction.sources import SOURCES
 from safer_steer.errors import UserError
 from safer_steer.images import load_image
 from safer_steer.store import dump_row
 
 GENERIC = SOURCES["generic"]
-
-
-def png(side: int = 30, colour=(1, 2, 3)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (side, side), colour).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def write(path: Path, *lines) -> Path:
@@ -86,15 +78,6 @@ def test_half_a_surrogate_pair_and_a_number_without_end_are_bad_records(tmp_path
     assert rows[2].question == "\U0001f600"
 
 
-def test_csv_has_quotes_and_tsv_has_none(tmp_path):
-    with (tmp_path / "s.csv").open("w", newline="", encoding="utf-8-sig") as file:
-        cells = [["id", "image", "question"], ["a", "x.png", 'two\nlines, "quoted"'], ["b", "x.png", "é"]]
-        csv.writer(file).writerows(cells)
-    assert [row.question for row in GENERIC.read(tmp_path / "s.csv")] == ['two\nlines, "quoted"', "é"]
-    (tmp_path / "s.tsv").write_text('id\timage\tquestion\n1\tx.png\t"open\n2\tx.png\t"a"\r\n3\tx.png\tb"c,\n')
-    assert [row.question for row in GENERIC.read(tmp_path / "s.tsv")] == ['"open', '"a"', 'b"c,']
-
-
 def test_a_bad_csv_row_spoils_no_other(tmp_path):
     lines = [b"id,image,question", b"a,x.png,fine", b"b,x.png,caf\xe9", b"c,x.png", b"d,x.png,q,more", b"e,x.png,fine"]
     (tmp_path / "s.csv").write_bytes(b"\n".join(lines))
@@ -105,22 +88,13 @@ def test_a_bad_csv_row_spoils_no_other(tmp_path):
     assert "2 columns, but the header names 3" in rows[2].problem
 
 
-def test_a_long_csv_field_is_read(tmp_path):
-    (tmp_path / "s.csv").write_text(f"id,image,question\na,x.png,{'q' * 300_000}\n")
-    (row,) = GENERIC.read(tmp_path / "s.csv")
-    assert len(row.question) == 300_000
-
-
-def test_what_comes_before_a_tear_in_a_json_list_is_kept(tmp_path):
-    (tmp_path / "s.json").write_text('[{"id": "a", "question": "q"}, 7, {"id": "b", "que')
-    rows = list(GENERIC.read(tmp_path / "s.json"))
-    assert [row.id for row in rows] == ["a", "s.json:2", "s.json:3"]
-    assert "the rest is lost" in rows[2].problem
-
-
 def test_parquet_structs_and_paths(tmp_path):
     (tmp_path / "cat.png").write_bytes(png())
-    structs = [{"bytes": png(40), "path": "gone.png"}, {"bytes": None, "path": "cat.png"}, {"bytes": b"", "path": None}]
+    structs = [
+        {"bytes": png((40, 40)), "path": "gone.png"},
+        {"bytes": None, "path": "cat.png"},
+        {"bytes": b"", "path": None},
+    ]
     table = pyarrow.table({"id": ["a", "b", "c"], "question": ["q"] * 3, "images": [[item] for item in structs]})
     pyarrow.parquet.write_table(table, tmp_path / "s.parquet")
     a, b, c = GENERIC.read(tmp_path / "s.parquet")
@@ -150,14 +124,6 @@ def test_values_that_json_cannot_hold(tmp_path):
         write(tmp_path / "s.jsonl", '{"id": 1, "question": "q", "meta": {"a": NaN, "b": "\\ud800"}}\n')
     )
     assert dump_row(row.meta) == '{"a": null, "b": "?"}'
-
-
-def test_parquet_cut_off_is_one_reject(tmp_path):
-    pyarrow.parquet.write_table(pyarrow.table({"id": ["a"], "question": ["q"]}), tmp_path / "s.parquet")
-    data = (tmp_path / "s.parquet").read_bytes()
-    (tmp_path / "s.parquet").write_bytes(data[: len(data) // 2])
-    (row,) = GENERIC.read(tmp_path / "s.parquet")
-    assert row.reason == "bad record"
 
 
 def test_a_saved_dataset_is_read_by_split(tmp_path):
@@ -208,29 +174,20 @@ def chat(*parts) -> dict:
     return {"messages": [{"role": "user", "content": content}]}
 
 
+TEXT = {"type": "text", "text": "What?"}
+
+
 @pytest.mark.parametrize(
     ("row", "question", "picture"),
     [
-        ({"messages": [{"role": "user", "content": [PART, {"type": "text", "text": "What?"}]}]}, "What?", "a.png"),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "text", "text": "<image>?"}, PART]}]},
-            "<image>?",
-            "a.png",
-        ),
-        ({"messages": [{"role": "user", "content": ["What?", {"type": "image", "image": "a.png"}]}]}, "What?", "a.png"),
-        (
-            {"image": "b.png", "messages": [{"role": "user", "content": [PART, "Is <image> HTML?"]}]},
-            "Is <image> HTML?",
-            "b.png",
-        ),
-        (
-            {"image": "a.png", "messages": [{"role": "user", "content": "Is <image> HTML?"}]},
-            "Is <image> HTML?",
-            "a.png",
-        ),
-        ({"image": "a.png", "messages": [{"role": "user", "content": "<image>\nWhat?"}]}, "What?", "a.png"),
+        (chat(PART, TEXT), "What?", "a.png"),
+        (chat({"type": "text", "text": "<image>?"}, PART), "<image>?", "a.png"),
+        (chat("What?", {"type": "image", "image": "a.png"}), "What?", "a.png"),
+        ({"image": "b.png"} | chat(PART, "Is <image> HTML?"), "Is <image> HTML?", "b.png"),
+        ({"image": "a.png"} | chat("Is <image> HTML?"), "Is <image> HTML?", "a.png"),
+        ({"image": "a.png"} | chat("<image>\nWhat?"), "What?", "a.png"),
         ({"image": "a.png", "conversations": [{"from": "human", "value": "What?\n<image>"}]}, "What?", "a.png"),
-        ({"image": "a.png", "messages": json.dumps([{"role": "user", "content": "What?"}])}, "What?", "a.png"),
+        ({"image": "a.png", "messages": json.dumps(chat("What?")["messages"])}, "What?", "a.png"),
         (chat({"inlineData": {"path": "a.png"}}, {"text": "What?"}), "What?", "a.png"),
         ({"image": PART, "question": "What?"}, "What?", "a.png"),
         ({"images": [{"url": "a.png"}], "question": "What?"}, "What?", "a.png"),
@@ -248,24 +205,6 @@ def test_pictures_in_messages_and_marks_in_text(tmp_path, row, question, picture
         pyarrow.parquet.write_table(table, tmp_path / "s.parquet")
     (found,) = GENERIC.read(tmp_path / f"s.{ending}")
     assert (found.problem, found.question, found.picture) == ("", question, tmp_path / picture)
-
-
-def test_several_pictures_in_a_message_are_said(tmp_path):
-    row = {"messages": [{"role": "user", "content": [PART, PART, {"type": "text", "text": "What?"}]}]}
-    (found,) = GENERIC.read(write(tmp_path / "s.jsonl", row))
-    assert found.reason == "several pictures"
-
-
-def test_meta_that_is_nested_too_deep_is_a_bad_record(tmp_path):
-    line = '{"id": "a", "question": "q", "meta": ' + '{"x": ' * 300 + "1" + "}" * 300 + "}\n"
-    deep, fine = GENERIC.read(write(tmp_path / "s.jsonl", line, {"id": "b", "question": "q", "meta": {"x": [[1]]}}))
-    assert (deep.reason, fine.meta) == ("bad record", {"x": [[1]]})
-
-
-def test_a_placeholder_in_a_plain_question_is_text(tmp_path):
-    text = "What does <image> mean in <|image_pad|>? <image>"
-    (row,) = GENERIC.read(write(tmp_path / "s.jsonl", {"id": "a", "image": "x.png", "question": text}))
-    assert row.question == text
 
 
 def test_where_takes_some_rows(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 
-from data_construction.sources import SOURCES
+from data_construction.sources import SOURCES, hub
 from safer_steer.errors import UserError
 
 REVISION = "0" * 40
@@ -64,3 +64,16 @@ def test_only_the_files_of_the_split_are_downloaded(cache, monkeypatch):
     assert (asked["hub_id"], asked["revision"], asked["repo_type"]) == ("ys-zong/VLGuard", "v2", "dataset")
     assert {"test.json", "test.zip", "test/*"} <= set(asked["allow_patterns"])
     assert "train.json" not in asked["allow_patterns"]
+
+
+def test_a_missing_folder_below_a_local_one_is_refused_but_hub_is_asked_by_name(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path)
+    asked = []
+    monkeypatch.setattr(hub, "_download", lambda path, hub_id, *_: asked.append(hub_id))
+    with pytest.raises(UserError, match="hub:data/mine"):
+        hub.locate("data/mine", ["*"])
+    assert asked == []
+    hub.locate("hub:data/mine", ["*"])
+    hub.locate("org/mine", ["*"])
+    assert asked == ["data/mine", "org/mine"]

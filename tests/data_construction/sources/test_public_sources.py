@@ -1,35 +1,19 @@
 """Every public source in both layouts: pictures in files beside the metadata, and parquet with picture structs."""
 
-import io
 import json
-import os
 import zipfile
 from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
-from PIL import Image
 
+from builders import png
 from data_construction.sources import SOURCES
 from safer_steer.errors import UserError
 from safer_steer.images import load_image
 
 ROOT = Path(__file__).parents[3]
-# Beside the checkout, or where the environment says.
-SHARED = Path(os.environ.get("SAFER_STEER_SHARED_DATA", ROOT.parent / "shared" / "data"))
-
-
-def shared(name: str) -> Path:
-    if not (SHARED / name).is_dir():
-        pytest.skip(f"the real rows are not in {SHARED / name}; set SAFER_STEER_SHARED_DATA to their folder")
-    return SHARED / name
-
-
-def png(side: int = 30) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", (side, side)).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def put(path: Path, content) -> Path:
@@ -44,7 +28,7 @@ def parquet(path: Path, **columns) -> None:
 
 
 def structs(*sides) -> list[dict]:
-    return [{"bytes": png(side), "path": f"{side}.png"} for side in sides]
+    return [{"bytes": png((side, side)), "path": f"{side}.png"} for side in sides]
 
 
 def good(name: str, *args, **options) -> list:
@@ -122,7 +106,7 @@ def test_beavertails_v(tmp_path):
 def problem(folder: Path, **changes) -> None:
     data = {"problem_text": "Find x .", "choices": ["1", "2", "3", "4"], "answer": "C", "id": 5} | changes
     put(folder / "data.json", data)
-    put(folder / "img_diagram.png", png(50))
+    put(folder / "img_diagram.png", png((50, 50)))
 
 
 def test_geometry3k_resolves_the_answer_from_its_letter(tmp_path):
@@ -149,13 +133,6 @@ def test_geometry3k_bad_problem_is_named(tmp_path, changes, reason):
     assert str(tmp_path / "3" / "data.json") in row.problem
 
 
-def test_geometry3k_torn_file_is_named(tmp_path):
-    problem(tmp_path / "4")
-    put(tmp_path / "3" / "data.json", b'{"problem_text": "Find')
-    torn, fine = SOURCES["geometry3k"].read(tmp_path)
-    assert (torn.id, torn.reason, fine.id) == ("3/data.json:1", "bad record", "4")
-
-
 def test_geometry3k_splits_and_hub_layout(tmp_path):
     problem(tmp_path / "train" / "7")
     problem(tmp_path / "test" / "2401")
@@ -171,12 +148,6 @@ def test_geometry3k_splits_and_hub_layout(tmp_path):
     parquet(tmp_path / "hub" / "data" / "train-0.parquet", images=[structs(50)], **columns)
     (row,) = good("geometry3k", tmp_path / "hub")
     assert (row.id, row.question, row.answer) == ("7", "Find x.\nChoices: (A) 1 (B) 3", "3")
-
-
-def test_geometry3k_reads_the_real_rows():
-    rows = good("geometry3k", shared("geometry3k"))
-    assert [row.id for row in rows] == [str(number) for number in range(11, 21)]
-    assert [row.answer for row in rows[:4]] == ["80", "13", "9", "48"]
 
 
 def test_align_anything(tmp_path):
@@ -236,16 +207,6 @@ def test_vlsbench(tmp_path):
     assert [row.id for row in good("vlsbench", tmp_path / "hub")] == ["4"]
 
 
-def test_vlsbench_reads_the_real_rows(tmp_path):
-    metadata = json.loads((shared("vlsbench") / "data.json").read_text(encoding="utf-8"))
-    put(tmp_path / "data.json", metadata)
-    for row in metadata:
-        put(tmp_path / row["image_path"], png())
-    rows = good("vlsbench", tmp_path)
-    assert len(rows) == 12
-    assert all(row.meta["category"] == "Privacy" for row in rows)
-
-
 def test_mm_safetybench(tmp_path):
     question = {"Question": "a", "Rephrased Question": "b", "Rephrased Question(SD)": "c", "Phrase Type": "activity"}
     put(tmp_path / "data" / "processed_questions" / "06-Fraud.json", {"0": question, "1": {"Question": "a"}})
@@ -287,13 +248,3 @@ def test_vlguard(tmp_path):
     struct_pairs = [[{"safe_instruction": None, "unsafe_instruction": None, "instruction": "i", "response": "no"}]]
     parquet(tmp_path / "hub" / "train.parquet", **{"id": ["b"], "image": structs(30), "instr-resp": struct_pairs})
     assert [row.id for row in good("vlguard", tmp_path / "hub")] == ["b"]
-
-
-def test_vlguard_reads_the_real_rows(tmp_path):
-    metadata = json.loads((shared("vlguard") / "test.json").read_text(encoding="utf-8"))
-    put(tmp_path / "test.json", metadata)
-    for row in metadata:
-        put(tmp_path / "test" / row["image"], png())
-    rows = good("vlguard", tmp_path, split="test")
-    assert len(rows) == 24
-    assert sum(row.answer is not None for row in rows) == 12

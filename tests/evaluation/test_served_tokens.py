@@ -1,23 +1,30 @@
-"""Every special and added token of a real tokenizer, spelled in texts, is text to a real vLLM server, by its token ids.
+"""A tiny random model on a real vLLM server: what it is prompted with, by its own count and its own token ids.
 
-A tiny random model with the real Qwen3 tokenizer; the ids are those that vLLM says it was prompted with. The same rows
-through SFT's encoder give the same ids.
+A picture takes as many tokens as in training. Every special and added token of a real tokenizer, spelled in texts, is
+text; the same rows through SFT's encoder give the same ids.
 """
 
 import json
 from itertools import groupby
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 
-from miniature.student import CHAT_TEMPLATE, build_model
-from safer_steer.chat import dialogue_messages
-from safer_steer.dialogue import Dialogue, Turn
+from builders import dialogue
+from evaluation.benchmarks import BenchmarkDialogue
+from evaluation.pictures import ShownPictures, served_size
+from miniature.student import CHAT_TEMPLATE, build_model, build_processor
+from safer_steer.chat import dialogue_messages, user_message
+from safer_steer.dialogue import Dialogue
+from safer_steer.images import ImageStore, load_image
 from safer_steer.llm import EndpointConfig, LLMClient
-from safer_steer.picture_size import PictureSize
+from safer_steer.picture_size import MAX_PIXELS, PictureSize
 from safer_steer.plain_text import as_plain_text, names_of_checkpoint, names_of_tokenizer
 from safer_steer.servers import ServiceConfig, VllmConfig, start_services
+from safer_steer_verl.settings import DataConfig
+from training.grpo.prepare import PromptBuilder
 from training.sft.data import PictureTokens
 from training.sft.encode import DialogueEncoder
 
@@ -32,26 +39,59 @@ REAL_TOKENIZER = next(
 
 
 QUICK = ["--skip-mm-profiling"]  # without it the start runs sixteen of the largest pictures
+# Smallest, ratio 200, about that limit after rounding, the largest that ingest keeps, and ordinary ones.
+SIZES = [(1, 1), (28, 28), (27, 29), (28, 5600), (5600, 28), (29, 5790), (1001, 1001), (1024, 768), (6, 7)]
+SIZES += [(4000, 3000), (640, 480), (333, 777)]
 
 
 @pytest.fixture(scope="module")
 def processor():
+    """The real tokenizer, else the miniature's, with the picture processor of the released Qwen2.5-VL."""
     from transformers import AutoTokenizer, Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
-    tokenizer = AutoTokenizer.from_pretrained(REAL_TOKENIZER)
-    images = Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=56 * 56)
+    tokenizer = AutoTokenizer.from_pretrained(REAL_TOKENIZER) if REAL_TOKENIZER else build_processor().tokenizer
+    images = Qwen2VLImageProcessor(
+        patch_size=14, merge_size=2, temporal_patch_size=2, min_pixels=3136, max_pixels=12845056
+    )
     return Qwen2_5_VLProcessor(images, tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT_TEMPLATE)
 
 
 @pytest.fixture(scope="module")
-def server(processor, tmp_path_factory):
-    """Address of a vLLM server of a checkpoint with the real tokenizer; it tells what it serves as any other does."""
-    folder = tmp_path_factory.mktemp("real_tokenizer")
+def checkpoint(processor, tmp_path_factory) -> Path:
+    """The folder of a tiny random model with that processor."""
+    folder = tmp_path_factory.mktemp("served")
     build_model(processor.tokenizer, layers=1).save_pretrained(folder)
     processor.save_pretrained(folder)
-    vllm = VllmConfig(checkpoint=str(folder), max_model_len=1024, max_num_seqs=8, images_per_prompt=2, arguments=QUICK)
-    with start_services({"tiny": ServiceConfig(serves="tiny", vllm=vllm)}, folder / "logs") as urls:
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(checkpoint):
+    """Address of its vLLM server; it says what it serves as any other does."""
+    _, limit = served_size(str(checkpoint), MAX_PIXELS, agree=True)
+    model = {"checkpoint": str(checkpoint), "max_model_len": 1024, "max_num_seqs": 8, "max_pixels": limit}
+    vllm = VllmConfig(**model, images_per_prompt=2, arguments=QUICK)
+    with start_services({"tiny": ServiceConfig(serves="tiny", vllm=vllm)}, checkpoint / "logs") as urls:
         yield urls["tiny"]
+
+
+@pytest.mark.integration
+def test_a_running_server_counts_pictures_as_training_does(server, checkpoint, processor, tmp_path):
+    """`usage.prompt_tokens` of the installed vLLM for a dozen sizes, from a checkpoint with the hub's picture limit."""
+    size, _ = served_size(str(checkpoint), MAX_PIXELS, agree=True)
+    builder = PromptBuilder(processor, DataConfig(source="none"), 1024)
+    store, shown = ImageStore(tmp_path / "data"), ShownPictures(size, tmp_path / "shown")
+    found, expected = [], []
+    for number, sides in enumerate(SIZES):
+        stored = store.put(load_image(Image.new("RGB", sides, (number, 9, 9))))
+        row = BenchmarkDialogue("b", dialogue("d", "What is it ?", images=[stored]), tmp_path / "data")
+        [[path]] = shown.of(row)
+        request = {"model": "tiny", "messages": [user_message("What is it ?", [path])], "max_tokens": 1}
+        said = httpx.post(f"{server}/chat/completions", json=request, timeout=300).raise_for_status().json()
+        found.append(said["usage"]["prompt_tokens"])
+        expected.append(builder.prompt_length("What is it ?", [load_image(path, size=builder.size)]))
+    assert found == expected
+    assert len(set(found)) > 4
 
 
 def texts_with(token: str, other: str) -> list[str]:
@@ -65,12 +105,11 @@ def texts_with(token: str, other: str) -> list[str]:
     ]
 
 
-def dialogue(words: list[str], picture: str) -> Dialogue:
+def exchanges(words: list[str], picture: str) -> Dialogue:
     """Three exchanges, pictures beside the first and the last user turn."""
-    users, answers = words[:3], [*words[3:], words[0]]
-    shown = ([0], [], [1])
-    turns = [Turn(user=u, assistant=a, images=i) for u, a, i in zip(users, answers, shown, strict=True)]
-    return Dialogue(id="d", source="t", kind="benign", strategy=None, images=[picture, picture], turns=turns)
+    users, answers, shown = words[:3], [*words[3:], words[0]], ([0], [], [1])
+    turns = [{"user": u, "assistant": a, "images": i} for u, a, i in zip(users, answers, shown, strict=True)]
+    return dialogue("d", *turns, images=[picture, picture])
 
 
 async def prompt_ids(client: LLMClient, messages: list[dict]) -> list[int]:
@@ -97,7 +136,7 @@ async def test_every_special_token_stays_text_in_every_position(server, processo
     try:
         harmless = None
         for number, token in enumerate(["harmless", *tokens]):
-            row = dialogue(texts_with(token, tokens[number % len(tokens)] if number else "word"), "a.png")
+            row = exchanges(texts_with(token, tokens[number % len(tokens)] if number else "word"), "a.png")
             pictures = [[tmp_path / path for path in row.images_at(index)] for index in range(3)]
             pairs = [(turn.user, turn.assistant) for turn in row.turns]
             system = f"be {token}brief{token}"

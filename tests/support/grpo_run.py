@@ -69,7 +69,7 @@ def make_inputs(root: Path, prompts: int = 6) -> None:
 def command(root: Path, down_after: float = math.inf) -> list[str]:
     """The stage's own command on the miniature's config with the fake tutor as its service."""
     service = (
-        f"safer_steer.services.teacher.command=[python,tests/rl/fake_tutor.py,'{{port}}','about 0','{down_after}']"
+        f"safer_steer.services.teacher.command=[python,tests/support/fake_tutor.py,'{{port}}','about 0','{down_after}']"
     )
     held_out = f"safer_steer.data.validation=[{root}/data/steer_rl.jsonl]"
     stage = [sys.executable, "-m", "training.grpo.run", "configs/grpo/miniature.yaml", f"root={root}", service]

@@ -1,6 +1,6 @@
 """What can befall a GRPO run: a process of one role is killed or stopped at one moment, and the run ends by itself.
 
-As a command: python tests/rl/sufferings.py FOLDER [SEED [NUMBER ...]]     one run that suffers everything (or what the
+As a command: python tests/support/sufferings.py FOLDER [SEED [NUMBER ...]]: one run suffers everything (or what the
 numbers choose), one thing after another, resumes every time and finishes; prints a table.
 """
 
@@ -13,9 +13,7 @@ from pathlib import Path
 
 import psutil
 
-sys.path.append(str(Path(__file__).parent))
 from grpo_run import command, make_inputs
-
 from safer_steer.store import read_jsonl
 from safer_steer_verl.beats import MICRO_BATCH, TURN
 from training.grpo.processes import run_processes

@@ -12,8 +12,7 @@ if __name__ == "__main__":
     attention.choose = lambda setting, device: setting if setting == "varlen" else choose(setting, device)
     sys.exit(run_cli())
 
-import varlen_kernel
-
 import safer_steer_verl.platform.engine  # noqa: F401  the library whose place this one takes
+import varlen_kernel
 
 varlen_kernel.install()

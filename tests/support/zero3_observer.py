@@ -1,6 +1,6 @@
 """Our SFT entry with an onlooker: after the first step each rank writes how DeepSpeed holds every parameter.
 
-torchrun ... tests/training/zero3_observer.py CONFIG FOLDER      FOLDER/rank_N.json: name -> what is held here
+torchrun ... tests/support/zero3_observer.py CONFIG FOLDER      FOLDER/rank_N.json: name -> what is held here
 """
 
 import json

@@ -1,7 +1,7 @@
 """A program, run by test_attention_paths.py: verl's real engine on one CPU rank, along each attention path, against
 transformers' own model in fp32, row by row, eager attention and torch's log-softmax.
 
-    python tests/rl/attention_paths.py FOLDER small|wide|real CASE...      a case: fp32-untied, bf16-tied-lora, ...
+    python tests/support/attention_paths.py FOLDER small|wide|real CASE...      a case: fp32-untied, bf16-tied-lora, ...
 
 Prints one JSON line: case -> path -> the largest differences of log-probs, entropies and gradients from the reference;
 `own` is transformers' own model in bf16 along none of the two paths.
@@ -226,9 +226,8 @@ def main() -> None:
         wanted[case] = reference(folder / case, rows)
         if "bf16" in case:
             answer[case]["own"] = differences(*reference(folder / case, rows, torch.bfloat16), *wanted[case])
-    import varlen_kernel
-
     import safer_steer_verl.platform.engine  # noqa: F401
+    import varlen_kernel
 
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=0, world_size=1)
     firsts = {}
