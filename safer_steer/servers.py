@@ -122,19 +122,7 @@ def check_services(services: dict[str, ServiceConfig], roles: Mapping[str, Endpo
 
 
 def with_service_urls(endpoint: EndpointConfig, urls: dict[str, str]) -> EndpointConfig:
-    """Replaces every base URL "service:NAME" by the address of the started service.
-
-    Raises:
-        UserError: no service of that name was started.
-    """
-    names = [url.removeprefix("service:") for url in endpoint.urls() if url.startswith("service:")]
-    if missing := [name for name in names if name not in urls]:
-        raise UserError(
-            f"base_url service:{missing[0]}: no such service; configured: {', '.join(urls) or 'none'}; "
-            "add it under services:"
-        )
-    if not names:
-        return endpoint
+    """Replaces every base URL "service:NAME", each of which `referenced` found, by the started service's address."""
     found = [urls[url.removeprefix("service:")] if url.startswith("service:") else url for url in endpoint.urls()]
     return endpoint.model_copy(update={"base_url": found[0] if isinstance(endpoint.base_url, str) else found})
 
