@@ -68,9 +68,7 @@ def test_readmes_commands_take_it(node, tmp_path, command):
     assert not list((tmp_path / ".venv/bin").iterdir())
 
 
-@pytest.mark.parametrize(
-    ("setting", "processes"), [(None, 2), ("1", 1), ("0,1", 2), ("GPU-1", 1), ("", 0), ("-1", 0), ("7", 0)]
-)
+@pytest.mark.parametrize(("setting", "processes"), [(None, 2), ("GPU-1", 1), ("7", 0)])
 def test_gpus_are_counted_from_cuda_visible_devices(node, setting, processes):
     environment = {"VENV": sys.prefix} | ({} if setting is None else {"CUDA_VISIBLE_DEVICES": setting})
     shown = node("bash scripts/serve_tutor.sh --dry-run", **environment)

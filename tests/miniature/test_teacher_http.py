@@ -8,17 +8,14 @@ import httpx
 import pytest
 from pydantic import BaseModel, create_model
 
-from miniature.faults import FAULTS, FaultPlan
 from miniature.language import STEPS, intent_of
 from miniature.teacher import create_app
 from miniature.world import Scene, draw
 from safer_steer.answer_tags import split_parts
 from safer_steer.chat import user_message
 from safer_steer.llm import EndpointConfig, LLMClient
-from safer_steer.llm import retry as retry_module
 from safer_steer.prompts import data_block
 from safer_steer.rubric import JudgeScores, TurnScores
-from safer_steer.verdict import Outcome
 
 SEALED = Scene("red", "box", True)
 PICTURE = draw(SEALED, random.Random(1))
@@ -88,18 +85,3 @@ def test_blue_answers_as_chat_and_unknown_models_are_refused(url):
     wrong = httpx.post(f"{url}/chat/completions", json={"model": "other", "messages": []})
     assert wrong.status_code == 404
     assert "mini-blue" in wrong.text
-
-
-@pytest.mark.parametrize("fault", [name for name in FAULTS if name != "hang"])
-def test_faults_over_the_wire_never_give_a_wrong_score(serve, fault, monkeypatch):
-    monkeypatch.setattr(retry_module, "BASE_DELAY_S", 0.001)
-    address = serve(create_app(FaultPlan({fault: 0.5}, seed=1)))
-    outcomes = set()
-    for index in range(8):
-        payload = EXCHANGE | {"history": [{"user": "what is this ?", "assistant": str(index)}]}
-        result, _ = structured(address, "judge", "judge", payload, JudgeScores, max_retries=8, timeout_s=10)
-        outcomes.add(result.outcome)
-        assert result.value is None or result.value.harmlessness == -3
-    assert Outcome.OK in outcomes
-    if fault in ("rate_limit", "server_error", "reset", "fenced"):
-        assert outcomes == {Outcome.OK}

@@ -91,12 +91,9 @@ def leaves(value: object, where: str = "") -> list[tuple[str, object]]:
     return [(where, value)]
 
 
-@pytest.mark.parametrize(
-    "kind", ["!!python/object/apply:os.system", "!!python/object/new:os.system", "!!python/name:os.x"]
-)
-def test_yaml_builds_no_objects(kind, tmp_path):
+def test_yaml_builds_no_objects(tmp_path):
     proof, path = tmp_path / "proof", tmp_path / "config.yaml"
-    path.write_text(f'root: {kind} ["touch {proof}"]\n', encoding="utf-8")
+    path.write_text(f'root: !!python/object/apply:os.system ["touch {proof}"]\n', encoding="utf-8")
     with pytest.raises(UserError, match="python"):
         load_raw(path)
     shown = stage("sft", str(path), "--dry-run")

@@ -43,10 +43,7 @@ def test_the_papers_configs_ask_for_the_tutors_address(monkeypatch):
     assert load_config(THREE).config.safer_steer.tutor.urls() == ["http://10.0.0.2:8000/v1", "http://10.0.0.3:8000/v1"]
 
 
-@pytest.mark.parametrize(
-    "address", ["http://127.0.0.1:8000/v1", "http://[::1]:8000/v1", "http://localhost:8000/v1", "http://0.0.0.0:8000/v1",
-                "http://127.9.9.9:8000/v1", "service:teacher"],
-)  # fmt: skip
+@pytest.mark.parametrize("address", ["http://127.0.0.1:8000/v1", "service:teacher"])
 def test_loopback_is_refused_with_several_nodes(address, monkeypatch):
     said = r"is each node's own loopback, and trainer\.nnodes is 2"
     two = ["trainer.nnodes=2", f"safer_steer.tutor.base_url='{address}'", *SMALLER]
