@@ -6,8 +6,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from evaluation import config as evaluation_config
 from evaluation import needs as evaluation_needs
-from evaluation.config import EvaluationConfig
+from evaluation.config import EvaluationConfig, ServingConfig
 from safer_steer import preflight, servers
 from safer_steer.config import load_config
 from safer_steer.errors import UserError
@@ -71,6 +72,16 @@ def test_what_a_run_needs_follows_its_device(tmp_path, monkeypatch):
         monkeypatch.setattr(evaluation_needs, "installed_mode", lambda mode=mode: mode)
         found = evaluation_needs.needs(config)
         assert (found.device, found.gpus > 0) == (device, device == "cuda")
+
+
+@pytest.mark.parametrize(
+    ("visible", "tensor_parallel", "asked", "copies"),
+    [(8, 1, None, 8), (8, 2, None, 4), (0, 1, None, 1), (1, 2, None, 1), (8, 1, 3, 3)],
+)
+def test_every_visible_gpu_holds_a_part_of_a_copy(visible, tensor_parallel, asked, copies, monkeypatch):
+    monkeypatch.setattr(evaluation_config, "visible_gpus", lambda: visible)
+    serving = ServingConfig(max_model_len=64, tensor_parallel=tensor_parallel, data_parallel=asked)
+    assert serving.service("m", "checkpoint", 1, None).vllm.data_parallel == copies
 
 
 def test_sft_without_its_gpu_ends_in_words(monkeypatch):

@@ -59,6 +59,15 @@ def test_gpu_asked_for_on_a_machine_without(monkeypatch):
     assert preflight.device_problems("cpu") == []
 
 
+@pytest.mark.parametrize(("arguments", "code"), [(["gpu"], 1), (["gpu", "--no-device"], 0)])
+def test_a_login_node_is_ready_without_a_gpu(arguments, code, monkeypatch, capsys):
+    for name in ("python_problems", "pin_problems", "source_problems", "engine_problems"):
+        monkeypatch.setattr(preflight, name, lambda *_: [])
+    monkeypatch.setattr(preflight, "device_problems", lambda mode: ["no GPU is visible"])
+    assert preflight.main(arguments) == code
+    assert ("the GPU not (--no-device)" in capsys.readouterr().out) == (not code)
+
+
 def test_quick_check_passes_here_and_imports_no_engine():
     code = (
         "import sys; from safer_steer.preflight import main; code = main(['--quick']);"
