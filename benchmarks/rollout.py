@@ -32,7 +32,7 @@ import uvicorn  # noqa: E402
 from fastapi import FastAPI, Request  # noqa: E402
 
 from benchmarks.figures import Figure, write_figures  # noqa: E402
-from safer_steer.prompts import parse_data_block  # noqa: E402
+from safer_steer.data_block import parse_data_block  # noqa: E402
 from safer_steer.servers import free_port  # noqa: E402
 from safer_steer.vlm import QWEN_VL  # noqa: E402
 

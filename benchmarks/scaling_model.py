@@ -16,17 +16,19 @@ import yaml
 
 from data_construction import cost
 from data_construction.config import DataConfig
+from evaluation.multi_turn.judge import judge_prompt
 from safer_steer.config import load_config
 from safer_steer.llm.prices import load_prices
-from safer_steer.load import ANSWER, CHARACTERS_A_TOKEN, PICTURE, USER_TURN, Load
+from safer_steer.load import ANSWER, PICTURE, USER_TURN, Load, prompt_tokens
 from safer_steer.markdown import table
+from safer_steer.prompts import Prompt
 from safer_steer.store import write_atomic
+from safer_steer_verl.interactions.safety_tutor import load_prompt
 
 ROOT = Path(__file__).resolve().parent.parent
 INPUTS, PAGE = ROOT / "benchmarks" / "scaling.yaml", ROOT / "docs" / "scaling.md"
 BEGIN, END = "<!-- generated: python -m benchmarks.scaling_model --write -->", "<!-- end of the generated part -->"
-TUTOR_PROMPT = ROOT / "verl/safer_steer_verl/interactions/safety_tutor.jinja"
-JUDGE_PROMPT = ROOT / "evaluation/multi_turn/judge.jinja"
+TUTOR_PROMPT, JUDGE_PROMPT = load_prompt(), judge_prompt()
 OWN_HARDWARE = "target"  # the role of Stages I and II that the default config serves on own GPUs
 
 
@@ -79,9 +81,9 @@ def data_loads(config: DataConfig, candidates: float) -> dict[str, Load]:
     )
 
 
-def conversation_load(dialogues: float, turns: float, prompt: Path, out: float) -> Load:
+def conversation_load(dialogues: float, turns: float, prompt: Prompt, out: float) -> Load:
     """One call a turn that reads everything so far, as tutor and judge do."""
-    fixed = len(prompt.read_text(encoding="utf-8")) / CHARACTERS_A_TOKEN + PICTURE
+    fixed = prompt_tokens(prompt) + PICTURE
     mean_history = (turns + 1) / 2 * (USER_TURN + ANSWER)
     load = Load()
     load.add(dialogues * turns, fixed + mean_history, out)

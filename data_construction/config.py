@@ -11,7 +11,7 @@ from data_construction.prompts import GUIDELINES
 from data_construction.red_team.strategies import STRATEGIES
 from data_construction.red_team.techniques import POOLS
 from data_construction.sources import SOURCES
-from safer_steer.config import Section
+from safer_steer.config import Operational, Section
 from safer_steer.dialogue import MAX_TURNS, Kind
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
@@ -175,6 +175,11 @@ class RedTeam(Section):
     strategies: list[str] = list(STRATEGIES)
     strategies_per_seed: Annotated[int, Field(ge=1)] | None = None
     """None: all of them."""
+    rewrite_of: Literal["obfuscated", "question"] = "obfuscated"
+    """What M2 starts from: the probe's obfuscated rewrite (Eq. 9), or the seed's question (released code)."""
+    min_rewrite_words: Annotated[int, Field(ge=1)] = 80
+    """Of M2's rewrite (App. F)."""
+    max_rewrite_words: Annotated[int, Field(ge=1)] = 200
     technique_pool: str = "paper"
     success_score: Annotated[int, Field(ge=2, le=5)] = 4
     """On the leak judge's 1-5 scale."""
@@ -191,6 +196,10 @@ class RedTeam(Section):
 
     @model_validator(mode="after")
     def _enough_strategies(self) -> Self:
+        if self.min_rewrite_words > self.max_rewrite_words:
+            raise ValueError(
+                f"min_rewrite_words {self.min_rewrite_words} is above max_rewrite_words {self.max_rewrite_words}"
+            )
         if self.tries_per_seed > len(self.strategies):
             raise ValueError(
                 f"strategies_per_seed {self.strategies_per_seed} is above the number of strategies, "
@@ -273,6 +282,10 @@ class DataConfig(Section):
     bootstrap: Bootstrap = Bootstrap()
     assemble: Assemble = Assemble()
     roles: dict[Role, EndpointConfig]
+    policy: Annotated[str | None, Operational] = None
+    """A text file that says what counts as harm, for the evaluator and the blue agent's guidelines; its content counts,
+    not where it lies. Null: safer_steer/policies/general.md.
+    """
     prompts: dict[PromptName, str] = {}
     """Name -> your own .jinja template, in place of that of data_construction/prompts."""
     prices: str | None = None

@@ -14,7 +14,7 @@ from safer_steer.dialogue import Kind
 from safer_steer.load import ANSWER, PICTURE, SCORES, USER_TURN, Load, prompt_tokens
 
 QUESTION, GUIDELINES = 40, 350  # tokens
-PROBE, FORENSICS, INTENT, LEAK, REFUSAL, REWRITTEN = 100, 180, 120, 60, 10, 45  # of answers
+PROBE, FORENSICS, INTENT, LEAK, REFUSAL, REWRITTEN = 100, 200, 250, 60, 10, 45  # of answers
 PLANNED_TURN, EXPANDED_TURN, ANSWERED_TURN = 60, 45, 150
 DOUBTED = 0.3  # share of rewrites without a question mark, which the refusal classifier looks at
 REASKED = 0.05  # share of answers that are asked for twice
@@ -48,10 +48,10 @@ def mean_turns(config: DataConfig, kind: Kind) -> float:
 def stage_one_loads(config: DataConfig, seeds: int, dialogues: Mapping[Kind, int]) -> dict[str, Load]:
     """What Stage I asks of each role for a source's seeds; `dialogues` has the tasks of each kind."""
     loads: defaultdict[str, Load] = defaultdict(Load)
-    prompts = load_prompts(config.prompts)
+    prompts = load_prompts(config.prompts, config.policy)
     generator, attacks = loads["generator"], dialogues.get("red_team", 0)
     expanded = {kind: number for kind, number in dialogues.items() if kind != "red_team" and number}
-    if expanded:
+    if expanded or (attacks and config.red_team.rewrite_of == "obfuscated"):
         generator.add(seeds * (1 + REASKED), prompt_tokens(prompts["probe"]) + PICTURE + QUESTION, PROBE)
     for kind, number in expanded.items():
         answered = kind == "benign" and config.expand.benign_answers == "always"
@@ -59,10 +59,13 @@ def stage_one_loads(config: DataConfig, seeds: int, dialogues: Mapping[Kind, int
         generator.add(number * (1 + REASKED), prompt_tokens(prompts["expand"]) + PICTURE + QUESTION, out)
     if attacks:
         generator.add(seeds, prompt_tokens(prompts["forensics"]) + PICTURE + QUESTION, FORENSICS)
-        generator.add(attacks, prompt_tokens(prompts["intent"]) + PICTURE + FORENSICS + 3 * QUESTION, INTENT)
+        asked = prompt_tokens(prompts["intent"]) + PICTURE + FORENSICS + 3 * QUESTION
+        generator.add(attacks * (1 + REASKED), asked, INTENT)
         planned = mean_turns(config, "red_team") * PLANNED_TURN
         generator.add(
-            attacks * (1 + REASKED), prompt_tokens(prompts["plan"]) + PICTURE + FORENSICS + 5 * QUESTION, planned
+            attacks * (1 + REASKED),
+            prompt_tokens(prompts["plan"]) + PICTURE + FORENSICS + INTENT + 5 * QUESTION,
+            planned,
         )
         for number, share in turn_weights(config, "red_team").items():
             loads["target"].add_turns(attacks * share, number, PICTURE, ANSWER)
@@ -76,7 +79,10 @@ def stage_one_loads(config: DataConfig, seeds: int, dialogues: Mapping[Kind, int
 
 def stage_two_loads(config: DataConfig, dialogues: Mapping[Kind, float]) -> dict[str, Load]:
     """What Stage II asks of each role for so many dialogues of each kind."""
-    loads, prompts = {role: Load() for role in ("red", "blue", "evaluator")}, load_prompts(config.prompts)
+    loads, prompts = (
+        {role: Load() for role in ("red", "blue", "evaluator")},
+        load_prompts(config.prompts, config.policy),
+    )
     for kind, number in dialogues.items():
         for turns, share in turn_weights(config, kind).items():
             loads["red"].add_turns(number * share, turns, prompt_tokens(prompts["rewrite"]) + PICTURE, REWRITTEN)
@@ -89,7 +95,7 @@ def stage_two_loads(config: DataConfig, dialogues: Mapping[Kind, float]) -> dict
 
 def score_loads(config: DataConfig, dialogues: Mapping[Kind, float]) -> dict[str, Load]:
     """What step `score` asks of each role at most: answers that Stage I has are not asked for again."""
-    target, evaluator, prompts = Load(), Load(), load_prompts(config.prompts)
+    target, evaluator, prompts = Load(), Load(), load_prompts(config.prompts, config.policy)
     for kind, number in dialogues.items():
         for turns, share in turn_weights(config, kind).items():
             target.add_turns(number * share, turns, PICTURE, ANSWER)
@@ -99,7 +105,7 @@ def score_loads(config: DataConfig, dialogues: Mapping[Kind, float]) -> dict[str
 
 def history_loads(config: DataConfig, dialogues: float) -> dict[str, Load]:
     """What step `history` asks for so many dialogues: the last turn alone, and with its history of about eight."""
-    load, prompts = Load(), load_prompts(config.prompts)
+    load, prompts = Load(), load_prompts(config.prompts, config.policy)
     load.add(dialogues, prompt_tokens(prompts["request_risk"]) + PICTURE + USER_TURN, LEAK)
     load.add(dialogues, prompt_tokens(prompts["request_risk"]) + PICTURE + 8 * USER_TURN, LEAK)
     return {"evaluator": load}

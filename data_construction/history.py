@@ -24,6 +24,7 @@ from data_construction.score import candidate_rules
 from data_construction.seeds import ingested_seeds
 from data_construction.stage_one import DIALOGUES
 from data_construction.step import require_finished, require_some, step
+from safer_steer.data_block import transcript
 from safer_steer.dialogue import RISK_KINDS
 from safer_steer.rows import Reject
 from safer_steer.stage import Result, Stage
@@ -132,19 +133,25 @@ class HistoryJudge:
     async def __call__(self, task: HistoryTask) -> HistoryRisk | Reject:
         """Both judgements, or why there are none."""
         row = task.row.read()
-        users = [turn.user for turn in row.turns]
-        pictures = list(dict.fromkeys(path for turn in range(len(users)) for path in row.images_at(turn)))
+        users, paths = [turn.user for turn in row.turns], [row.images_at(turn) for turn in range(len(row.turns))]
+        seen = [path for shown in paths for path in shown]
         try:
-            shown = pictures if self._config.alone_shows_pictures else []
-            alone = await self._judge([], users[-1], shown, (task.task_id, "alone"))
-            whole = await self._judge(users[:-1], users[-1], pictures, (task.task_id, "with_history"))
+            alone = await self._judge(users[-1:], [seen if self._config.alone_shows_pictures else []], task, "alone")
+            whole = await self._judge(users, paths, task, "with_history")
         except Rejected as stop:
             return stop.with_row({"dialogue": row.id}).reject
         return HistoryRisk(id=row.id, alone=alone, with_history=whole, meta={"task": task.task_id})
 
-    async def _judge(self, history: list[str], user: str, pictures: list[str], key: tuple) -> RequestRisk:
-        data = {"history": history, "user": user}
-        return await self._caller.ask("evaluator", "request_risk", RequestRisk, data=data, images=pictures, key=key)
+    async def _judge(self, users: list[str], paths: list[list[str]], task: HistoryTask, name: str) -> RequestRisk:
+        history, pictures = transcript([(user, None) for user in users[:-1]], [len(shown) for shown in paths])
+        return await self._caller.ask(
+            "evaluator",
+            "request_risk",
+            RequestRisk,
+            data={"history": history, "user": users[-1], **pictures},
+            images=[path for shown in paths for path in shown],
+            key=(task.task_id, name),
+        )
 
 
 def depends_on_history(config: HistoryDependence, risks: Mapping[str, HistoryRisk]) -> Rule:

@@ -179,8 +179,8 @@ class CandidateScorer:
                 if answer is None:
                     turns = [*history, (turn.user, None)]
                     answer = await target_answer(caller, turns, shown[: number + 1], key)
-                pictures = [picture for images in shown[: number + 1] for picture in images]
-                scores.append((await score_turn(caller, history, turn.user, answer, pictures, key)).scores)
+                scored = await score_turn(caller, history, turn.user, answer, shown[: number + 1], key)
+                scores.append(scored.scores)
                 history.append((turn.user, answer))
         except Rejected as stop:
             done = {"dialogue": row.id, "scores": [item.model_dump(mode="json") for item in scores]}

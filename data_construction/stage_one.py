@@ -79,7 +79,7 @@ class MakeDialogue:
         """The task's row, or why there is none."""
         try:
             if task.kind == "red_team":
-                return await attack(task, self._writer, self._config.red_team.success_score)
+                return await attack(task, self._writer, self._config.red_team)
             return await expand(task, self._writer, self._config.expand)
         except Rejected as stop:
             return stop.reject

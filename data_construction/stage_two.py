@@ -8,7 +8,6 @@ in the cache before the next request is made.
 
 from collections import Counter
 from functools import cache, partial
-from pathlib import Path
 
 from data_construction.assemble.config import Split
 from data_construction.assemble.facts import row_facts
@@ -17,13 +16,12 @@ from data_construction.bootstrap.keep import keep_rule_markdown
 from data_construction.bootstrap.rollout import BootstrapTask, RedBlueLoop
 from data_construction.calls import Caller
 from data_construction.config import DataConfig
-from data_construction.prompts import STAGE_TWO
+from data_construction.prompts import STAGE_TWO, blue_guidelines
 from data_construction.score import candidate_rules
 from data_construction.seeds import ingested_seeds
 from data_construction.stage_one import DIALOGUES
 from data_construction.step import require_finished, require_some, step
 from safer_steer.dialogue import stable_hash
-from safer_steer.errors import UserError
 from safer_steer.stage import Result, Stage
 from safer_steer.store import read_jsonl, write_atomic
 
@@ -34,10 +32,11 @@ def stage_two(config: DataConfig) -> Stage:
     """Bootstraps the dialogues.
 
     Raises:
-        UserError: Stage I is not finished, or the guidelines are not there.
+        UserError: Stage I is not finished, or the guidelines or the policy are not there.
     """
     require_finished(config.folder, "stage1")
-    guidelines, bootstrap = _read_guidelines(config), config.bootstrap
+    bootstrap = config.bootstrap
+    guidelines = blue_guidelines(bootstrap.guidelines, config.policy)
     return step(
         config,
         "stage2",
@@ -90,10 +89,3 @@ def write_keep_rule(config: DataConfig) -> str:
     text = keep_rule_markdown(scored, config.bootstrap.tau_safe, config.bootstrap.tau_help, dict(ended.most_common()))
     write_atomic(config.folder / KEEP_RULE, text)
     return text
-
-
-def _read_guidelines(config: DataConfig) -> str:
-    path = Path(config.bootstrap.guidelines)
-    if not path.is_file():
-        raise UserError(f"guidelines not found: {path}; correct bootstrap.guidelines")
-    return path.read_text(encoding="utf-8")

@@ -49,7 +49,7 @@ def step(
         more_prompts: name -> hash of other wordings.
         rest: further fields of `Stage`.
     """
-    wording = load_prompts(config.prompts)
+    wording = load_prompts(config.prompts, config.policy)
     ray = RayWorkers(config.engine.workers, config.engine.address) if config.engine.name == "ray" else None
     return Stage(
         name={"stage1": "stage 1", "stage2": "stage 2"}.get(name, name),
@@ -70,7 +70,7 @@ def step(
 
 
 def _work(config: DataConfig, make_work: MakeWork, clients: Clients) -> Work:
-    return make_work(config, Caller(clients, load_prompts(config.prompts), config.folder, config.seed))
+    return make_work(config, Caller(clients, load_prompts(config.prompts, config.policy), config.folder, config.seed))
 
 
 def require_finished(folder: Path, name: Step) -> None:

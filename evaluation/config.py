@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from evaluation.multi_turn.aggregate import PassConfig
 from safer_steer.answer_format import PLAIN, AnswerFormat
-from safer_steer.config import Section
+from safer_steer.config import Operational, Section
 from safer_steer.errors import UserError
 from safer_steer.gpus import visible_gpus
 from safer_steer.llm import EndpointConfig
@@ -136,8 +136,13 @@ class EvaluationConfig(Section):
     serving: ServingConfig
     judge: EndpointConfig
     judges: dict[Name, EndpointConfig] = {}
-    judge_prompt: str | None = None
-    """Your own .jinja template of all judges, in place of evaluation/multi_turn/judge.jinja."""
+    judge_prompt: str = "ours"
+    """Of all judges: `ours` (the protocol of App. B with its levels told apart), `printed` (its content as printed), or
+    a .jinja template of yours.
+    """
+    policy: Annotated[str | None, Operational] = None
+    """A text file that says what counts as harm, for judges and tutor; its content counts, not where it lies. Null:
+    safer_steer/policies/general.md."""
     max_unscored_rate: Share = 0.05
     max_transport_rate: Share = 0.2
     concurrency: Annotated[int, Field(ge=1)] = 64

@@ -88,7 +88,7 @@ def _loads(config: EvaluationConfig, lengths: Counter[int], judges: list[str], t
     """
     models = len(config.models)
     one, tutor, judge = Load(), Load(), Load()
-    judging_tokens = prompt_tokens(judge_prompt(config.judge_prompt)) + PICTURE + ANSWER
+    judging_tokens = prompt_tokens(judge_prompt(config.judge_prompt, config.policy)) + PICTURE + ANSWER
     for length, number in lengths.items():
         one.add_turns(number, length, PICTURE, ANSWER)
         judge.add_turns(number * models, length, judging_tokens, SCORES)

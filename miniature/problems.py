@@ -57,6 +57,6 @@ def plan_turns(question: str, n_turns: int) -> list[dict]:
     users = [turn["user"] for turn in split_problem(question, None, n_turns)]
     risks = [1 + round(4 * index / max(1, n_turns - 1)) for index in range(n_turns)]
     return [
-        {"goal": "come closer to the question", "risk": risk, "user": user}
+        {"goal": "come closer to the question", "tactic": "a small step", "risk": risk, "user": user}
         for risk, user in zip(risks, users, strict=True)
     ]

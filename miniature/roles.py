@@ -95,18 +95,21 @@ def expand(payload: dict, scene: Scene | None, rng: random.Random) -> dict:
 def forensics(payload: dict, scene: Scene | None, rng: random.Random) -> dict:
     """M1: what the picture shows."""
     if scene is None:
-        return {"description": "a picture", "dual_use_items": [], "visible_text": []}
+        return {"description": "a picture", "dual_use_items": [], "visible_text": [], "missing_precautions": []}
     text = ANSWERS["look"][scene.sealed].format(colour=scene.colour, shape=scene.shape)
-    return {"description": text, "dual_use_items": [scene.shape] if scene.sealed else [], "visible_text": []}
+    seal = [] if scene.sealed else ["a seal"]
+    items = [scene.shape] if scene.sealed else []
+    return {"description": text, "dual_use_items": items, "visible_text": [], "missing_precautions": seal}
 
 
 def intent(payload: dict, scene: Scene | None, rng: random.Random) -> dict:
     """M2: the seed's request, put the way of a strategy; one of another world stays as it is."""
     name, question = payload["strategy"]["name"], payload["question"]
     if scene is None or intent_of(question) is None:
-        return {"rationale": f"{name}: not a question of the miniature world", "rewritten": question}
+        return {"strategy": name, "rationale": "not a question of the miniature world", "rewritten": question}
     chosen = STRATEGY_INTENTS.get(name, "hypothetical")
-    return {"rationale": f"{name} puts it as {chosen}", "rewritten": ask(chosen, rng, split_of(question))}
+    rewritten = ask(chosen, rng, split_of(question))
+    return {"strategy": name, "rationale": f"it is put as {chosen}", "rewritten": rewritten}
 
 
 def refusal(payload: dict, scene: Scene | None, rng: random.Random) -> dict:
@@ -129,7 +132,7 @@ def plan(payload: dict, scene: Scene | None, rng: random.Random) -> dict:
         else:
             text = ask_one_of(script_intents(split), rng, split, said)
             goal = f"narrow down ({intent_of(text)})"
-        turns.append({"goal": goal, "risk": risk, "user": text})
+        turns.append({"goal": goal, "tactic": "a small step", "risk": risk, "user": text})
     return {"turns": turns}
 
 
@@ -165,7 +168,8 @@ def turn_scores(payload: dict, scene: Scene, rng: random.Random) -> dict:
 
 def request_risk(payload: dict, scene: Scene | None, rng: random.Random) -> dict:
     """The evaluator: what answering the last turn in full would give away, by the turns and the picture shown."""
-    risk = rules.request_risk(payload["history"], payload["user"], scene)
+    earlier = [turn if isinstance(turn, str) else turn["user"] for turn in payload["history"]]
+    risk = rules.request_risk(earlier, payload["user"], scene)
     return {"risk": risk, "rationale": "by the rules of the miniature world"}
 
 

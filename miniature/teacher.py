@@ -23,9 +23,9 @@ from starlette.types import Scope as HttpScope
 from miniature.faults import FaultPlan
 from miniature.roles import NEED_PICTURE, UnknownRequest, answer_structured, blue_answer, in_format
 from miniature.world import Scene, read_picture
+from safer_steer.data_block import DATA_OPEN, parse_data_block
 from safer_steer.dialogue import stable_hash
 from safer_steer.images import load_image
-from safer_steer.prompts import DATA_OPEN, parse_data_block
 
 MODELS = ("mini-generator", "mini-red", "mini-blue", "mini-evaluator", "mini-tutor", "mini-judge")
 HANG_S = 120.0

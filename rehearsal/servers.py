@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from evaluation.multi_turn.judge import PROMPT as JUDGE_PROMPT
+from evaluation.multi_turn.judge import judge_prompt
 from rehearsal.subjects import Subject
 from safer_steer.chat import user_message
 from safer_steer.errors import UserError
@@ -90,7 +90,7 @@ async def _call(client: LLMClient, role: str, picture: Path | None, max_pixels: 
         turn = await SafetyTutor(client, prompt=prompt).step([], pictures, QUESTION, ANSWER, "And what else?")
         return turn.reason if isinstance(turn, Unscored) else None
     if role.startswith("judge"):
-        prompt = JUDGE_PROMPT.render(conversation={"history": [], "user": QUESTION, "assistant": ANSWER})
+        prompt = judge_prompt().render(conversation={"history": [], "user": QUESTION, "assistant": ANSWER})
         result = await client.structured([user_message(prompt, pictures)], JudgeScores, name="judge")
         return None if result.outcome == Outcome.OK else f"{result.outcome}: {result.detail}"
     reply = await client.chat([user_message(f"{QUESTION} Answer in one word.", pictures)])

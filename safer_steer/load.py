@@ -38,5 +38,5 @@ class Load:
 
 
 def prompt_tokens(prompt: Prompt) -> int:
-    """About how many tokens a template has."""
-    return len(prompt.source) // CHARACTERS_A_TOKEN
+    """About how many tokens a template has, with what is the same in every rendering."""
+    return len(prompt.source + "".join(prompt.given.values())) // CHARACTERS_A_TOKEN

@@ -1,77 +1,69 @@
-"""Prompt templates: `.jinja` files next to their user; untrusted text enters only as a JSON block with delimiters."""
+"""Prompt templates: `.jinja` files next to their user; untrusted text enters only as a data block.
 
-import json
-import re
+python -m safer_steer.prompts              every prompt, its file and who reads it
+python -m safer_steer.prompts show NAME    one of them as a model gets it, on a sample with a picture
+"""
+
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined, Template, TemplateError, Undefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, TemplateError, meta
 
+from safer_steer.data_block import data_block
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
 
-DATA_OPEN, DATA_CLOSE = "<<<DATA", "DATA>>>"
-_BLOCK = re.compile(rf"{DATA_OPEN} (?P<fence>[0-9a-f]{{16}})\n(?P<data>.*?)\n(?P=fence) {DATA_CLOSE}", re.DOTALL)
-
-
-def data_block(data: Any) -> str:
-    """JSON between delimiters, its keys in the order of `data`: that is the order in which a model reads them.
-
-    The delimiters hold a hash of what is between them, so no text in it can close the block; and the same data give the
-    same block. "<|", with which special tokens begin, is escaped.
-    """
-    text = json.dumps(data, ensure_ascii=False, indent=1, default=_refuse).replace("<|", "\\u003c|")
-    fence = stable_hash(text)
-    return f"{DATA_OPEN} {fence}\n{text}\n{fence} {DATA_CLOSE}"
-
-
-def _refuse(value: Any) -> Any:
-    if isinstance(value, Undefined):
-        str(value)  # a strict one raises its own error, which names the variable
-    raise TypeError(f"a prompt's data must be JSON, got {type(value).__name__}")
-
-
-def parse_data_block(text: str) -> Any:
-    """The data of the one block in a prompt.
-
-    Raises:
-        ValueError: there is no block.
-    """
-    if (found := _BLOCK.search(text)) is None:
-        raise ValueError(f"no data block between {DATA_OPEN} and {DATA_CLOSE}")
-    return json.loads(found["data"])
+PARTS = Path(__file__).with_name("prompt_parts")  # what several prompts say in the same words
 
 
 class Prompt:
-    """A template file; `render` fails on a variable that is not given, `hash` names the exact wording in `run.json`."""
+    """A template file; `render` fails on a variable that is not given, `hash` names the exact wording in `run.json`.
 
-    def __init__(self, path: str | Path):
-        self.path = Path(path)
+    Args:
+        path: the template; it may include those next to it and those of `prompt_parts`.
+        given: values that are the same in every rendering and belong to the wording, such as the policy.
+    """
+
+    def __init__(self, path: str | Path, **given: str):
+        self.path, self.given = Path(path), given
 
     @cached_property
     def source(self) -> str:
-        """The template text."""
-        return self.path.read_text(encoding="utf-8")
+        """The template text with that of its parts, in the order in which they are read."""
+        return "\n".join(self._sources(self.path.read_text(encoding="utf-8")))
 
     @cached_property
     def hash(self) -> str:
         """16 hex digits that change with any change of the wording."""
-        return stable_hash(self.source)
+        return stable_hash(self.source, self.given)
+
+    def _sources(self, text: str) -> list[str]:
+        found = [text]
+        for name in meta.find_referenced_templates(self._environment.parse(text)):
+            if name:
+                found += self._sources(self._environment.loader.get_source(self._environment, name)[0])  # type: ignore[union-attr]
+        return found
+
+    @cached_property
+    def _environment(self) -> Environment:
+        loader = FileSystemLoader([self.path.parent, PARTS])
+        options = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True, "autoescape": False}
+        environment = Environment(loader=loader, **options)  # type: ignore[arg-type]
+        environment.globals["data_block"] = data_block
+        return environment
 
     @cached_property
     def _template(self) -> Template:
-        environment = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-        environment.globals["data_block"] = data_block
-        return environment.from_string(self.source)
+        return self._environment.from_string(self.path.read_text(encoding="utf-8"))
 
     def render(self, **variables: Any) -> str:
         """The prompt text; every variable the template names must be given."""
-        return self._template.render(**variables).strip()
+        return self._template.render(**self.given, **variables).strip()
 
 
-def own_prompt(path: str, key: str, samples: Sequence[dict[str, Any]], data: Any) -> Prompt:
+def own_prompt(path: str, key: str, samples: Sequence[dict[str, Any]], data: Any, **given: str) -> Prompt:
     """A user's template, tried on samples before anything starts.
 
     Args:
@@ -79,13 +71,14 @@ def own_prompt(path: str, key: str, samples: Sequence[dict[str, Any]], data: Any
         key: of the config that names it, for messages.
         samples: values of the template's variables, one rendering for each.
         data: what every rendering must show in its data block.
+        given: see `Prompt`.
 
     Raises:
         UserError: there is no such file, it cannot be rendered, or it leaves out the data.
     """
     if not Path(path).is_file():
         raise UserError(f"{key}: file not found: {path}; name a template, a .jinja file")
-    prompt, names = Prompt(path), " and ".join(samples[0])
+    prompt, names = Prompt(path, **given), " and ".join([*samples[0], *given])
     try:
         texts = [prompt.render(**sample) for sample in samples]
     except (TemplateError, TypeError) as error:
@@ -94,3 +87,9 @@ def own_prompt(path: str, key: str, samples: Sequence[dict[str, Any]], data: Any
         shown = next(name for name, value in samples[0].items() if value == data)
         raise UserError(f"{key}: {path} does not show the dialogue; it needs {{{{ data_block({shown}) }}}}")
     return prompt
+
+
+if __name__ == "__main__":
+    from safer_steer.prompt_catalogue import main
+
+    main()

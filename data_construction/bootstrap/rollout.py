@@ -14,6 +14,7 @@ from data_construction.calls import Answer, Caller, Rejected, why_unusable
 from data_construction.config import Bootstrap
 from safer_steer.answer_tags import split_parts, spoken
 from safer_steer.chat import dialogue_messages
+from safer_steer.data_block import transcript
 from safer_steer.dialogue import Dialogue, Turn, dialogue_id
 from safer_steer.llm.replies import quoted
 from safer_steer.rows import Reject
@@ -41,7 +42,7 @@ async def score_turn(
     history: Sequence[tuple[str, str]],
     user: str,
     answer: str,
-    pictures: Sequence[str],
+    shown: Sequence[Sequence[str]],
     key: Sequence[Any],
 ) -> ScoredTurn:
     """The evaluator's scores of one answer (Eq. 14), by what is said to the user.
@@ -51,15 +52,16 @@ async def score_turn(
         history: the (user, assistant) exchanges before it.
         user: the turn it answers.
         answer: everything the model wrote.
-        pictures: stored pictures shown so far.
+        shown: the stored pictures that each turn shows first, the last one included.
         key: what the sampling seed depends on.
 
     Raises:
         Rejected: there are none.
     """
-    pairs = [{"user": said, "assistant": spoken(reply)} for said, reply in history]
-    data = {"history": pairs, "user": user, "assistant": spoken(answer)}
-    return await caller.ask("evaluator", "turn_scores", ScoredTurn, data=data, images=pictures, key=key)
+    earlier, pictures = transcript([(said, spoken(reply)) for said, reply in history], [len(paths) for paths in shown])
+    data = {"history": earlier, "user": user, **pictures, "assistant": spoken(answer)}
+    seen = [path for paths in shown for path in paths]
+    return await caller.ask("evaluator", "turn_scores", ScoredTurn, data=data, images=seen, key=key)
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,9 @@ class RedBlueLoop:
 
     async def _turn(self, dialogue: Dialogue, task_id: str, turns: list[Turn], index: int) -> Turn:
         template, ask = dialogue.turns[index], self._caller.ask
-        pairs = [{"user": turn.user, "assistant": spoken(turn.assistant or "")} for turn in turns]
         shown = [dialogue.images_at(number) for number in range(index + 1)]
+        said = [(turn.user, turn.assistant or "") for turn in turns]
+        pairs, _ = transcript([(asked, spoken(answer)) for asked, answer in said], [len(images) for images in shown])
         seen, key = [image for images in shown for image in images], (task_id, index)
 
         data = {"history": pairs, "template": template.user, "kind": dialogue.kind}
@@ -111,12 +114,13 @@ class RedBlueLoop:
             raise Rejected("rewrite: empty turn", "the red agent wrote nothing")
         answer = await self._answer(user, turns, shown, key)
 
-        said = [(turn.user, turn.assistant or "") for turn in turns]
         try:
-            scored = await score_turn(self._caller, said, user, answer, seen, key)
+            scored = await score_turn(self._caller, said, user, answer, shown, key)
         except Rejected as stop:
             raise stop.with_row({"unscored": {"user": user, "assistant": answer}}) from stop
-        meta = {"rationale": scored.rationale} | {k: v for k, v in template.meta.items() if k in ("goal", "risk")}
+        meta = {"rationale": scored.rationale} | {
+            k: v for k, v in template.meta.items() if k in ("goal", "tactic", "risk")
+        }
         return Turn(
             user=user,
             template=template.user,

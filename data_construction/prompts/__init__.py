@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from safer_steer.errors import UserError
+from safer_steer.policy import read_policy
 from safer_steer.prompts import Prompt
 
 FOLDER = Path(__file__).parent
@@ -11,20 +12,34 @@ GUIDELINES = FOLDER / "guidelines.md"  # of the blue agent, unless the config na
 STAGE_ONE = ("probe", "expand", "forensics", "intent", "plan", "leak", "refusal")
 STAGE_TWO = ("rewrite", "turn_scores")
 HISTORY = ("request_risk",)
+WITH_POLICY = ("leak", "turn_scores", "request_risk")  # those that judge
 NAMES = (*STAGE_ONE, *STAGE_TWO, *HISTORY)
 
 
-def load_prompts(own: Mapping[str, str]) -> dict[str, Prompt]:
+def load_prompts(own: Mapping[str, str], policy: str | None = None) -> dict[str, Prompt]:
     """Name -> template, for all names.
 
     Args:
         own: name -> file of the user's, in place of the one here.
+        policy: file that says what counts as harm; None: the general one.
 
     Raises:
-        UserError: a file is not there.
+        UserError: a file is not there, or the policy is empty.
     """
     paths = {name: Path(own.get(name, FOLDER / f"{name}.jinja")) for name in NAMES}
     for name, path in paths.items():
         if not path.is_file():
             raise UserError(f"prompts.{name}: file not found: {path}; name a .jinja template")
-    return {name: Prompt(path) for name, path in paths.items()}
+    harm = {"policy": read_policy(policy)}
+    return {name: Prompt(path, **(harm if name in WITH_POLICY else {})) for name, path in paths.items()}
+
+
+def blue_guidelines(path: str, policy: str | None) -> str:
+    """The blue agent's guidelines: a text file, and what counts as harmful.
+
+    Raises:
+        UserError: a file is not there.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"guidelines not found: {path}; correct bootstrap.guidelines")
+    return f"{Path(path).read_text(encoding='utf-8').strip()}\n\nWhat counts as harmful\n{read_policy(policy)}"

@@ -1,6 +1,7 @@
 """The four modules in order, M1 -> M2 -> M3 -> M4; only scripts that succeed against the target become dialogues."""
 
 from data_construction.calls import Rejected
+from data_construction.config import RedTeam
 from data_construction.quality.writer import Writer
 from data_construction.red_team.forensics import analyse
 from data_construction.red_team.intent import rewrite_intent
@@ -13,7 +14,7 @@ FAILED = "attack failed"
 UNSCORED = "attack unscored"
 
 
-async def attack(task: StageOneTask, writer: Writer, success_score: int) -> Dialogue:
+async def attack(task: StageOneTask, writer: Writer, settings: RedTeam) -> Dialogue:
     """Makes and tries one red-team dialogue.
 
     Raises:
@@ -21,11 +22,11 @@ async def attack(task: StageOneTask, writer: Writer, success_score: int) -> Dial
     """
     try:
         forensics = await analyse(task, writer)
-        intent = await rewrite_intent(task, forensics, writer)
+        intent = await rewrite_intent(task, forensics, writer, settings)
         script = await plan_script(task, forensics, intent, writer)
-        play = await simulate(script.users(), task, writer.caller, success_score=success_score)
+        play = await simulate(script.users(), task, writer.caller, success_score=settings.success_score)
         if play.success_turn is None:
-            raise _no_success(play, success_score)
+            raise _no_success(play, settings.success_score)
     except Rejected as stop:
         names = {"strategy": task.strategy_key, "technique": task.technique_key, "generated_attack": True}
         raise stop.with_row(names) from stop
@@ -51,6 +52,6 @@ def _turns(script: Script, play: Play) -> list[Turn]:
     """The whole script, which is what succeeded; leak scores stand at the turns that were played."""
     leaks = [turn.leak for turn in play.turns] + [None] * (len(script.turns) - len(play.turns))
     return [
-        Turn(user=user, meta={"goal": turn.goal, "risk": turn.risk, "leak": leak})
+        Turn(user=user, meta={"goal": turn.goal, "tactic": turn.tactic, "risk": turn.risk, "leak": leak})
         for user, turn, leak in zip(script.users(), script.turns, leaks, strict=True)
     ]

@@ -1,4 +1,4 @@
-"""M1, visual forensic analysis: the picture -> what it shows, which things in it have two uses, and all text in it."""
+"""M1, visual forensic analysis: the picture -> what it shows, things with two uses, all text, missing precautions."""
 
 from data_construction.calls import Answer
 from data_construction.quality.writer import Writer
@@ -11,6 +11,7 @@ class Forensics(Answer):
     description: str
     dual_use_items: list[str]
     visible_text: list[str]
+    missing_precautions: list[str]
 
 
 async def analyse(task: StageOneTask, writer: Writer) -> Forensics:

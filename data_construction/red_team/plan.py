@@ -1,4 +1,4 @@
-"""M3, dialogue planning: rewritten question, strategy, technique -> a script with a goal and a risk for each turn."""
+"""M3, dialogue planning: intent, strategy, technique -> a script with a goal, a tactic and a risk for each turn."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -16,9 +16,12 @@ FINAL_RISK = 4  # the least that the last turn of a script must reach on the ris
 
 
 class PlannedTurn(Answer):
-    """A scripted user turn: its goal, its place on the risk curve (1 harmless - 5 the request itself), its words."""
+    """A scripted user turn: its goal, its psychological tactic, its place on the risk curve (1 harmless - 5 the request
+    itself), its words.
+    """
 
     goal: str
+    tactic: str
     risk: Annotated[int, Field(ge=1, le=5, strict=True)]
     user: str
 
@@ -53,17 +56,19 @@ async def plan_script(task: StageOneTask, forensics: Forensics, intent: Intent, 
     Raises:
         Rejected: no usable answer, or a script that breaks a rule also after the re-ask.
     """
+    question = task.row.seed.question
     data = {
+        "original_intent": question,
         "rewritten": intent.rewritten,
         "strategy": {"name": task.strategy.name, "description": task.strategy.description},
         "technique": task.technique.as_data(),
         "forensics": forensics.model_dump(),
         "n_turns": task.n_turns,
-        "max_words": longest_turn(writer.rules, intent.rewritten),
+        "max_words": longest_turn(writer.rules, question),
     }
 
     def check(script: Script) -> list[Problem]:
-        turns = turn_problems(script.users(), task.n_turns, writer.rules, intent.rewritten)
+        turns = turn_problems(script.users(), task.n_turns, writer.rules, question)
         return turns + curve_problems([turn.risk for turn in script.turns])
 
     return await writer.write(

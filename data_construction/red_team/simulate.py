@@ -13,6 +13,7 @@ from pydantic import Field
 from data_construction.calls import Answer, Caller, Rejected, why_unusable
 from data_construction.tasks import StageOneTask
 from safer_steer.chat import dialogue_messages
+from safer_steer.data_block import transcript
 from safer_steer.llm import Reply
 from safer_steer.verdict import Outcome
 
@@ -72,8 +73,8 @@ async def _play_turn(user: str, played: list[PlayedTurn], task: StageOneTask, ca
     image = task.row.seed.image
     history = [(turn.user, turn.assistant) for turn in played]
     answer = await target_answer(caller, [*history, (user, None)], [[image], *([] for _ in played)], key)
-    pairs = [{"user": question, "assistant": answer} for question, answer in history]
-    data = {"aim": task.row.seed.question, "history": pairs, "user": user, "assistant": answer}
+    earlier, shown = transcript(history, [1, *(0 for _ in played)])
+    data = {"aim": task.row.seed.question, "history": earlier, "user": user, **shown, "assistant": answer}
     try:
         leak = await caller.ask("evaluator", "leak", Leak, data=data, images=[image], key=key)
     except Rejected as stop:

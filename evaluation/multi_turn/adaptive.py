@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from safer_steer.llm import LLMClient
 from safer_steer.prompts import Prompt
 from safer_steer.verdict import Outcome, Unscored
-from safer_steer_verl.interactions.safety_tutor import PROMPT, SafetyTutor
+from safer_steer_verl.interactions.safety_tutor import SafetyTutor
 
 
 class NextTurn(BaseModel):
@@ -35,7 +35,7 @@ class NextTurn(BaseModel):
 class AdaptiveTutor:
     """Writes user turns. Keeps no dialogue's state: one object serves all."""
 
-    def __init__(self, client: LLMClient, prompt: Prompt = PROMPT):
+    def __init__(self, client: LLMClient, prompt: Prompt | None = None):
         self.client, self._tutor = client, SafetyTutor(client, prompt=prompt)
 
     async def next_turn(

@@ -59,7 +59,7 @@ def inference(config: EvaluationConfig, name: str) -> Stage:
     answers = config.format_of(name)
     pictures = ShownPictures(size, Path(config.output, PICTURES))
     tutor = config.tutor if config.mode == "adaptive" else None
-    prompt = load_prompt(tutor.prompt) if tutor else None
+    prompt = load_prompt(tutor.prompt, config.policy) if tutor else None
     endpoint, services = _served(config, model, name, most_pictures(task.dialogue for task in tasks), limit)
 
     def before(rejects: JsonlStore) -> dict[str, int]:

@@ -15,11 +15,13 @@ from evaluation.config import MAIN_JUDGE, EvaluationConfig, judge_role
 from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.verdicts import NO_ANSWER, JudgeIdentity, VerdictRow, verdict_id
 from safer_steer.chat import user_message
+from safer_steer.data_block import transcript
 from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.engine import Work
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.machine import Needs
+from safer_steer.policy import read_policy
 from safer_steer.prompts import Prompt, own_prompt
 from safer_steer.rows import Reject, Task, left_rows, lost, record_left, too_many
 from safer_steer.rubric import JudgeScores
@@ -29,14 +31,14 @@ from safer_steer.verdict import Outcome
 
 VERDICTS, UNSCORED = "verdicts.jsonl", "unscored.jsonl"
 RECORD = "judge.json"
-PROMPT = Prompt(Path(__file__).with_name("judge.jinja"))
+PROMPTS = {"ours": Path(__file__).with_name("judge.jinja"), "printed": Path(__file__).with_name("judge_printed.jinja")}
 
 
 def judging(config: EvaluationConfig, name: str, judge: str = MAIN_JUDGE) -> Stage:
     """Judges all answers of one model by one judge; answers are never asked for again."""
     folder, role = Path(config.output, name), judge_role(judge)
     endpoint = config.all_judges()[judge].from_environment(role)
-    prompt = judge_prompt(config.judge_prompt)
+    prompt = judge_prompt(config.judge_prompt, config.policy)
     judge_ = Judge(endpoint, folder, config.max_unscored_rate, judge, prompt)
 
     def work(clients: Mapping[str, LLMClient]) -> Work:
@@ -76,20 +78,26 @@ def judge_file(name: str, judge: str = MAIN_JUDGE) -> str:
     return name if judge == MAIN_JUDGE else f"{stem}.{judge}.{ending}"
 
 
-def judge_prompt(path: str | None) -> Prompt:
-    """The judge's template: a user's file, or the one of this package.
+def judge_prompt(choice: str = "ours", policy: str | None = None) -> Prompt:
+    """The judge's template.
+
+    Args:
+        choice: `ours`, `printed`, or a user's file.
+        policy: file that says what counts as harm; None: the general one.
 
     Raises:
         UserError: there is no such file, it cannot be rendered, or it leaves out the conversation.
     """
-    if path is None:
-        return PROMPT
+    harm = read_policy(policy)
+    if choice in PROMPTS:
+        return Prompt(PROMPTS[choice], policy=harm)
     sample = {"history": [{"user": "hi", "assistant": "hello"}], "user": "and now?", "assistant": "No."}
-    return own_prompt(path, "judge_prompt", [{"conversation": sample}], sample)
+    return own_prompt(choice, "judge_prompt", [{"conversation": sample}], sample, policy=harm)
 
 
-def judge_identity(endpoint: EndpointConfig, prompt: Prompt = PROMPT) -> JudgeIdentity:
+def judge_identity(endpoint: EndpointConfig, prompt: Prompt | None = None) -> JudgeIdentity:
     """Who judges: the version changes with anything that can change a verdict."""
+    prompt = prompt or judge_prompt()
     sampling = endpoint.model_dump(mode="json", include={"temperature", "top_p", "max_tokens", "extra_body"})
     version = stable_hash(endpoint.model, sampling, prompt.hash, JudgeScores.model_json_schema())
     return JudgeIdentity(model=endpoint.model, prompt_hash=prompt.hash, version=version)
@@ -128,13 +136,20 @@ def _turns_of(dialogue: Dialogue) -> Iterator[JudgeTask]:
             return
 
 
-def judge_messages(task: JudgeTask, folder: Path, prompt: Prompt = PROMPT) -> list[dict]:
-    """The judge's prompt: protocol, the conversation as a data block, and all pictures shown so far."""
-    turns = task.dialogue.turns[: task.turn]
-    history = [{"user": turn.user, "assistant": turn.assistant} for turn in turns[:-1]]
-    conversation = {"history": history, "user": turns[-1].user, "assistant": turns[-1].assistant}
+def judge_messages(task: JudgeTask, folder: Path, prompt: Prompt) -> list[dict]:
+    """The judge's prompt and all pictures shown so far."""
     pictures = [folder / image for index in range(task.turn) for image in task.dialogue.images_at(index)]
-    return [user_message(prompt.render(conversation=conversation), pictures)]
+    return [user_message(judge_text(task.dialogue, task.turn, prompt), pictures)]
+
+
+def judge_text(dialogue: Dialogue, turn: int, prompt: Prompt) -> str:
+    """The judge's prompt on one turn (1-based): protocol, and the dialogue up to there as a data block."""
+    *earlier, last = dialogue.turns[:turn]
+    shown = [dialogue.images_at(index) for index in range(turn)]
+    history, pictures = transcript([(turn.user, turn.assistant) for turn in earlier], [len(paths) for paths in shown])
+    note = {"note": f"form: {last.meta['format_problem']}"} if last.meta.get("format_problem") else {}
+    conversation = {"history": history, "user": last.user, **pictures, "assistant": last.assistant, **note}
+    return prompt.render(conversation=conversation)
 
 
 @dataclass
@@ -150,7 +165,7 @@ class Judge:
     folder: Path
     max_unscored_rate: float
     name: str = MAIN_JUDGE
-    prompt: Prompt = PROMPT
+    prompt: Prompt = field(default_factory=judge_prompt)
     answered: int | None = None
     failures: Counter[str] = field(default_factory=Counter)
 

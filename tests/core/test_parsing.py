@@ -146,7 +146,7 @@ WORDS = st.one_of(
 )
 TURN = st.builds(TurnScores, safety=st.integers(1, 10), usefulness=st.integers(1, 10), faithfulness=st.integers(1, 10))
 RISK = st.integers(1, 5)
-PLANNED = st.fixed_dictionaries({"goal": WORDS, "risk": RISK, "user": WORDS})
+PLANNED = st.fixed_dictionaries({"goal": WORDS, "tactic": WORDS, "risk": RISK, "user": WORDS})
 VERDICTS = [
     TURN,
     st.builds(

@@ -43,7 +43,7 @@ def make_config(double, tmp_path):
             "root": str(tmp_path / "out"),
             "sources": sources,
             "turns": {kind: {"min": 2, "max": 4} for kind in ("benign", "obfuscated", "red_team")},
-            "red_team": {"strategies_per_seed": 1},
+            "red_team": {"strategies_per_seed": 1, "min_rewrite_words": 1},
             "quality": {"near_duplicates": None},
             "roles": {role: {"model": role, "base_url": double.url, "max_retries": 0} for role in ROLES},
             "concurrency": 4,

@@ -30,7 +30,9 @@ def test_loads_by_hand(make_config):
     # Two prompts with the picture and all turns so far: 1000 + 35, and 1000 + 2 * 35 + 200.
     assert loads["target"].tokens_in == 40 * (1035 + 1270)
     assert loads["target"].tokens_out == 80 * 200
-    assert loads["generator"].calls == pytest.approx(10 + 40 + 42 + 12)
+    assert loads["generator"].calls == pytest.approx(
+        10.5 + 10 + 42 + 42 + 12
+    )  # probe, forensics, intent, plan, refusal
     assert "target" not in stage_one_loads(config, 10, {"benign": 10})
     assert stage_two_loads(config, {"benign": 3})["blue"].calls == 6
     assert candidates({"benign": 10, "red_team": 40}) == 30

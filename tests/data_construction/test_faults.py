@@ -38,7 +38,7 @@ def make_rows(tmp_path, name: str, url: str) -> tuple[DataConfig, dict[str, dict
             "steps": ["stage1"],
             "sources": {"train": {"reader": "jsonl", "path": str(path)}},
             "turns": {kind: {"min": 2, "max": 5} for kind in ("benign", "obfuscated", "red_team")},
-            "red_team": {"strategies_per_seed": 1},
+            "red_team": {"strategies_per_seed": 1, "min_rewrite_words": 1},
             "quality": {"picture_words": [], "near_duplicates": {"among": "same_picture"}},
             "roles": {name: role | {"model": model} for name, model in models.items()},
             "concurrency": 24,

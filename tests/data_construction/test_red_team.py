@@ -7,7 +7,7 @@ from data_construction.red_team.failures import FILE, RejectStore
 from data_construction.red_team.plan import curve_problems
 from data_construction.red_team.strategies import STRATEGIES
 from data_construction.red_team.techniques import POOLS
-from safer_steer.prompts import parse_data_block
+from safer_steer.data_block import parse_data_block
 from safer_steer.store import read_jsonl
 
 
@@ -40,9 +40,11 @@ def test_each_module_sees_what_the_one_before_found(double, make_seeds, make_con
         return parse_data_block(next(part["text"] for part in content if part["type"] == "text"))
 
     chosen = STRATEGIES[row["strategy"]]
+    assert data("intent")["question"] == "O weak a?"  # the probe's obfuscated rewrite, Eq. 9
     assert data("intent")["strategy"] == chosen.as_data()
     assert data("intent")["forensics"]["description"] == "d"
     assert data("plan")["technique"]["course"] == POOLS["paper"][row["meta"]["technique"]].course
+    assert data("plan")["original_intent"] == "weak a"
     assert data("plan")["n_turns"] == len(row["turns"])
     assert data("leak")["aim"] == "weak a"
     assert [turn["meta"]["risk"] for turn in row["turns"]][-1] >= 4
@@ -53,7 +55,7 @@ def test_a_script_whose_risk_falls_is_asked_for_again_and_then_rejected(double, 
         if name != "plan":
             return None
         risks = range(payload["n_turns"], 0, -1)
-        turns = [{"goal": "g", "risk": risk, "user": f"see {risk}?"} for risk in risks]
+        turns = [{"goal": "g", "tactic": "t", "risk": risk, "user": f"see {risk}?"} for risk in risks]
         return double.completion(json.dumps({"turns": turns}))
 
     double.fault = fault

@@ -7,10 +7,10 @@ import pytest
 from evaluation.benchmarks import most_pictures, read_benchmarks
 from evaluation.multi_turn.inference import ANSWERS, REJECTS, count_adapted, count_ends, inference, turn_seed
 from safer_steer import stage
+from safer_steer.data_block import parse_data_block
 from safer_steer.dialogue import Dialogue
 from safer_steer.engine import CACHE
 from safer_steer.errors import RunAborted, UserError
-from safer_steer.prompts import parse_data_block
 from safer_steer.row_files import BadRow
 from safer_steer.store import read_jsonl
 

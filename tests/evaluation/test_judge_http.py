@@ -7,11 +7,11 @@ import pytest
 from builders import dialogue
 from evaluation.config import MAIN_JUDGE
 from evaluation.multi_turn.inference import ANSWERS
-from evaluation.multi_turn.judge import PROMPT, UNSCORED, VERDICTS, judge_file, judge_identity, judging
+from evaluation.multi_turn.judge import UNSCORED, VERDICTS, judge_file, judge_identity, judge_prompt, judging
 from evaluation.multi_turn.verdicts import read_verdicts
 from safer_steer import stage
+from safer_steer.data_block import parse_data_block
 from safer_steer.errors import RunAborted, UserError
-from safer_steer.prompts import parse_data_block
 from safer_steer.store import read_jsonl, write_jsonl
 
 GOOD = json.dumps({"harmlessness_rationale": "r", "helpfulness_rationale": "s", "harmlessness": 3, "helpfulness": 2})
@@ -64,7 +64,7 @@ def test_right_verdict_or_unscored(serve, tmp_path, answer, scores):
         assert row.answered
     wanted = {"turns": 1, "scored": int(bool(scores)), "unscored": int(not scores)}
     assert counts == wanted | ({} if scores else {f"(judge {row.unscored.partition(':')[0]})": 1})
-    assert (row.judge.model, row.judge.prompt_hash) == ("m", PROMPT.hash)
+    assert (row.judge.model, row.judge.prompt_hash) == ("m", judge_prompt().hash)
     assert row.judge.version == judge_identity(server.endpoint()).version
     assert (row.length, row.outcome) == (1, None)
 

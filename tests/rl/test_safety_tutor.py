@@ -8,12 +8,12 @@ import pytest
 from PIL import Image
 
 from http_doubles import Script
+from safer_steer.data_block import DATA_CLOSE, DATA_OPEN, data_block, parse_data_block
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
-from safer_steer.prompts import DATA_CLOSE, DATA_OPEN, data_block, parse_data_block
 from safer_steer.rubric import TurnScores, lock, locked_usefulness
 from safer_steer.verdict import Unscored
-from safer_steer_verl.interactions.safety_tutor import PROMPT, SafetyTutor, TutorTurn, load_prompt
+from safer_steer_verl.interactions.safety_tutor import SafetyTutor, TutorTurn, load_prompt
 
 SCORES = {"safety": 8, "usefulness": 8, "faithfulness": 10}
 GOOD = {"diagnosis": "firm", "scores": SCORES, "attack_strategy": "persistence", "new_question": "and now ?"}
@@ -58,7 +58,7 @@ def test_the_tutor_sees_the_whole_history_and_the_picture(step):
     picture, text = request["messages"][0]["content"]
     assert picture["type"] == "image_url"
     data = parse_data_block(text["text"])
-    assert data["history"] == [{"user": "a", "assistant": "b"}, {"user": "c", "assistant": "d"}]
+    assert data["history"] == [{"user": "a", "pictures": [1], "assistant": "b"}, {"user": "c", "assistant": "d"}]
     assert (data["user"], data["assistant"], data["static_next"]) == ("open it ?", "no .", "go on ?")
     assert request["response_format"]["json_schema"]["name"] == "tutor"
 
@@ -147,7 +147,7 @@ def test_scores_that_the_tutor_quotes_are_never_taken_for_its_own(step):
 
 @pytest.mark.parametrize(
     ("safety", "usefulness"),
-    [(1, 1), (2, 1), (3, 1), (4, 1), (5, None), (6, 8), (7, None), (8, 8), (9, None), (10, 10)],
+    [(1, 1), (2, 1), (3, 1), (4, 1), (5, 1), (6, 8), (7, None), (8, 8), (9, None), (10, 10)],
 )
 def test_the_lock_of_usefulness_by_safety(safety, usefulness):
     assert locked_usefulness(safety) == usefulness
@@ -193,8 +193,7 @@ def test_the_workers_together_keep_the_limit_of_calls(limit, workers, share):
 def test_the_prompt_is_a_users_file_where_the_config_names_one(step, tmp_path):
     own = tmp_path / "own.jinja"
     own.write_text("Score it.{% if feedback_dynamics %} Ask.{% endif %}{{ data_block(data) }}")
-    assert load_prompt(None) is PROMPT
-    assert load_prompt(str(own)).hash != PROMPT.hash
+    assert load_prompt(str(own)).hash != load_prompt().hash
     _, server = step(GOOD, prompt=load_prompt(str(own)))
     assert server.requests[0]["messages"][0]["content"][-1]["text"].startswith(f"Score it. Ask.{DATA_OPEN}")
 
@@ -203,7 +202,10 @@ def test_the_prompt_is_a_users_file_where_the_config_names_one(step, tmp_path):
     ("text", "said"),
     [
         (None, "file not found"),
-        ("{{ data_block(dialogue) }}", "'dialogue' is undefined; its variables are feedback_dynamics and data"),
+        (
+            "{{ data_block(dialogue) }}",
+            "'dialogue' is undefined; its variables are feedback_dynamics and data and policy",
+        ),
         ("{% if data %}", "cannot be rendered"),
         ("{{ data_block(data.history) }}", "does not show the dialogue"),
     ],

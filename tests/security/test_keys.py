@@ -97,7 +97,7 @@ def data_config(root: Path, url: str) -> str:
         "steps": ["stage1", "stage2"],
         "sources": {"train": {"reader": "jsonl", "path": str(root / "world" / "train" / "seeds.jsonl")}},
         "turns": {kind: {"min": 2, "max": 3} for kind in ("benign", "obfuscated", "red_team")},
-        "red_team": {"strategies_per_seed": 1},
+        "red_team": {"strategies_per_seed": 1, "min_rewrite_words": 1},
         "quality": {"picture_words": []},
         "roles": {role: {"model": f"mini-{name}", "base_url": url, "max_retries": 0} for role, name in names.items()},
     }

@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 
 from http_doubles import Script, text_of
-from safer_steer.prompts import parse_data_block
+from safer_steer.data_block import parse_data_block
 
 LOST, DOWN_AFTER = "", math.inf
 

@@ -13,7 +13,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 
 from miniature.teacher import create_app
-from safer_steer.prompts import DATA_OPEN, parse_data_block
+from safer_steer.data_block import DATA_OPEN, parse_data_block
 from safer_steer.servers import free_port
 
 ROLES = ("generator", "target", "red", "blue", "evaluator")
@@ -169,7 +169,7 @@ def _expand(payload: dict) -> dict:
 def _plan(payload: dict) -> dict:
     last, rewritten = payload["n_turns"] - 1, payload["rewritten"].rstrip("?")
     risks = [1 + 4 * i // max(1, last) for i in range(last + 1)]
-    return {"turns": [{"goal": "g", "risk": r, "user": f"{rewritten} {r}, see?"} for r in risks]}
+    return {"turns": [{"goal": "g", "tactic": "t", "risk": r, "user": f"{rewritten} {r}, see?"} for r in risks]}
 
 
 def _leak(payload: dict) -> dict:
@@ -194,8 +194,12 @@ ANSWERS = {
     "probe": lambda p: {"benign": f"B {p['question']}?", "obfuscated": f"O {p['question']}?"},
     "expand": _expand,
     "refusal": lambda p: {"refusal": any("cannot" in text for text in p["texts"])},
-    "forensics": lambda p: {"description": "d", "dual_use_items": [], "visible_text": []},
-    "intent": lambda p: {"rationale": "r", "rewritten": f"{p['strategy']['name']} {p['question']}?"},
+    "forensics": lambda p: {"description": "d", "dual_use_items": [], "visible_text": [], "missing_precautions": []},
+    "intent": lambda p: {
+        "strategy": p["strategy"]["name"],
+        "rationale": "r",
+        "rewritten": f"{p['strategy']['name']} {p['question']}?",
+    },
     "plan": _plan,
     "leak": _leak,
     "request_risk": _request_risk,

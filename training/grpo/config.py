@@ -121,7 +121,9 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Loaded:
     problems += _said(lambda: check_services(ours.services, {"tutor": ours.tutor}), "safer_steer.tutor.")
     if not finished:
         problems += layout.problems(ours, config.verl)
-        problems += _said(Reward(ours.reward).check) + _said(lambda: load_prompt(ours.tutor.prompt), "safer_steer.")
+        problems += _said(Reward(ours.reward).check) + _said(
+            lambda: load_prompt(ours.tutor.prompt, ours.policy), "safer_steer."
+        )
     _raise(path, problems)
     return Loaded(config, tree)
 

@@ -10,7 +10,7 @@ from safer_steer.load import ANSWER, PICTURE, SCORES, USER_TURN, Load, prompt_to
 from safer_steer.machine import plan_lines
 from safer_steer.plan import Plan
 from safer_steer.row_files import read_rows
-from safer_steer_verl.interactions.safety_tutor import PROMPT
+from safer_steer_verl.interactions.safety_tutor import load_prompt
 from safer_steer_verl.platform import attention
 from safer_steer_verl.settings import DataConfig, SaferSteerSettings
 from training.grpo import layout
@@ -104,4 +104,4 @@ def _add_dialogues(load: Load, turns: Counter[int], dialogues: int, last_turn_on
     known = turns or Counter({MAX_TURNS: 1})
     for length, number in known.items():
         share = dialogues * number / known.total()
-        load.add_turns(share, 1 if last_turn_only else length, prompt_tokens(PROMPT) + PICTURE + ANSWER, SCORES)
+        load.add_turns(share, 1 if last_turn_only else length, prompt_tokens(load_prompt()) + PICTURE + ANSWER, SCORES)

@@ -73,7 +73,7 @@ def main(loaded: Loaded) -> None:
     config = loaded.config
     folder, ours = Path(config.output), config.safer_steer
     pictures = {f"pictures of {path}": dialogue_pictures(path) for path in (ours.data.source, *ours.data.validation)}
-    prompts = {"tutor": load_prompt(ours.tutor.prompt).hash}
+    prompts = {"tutor": load_prompt(ours.tutor.prompt, ours.policy).hash}
     facts = config.model_copy(update={"verl": without_operational(config.verl)})
     with Run.open(folder, facts, stage="grpo", inputs=inputs(config), contents=pictures, prompts=prompts) as run:
         if run.finished:
@@ -124,7 +124,8 @@ def engine_config(loaded: Loaded, folder: Path, tutor: EndpointConfig) -> DictCo
         tutor: its endpoint; once its server runs, with the real address.
     """
     ours = loaded.config.safer_steer.model_dump(mode="json") | {"tutor": tutor.model_dump(mode="json")}
-    for section, key in ((ours["data"], "source"), (ours["tutor"], "prompt"), (ours["reward"], "function")):
+    files = ((ours, "policy"), (ours["data"], "source"), (ours["tutor"], "prompt"), (ours["reward"], "function"))
+    for section, key in files:
         if section.get(key):
             section[key] = str(Path(section[key]).resolve())
     ours["data"]["validation"] = [str(Path(path).resolve()) for path in ours["data"]["validation"]]

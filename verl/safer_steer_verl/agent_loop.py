@@ -59,7 +59,7 @@ def shared_for(config: Any) -> Shared:
         settings = validate(SaferSteerSettings, section, "safer_steer")
         workers = config.actor_rollout_ref.rollout.agent.num_workers
         client = LLMClient("tutor", settings.tutor.share(workers))
-        prompt = load_prompt(settings.tutor.prompt)
+        prompt = load_prompt(settings.tutor.prompt, settings.policy)
         tutor = SafetyTutor(client, settings.feedback_dynamics, settings.turns.tutor_budget_s, prompt)
         _shared[loop] = Shared(settings, tutor, Reward(settings.reward))
     return _shared[loop]

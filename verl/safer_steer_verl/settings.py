@@ -55,6 +55,9 @@ class SaferSteerSettings(Section):
 
     tutor: TutorConfig
     """Safety Tutor (Eq. 17)."""
+    policy: Annotated[str | None, Operational] = None
+    """A text file that says what counts as harm, for the tutor; its content counts, not where it lies. Null:
+    safer_steer/policies/general.md."""
     answer_format: AnswerFormat = AnswerFormat()
     """System prompt of every conversation and tags of the student's answers, as in SFT; the tutor sees what is said to
     the user. A YAML file (configs/answer_format/) or its content.

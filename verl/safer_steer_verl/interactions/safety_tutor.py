@@ -15,14 +15,16 @@ from pydantic import BaseModel, ConfigDict
 
 from safer_steer.chat import user_message
 from safer_steer.config import Operational
+from safer_steer.data_block import transcript
 from safer_steer.llm import EndpointConfig, LLMClient
+from safer_steer.policy import read_policy
 from safer_steer.prompts import Prompt, own_prompt
 from safer_steer.rubric import TurnScores, lock
 from safer_steer.verdict import Outcome, Unscored
 
 AttackStrategy = Literal["none", "persistence", "bait_and_switch", "deepen"]
 MAX_QUESTION_CHARS = 2000  # a longer "question" is not a user turn; the static one is asked instead
-PROMPT = Prompt(Path(__file__).with_suffix(".jinja"))
+TEMPLATE = Path(__file__).with_suffix(".jinja")
 
 
 class TutorConfig(EndpointConfig):
@@ -64,17 +66,22 @@ class TutorTurn(BaseModel):
     seconds: float = 0.0
 
 
-def load_prompt(path: str | None) -> Prompt:
+def load_prompt(path: str | None = None, policy: str | None = None) -> Prompt:
     """The tutor's template: a file, or the one of this package.
+
+    Args:
+        path: the file; None for the one of this package.
+        policy: file that says what counts as harm; None: the general one.
 
     Raises:
         UserError: there is no such file, it cannot be rendered, or it leaves out the dialogue.
     """
+    harm = read_policy(policy)
     if path is None:
-        return PROMPT
-    data = _data([("hi", "hello")], "and now?", "No.", "go on?")
+        return Prompt(TEMPLATE, policy=harm)
+    data = tutor_data([("hi", "hello")], "and now?", "No.", "go on?", (1, 0))
     samples = [{"feedback_dynamics": flag, "data": data} for flag in (True, False)]
-    return own_prompt(path, "tutor.prompt", samples, data)
+    return own_prompt(path, "tutor.prompt", samples, data, policy=harm)
 
 
 class SafetyTutor:
@@ -84,13 +91,18 @@ class SafetyTutor:
         client: the tutor's endpoint.
         feedback_dynamics: whether the tutor writes the next user turn; False: the static one is asked.
         budget_s: seconds for one verdict, waiting and retries included; None: no limit but the client's own.
-        prompt: its template; see `load_prompt`.
+        prompt: its template, see `load_prompt`; None: that of this package with the general policy.
     """
 
     def __init__(
-        self, client: LLMClient, feedback_dynamics: bool = True, budget_s: float | None = None, prompt: Prompt = PROMPT
+        self,
+        client: LLMClient,
+        feedback_dynamics: bool = True,
+        budget_s: float | None = None,
+        prompt: Prompt | None = None,
     ):
-        self.client, self.feedback_dynamics, self.budget_s, self.prompt = client, feedback_dynamics, budget_s, prompt
+        self.client, self.feedback_dynamics, self.budget_s = client, feedback_dynamics, budget_s
+        self.prompt = prompt or load_prompt()
 
     async def step(
         self,
@@ -99,6 +111,7 @@ class SafetyTutor:
         user: str,
         answer: str,
         static_next: str | None,
+        shown: Sequence[int] | None = None,
     ) -> TutorTurn | Unscored:
         """Judges one answer and chooses the next user turn.
 
@@ -108,6 +121,7 @@ class SafetyTutor:
             user: the user turn that was answered.
             answer: the model's answer; may be empty or hostile, it is data.
             static_next: the planned next user turn, None when this was the last turn.
+            shown: how many of the pictures each turn shows first, the last one included; None: the first turn all.
 
         Returns:
             The scored turn; the static question when only the next one is missing or unusable. Without a
@@ -116,7 +130,7 @@ class SafetyTutor:
         Raises:
             RunAborted: so many calls in a row failed that the client gives up.
         """
-        data = _data(history, user, answer, static_next)
+        data = tutor_data(history, user, answer, static_next, shown or (len(images), *(0 for _ in history)))
         message = user_message(self.prompt.render(feedback_dynamics=self.feedback_dynamics, data=data), images)
         started = time.monotonic()
         try:
@@ -150,7 +164,9 @@ class SafetyTutor:
         )
 
 
-def _data(history: Sequence[tuple[str, str]], user: str, answer: str, static_next: str | None) -> dict[str, object]:
+def tutor_data(
+    history: Sequence[tuple[str, str]], user: str, answer: str, static_next: str | None, shown: Sequence[int]
+) -> dict[str, object]:
     """What the template shows of a dialogue."""
-    earlier = [{"user": asked, "assistant": said} for asked, said in history]
-    return {"history": earlier, "user": user, "assistant": answer, "static_next": static_next}
+    earlier, pictures = transcript(history, shown)
+    return {"history": earlier, "user": user, **pictures, "assistant": answer, "static_next": static_next}
