@@ -20,6 +20,8 @@ ALLOWED = {
     # Launches the layer and speaks its config.
     "training.grpo": {"training.grpo", "training.ablations", CORE, ENGINE_LAYER},
     "evaluation": {"evaluation", CORE, *METHOD},
+    # Its gold set is made of the miniature's world.
+    "evaluation.calibrate": {"evaluation", CORE, "miniature", *METHOD},
     "miniature": {"miniature", CORE, *METHOD},
     METHOD[0]: {*METHOD, CORE},
     METHOD[1]: {*METHOD, CORE},

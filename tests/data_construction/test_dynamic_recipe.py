@@ -16,7 +16,13 @@ def test_scenarios_become_a_benchmark(make_seeds, double, tmp_path):
     path = make_seeds("mine", ["weak box", "strong star"], meta={"category": "sealed objects"})
     roles = [f"roles.{role}.{key}" for role in ("generator", "target", "evaluator") for key in ("base_url", "model")]
     values = [f"{name}={double.url if name.endswith('url') else name.split('.')[1]}" for name in roles]
-    sizes = ["red_team.strategies_per_seed=2", "assemble.bench.size=4", "quality.near_duplicates=null"]
+    sizes = [
+        "red_team.min_rewrite_words=1",
+        "red_team.strategies_per_seed=2",
+        "assemble.bench.size=4",
+        "quality.near_duplicates=null",
+    ]
+    sizes += ["red_team.min_rewrite_words=1"]
     sizes += ["turns.red_team={min: 2, max: 4, weights: null}"]  # the teacher's double repeats itself in longer scripts
     places = [f"root={tmp_path / 'out'}", f"sources.scenarios.path={path}", "prices=null"]
     main(config := load_config(DataConfig, str(RECIPE), [*places, *values, *sizes]))

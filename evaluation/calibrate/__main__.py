@@ -1,0 +1,152 @@
+"""Calibrates a judge or tutor on the gold set before money is spent: agreement, kappa, confusion, cost, a verdict.
+
+    python -m evaluation.calibrate CONFIG [key=value ...]  asks the model; exit code 1 below the threshold
+    python -m evaluation.calibrate CONFIG --write DIR      writes prompts, pictures and schema for another reader
+    python -m evaluation.calibrate CONFIG --answers FILE   scores that reader's JSONL of {"id", "answer"}
+
+Input: the gold set of `gold.py`. Output: `verdicts.jsonl`, `unscored.jsonl`, `calibration.md` in `output`; resumes.
+"""
+
+import argparse
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from evaluation.calibrate.ask import SCHEMAS, messages_of, prompt_of, scores_of, write_cases
+from evaluation.calibrate.config import CalibrationConfig
+from evaluation.calibrate.gold import GoldCase, gold_cases
+from evaluation.calibrate.table import compare
+from safer_steer.cli import exit_code
+from safer_steer.config import help_text, load_config
+from safer_steer.engine import Work
+from safer_steer.errors import UserError
+from safer_steer.llm import LLMClient
+from safer_steer.machine import Needs
+from safer_steer.prompts import Prompt
+from safer_steer.rows import Reject
+from safer_steer.stage import Result, Stage, run
+from safer_steer.store import read_jsonl, write_atomic
+
+VERDICTS, UNSCORED, REPORT, RECORD = "verdicts.jsonl", "unscored.jsonl", "calibration.md", "run.json"
+COST = "cost.txt"
+DEFAULT_CONFIG = "configs/calibration/judge.yaml"
+
+
+class GoldVerdict(BaseModel):
+    """The scores that a model gave to a case."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    id: str
+    scores: dict[str, int]
+    meta: dict[str, Any] = {}
+
+
+def calibration(config: CalibrationConfig, cases: list[GoldCase]) -> Stage:
+    """Asks the model for every case."""
+    prompt, folder = prompt_of(config), Path(config.output)
+    endpoint = config.endpoint.from_environment(config.role)
+    return Stage(
+        name=f"calibrate {config.role}",
+        folder=folder,
+        record=RECORD,
+        config={"role": config.role, "cases": [case.case_id for case in cases]},
+        roles={config.role: endpoint},
+        services=config.services,
+        prompts={config.role: prompt.hash},
+        tasks=lambda: cases,
+        work=partial(_work, config.role, prompt),
+        after=partial(_finish, config),
+        kept=VERDICTS,
+        rejects=UNSCORED,
+        ordered=True,
+        concurrency=endpoint.concurrency,
+        max_transport_rate=config.max_transport_rate,
+        needs=Needs("cpu", folder),
+    )
+
+
+def _work(role: str, prompt: Prompt, clients: Mapping[str, LLMClient]) -> Work:
+    async def work(case: GoldCase) -> GoldVerdict | Reject:
+        answer = await clients[role].structured(messages_of(case, role, prompt), SCHEMAS[role], name=role)
+        if answer.value is None:
+            return Reject(f"unscored ({answer.outcome})", answer.detail, str(answer.outcome), {"id": case.case_id})
+        return GoldVerdict(id=case.case_id, scores=scores_of(answer.value), meta={"task": case.task_id})
+
+    return work
+
+
+def _finish(config: CalibrationConfig, result: Result) -> dict[str, Any]:
+    usage = result.usage.get(config.role, {})
+    tokens = f"{usage.get('tokens_in', 0):,} tokens in, {usage.get('tokens_out', 0):,} out"
+    write_atomic(Path(config.output) / COST, f"{tokens}, USD {usage.get('usd', 'unknown')}\n")
+    return result.counts.as_dict()
+
+
+def verdict(config: CalibrationConfig, cases: list[GoldCase], given: Mapping[str, Mapping[str, int]], cost: str) -> int:
+    """Prints and writes the report; returns the exit code."""
+    found = compare(cases, given, config.role)
+    passed = found.passes(config.threshold)
+    shares = ", ".join(f"{scale} {share:.1%}" for scale, share in found.exact.items())
+    said = f"{'fit' if passed else 'not fit'} for use: {shares}; wanted {config.threshold:.0%} on each scale"
+    text = f"# Calibration of {config.role} {config.endpoint.model}\n\n{found.text}\n\ncost: {cost}\n\n**{said}**\n"
+    write_atomic(Path(config.output) / REPORT, text)
+    print(text, flush=True)
+    return 0 if passed else 1
+
+
+def read_answers(path: Path, config: CalibrationConfig, cases: list[GoldCase]) -> dict[str, dict[str, int]]:
+    """Case id -> scores of another reader's answers.
+
+    Raises:
+        UserError: an answer does not fit the schema, or is for no case.
+    """
+    if not path.is_file():
+        raise UserError(f"--answers: file not found: {path}; a JSONL of {{'id', 'answer'}} is wanted")
+    known, found = {case.case_id for case in cases}, {}
+    for row in read_jsonl(path):
+        if row.get("id") not in known:
+            raise UserError(
+                f"{path}: no case {row.get('id')!r}; ids are those of cases.jsonl, written with the same config"
+            )
+        try:
+            found[row["id"]] = scores_of(SCHEMAS[config.role].model_validate(row.get("answer")))
+        except ValidationError as error:
+            raise UserError(f"{path}: case {row['id']}: {error.errors()[0]['msg']}; see schema.json") from error
+    return found
+
+
+def _act(path: str, overrides: list[str], write: str | None, answers: str | None) -> int:
+    config = load_config(CalibrationConfig, path, overrides)
+    cases = gold_cases()[: config.limit]
+    if write:
+        write_cases(cases, config, Path(write))
+        print(f"{len(cases)} cases in {write}: read cases.jsonl, answer as schema.json says, score with --answers FILE")
+        return 0
+    if answers:
+        return verdict(config, cases, read_answers(Path(answers), config, cases), "another reader's")
+    run([calibration(config, cases)])
+    given = {row.id: row.scores for row in read_jsonl(Path(config.output) / VERDICTS, GoldVerdict)}
+    return verdict(config, cases, given, (Path(config.output) / COST).read_text(encoding="utf-8").strip())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses the command line; returns the exit code."""
+    keys = "\n  ".join(["keys of the config, with their defaults:", *help_text(CalibrationConfig)])
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, epilog=keys, formatter_class=form)
+    parser.add_argument("config", nargs="?", default=DEFAULT_CONFIG, help=f"YAML file (default: {DEFAULT_CONFIG})")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace those of the file")
+    parser.add_argument("--write", metavar="DIR", help="write the cases for another reader; calls nobody")
+    parser.add_argument("--answers", metavar="FILE", help="score another reader's answers; calls nobody")
+    given = parser.parse_intermixed_args(argv)
+    path, overrides = given.config, list(given.overrides)
+    if "=" in path:
+        path, overrides = DEFAULT_CONFIG, [path, *overrides]
+    return exit_code(lambda: _act(path, overrides, given.write, given.answers))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
