@@ -35,6 +35,7 @@ class _Watch:
         self.since = 0.0
         self.presses = self.tries = 0
         self.errors = 2
+        self.causes: list[Callable[[], str | None]] = []
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """INT or TERM."""
@@ -45,6 +46,8 @@ class _Watch:
         self.presses += 1
         if self.presses == 1:
             self.since = time.monotonic()
+            for problem in filter(None, [cause() for cause in self.causes]):
+                os.write(2, f"error: {problem}\n".encode())
             self.errors = _silence()
         if self.presses <= 2:  # a third one must not break off the killing of what is left
             self.interrupt(number, frame)
@@ -108,6 +111,14 @@ def run(work: Callable[[], int]) -> int:
     if _watch.presses:
         _watch.end()
     return code
+
+
+def ask_first(cause: Callable[[], str | None]) -> None:
+    """When the first signal comes, `cause` is asked what it is for, and what it answers is written: a launcher ends the
+    other processes with the same signal as a user does.
+    """
+    if _watch is not None:
+        _watch.causes.append(cause)
 
 
 def interrupt_main(thread: int) -> None:

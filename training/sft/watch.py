@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 from transformers import TrainerCallback
 
+from safer_steer import interrupts
 from safer_steer.deaths import MemoryLog, cause_of_death
 from safer_steer.failures import AGAIN
 
@@ -42,6 +43,7 @@ class StallWatch(TrainerCallback):
             self._ended(self.rank).parent.mkdir(parents=True, exist_ok=True)
             self._ended(self.rank).unlink(missing_ok=True)
             self._others = _ranks_beside()
+            interrupts.ask_first(self.lost_rank)  # torchrun may notice first, and ends this rank with a signal
         self.beat()
         threading.Thread(target=self._watch, name="stall-watch", daemon=True).start()
 
@@ -91,10 +93,9 @@ class StallWatch(TrainerCallback):
     def lost_rank(self) -> str | None:
         """What became of a rank of this node that vanished without a word; only the lowest one that is left says it."""
         gone = {pid: rank for pid, rank in self._others.items() if not _is_there(pid)}
-        for pid in gone:
-            del self._others[pid]
         vanished = [(pid, rank) for pid, rank in gone.items() if not self._ended(rank).exists()]
-        if not vanished or any(rank < self.rank for rank in self._others.values()):
+        left = [rank for pid, rank in self._others.items() if pid not in gone]
+        if not vanished or any(rank < self.rank for rank in left):
             return None
         pid, rank = vanished[0]
         return f"rank {rank} (process {pid}) {cause_of_death(None, self.memory, LESS_MEMORY)}"
