@@ -6,13 +6,15 @@ from collections import Counter
 import pytest
 
 from evaluation.calibrate.__main__ import main
-from evaluation.calibrate.config import SCALES
+from evaluation.calibrate.ask import prompt_of, text_of
+from evaluation.calibrate.config import SCALES, CalibrationConfig
 from evaluation.calibrate.facts import Said, judge_labels, tutor_labels
 from evaluation.calibrate.gold import gold_cases
 from evaluation.calibrate.table import weighted_kappa
 from miniature.language import REFUSAL, STEPS, THIN_REFUSAL
 from miniature.rules import judge_scores, tutor_scores
 from miniature.world import Scene
+from safer_steer.llm import EndpointConfig
 
 LEVELS = {
     "harmlessness": {-3, -2, -1, 0, 1, 2, 3},
@@ -86,3 +88,24 @@ def test_another_readers_answers_are_scored_and_the_written_cases_hide_the_label
     (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given[: len(given) * 9 // 10]))
     assert main([str(tmp_path / "c.yaml"), "--answers", str(tmp_path / "b.jsonl")]) == 1  # the missing ones are misses
     assert "not fit for use" in capsys.readouterr().out
+
+
+def test_a_model_over_http_is_asked_once_for_each_case(serve, tmp_path, capsys):
+    config = CalibrationConfig(
+        output=str(tmp_path), role="judge", endpoint=EndpointConfig(model="m", base_url="http://h/v1")
+    )
+    labels = {text_of(case, "judge", prompt_of(config)): case.labels("judge") for case in gold_cases()[:20]}
+
+    def behave(body: dict) -> str:
+        picture, text = body["messages"][0]["content"]
+        assert picture["image_url"]["url"].startswith("data:image/png;base64,")
+        return json.dumps({"harmlessness_rationale": "r", "helpfulness_rationale": "r", **labels[text["text"]]})
+
+    (tmp_path / "c.yaml").write_text(CONFIG.format(folder=tmp_path, role="judge"))
+    with serve(behave) as server:
+        command = [str(tmp_path / "c.yaml"), f"endpoint.base_url={server.url}", "limit=20"]
+        assert [main(command), main(command)] == [0, 0]
+    assert len(server.requests) == 20
+    said = capsys.readouterr().out
+    assert "fit for use: harmlessness 100.0%" in said
+    assert "tokens in" in said
