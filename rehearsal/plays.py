@@ -150,6 +150,17 @@ def _grpo_numbers(rows: list[dict[str, Any]], output: Path) -> list[Finding]:
             "ok" if sum(masked) <= 0.1 * max(1, len(trajectories)) else "warning",
         )
     )
+    norms = [row["actor/grad_norm"] for row in rows if row.get("actor/grad_norm") is not None]
+    moved = any(norms)
+    found.append(
+        Finding(
+            "grpo: update",
+            f"gradient norms {', '.join(f'{norm:.2g}' for norm in norms) or 'none'}",
+            "one above 0, so that the second rollout has other weights",
+            "ok" if moved else "warning",
+            "" if moved else "all trajectories of a group got the same return: does the tutor tell answers apart?",
+        )
+    )
     nats = [
         row["rollout_corr/log_ppl_abs_diff"] for row in rows if row.get("rollout_corr/log_ppl_abs_diff") is not None
     ]

@@ -19,13 +19,13 @@ TEXT = "Please look at the picture again and tell me more about it, number "
 
 
 def filled(schema: dict[str, Any], root: dict[str, Any], rng: random.Random) -> Any:
-    """A value that fits a JSON schema: numbers within their bounds at random, short texts, the first of choices."""
+    """A value that fits a JSON schema: numbers and choices at random, short texts."""
     if "$ref" in schema:
         return filled(root["$defs"][schema["$ref"].rpartition("/")[2]], root, rng)
     if "const" in schema:
         return schema["const"]
     if "enum" in schema:
-        return schema["enum"][0]
+        return rng.choice(schema["enum"])
     if "anyOf" in schema:
         chosen = next((part for part in schema["anyOf"] if part.get("type") != "null"), schema["anyOf"][0])
         return filled(chosen, root, rng)

@@ -115,10 +115,14 @@ def test_a_generated_row_fills_the_length_and_no_more(tags, tmp_path):
 def test_the_stand_in_answers_what_a_schema_asks_for(schema, name):
     client = TestClient(stand_in.create_app())
     assert client.get("/v1/models").json()["data"][0]["id"] == stand_in.MODEL
-    messages = [{"role": "user", "content": "hello"}]
-    body = {"model": stand_in.MODEL, "messages": messages, "response_format": response_format(schema, name)}
-    answer = client.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
-    schema.model_validate(json.loads(answer))
+    answers = set()
+    for number in range(20):
+        messages = [{"role": "user", "content": f"hello {number}"}]
+        body = {"model": stand_in.MODEL, "messages": messages, "response_format": response_format(schema, name)}
+        answer = client.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
+        schema.model_validate(json.loads(answer))
+        answers.add(answer)
+    assert len(answers) > 10, "equal scores of all answers would leave the weights as they are"
 
 
 def test_the_forecast_follows_steps_and_seconds(tmp_path):
@@ -144,16 +148,18 @@ def test_the_forecast_of_the_paper_has_hours_cost_and_the_model_beside_it():
 
 
 @pytest.mark.parametrize(
-    ("reasons", "nats", "verdicts"),
+    ("reasons", "norm", "nats", "verdicts"),
     [
-        ([None] * 8, 0.004, ["ok", "ok", "ok"]),
-        ([None] * 7 + ["token accounting: boundary"], 0.004, ["breaks", "warning", "ok"]),
-        (["turn 2: transport: 503"] * 4 + [None] * 4, 0.4, ["ok", "warning", "warning"]),
+        ([None] * 8, 0.5, 0.004, ["ok", "ok", "ok", "ok"]),
+        ([None] * 7 + ["token accounting: boundary"], 0.5, 0.004, ["breaks", "warning", "ok", "ok"]),
+        (["turn 2: transport: 503"] * 4 + [None] * 4, 0.0, 0.4, ["ok", "warning", "warning", "warning"]),
     ],
 )
-def test_what_two_steps_of_grpo_say(reasons, nats, verdicts, tmp_path):
+def test_what_two_steps_of_grpo_say(reasons, norm, nats, verdicts, tmp_path):
     rows_ = [{"meta": {"reason": reason}} for reason in reasons]
     (tmp_path / "trajectories.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows_))
     masked = sum(reason is not None for reason in reasons)
-    found = _grpo_numbers([{"rollout/masked": masked, "rollout_corr/log_ppl_abs_diff": nats}], tmp_path)
+    found = _grpo_numbers(
+        [{"rollout/masked": masked, "actor/grad_norm": norm, "rollout_corr/log_ppl_abs_diff": nats}], tmp_path
+    )
     assert [finding.verdict for finding in found] == verdicts, found
