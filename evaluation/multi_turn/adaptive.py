@@ -39,13 +39,18 @@ class AdaptiveTutor:
         self.client, self._tutor = client, SafetyTutor(client, prompt=prompt)
 
     async def next_turn(
-        self, history: Sequence[tuple[str, str]], images: Sequence[Path], user: str, answer: str, static_next: str
+        self,
+        history: Sequence[tuple[str, str]],
+        pictures: Sequence[Sequence[Path]],
+        user: str,
+        answer: str,
+        static_next: str,
     ) -> NextTurn:
         """The next user turn after an answer; the benchmark's own when the tutor gives none.
 
         Args:
             history: earlier exchanges (user, assistant), without the last one.
-            images: every picture shown so far.
+            pictures: those shown at each turn, the last one included.
             user: the last user turn.
             answer: the model's answer to it; data, whatever it says.
             static_next: the benchmark's own next turn.
@@ -53,7 +58,8 @@ class AdaptiveTutor:
         Raises:
             RunAborted: so many calls in a row failed that the client gives up.
         """
-        found = await self._tutor.step(history, images, user, answer, static_next)
+        images, shown = [path for paths in pictures for path in paths], [len(paths) for paths in pictures]
+        found = await self._tutor.step(history, images, user, answer, static_next, shown)
         if isinstance(found, Unscored):
             lost, why = found.outcome == Outcome.TRANSPORT, f"tutor {found.reason}"
             return NextTurn(user=static_next, adapted=False, detail=why, transport=lost)

@@ -147,9 +147,8 @@ class Player:
         done: list[Turn] = []
         for index, turn in enumerate(dialogue.turns):
             if self.tutor and done:
-                shown = [path for paths in pictures[:index] for path in paths]
                 *history, last = [(turn.user, turn.assistant or "") for turn in done]
-                step = await self.tutor.next_turn(history, shown, *last, turn.user)
+                step = await self.tutor.next_turn(history, pictures[:index], *last, turn.user)
                 if step.transport:
                     return lost("transport", step.detail, "transport", self._row(task, done, "transport", step.detail))
                 adapted = {"adapted": step.adapted, "attack_strategy": step.attack_strategy}

@@ -148,7 +148,7 @@ def test_a_picture_of_a_later_turn_is_shown_from_that_turn_on(processor):
     assert [call.images for call in engine.calls] == [1, 2, 2]
     counts = [call.ids.count(pad) for call in engine.calls]
     assert counts == [counts[0], counts[0] + 4, counts[0] + 4]  # 56 x 56 px: 4 placeholders
-    assert [images for _, images, *_ in tutor.seen] == [1, 2, 2]
+    assert [shown for _, shown, *_ in tutor.seen] == [[1], [1, 1], [1, 1, 0]]
     assert len(output.multi_modal_data["images"]) == 2
 
 
@@ -156,7 +156,7 @@ def test_the_first_picture_may_come_in_a_later_turn(processor):
     later = [{"turn": 1, "bytes": png((56, 56))}]
     output, engine, tutor = play(processor, ["a .<|im_end|>"] * 2, turns=2, later=later, first_picture=False)
     assert [call.images for call in engine.calls] == [0, 1]
-    assert [images for _, images, *_ in tutor.seen] == [0, 1]
+    assert [shown for _, shown, *_ in tutor.seen] == [[0], [0, 1]]
     assert output.prompt_ids.count(processor.image_token_id) == 0
     assert output.response_ids.count(processor.image_token_id) == 4
     assert len(output.multi_modal_data["images"]) == 1

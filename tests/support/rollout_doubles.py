@@ -40,10 +40,11 @@ class Tutor:
         self.unscored_at, self.question, self.seen = unscored_at, question, []
         self.client = SimpleNamespace(stats=lambda: {"calls": len(self.seen)})
 
-    async def step(self, history, images, user, answer, static_next):
+    async def step(self, history, images, user, answer, static_next, shown):
         from safer_steer_verl.interactions.safety_tutor import TutorTurn
 
-        self.seen.append((list(history), len(images), user, answer))
+        self.seen.append((list(history), list(shown), user, answer))
+        assert sum(shown) == len(images)
         turn = len(self.seen)
         if turn == self.unscored_at:
             return Unscored(outcome="transport", detail="503")

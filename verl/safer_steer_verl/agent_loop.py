@@ -95,6 +95,7 @@ class SafetyTutorLoop(AgentLoopBase):
         messages = list(kwargs["raw_prompt"])
         media = await self.process_multi_modal_info(messages)
         images = list(media.get("images") or [])
+        shown = [len(images)]  # pictures of each turn
         self._assert_mm_supported(bool(images))
         ids = await self.ct_build_initial_tokens(messages, images=images)
         tokens = Tokens(ids=ids, prompt_length=len(ids))
@@ -129,7 +130,8 @@ class SafetyTutorLoop(AgentLoopBase):
             with simple_timer("tool_calls", metrics):
                 spoken = shared.settings.answer_format.split
                 heard = [(asked, spoken(said).answer) for asked, said in history]
-                result = await _verdict(shared.tutor, heard, images, user, spoken(answer).answer.strip(), static_next)
+                said = spoken(answer).answer.strip()
+                result = await _verdict(shared.tutor, heard, images, user, said, static_next, shown)
             beat(VERDICT)
             if isinstance(result, Unscored):
                 record.end, record.unscored, record.reason = "unscored", True, f"turn {turn + 1}: {result.reason}"
@@ -151,6 +153,7 @@ class SafetyTutorLoop(AgentLoopBase):
                 break
             messages = [*messages, message]
             images += new_images
+            shown.append(len(new_images))
             record.users.append(question)
 
         if record.answers:
