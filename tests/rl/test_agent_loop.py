@@ -193,7 +193,14 @@ def test_trajectory_credit_puts_the_return_on_the_last_token(processor):
         ({"tcsr": {"rule": "last", "over": "safety"}}, 0.7),
         ({"tcsr": {"rule": "raw", "over": "safety"}}, 0.6 + 0.7),
         ({"tcsr": {"rule": "raw"}, "reward": {"safety": 1.0, "usefulness": 0.0, "faithfulness": 0.0}}, 0.6 + 0.7),
-        ({"tcsr": {"rule": "raw"}, "reward": {"format": {"bonus": 0.5, "tags": ["t"]}}}, 0.68 + 0.76 + 0.5),
+        (
+            {
+                "tcsr": {"rule": "raw"},
+                "reward": {"format": {"bonus": 0.5, "tags": ["t"]}},
+                "answer_format": {"system": None, "tags": ["t"]},
+            },
+            0.68 + 0.76 + 0.5,
+        ),
     ],
 )
 def test_the_reward_settings_reach_the_return(processor, section, expected):
