@@ -69,7 +69,7 @@ def test_unusable_pictures_cost_no_start(config, capsys):
     with pytest.raises(UserError, match="no model server answers"):
         entry.main(config(NOBODY))
     assert "1 of 2 dialogues have an unusable picture; the first: d0:" in capsys.readouterr().err
-    planned = str(entry.plan(config(1, images=["images/none.png", "images/broken.png"])))
+    planned = str(entry.plan(config(NOBODY, images=["images/none.png", "images/broken.png"])))
     assert "2 dialogues, 3 turns, 1 without their pictures, the first: d0: picture not found:" in planned
 
 
