@@ -62,10 +62,10 @@ class Stuck:
         self.inner, self.waiting, self.cancelled = Tutor(), asyncio.Event(), 0
         self.client = self.inner.client
 
-    async def step(self, history, images, user, answer, static_next):
+    async def step(self, history, images, user, answer, static_next, shown):
         if "stuck" not in user:
             self.inner.seen = list(history)  # its turn number is the trajectory's own
-            return await self.inner.step(history, images, user, answer, static_next)
+            return await self.inner.step(history, images, user, answer, static_next, shown)
         self.waiting.set()
         try:
             await asyncio.Event().wait()
@@ -83,7 +83,7 @@ def test_a_cancelled_trajectory_leaves_the_others_alone(processor):
         engine = Echo(processor.tokenizer, seed=0)
         stuck = asyncio.ensure_future(play_one(processor, config, engine, name="stuck"))
         other = asyncio.ensure_future(play_one(processor, config, engine, turns=1))
-        await tutor.waiting.wait()
+        await asyncio.wait([asyncio.ensure_future(tutor.waiting.wait()), stuck], return_when=asyncio.FIRST_COMPLETED)
         stuck.cancel()
         results = await asyncio.gather(stuck, other, return_exceptions=True)
         again = await play_one(processor, config, engine, turns=1)
