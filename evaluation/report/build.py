@@ -196,7 +196,7 @@ def write_tables(
     first, *others = ours
     parts += ["# Evaluation", markdown(first), judge, *(markdown(table) for table in others)]
     if paper:
-        parts += ["# Beside the paper", "arXiv 2604.16358 as printed; † marks numbers that do not add up as printed."]
+        parts += ["# Next to the paper", "arXiv 2604.16358 as printed; † marks numbers that do not add up as printed."]
         parts += [markdown(table) for table in paper]
     write_atomic(folder / "tables.md", "\n\n".join(parts) + "\n")
     for table in (*ours, *paper):
