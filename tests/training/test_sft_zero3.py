@@ -1,7 +1,7 @@
 """ZeRO-3 at a real width and the full vocabulary: DeepSpeed really splits the weights over two ranks.
 
 In the miniature every tensor is smaller than what DeepSpeed keeps whole on every rank, so nothing is ever split there.
-About 10 GB and several minutes; left out of a run without `-m nightly`.
+About 10 GB in bf16, 24 GB in fp32, and several minutes; left out of a run without `-m nightly`.
 """
 
 import json
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 from PIL import Image
 
@@ -21,6 +22,10 @@ from training.sft.config import SftConfig
 
 OBSERVER = Path(__file__).parents[1] / "support" / "zero3_observer.py"
 WORDS, WIDTH = 151_936, 2048
+FP32_FITS = pytest.mark.skipif(
+    psutil.virtual_memory().total < 30 * 2**30,
+    reason="two ranks in fp32 hold 12 GB each; this machine has less than 30 GB",
+)
 
 
 def trained(root: Path, model: Path, precision: str):
@@ -49,7 +54,7 @@ def trained(root: Path, model: Path, precision: str):
 @pytest.mark.integration
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+@pytest.mark.parametrize("precision", ["bf16", pytest.param("fp32", marks=FP32_FITS)])
 def test_weights_of_a_real_width_are_split_over_two_ranks(precision, tmp_path):
     from safetensors import safe_open
 
