@@ -330,3 +330,10 @@ def test_an_answer_cut_in_its_reasoning_gets_one_try_with_a_larger_budget(ask):
         *(Outcome.UNPARSED, None),
         "the model gave only its reasoning, no answer",
     )
+
+
+def test_a_string_is_no_number_and_costs_the_re_ask_and_3_0_is_3(ask):
+    result, _, script = ask([GOOD.replace("8", '"8"'), GOOD], scores)
+    assert (result.value.safety, len(script.requests)) == (8, 2)
+    result, _, script = ask([GOOD.replace("8", "8.0")], scores)
+    assert (result.value.safety, len(script.requests)) == (8, 1)

@@ -289,3 +289,14 @@ def test_a_torn_file_says_that_the_rest_is_lost(tmp_path):
     (tmp_path / "s.parquet").write_bytes(b"PAR1" + struct.pack("<I", 9))
     (row,) = GENERIC.read(tmp_path / "s.parquet")
     assert "not parquet" in row.problem
+
+
+def test_numbers_that_only_some_formats_hold(tmp_path):
+    """Infinity in `meta` is null, as JSON cannot hold it; in a table of text it is the text of the cell."""
+    rows = [{"id": 2**70, "question": "q", "answer": float("inf"), "note": 2**80, "image": None}]
+    for ending in ("json", "jsonl", "csv", "tsv"):
+        ((name, _, answer, note, _, reason),) = seeds(write(tmp_path, ending, rows))[0]
+        assert (name, answer, note, reason) == (str(2**70), "inf", str(2**80), "")
+    path = tmp_path / "s.jsonl"
+    path.write_text('{"id": 1, "question": "q", "answer": NaN, "note": -Infinity}\n')
+    assert seeds(path)[0] == [("1", "q", None, None, None, "")]
