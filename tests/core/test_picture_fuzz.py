@@ -15,7 +15,7 @@ from safer_steer import picture_decode
 from safer_steer.errors import ImageError
 from safer_steer.images import load_image
 
-SEED = int(os.environ.get("SAFER_STEER_SEED") or random.SystemRandom().randrange(2**32))
+SEED = int(os.environ.get("SAFER_STEER_SEED") or 1)  # other seeds: by hand
 FEW, ALL = 12, 200  # mutations of each file
 SAVED = {
     "AVIF": ["RGB", "RGBA"],
