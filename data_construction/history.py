@@ -7,7 +7,6 @@ harmless. Judgements do not depend on the thresholds, so these may be changed an
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +22,7 @@ from data_construction.prompts import HISTORY
 from data_construction.score import candidate_rules
 from data_construction.seeds import ingested_seeds
 from data_construction.stage_one import DIALOGUES
-from data_construction.step import require_finished, require_some, step
+from data_construction.step import RowTask, require_finished, require_some, step
 from safer_steer.data_block import transcript
 from safer_steer.dialogue import RISK_KINDS
 from safer_steer.rows import Reject
@@ -55,18 +54,6 @@ class HistoryRisk(BaseModel):
         return {"alone": self.alone.risk, "with_history": self.with_history.risk}
 
 
-@dataclass(frozen=True)
-class HistoryTask:
-    """One risk dialogue to judge."""
-
-    row: RowFacts
-
-    @property
-    def task_id(self) -> str:
-        """Stable over runs: the row's id is a hash of its content."""
-        return f"history/{self.row.id}"
-
-
 def history(config: DataConfig) -> Stage:
     """Judges the risk dialogues of the RL pool.
 
@@ -94,13 +81,13 @@ def history(config: DataConfig) -> Stage:
     )
 
 
-def history_tasks(config: DataConfig) -> list[HistoryTask]:
+def history_tasks(config: DataConfig) -> list[RowTask]:
     """The risk dialogues of the RL pool, as many as configured, in the order in which STEER-RL takes them."""
     if (wanted := _wanted(config)) is None:
         return []
     pools, rules = Pools.of(config, ingested_seeds(config.folder)), candidate_rules(config, "rl")
     rows = (row for row in row_facts(config.folder / DIALOGUES) if pools.pool(row) == "rl")
-    return [HistoryTask(row) for row in select(rows, wanted, config.seed, "rl", rules).rows]
+    return [RowTask("history", row.id, row.read) for row in select(rows, wanted, config.seed, "rl", rules).rows]
 
 
 def _wanted(config: DataConfig) -> Split | None:
@@ -130,9 +117,9 @@ class HistoryJudge:
     def __init__(self, config: DataConfig, caller: Caller):
         self._caller, self._config = caller, config.assemble.rl.history_dependent
 
-    async def __call__(self, task: HistoryTask) -> HistoryRisk | Reject:
+    async def __call__(self, task: RowTask) -> HistoryRisk | Reject:
         """Both judgements, or why there are none."""
-        row = task.row.read()
+        row = task.load()
         users, paths = [turn.user for turn in row.turns], [row.images_at(turn) for turn in range(len(row.turns))]
         seen = [path for shown in paths for path in shown]
         try:
@@ -142,7 +129,7 @@ class HistoryJudge:
             return stop.with_row({"dialogue": row.id}).reject
         return HistoryRisk(id=row.id, alone=alone, with_history=whole, meta={"task": task.task_id})
 
-    async def _judge(self, users: list[str], paths: list[list[str]], task: HistoryTask, name: str) -> RequestRisk:
+    async def _judge(self, users: list[str], paths: list[list[str]], task: RowTask, name: str) -> RequestRisk:
         history, pictures = transcript([(user, None) for user in users[:-1]], [len(shown) for shown in paths])
         return await self._caller.ask(
             "evaluator",

@@ -7,7 +7,6 @@ without all its scores is in neither, and is counted. Scores do not depend on th
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,7 +22,7 @@ from data_construction.config import DataConfig
 from data_construction.red_team.simulate import target_answer
 from data_construction.seeds import ingested_seeds
 from data_construction.stage_one import DIALOGUES
-from data_construction.step import require_finished, require_some, step
+from data_construction.step import RowTask, require_finished, require_some, step
 from safer_steer.dialogue import Dialogue
 from safer_steer.rows import Reject
 from safer_steer.rubric import SCALE_MAX, TurnScores
@@ -50,18 +49,6 @@ class CandidateScores(BaseModel):
             sum(turn.usefulness for turn in self.scores) / len(self.scores),
             sum(turn.faithfulness for turn in self.scores) / len(self.scores),
         )
-
-
-@dataclass(frozen=True)
-class ScoreTask:
-    """One candidate to score."""
-
-    row: RowFacts
-
-    @property
-    def task_id(self) -> str:
-        """Stable over runs: the row's id is a hash of its content."""
-        return f"score/{self.row.id}"
 
 
 def score(config: DataConfig) -> Stage:
@@ -91,11 +78,15 @@ def _ruled(config: DataConfig) -> dict[str, SftSplit | RlSplit]:
     return {name: split for name, split in splits.items() if split.candidate_rule and split.size != 0}
 
 
-def score_tasks(config: DataConfig) -> list[ScoreTask]:
+def score_tasks(config: DataConfig) -> list[RowTask]:
     """The train rows that a split with a rule could take."""
     pools, splits = Pools.of(config, ingested_seeds(config.folder)), _ruled(config)
     rows = row_facts(config.folder / DIALOGUES)
-    return [ScoreTask(row) for row in rows if (to := splits.get(pools.pool(row))) and to.mix.get(row.kind)]
+    return [
+        RowTask("score", row.id, row.read)
+        for row in rows
+        if (to := splits.get(pools.pool(row))) and to.mix.get(row.kind)
+    ]
 
 
 def _finish(config: DataConfig, result: Result) -> dict[str, int]:
@@ -167,9 +158,9 @@ class CandidateScorer:
     def __init__(self, config: DataConfig, caller: Caller):
         self._caller = caller
 
-    async def __call__(self, task: ScoreTask) -> CandidateScores | Reject:
+    async def __call__(self, task: RowTask) -> CandidateScores | Reject:
         """One score for each turn, or why there are none."""
-        row, caller = task.row.read(), self._caller
+        row, caller = task.load(), self._caller
         answers, scores, history = _known_answers(row), list[TurnScores](), list[tuple[str, str]]()
         shown = [row.images_at(number) for number in range(len(row.turns))]
         try:

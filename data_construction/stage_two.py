@@ -13,14 +13,14 @@ from data_construction.assemble.config import Split
 from data_construction.assemble.facts import row_facts
 from data_construction.assemble.select import Pools, select
 from data_construction.bootstrap.keep import keep_rule_markdown
-from data_construction.bootstrap.rollout import BootstrapTask, RedBlueLoop
+from data_construction.bootstrap.rollout import RedBlueLoop
 from data_construction.calls import Caller
 from data_construction.config import DataConfig
 from data_construction.prompts import STAGE_TWO, blue_guidelines
 from data_construction.score import candidate_rules
 from data_construction.seeds import ingested_seeds
 from data_construction.stage_one import DIALOGUES
-from data_construction.step import require_finished, require_some, step
+from data_construction.step import RowTask, require_finished, require_some, step
 from safer_steer.dialogue import stable_hash
 from safer_steer.stage import Result, Stage
 from safer_steer.store import read_jsonl, write_atomic
@@ -63,12 +63,12 @@ def red_blue_loop(guidelines: str, config: DataConfig, caller: Caller) -> RedBlu
     return RedBlueLoop(caller, config.bootstrap, guidelines)
 
 
-def bootstrap_tasks(config: DataConfig) -> list[BootstrapTask]:
+def bootstrap_tasks(config: DataConfig) -> list[RowTask]:
     """The train dialogues of the SFT pool, as many as configured, with the lengths that STEER-SFT is to have."""
     pools = Pools.of(config, ingested_seeds(config.folder))
     rows = (row for row in row_facts(config.folder / DIALOGUES) if pools.pool(row) == "sft")
     chosen = select(rows, _wanted(config), config.seed, "bootstrap", candidate_rules(config, "sft"))
-    return [BootstrapTask(row.id, row.read) for row in chosen.rows]
+    return [RowTask("stage2", row.id, row.read) for row in chosen.rows]
 
 
 def _wanted(config: DataConfig) -> Split:

@@ -1,6 +1,7 @@
 """What the steps of data construction that call models have in common, as the frame of each step's `Stage`."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 from data_construction.calls import Caller
 from data_construction.config import DataConfig, Step
 from data_construction.prompts import load_prompts
+from safer_steer.dialogue import Dialogue
 from safer_steer.engine import Clients, RayWorkers, Work
 from safer_steer.errors import UserError
 from safer_steer.machine import Needs
@@ -24,6 +26,20 @@ RECORDS: dict[Step, str] = {
     "assemble": "run.json",
 }
 MakeWork = Callable[[DataConfig, Caller], Work]
+
+
+@dataclass(frozen=True)
+class RowTask:
+    """One dialogue of Stage I for a step to work on; `load` reads it, so that waiting tasks hold no text."""
+
+    step: Step
+    row_id: str
+    load: Callable[[], Dialogue]
+
+    @property
+    def task_id(self) -> str:
+        """Stable over runs: the row's id is a hash of its content."""
+        return f"{self.step}/{self.row_id}"
 
 
 def step(

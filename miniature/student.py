@@ -4,6 +4,7 @@ chat template.
 
 import json
 import random
+from collections.abc import Iterable, Sequence
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
@@ -59,25 +60,36 @@ def build_tokenizer() -> Qwen2TokenizerFast:
     ]
     corpus = ["system user assistant", "You are a helpful assistant."] * 200 + asks * 50
     corpus += [rng.choice(sentences).format(colour=c, shape=s) for c in COLOURS for s in SHAPES for _ in range(60)]
+    words, merges = train_bpe(corpus, 760)
+    vocabulary = words | {token: len(words) + index for index, token in enumerate(SPECIAL_TOKENS)}
+    tokenizer = qwen_tokenizer(vocabulary, merges, SPECIAL_TOKENS, MAX_LENGTH)
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def train_bpe(texts: Iterable[str], size: int) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of a byte-level BPE of at most `size` words, trained on the texts."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=760, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
-    )
-    bpe.train_from_iterator(corpus, trainer)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=size, initial_alphabet=alphabet, show_progress=False))
     model = json.loads(bpe.to_str())["model"]
-    vocabulary = model["vocab"] | {token: len(model["vocab"]) + index for index, token in enumerate(SPECIAL_TOKENS)}
-    tokenizer = Qwen2TokenizerFast(
+    return model["vocab"], [tuple(merge) for merge in model["merges"]]
+
+
+def qwen_tokenizer(
+    vocabulary: dict[str, int], merges: list[tuple[str, str]], specials: Sequence[str], longest: int
+) -> Qwen2TokenizerFast:
+    """Qwen2's tokenizer over a vocabulary that holds the special tokens; `longest` in tokens."""
+    return Qwen2TokenizerFast(
         vocab=vocabulary,
-        merges=[tuple(merge) for merge in model["merges"]],
+        merges=merges,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
         unk_token="<|endoftext|>",
-        additional_special_tokens=[token for token in SPECIAL_TOKENS if token not in ("<|im_end|>", "<|endoftext|>")],
-        model_max_length=MAX_LENGTH,
+        additional_special_tokens=[token for token in specials if token not in ("<|im_end|>", "<|endoftext|>")],
+        model_max_length=longest,
     )
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
 
 
 def build_processor() -> Qwen2_5_VLProcessor:

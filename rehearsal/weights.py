@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from miniature.student import CHAT_TEMPLATE
+from miniature.student import CHAT_TEMPLATE, qwen_tokenizer, train_bpe
 from safer_steer.cli import exit_code
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
@@ -114,28 +114,11 @@ def processor_from(folder: str) -> Any:
 
 def stand_in_processor() -> Any:
     """The local stand-in, made in a few seconds without any download."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import Qwen2TokenizerFast
-
     texts = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("*/**/*.jinja"))]
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=8000, initial_alphabet=alphabet, show_progress=False))
-    model = json.loads(bpe.to_str())["model"]
-    vocabulary = dict(model["vocab"])
-    vocabulary |= {f"\u0120w{number}": number for number in range(len(vocabulary), FIRST_SPECIAL)}  # " w12345"
+    words, merges = train_bpe(texts, 8000)
+    vocabulary = words | {f"\u0120w{number}": number for number in range(len(words), FIRST_SPECIAL)}  # " w12345"
     vocabulary |= {token: FIRST_SPECIAL + index for index, token in enumerate(SPECIALS)}
-    tokenizer = Qwen2TokenizerFast(
-        vocab=vocabulary,
-        merges=[tuple(merge) for merge in model["merges"]],
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        unk_token="<|endoftext|>",
-        additional_special_tokens=[token for token in SPECIALS if token not in ("<|im_end|>", "<|endoftext|>")],
-        model_max_length=131072,
-    )
-    return _with_pictures(tokenizer)
+    return _with_pictures(qwen_tokenizer(vocabulary, merges, SPECIALS, 131072))
 
 
 def _with_pictures(tokenizer: Any) -> Any:

@@ -50,18 +50,29 @@ def command(
     """Parses the command line and calls `act` with the config's path, the overrides and whether it is a dry run;
     returns the exit code, see `exit_code`. `keys`, a heading and a line for each, are what --help says of the config.
     """
+    parser = config_parser(doc, keys, default_config)
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved config and the plan; touch nothing")
+    given = parse(parser, argv)
+    return exit_code(lambda: act(given.config, given.overrides, given.dry_run))
+
+
+def config_parser(doc: str, keys: list[str], default_config: str) -> argparse.ArgumentParser:
+    """A parser of `[CONFIG] [key=value ...]`, to which a command adds its own options."""
     epilog = "\n  ".join(keys)
     parser = argparse.ArgumentParser(
         description=doc, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("config", nargs="?", default=default_config, help=f"YAML file (default: {default_config})")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace those of the file")
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved config and the plan; touch nothing")
+    return parser
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """What the command line gives: `config` is a path also where only overrides were given."""
     given = parser.parse_intermixed_args(argv)
-    path, overrides = given.config, list(given.overrides)
-    if "=" in path:
-        path, overrides = default_config, [path, *overrides]
-    return exit_code(lambda: act(path, overrides, given.dry_run))
+    if "=" in given.config:
+        given.config, given.overrides = parser.get_default("config"), [given.config, *given.overrides]
+    return given
 
 
 def exit_code(run: Callable[[], int | None]) -> int:

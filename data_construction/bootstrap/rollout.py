@@ -5,13 +5,13 @@ template and the turns so far only, so a dialogue begun again finds its finished
 it stopped. The keep rule is not applied here: the assembly does, with thresholds that may still change.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 from data_construction.bootstrap.answer_format import format_instruction
 from data_construction.calls import Answer, Caller, Rejected, why_unusable
 from data_construction.config import Bootstrap
+from data_construction.step import RowTask
 from safer_steer.answer_tags import split_parts, spoken
 from safer_steer.chat import dialogue_messages
 from safer_steer.data_block import transcript
@@ -64,19 +64,6 @@ async def score_turn(
     return await caller.ask("evaluator", "turn_scores", ScoredTurn, data=data, images=seen, key=key)
 
 
-@dataclass(frozen=True)
-class BootstrapTask:
-    """One Stage I dialogue to bootstrap; `load` reads it, so that waiting tasks hold no text."""
-
-    template_id: str
-    load: Callable[[], Dialogue]
-
-    @property
-    def task_id(self) -> str:
-        """Stable over runs: the template's id is a hash of its content."""
-        return f"stage2/{self.template_id}"
-
-
 class RedBlueLoop:
     """Bootstraps dialogues, any number at once."""
 
@@ -84,7 +71,7 @@ class RedBlueLoop:
         self._caller, self._config = caller, config
         self._system = guidelines.strip() + format_instruction(config.assistant_tags)
 
-    async def __call__(self, task: BootstrapTask) -> Dialogue | Reject:
+    async def __call__(self, task: RowTask) -> Dialogue | Reject:
         """The scored dialogue, or why it ended, with its turns so far."""
         template, turns = task.load(), []
         try:

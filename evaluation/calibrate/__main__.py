@@ -7,7 +7,7 @@
 Input: the gold set of `gold.py`. Output: `verdicts.jsonl`, `unscored.jsonl`, `calibration.md` in `output`; resumes.
 """
 
-import argparse
+import json
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from evaluation.calibrate.ask import SCHEMAS, messages_of, prompt_of, scores_of,
 from evaluation.calibrate.config import CalibrationConfig
 from evaluation.calibrate.gold import GoldCase, gold_cases
 from evaluation.calibrate.table import compare
-from safer_steer.cli import exit_code
+from safer_steer.cli import config_parser, exit_code, parse
 from safer_steer.config import help_text, load_config
 from safer_steer.engine import Work
 from safer_steer.errors import UserError
@@ -27,11 +27,10 @@ from safer_steer.llm import LLMClient
 from safer_steer.machine import Needs
 from safer_steer.prompts import Prompt
 from safer_steer.rows import Reject
-from safer_steer.stage import Result, Stage, run
+from safer_steer.stage import Stage, run
 from safer_steer.store import read_jsonl, write_atomic
 
 VERDICTS, UNSCORED, REPORT, RECORD = "verdicts.jsonl", "unscored.jsonl", "calibration.md", "run.json"
-COST = "cost.txt"
 DEFAULT_CONFIG = "configs/calibration/judge.yaml"
 
 
@@ -58,7 +57,6 @@ def calibration(config: CalibrationConfig, cases: list[GoldCase]) -> Stage:
         prompts={config.role: prompt.hash},
         tasks=lambda: cases,
         work=partial(_work, config.role, prompt),
-        after=partial(_finish, config),
         kept=VERDICTS,
         rejects=UNSCORED,
         ordered=True,
@@ -78,11 +76,12 @@ def _work(role: str, prompt: Prompt, clients: Mapping[str, LLMClient]) -> Work:
     return work
 
 
-def _finish(config: CalibrationConfig, result: Result) -> dict[str, Any]:
-    usage = result.usage.get(config.role, {})
+def _cost(config: CalibrationConfig) -> str:
+    """What the run's record says of its calls, in words."""
+    record = json.loads((Path(config.output) / RECORD).read_text(encoding="utf-8"))
+    usage = record["usage"].get(config.role, {})
     tokens = f"{usage.get('tokens_in', 0):,} tokens in, {usage.get('tokens_out', 0):,} out"
-    write_atomic(Path(config.output) / COST, f"{tokens}, USD {usage.get('usd', 'unknown')}\n")
-    return result.counts.as_dict()
+    return f"{tokens}, USD {usage.get('usd', 'unknown')}"
 
 
 def verdict(config: CalibrationConfig, cases: list[GoldCase], given: Mapping[str, Mapping[str, int]], cost: str) -> int:
@@ -129,23 +128,17 @@ def _act(path: str, overrides: list[str], write: str | None, answers: str | None
         return verdict(config, cases, read_answers(Path(answers), config, cases), "another reader's")
     run([calibration(config, cases)])
     given = {row.id: row.scores for row in read_jsonl(Path(config.output) / VERDICTS, GoldVerdict)}
-    return verdict(config, cases, given, (Path(config.output) / COST).read_text(encoding="utf-8").strip())
+    return verdict(config, cases, given, _cost(config))
 
 
 def main(argv: list[str] | None = None) -> int:
     """Parses the command line; returns the exit code."""
-    keys = "\n  ".join(["keys of the config, with their defaults:", *help_text(CalibrationConfig)])
-    form = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, epilog=keys, formatter_class=form)
-    parser.add_argument("config", nargs="?", default=DEFAULT_CONFIG, help=f"YAML file (default: {DEFAULT_CONFIG})")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace those of the file")
+    keys = ["keys of the config, with their defaults:", *help_text(CalibrationConfig)]
+    parser = config_parser(__doc__, keys, DEFAULT_CONFIG)
     parser.add_argument("--write", metavar="DIR", help="write the cases for another reader; calls nobody")
     parser.add_argument("--answers", metavar="FILE", help="score another reader's answers; calls nobody")
-    given = parser.parse_intermixed_args(argv)
-    path, overrides = given.config, list(given.overrides)
-    if "=" in path:
-        path, overrides = DEFAULT_CONFIG, [path, *overrides]
-    return exit_code(lambda: _act(path, overrides, given.write, given.answers))
+    given = parse(parser, argv)
+    return exit_code(lambda: _act(given.config, given.overrides, given.write, given.answers))
 
 
 if __name__ == "__main__":

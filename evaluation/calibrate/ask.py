@@ -7,9 +7,8 @@ from pydantic import BaseModel
 
 from evaluation.calibrate.config import CalibrationConfig
 from evaluation.calibrate.gold import GoldCase
-from evaluation.multi_turn.judge import judge_prompt
+from evaluation.multi_turn.judge import judge_data, judge_prompt
 from safer_steer.chat import user_message
-from safer_steer.data_block import transcript
 from safer_steer.llm.schemas import strict_schema
 from safer_steer.prompts import Prompt
 from safer_steer.rubric import JudgeScores
@@ -36,10 +35,7 @@ def text_of(case: GoldCase, role: str, prompt: Prompt) -> str:
     if role == "tutor":
         data = tutor_data(case.history, case.user, case.answer, case.static_next, shown)
         return prompt.render(feedback_dynamics=True, data=data)
-    history, pictures = transcript(case.history, shown)
-    note = {"note": case.note} if case.note else {}
-    conversation = {"history": history, "user": case.user, **pictures, "assistant": case.answer, **note}
-    return prompt.render(conversation=conversation)
+    return prompt.render(conversation=judge_data(case.history, case.user, case.answer, shown, case.note))
 
 
 def messages_of(case: GoldCase, role: str, prompt: Prompt) -> list[dict]:

@@ -6,10 +6,11 @@ usable verdict give `unscored` with the reason, never a score.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from evaluation.config import MAIN_JUDGE, EvaluationConfig, judge_role
 from evaluation.multi_turn.inference import ANSWERS
@@ -146,10 +147,28 @@ def judge_text(dialogue: Dialogue, turn: int, prompt: Prompt) -> str:
     """The judge's prompt on one turn (1-based): protocol, and the dialogue up to there as a data block."""
     *earlier, last = dialogue.turns[:turn]
     shown = [dialogue.images_at(index) for index in range(turn)]
-    history, pictures = transcript([(turn.user, turn.assistant) for turn in earlier], [len(paths) for paths in shown])
-    note = {"note": f"form: {last.meta['format_problem']}"} if last.meta.get("format_problem") else {}
-    conversation = {"history": history, "user": last.user, **pictures, "assistant": last.assistant, **note}
-    return prompt.render(conversation=conversation)
+    history, form = [(turn.user, turn.assistant) for turn in earlier], last.meta.get("format_problem")
+    note = f"form: {form}" if form else ""
+    return prompt.render(
+        conversation=judge_data(history, last.user, last.assistant, [len(paths) for paths in shown], note)
+    )
+
+
+def judge_data(
+    history: Sequence[tuple[str, str | None]], user: str, answer: str | None, shown: Sequence[int], note: str
+) -> dict[str, Any]:
+    """The dialogue as the judge's template takes it.
+
+    Args:
+        history: the (user, assistant) exchanges before the turn.
+        user: the request.
+        answer: what is judged.
+        shown: how many pictures each turn shows first, the last one included.
+        note: how the answer was cut out of what the assistant wrote; "" when there is nothing to say.
+    """
+    earlier, pictures = transcript(history, shown)
+    said = {"note": note} if note else {}
+    return {"history": earlier, "user": user, **pictures, "assistant": answer, **said}
 
 
 @dataclass

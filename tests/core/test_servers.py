@@ -59,7 +59,7 @@ def test_a_server_that_is_killed_under_the_run_ends_it_at_once_with_the_memory(t
 
 @pytest.mark.parametrize("watched", [True, False], ids=["command", "program"])
 def test_a_run_in_the_background_of_a_shell_is_ended_too(watched, tmp_path):
-    """There SIGINT is ignored. A command of ours, which watches for signals, does not take it for the user's."""
+    """There SIGINT is ignored. One of our commands, which watches for signals, does not take it for the user's."""
     code = (
         f"from safer_steer import interrupts; {watched} and interrupts.watch()\n"
         "import sys, time; import psutil; from safer_steer.cli import exit_code\n"

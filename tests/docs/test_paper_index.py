@@ -59,7 +59,7 @@ def test_every_table_and_figure_is_in_it():
 
 @pytest.mark.skipif(not METHOD.is_file(), reason="no ../shared/method.md next to this checkout")
 def test_the_numbers_are_the_papers():
-    """Each equation that the facts name with a word of ours stands there under the same number."""
+    """Each equation that the facts name with one of our words stands there under the same number."""
     facts = " ".join(METHOD.read_text(encoding="utf-8").split())
     marks = {4: "Turn reward", 7: "Probe", 8: "Expand", 15: "Keep rule", 16: "SFT loss", 17: "Safety Tutor"}
     for number, mark in marks.items():

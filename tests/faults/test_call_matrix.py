@@ -17,7 +17,7 @@ from PIL import Image
 
 from benchmarks.provider_faults import CASES, create_app
 from builders import dialogue
-from data_construction.bootstrap.rollout import BootstrapTask, RedBlueLoop
+from data_construction.bootstrap.rollout import RedBlueLoop
 from data_construction.calls import Caller, Rejected
 from data_construction.config import Bootstrap, Quality
 from data_construction.probe import probe
@@ -25,6 +25,7 @@ from data_construction.prompts import load_prompts
 from data_construction.quality.writer import Writer
 from data_construction.red_team.simulate import simulate
 from data_construction.seeds import SeedRow
+from data_construction.step import RowTask
 from data_construction.tasks import StageOneTask
 from evaluation.benchmarks import BenchmarkDialogue
 from evaluation.multi_turn.inference import ANSWERS, Player
@@ -216,7 +217,7 @@ def bootstrapped(provider: Provider, folder: Path, role: str) -> dict[str, str]:
         return dialogue(name, {"user": f"case={name};", "images": [0]}, images=["a.png"], meta={"seed": "s"})
 
     async def work(name: str) -> str:
-        result = await loop(BootstrapTask(name, lambda: template(name)))
+        result = await loop(RowTask("stage2", name, lambda: template(name)))
         if isinstance(result, Reject):
             assert result.row["turns"] == []
             return result.outcome

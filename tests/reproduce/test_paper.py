@@ -122,7 +122,7 @@ def test_a_forecast_grows_with_the_model_and_shrinks_with_the_turns():
     small, large = forecast(Work("sft", 3.75)), forecast(Work("sft", 7.5))
     assert large.gpu_hours == pytest.approx(2 * small.gpu_hours)
     assert forecast(Work("grpo", 3.75, last=True)).gpu_hours < forecast(Work("grpo", 3.75)).gpu_hours / 4
-    assert forecast(Work("evaluation")).gpu_hours == 0, "an endpoint needs no GPU of ours"
+    assert forecast(Work("evaluation")).gpu_hours == 0, "an endpoint needs none of our GPUs"
     assert forecast(Work("evaluation")).usd > 0
 
 
