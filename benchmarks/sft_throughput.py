@@ -32,14 +32,14 @@ def build_world(root: Path, rows: int) -> None:
     """Writes a tiny checkpoint, dialogues of 1 to 10 turns about pictures (some without), and their TRL export."""
     import torch
 
+    from exports.config import ExportConfig
+    from exports.run import main as export
     from miniature.student import build_model, build_processor
     from miniature.warm_up import warm_up_dialogue
     from safer_steer.config import load_config
     from safer_steer.dialogue import Dialogue, Turn
     from safer_steer.images import ImageStore
     from safer_steer.store import write_jsonl
-    from training.exports.config import ExportConfig
-    from training.exports.run import main as export
 
     torch.manual_seed(SEED)
     processor = build_processor()

@@ -26,6 +26,8 @@ ALLOWED = {
     METHOD[0]: {*METHOD, CORE},
     METHOD[1]: {*METHOD, CORE},
     ENGINE_LAYER: {ENGINE_LAYER, CORE},
+    # Finished work of all stages in the formats of others.
+    "exports": {"exports", CORE, "data_construction", "training", "evaluation", *METHOD},
     # It runs all stages for all cells of the paper.
     "reproduce": {"reproduce", CORE, "data_construction", "evaluation", "miniature", *METHOD},
     # It runs all stages on a machine before a long run does.

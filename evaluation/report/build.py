@@ -128,7 +128,7 @@ class Report:
             outcomes = result.dialogues[list(OUTCOME)].rename_axis("id").sort_index().reset_index()
             write_jsonl(self.model_folder(result.name) / DIALOGUES, plain_rows(outcomes))
         numbers = {"note": report.note} | summary(results, compared, passing) | {"fingerprint": fingerprint}
-        numbers |= {"agreement": agreed}
+        numbers |= {"judged_by": report.judge, "agreement": agreed}
         write_atomic(Path(self.config.output, SUMMARY), json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
         write_atomic(self.folder / FINGERPRINT, fingerprint)
 

@@ -10,11 +10,11 @@ from PIL import Image
 from data_construction.released.__main__ import main
 from data_construction.released.files import read_released, write_released
 from evaluation.benchmarks import benchmark, read_benchmarks
+from exports.config import ExportConfig
+from exports.rows import Rows
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl, write_jsonl
-from training.exports.config import ExportConfig
-from training.exports.rows import Rows
 
 SYSTEM = "Think in <thinking>, answer in <answer>."
 ANSWER = "<thinking>it is sealed</thinking><answer>It stays closed.</answer>"

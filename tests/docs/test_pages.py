@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from data_construction.config import DataConfig
 from doc_pages import PAGES, ROOT, code_spans, links
 from evaluation.config import EvaluationConfig
+from exports.config import ExportConfig
 from rehearsal.settings import PREFIX, Settings
 from safer_steer.dialogue import Dialogue
 from safer_steer_verl.settings import SaferSteerSettings
-from training.exports.config import ExportConfig
 from training.grpo.config import load_config
 from training.sft.config import SftConfig
 
@@ -24,6 +24,7 @@ FOLDERS = (
     "safer_steer",
     "data_construction",
     "training",
+    "exports",
     "verl",
     "evaluation",
     "miniature",

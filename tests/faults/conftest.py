@@ -21,6 +21,8 @@ from data_construction import pipeline as data_stage
 from data_construction.config import DataConfig
 from evaluation import run as evaluation_stage
 from evaluation.config import EvaluationConfig
+from exports import run as exports
+from exports.config import ExportConfig
 from http_doubles import Gate
 from miniature import seeds as miniature_seeds
 from miniature.seeds import SeedsConfig, make_seeds
@@ -30,8 +32,6 @@ from safer_steer.config import load_config
 from safer_steer.images import ImageStore
 from safer_steer.llm import retry as retry_module
 from safer_steer.store import write_jsonl
-from training.exports import run as exports
-from training.exports.config import ExportConfig
 from training.grpo import run as grpo
 from training.sft import run as sft
 from training.sft.config import SftConfig

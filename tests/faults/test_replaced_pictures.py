@@ -10,13 +10,13 @@ from data_construction.config import DataConfig
 from data_construction.seeds import source_contents
 from evaluation.config import EvaluationConfig, ModelConfig
 from evaluation.multi_turn.inference import inference
+from exports import run as exports
+from exports.config import ExportConfig
 from safer_steer import stage as stages_module
 from safer_steer.config import load_config
 from safer_steer.errors import UserError
 from safer_steer.picture_digest import dialogue_pictures
 from safer_steer.runs import Run
-from training.exports import run as exports
-from training.exports.config import ExportConfig
 from training.grpo import run as grpo
 from training.grpo.config import load_config as load_grpo
 from training.sft import run as sft

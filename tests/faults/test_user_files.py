@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from evaluation.benchmarks import read_benchmarks
+from exports.config import ExportConfig
+from exports.rows import Rows
 from miniature.student import build_processor
 from safer_steer.config import load_config
 from safer_steer.dialogue import Dialogue
@@ -16,8 +18,6 @@ from safer_steer.errors import UserError
 from safer_steer.row_files import BadRow, read_rows
 from safer_steer.store import read_jsonl
 from safer_steer_verl.settings import DataConfig
-from training.exports.config import ExportConfig
-from training.exports.rows import Rows
 from training.grpo.plan import _turns
 from training.grpo.prepare import PromptBuilder
 from training.grpo.prepare import prepare as prepare_grpo

@@ -138,8 +138,8 @@ def dialogue(name: str, image: str) -> Dialogue:
 
 def test_hostile_dialogues_name_no_picture_in_sft_grpo_and_exports(world):
     # Imported here: they bring transformers, which the other tests of this file do without.
-    from training.exports.config import ExportConfig
-    from training.exports.rows import _exchanges
+    from exports.config import ExportConfig
+    from exports.rows import _exchanges
     from training.grpo.prepare import PromptBuilder
     from training.sft.data import PictureTokens
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from exports.config import ExportConfig
 from safer_steer.answer_tags import join_parts
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import ImageError
@@ -16,8 +17,8 @@ from safer_steer.picture_files import picture_file
 from safer_steer.picture_size import PictureSize
 from safer_steer.row_files import BadRow, read_rows
 from training.answers import Unusable, answered_turns, tagged_parts
-from training.exports.config import ExportConfig
 
+PICTURE = "<image>"  # the place of a picture in a text, for LLaMA-Factory, ms-swift and verl
 # Readers of these formats look for special tokens and picture tags in the text itself.
 _MARKUP = re.compile(r"<(?=\|\w+\|>|(?:image|video|audio)>)")
 

@@ -1,4 +1,4 @@
-"""Configuration of an export: which rows, which formats, which answer tags."""
+"""Configuration of an export: of which rows or which finished runs, in which formats."""
 
 from typing import Annotated, Literal, Self
 
@@ -9,7 +9,16 @@ from safer_steer.answer_tags import check_tags
 from safer_steer.config import Section
 from safer_steer.picture_size import MAX_PIXELS, PixelLimit
 
-Format = Literal["messages", "llama_factory", "verl"]
+Format = Literal["messages", "llama_factory", "ms_swift", "verl", "inspect", "model_card", "dataset_card"]
+NEEDS: dict[Format, tuple[str, ...]] = {
+    "messages": ("data",),
+    "llama_factory": ("data",),
+    "ms_swift": ("data",),
+    "verl": ("data", "verl"),
+    "inspect": ("evaluation",),
+    "model_card": ("training",),
+    "dataset_card": ("data",),
+}
 
 
 class VerlExport(Section):
@@ -22,16 +31,16 @@ class VerlExport(Section):
 
 
 class ExportConfig(Section):
-    """Everything `python -m training.exports.run` needs."""
+    """Everything `python -m exports.run` needs."""
 
     root: str = "outputs"
     """Folder of the whole run, which others of the config lie below."""
-    data: str
-    """Dialogue rows; picture paths are relative to its folder."""
     output: str
     """Folder to write: one folder per format, rejects.jsonl, run.json."""
     formats: Annotated[list[Format], Field(min_length=1)]
-    """TRL's conversations, LLaMA-Factory's ShareGPT, verl's prompts."""
+    """Of rows: for TRL, LLaMA-Factory, ms-swift, verl. Of finished runs: inspect's logs, the hub's cards."""
+    data: str | None = None
+    """Dialogue rows; picture paths are relative to its folder, and the records there are what the dataset card says."""
     answer_format: AnswerFormat = AnswerFormat()
     """System prompt put before every dialogue, and the tags that every answer must be made of; rows with another answer
     are rejected. A YAML file (configs/answer_format/) or its content.
@@ -41,6 +50,14 @@ class ExportConfig(Section):
     max_pixels: PixelLimit = MAX_PIXELS
     """Px of one picture; larger ones are reduced."""
     verl: VerlExport | None = None
+    evaluation: str | None = None
+    """Output folder of a finished evaluation: for inspect's logs, and the numbers of the model card."""
+    training: list[str] = []
+    """Run folders of the stages that made the model, in order: SFT, GRPO."""
+    evaluated: str | None = None
+    """The model's name in the evaluation."""
+    license: str | None = None
+    """Of model and data, as the hub names licences, such as cc-by-nc-4.0; no record says it."""
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -48,8 +65,11 @@ class ExportConfig(Section):
             raise ValueError(
                 f"write_tags {self.write_tags} must be as many as answer_format.tags {self.answer_format.tags}, or []"
             )
-        if "verl" in self.formats and self.verl is None:
-            raise ValueError("format verl needs verl.model and verl.max_prompt_length")
+        for name in self.formats:
+            if lacking := [key for key in NEEDS[name] if not getattr(self, key)]:
+                raise ValueError(f"format {name} needs {' and '.join(lacking)}")
+        if self.evaluation and "model_card" in self.formats and self.evaluated is None:
+            raise ValueError("format model_card needs evaluated, the model's name in the evaluation")
         return self
 
     @property

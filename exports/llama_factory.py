@@ -7,12 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from exports.rows import PICTURE, Row, Rows
 from safer_steer.images import ImageStore
 from safer_steer.store import write_atomic
-from training.exports.rows import Row, Rows
 
 NAME = "safer_steer"
-PICTURE = "<image>"  # LLaMA-Factory's place of a picture in the text
 
 
 def write(rows: Rows, folder: Path, system_prompt: str | None) -> Path:

@@ -5,7 +5,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from training.exports.config import ExportConfig
+from exports.config import ExportConfig
 from training.grpo.prepare import prepare_apart
 
 

@@ -1,0 +1,291 @@
+"""Model card and dataset card in the hub's format, of run records alone; what no record says is named as missing.
+
+The records: `run.json` of each training run, the data construction's in the folder of the rows, an evaluation's
+`summary.json` with the verdicts behind it. Both cards are a `README.md`, ready to be uploaded with the files.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import DatasetCard, DatasetCardData, EvalResult, ModelCard, ModelCardData
+
+from data_construction.assemble.stats import NAMES
+from data_construction.step import RECORDS
+from evaluation.benchmarks import benchmark
+from evaluation.multi_turn.aggregate import METRICS, PassConfig
+from evaluation.report import tables
+from evaluation.report.formats import markdown
+from evaluation.report.results import ModelResult, load_result, pairs
+from exports.config import ExportConfig
+from exports.inspect_logs import read_summary
+from safer_steer.errors import UserError
+from safer_steer.markdown import table
+from safer_steer.store import write_atomic
+from safer_steer.weights import is_hub_id, weights_fingerprint
+
+MISSING = "not recorded"
+STATS = "stats.json"
+TITLES = {"sft": "Supervised fine-tuning", "grpo": "GRPO with the Safety Tutor"}
+# Stage -> what its card says -> where its record has it.
+_VERL = "config.verl"
+SETTINGS: dict[str, dict[str, str]] = {
+    "sft": {
+        "started from": "config.model",
+        "seed": "config.seed",
+        "epochs": "config.training.epochs",
+        "dialogues an update": "config.training.batch_size",
+        "learning rate": "config.training.learning_rate",
+        "weight decay": "config.training.weight_decay",
+        "longest row, tokens": "config.max_length",
+        "LoRA rank": "config.lora.rank",
+        "vision tower frozen": "config.freeze.vision_tower",
+        "largest picture, px": "config.images.max_pixels",
+        "rows (hash)": "inputs.data",
+    },
+    "grpo": {
+        "started from": f"{_VERL}.actor_rollout_ref.model.path",
+        "seed": f"{_VERL}.data.seed",
+        "epochs": f"{_VERL}.trainer.total_epochs",
+        "prompts a step": f"{_VERL}.data.train_batch_size",
+        "rollouts a prompt": f"{_VERL}.actor_rollout_ref.rollout.n",
+        "learning rate": f"{_VERL}.actor_rollout_ref.actor.optim.lr",
+        "weight of the KL term": f"{_VERL}.actor_rollout_ref.actor.kl_loss_coef",
+        "tutor": "config.safer_steer.tutor.model",
+        "tutor's prompt (hash)": "prompts.tutor",
+        "tutor adapts the next question": "config.safer_steer.feedback_dynamics",
+        "rule over the turns": "config.safer_steer.tcsr.rule",
+        "weight of the worst turn": "config.safer_steer.tcsr.alpha",
+        "largest picture, px": "config.safer_steer.data.max_pixels",
+        "rows (hash)": "inputs.data",
+    },
+}
+
+
+def inputs(config: ExportConfig) -> dict[str, Path]:
+    """The records that the cards are made of, by name."""
+    found = {f"record of {folder}": Path(folder, "run.json") for folder in config.training}
+    if config.data:
+        names = (*RECORDS.values(), STATS)
+        found |= {f"record {name}": path for name in names if (path := Path(config.data).parent / name).is_file()}
+    return found
+
+
+def write(name: str, config: ExportConfig, folder: Path) -> str:
+    """Writes `README.md`; returns how many facts are missing, in words."""
+    card, missing = {"model_card": _model_card, "dataset_card": _dataset_card}[name](config)
+    write_atomic(folder / "README.md", str(card))
+    return f"({len(missing)} facts {MISSING})"
+
+
+def _model_card(config: ExportConfig) -> tuple[ModelCard, list[str]]:
+    records = [_finished(Path(folder, "run.json")) for folder in config.training]
+    results, passing = _results(config.evaluation) if config.evaluation else ([], PassConfig())
+    result = next((item for item in results if item.name == config.evaluated), None)
+    if results and result is None:
+        names = ", ".join(item.name for item in results)
+        raise UserError(f"evaluated {config.evaluated}: {config.evaluation} has {names}; name one of them")
+    settings = {record["stage"]: _settings(record) for record in records}
+    start = next(iter(settings.values())).get("started from", MISSING)
+    missing = [f"{stage}: {key}" for stage, rows in settings.items() for key, value in rows.items() if value == MISSING]
+    missing += [] if config.license else ["licence"]
+    missing += [] if result else ["any evaluation"]
+    weights = _weights(config, result) if result else None
+    missing += [] if weights else ["whether the numbers are of these weights"]
+    name = result.title if result else Path(config.root).name
+    data = ModelCardData(
+        base_model=start if is_hub_id(start) else None,
+        library_name="transformers",
+        license=config.license,
+        pipeline_tag="image-text-to-text",
+        tags=["safety", "multi-turn", "safer-steer"],
+        model_name=name,
+        eval_results=_eval_results(result) if result else None,
+    )
+    card = ModelCard.from_template(
+        data,
+        template_path=str(Path(__file__).with_name("model_card.jinja")),
+        name=name,
+        start=start,
+        stages=[(TITLES.get(stage, stage), table(["", stage], list(rows.items()))) for stage, rows in settings.items()],
+        data=_data_tables(config),
+        result=result,
+        weights=weights,
+        numbers=_numbers(results, passing) if result else [],
+        license=config.license,
+        missing=missing,
+    )
+    return card, missing
+
+
+def _settings(record: Mapping[str, Any]) -> dict[str, str]:
+    """What the card says of one training run."""
+    found = {key: _said(_at(record["facts"], path)) for key, path in SETTINGS.get(record["stage"], {}).items()}
+    counts = ", ".join(f"{value} {key}" for key, value in record["counts"].items())
+    versions = ", ".join(f"{key} {value}" for key, value in record["versions"].items())
+    about = {"counts": counts, "finished": record["finished_at"], "seconds": record["seconds"], "versions": versions}
+    return found | {key: _said(value) for key, value in {**about, "commit of the code": record["git_commit"]}.items()}
+
+
+def _weights(config: ExportConfig, result: ModelResult) -> str | None:
+    """The fingerprint of the last run's checkpoint, which the evaluation served; None where one of both is not known.
+
+    Raises:
+        UserError: the evaluation served other weights.
+    """
+    checkpoint, served = Path(config.training[-1], "checkpoint"), result.origin.get("weights")
+    if not checkpoint.is_dir() or served is None:
+        return None
+    if (ours := weights_fingerprint(checkpoint)) != served:
+        raise UserError(
+            f"{config.evaluation}: its model {result.name} had other weights ({served}) than {checkpoint} ({ours}); "
+            "set evaluated= or training= so that both are of one model"
+        )
+    return ours
+
+
+def _results(evaluation: str) -> tuple[list[ModelResult], PassConfig]:
+    summary, folder = read_summary(Path(evaluation)), Path(evaluation)
+    passing = PassConfig.model_validate(summary["passing"])
+    models = summary["models"].items()
+    found = [load_result(folder / key, key, item["title"], passing, summary["judged_by"]) for key, item in models]
+    return found, passing
+
+
+def _numbers(results: list[ModelResult], passing: PassConfig) -> list[str]:
+    """The report's tables, for all models of the evaluation, so that the card's model stands next to its start."""
+    shown = [tables.headline(results, passing), *tables.group_tables(results)[:2]]
+    shown += [tables.pairs_table(pairs(results, passing))] if len(results) > 1 else []
+    judges = {judge for result in results for judge in result.judges}
+    return [*(markdown(item, 3) for item in shown), tables.judges_line(judges)]
+
+
+def _eval_results(result: ModelResult) -> list[EvalResult]:
+    """Each benchmark's rates for the card's front matter; the metric's name has the interval."""
+    return [
+        EvalResult(
+            task_type="image-text-to-text",
+            dataset_type=name,
+            dataset_name=benchmark(name).column,
+            metric_type=metric,
+            metric_name=f"{metric}, % of dialogues (95 %: {tables.between(numbers[f'{metric}_ci'])})",
+            metric_value=round(numbers[metric], 1),
+        )
+        for name, numbers in result.numbers["by_benchmark"].items()
+        for metric in METRICS
+        if numbers[metric] is not None
+    ]
+
+
+def _dataset_card(config: ExportConfig) -> tuple[DatasetCard, list[str]]:
+    folder = Path(str(config.data)).parent
+    records = {step: _finished(path) for step, name in RECORDS.items() if (path := folder / name).is_file()}
+    stats = _stats(folder)
+    if not records or not stats:
+        raise UserError(f"{folder}: no records of data construction ({STATS}); run it to its end, or set data=")
+    stage1 = records.get("stage1", {})
+    languages = _at(stage1, "facts.config.quality.languages") or None
+    steps = [
+        [step, _said(_at(record["facts"], "config.seed")), _roles(record), record["finished_at"], record["git_commit"]]
+        for step, record in records.items()
+    ]
+    lacking = {"licence": config.license, "languages": languages, "terms of the sources": None}
+    lacking |= {f"record of {step}": records.get(step) for step in ("stage1", "stage2", "assemble")}
+    missing = [name for name, value in lacking.items() if not value]
+    files = {path.stem: path.name for path in sorted(folder.glob("steer_*.jsonl"))}
+    files |= {f"bench_{path.stem}": f"steer_bench/{path.name}" for path in sorted(folder.glob("steer_bench/*.jsonl"))}
+    size = sum(split["size"] for split in stats["splits"].values())
+    data = DatasetCardData(
+        language=languages,
+        license=config.license,
+        annotations_creators="machine-generated",
+        task_categories=["image-text-to-text"],
+        size_categories=_size(size),
+        pretty_name=Path(config.root).name,
+        tags=["safety", "multi-turn", "safer-steer"],
+        configs=[{"config_name": name, "data_files": file} for name, file in files.items()],
+    )
+    card = DatasetCard.from_template(
+        data,
+        template_path=str(Path(__file__).with_name("dataset_card.jinja")),
+        name=data.pretty_name,
+        data=_data_tables(config),
+        sources=_sources(stage1),
+        steps=table(["step", "seed", "models", "finished", "commit of the code"], steps),
+        keep=stats["keep_rule"],
+        left_out=stats["left_out"],
+        license=config.license,
+        missing=missing,
+    )
+    return card, missing
+
+
+def _data_tables(config: ExportConfig) -> str | None:
+    """Sizes, turns and kinds of the splits; None without their record."""
+    if not (stats := _stats(Path(config.data).parent) if config.data else {}):
+        return None
+    rows = []
+    for name, split in stats["splits"].items():
+        turns = f"{split['turns_min']} to {split['turns_max']}, mean {split['turns_mean']}" if split["size"] else "–"
+        kinds = ", ".join(f"{count:,} {kind.replace('_', '-')}" for kind, count in split["kind"].items())
+        rows.append([NAMES[name], f"{split['size']:,}", turns, kinds or "–"])
+    return table(["split", "dialogues", "user turns", "kinds"], rows)
+
+
+def _sources(record: Mapping[str, Any]) -> str | None:
+    found = _at(record, "facts.config.sources")
+    if not found:
+        return None
+    columns = ("path", "data_split", "split", "limit")
+    rows = [[name, *(_said(item.get(key)) for key in columns)] for name, item in found.items()]
+    return table(["source", "data set", "its split", "used for", "seeds at most"], rows)
+
+
+def _roles(record: Mapping[str, Any]) -> str:
+    roles = _at(record, "facts.config.roles") or {}
+    return ", ".join(f"{role}: {item['model']}" for role, item in roles.items()) or "none"
+
+
+def _stats(folder: Path) -> dict[str, Any]:
+    path = folder / STATS
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found
+
+
+def _finished(path: Path) -> dict[str, Any]:
+    """A finished run's record.
+
+    Raises:
+        UserError: there is none.
+    """
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if record.get("status") != "finished":
+        raise UserError(f"{path}: no record of a finished run; run the stage to its end, or leave its folder out")
+    return record
+
+
+def _at(tree: Any, path: str) -> Any:
+    """The value at a dotted path; None where a part of it is missing."""
+    return reduce(lambda node, key: node.get(key) if isinstance(node, Mapping) else None, path.split("."), tree)
+
+
+def _said(value: Any) -> str:
+    if value is None:
+        return MISSING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(map(str, value))
+    return _place(value) if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _place(text: str) -> str:
+    """A hub id as it is; of a path on somebody's machine its last two names."""
+    return text if "/" not in text or is_hub_id(text) else "/".join(Path(text).parts[-2:])
+
+
+def _size(rows: int) -> str:
+    bounds = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M")]
+    return next((name for bound, name in bounds if rows < bound), "1M<n<10M")

@@ -1,0 +1,179 @@
+"""A finished evaluation as logs of inspect_ai: `MODEL.eval` for each model, with every dialogue, its pictures, the
+scores of its turns and the rates.
+
+`inspect view --log-dir FOLDER` shows them, `inspect_ai.log.read_eval_log` reads them. Such a file is a zip with
+`header.json`, `summaries.json` and a JSON file for each sample. A dialogue is a sample; what has no score is NaN there,
+inspect's own mark for it, and gives its reason.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from zipfile import ZIP_DEFLATED, ZipFile
+
+from evaluation.multi_turn.inference import ANSWERS, RECORD
+from evaluation.multi_turn.judge import VERDICTS, judge_file
+from evaluation.multi_turn.verdicts import VerdictRow, read_verdicts, verdict_id
+from evaluation.report.build import DIALOGUES, SUMMARY
+from safer_steer.dialogue import Dialogue
+from safer_steer.errors import UserError
+from safer_steer.images import image_data_url
+from safer_steer.store import read_jsonl, replacing
+
+RATES = ("safe", "help", "joint")  # of dialogues, in percent in our summary and from 0 to 1 in the log
+MEANS = ("harmlessness", "helpfulness")
+NOT_SHOWN = ("id", "benchmark", "kind", "safe", "help", *MEANS)  # of a dialogue's outcome: elsewhere in the sample
+
+
+def read_summary(evaluation: Path) -> dict[str, Any]:
+    """The numbers of a finished evaluation.
+
+    Raises:
+        UserError: there are none.
+    """
+    path = evaluation / SUMMARY
+    if not path.is_file():
+        raise UserError(f"no finished evaluation in {evaluation}: no {SUMMARY}; run it to its end, or name another one")
+    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return summary
+
+
+def inputs(evaluation: Path) -> dict[str, Path]:
+    """The files that the logs are made of, by name."""
+    summary = read_summary(evaluation)
+    names = (RECORD, ANSWERS, DIALOGUES, judge_file(VERDICTS, summary["judged_by"]))
+    found = {f"{model}/{name}": evaluation / model / name for model in summary["models"] for name in names}
+    return {SUMMARY: evaluation / SUMMARY} | found
+
+
+def write(evaluation: Path, folder: Path) -> dict[str, int]:
+    """Writes a log for each model; returns how many logs and samples."""
+    summary, samples = read_summary(evaluation), 0
+    for name, numbers in summary["models"].items():
+        source = evaluation / name
+        outcomes = {row["id"]: row for row in read_jsonl(source / DIALOGUES)}
+        verdicts = {row.id: row for row in read_verdicts(source / judge_file(VERDICTS, summary["judged_by"]))}
+        record = json.loads((source / RECORD).read_text(encoding="utf-8"))
+        short = []
+        with replacing(folder / f"{name}.eval") as file, ZipFile(file.buffer, "w", ZIP_DEFLATED) as log:
+            for row in read_jsonl(source / ANSWERS, Dialogue):
+                sample = _sample(row, outcomes.get(row.id, {}), verdicts, str(numbers["origin"]["model"]), source)
+                log.writestr(f"samples/{row.id}_epoch_1.json", json.dumps(sample))
+                short.append(_short(sample))
+            log.writestr("summaries.json", json.dumps(short))
+            header = _header(name, numbers, summary, record)
+            header["eval"]["dataset"] |= {"samples": len(short), "sample_ids": [sample["id"] for sample in short]}
+            header["results"] |= {"total_samples": len(short), "completed_samples": len(short)}
+            log.writestr("header.json", json.dumps(header))
+        samples += len(short)
+    return {"logs": len(summary["models"]), "samples": samples}
+
+
+def _header(name: str, numbers: Mapping[str, Any], summary: Mapping[str, Any], record: Mapping[str, Any]) -> dict:
+    """The log without its samples: what was run and when, and the rates with their intervals."""
+    origin, benchmarks = numbers["origin"], ", ".join(numbers["by_benchmark"])
+    sampling = {key: origin["sampling"].get(key) for key in ("temperature", "top_p", "max_tokens")}
+    about = {key: origin[key] for key in ("mode", "weights", "max_pixels", "answer_format", "command", "fingerprint")}
+    about |= {"title": numbers["title"], "note": summary["note"], "passing": summary["passing"]}
+    about |= {"judges": summary["judges"], "unscored turns": numbers["unscored"], "left out": numbers["left_out"]}
+    return {
+        "version": 2,
+        "status": "success",
+        "eval": {
+            "created": record["started_at"],
+            "run_id": record["fingerprint"],
+            "task_id": f"{record['fingerprint']}/{name}",
+            "task": f"SaFeR-Steer: {benchmarks}",
+            "dataset": {"name": benchmarks},
+            "model": str(origin["model"]),
+            "model_generate_config": sampling,
+            "config": {},
+            "packages": record["versions"],
+            "metadata": about,
+            "scorers": [{"name": key} for key in (*RATES, *MEANS)],
+        },
+        "plan": {"config": sampling},
+        "results": {"scores": [_score(key, numbers) for key in (*RATES, *MEANS)]},
+        "stats": {"started_at": record["started_at"], "completed_at": record["finished_at"]},
+    }
+
+
+def _score(name: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
+    """A rate or a mean with its 95 % interval; nothing where no dialogue was scored."""
+    scale, metrics = (0.01, "rate") if name in RATES else (1.0, "mean"), {}
+    if numbers[name] is not None:
+        low, high = numbers[f"{name}_ci"]
+        metrics = {scale[1]: numbers[name], "95 % from": low, "95 % to": high}
+    return {
+        "name": name,
+        "scorer": name,
+        "scored_samples": numbers["n_dialogues"],
+        "unscored_samples": numbers["left_out"],
+        "metrics": {key: {"name": key, "value": scale[0] * value} for key, value in metrics.items()},
+    }
+
+
+def _sample(
+    row: Dialogue, outcome: Mapping[str, Any], verdicts: Mapping[str, VerdictRow], model: str, folder: Path
+) -> dict[str, Any]:
+    messages = list(_messages(row, folder))
+    answers = [message for message in messages if message["role"] == "assistant"]
+    metadata = {"benchmark": row.meta["benchmark"], "kind": row.kind, "strategy": row.strategy, "end": row.meta["end"]}
+    metadata |= {name: value for name, value in outcome.items() if name not in NOT_SHOWN}
+    stopped = "stop" if row.turns[-1].assistant is not None else "unknown"
+    return {
+        "id": row.id,
+        "epoch": 1,
+        "input": messages[:1],
+        "target": "",
+        "messages": messages,
+        "output": {"model": model, "choices": [{"message": answers[-1], "stop_reason": stopped}] if answers else []},
+        "scores": _scores(row, outcome, verdicts),
+        "metadata": metadata,
+    }
+
+
+def _messages(row: Dialogue, folder: Path) -> Iterator[dict[str, Any]]:
+    """The conversation up to the turn that ended it; turns after that one were never asked."""
+    for index, turn in enumerate(row.turns):
+        pictures = [{"type": "image", "image": image_data_url(folder / path)} for path in row.images_at(index)]
+        yield {"role": "user", "content": [*pictures, {"type": "text", "text": turn.user}] if pictures else turn.user}
+        if turn.assistant is None:
+            return
+        thoughts = turn.meta.get("reasoning")
+        content = [{"type": "reasoning", "reasoning": thoughts}, {"type": "text", "text": turn.assistant}]
+        yield {"role": "assistant", "content": content if thoughts else turn.assistant}
+
+
+def _scores(row: Dialogue, outcome: Mapping[str, Any], verdicts: Mapping[str, VerdictRow]) -> dict[str, Any]:
+    found = [verdicts[key] for turn in range(1, len(row.turns) + 1) if (key := verdict_id(row.id, turn)) in verdicts]
+    values = {name: outcome.get(name) for name in (*RATES[:2], *MEANS)}
+    values["joint"] = None if None in values.values() else values["safe"] and values["help"]
+    explained = {name: "\n\n".join(_said(verdict, name) for verdict in found) for name in MEANS}
+    explained |= {"safe": explained["harmlessness"], "help": explained["helpfulness"]}
+    return {
+        name: {
+            "value": float("nan") if values[name] is None else values[name],
+            **({"reason": "no turn has a score"} if values[name] is None else {}),
+            **({"explanation": explained[name]} if name in explained else {}),
+        }
+        for name in (*RATES, *MEANS)
+    }
+
+
+def _said(verdict: VerdictRow, scale: str) -> str:
+    """What the judge says of a turn on one scale."""
+    if verdict.scores is None:
+        return f"Turn {verdict.turn}: unscored ({verdict.reason})"
+    why = getattr(verdict.scores, f"{scale}_rationale")
+    return f"Turn {verdict.turn}: {getattr(verdict.scores, scale)}" + (f". {why}" if why else "")
+
+
+def _short(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """A sample's line in the list of samples: without its pictures and its conversation."""
+    (first,) = sample["input"]
+    text = first["content"] if isinstance(first["content"], str) else first["content"][-1]["text"]
+    scores = {name: {"value": score["value"]} for name, score in sample["scores"].items()}
+    short = {name: sample[name] for name in ("id", "epoch", "target", "metadata")}
+    return short | {"input": text, "scores": scores, "completed": True, "message_count": len(sample["messages"])}

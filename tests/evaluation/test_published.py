@@ -1,0 +1,128 @@
+"""A finished run for others to see: its evaluation as inspect's logs, the cards of model and data, of real records."""
+
+import base64
+import io
+import json
+import math
+from zipfile import ZipFile
+
+import pytest
+from huggingface_hub import DatasetCard, ModelCard
+from PIL import Image
+
+from data_construction.stats.counts import counts, row_table
+from evaluation.run import main as evaluate
+from exports.config import ExportConfig
+from exports.run import main as export
+from safer_steer.config import load_config
+from safer_steer.dialogue import Dialogue
+from safer_steer.errors import UserError
+from safer_steer.runs import Run
+from safer_steer.store import read_jsonl, write_jsonl
+from training.sft.config import SftConfig
+
+SFT = ["model=Qwen/Qwen2.5-VL-3B-Instruct", "seed=17", "training.epochs=3"]
+
+
+@pytest.fixture
+def published(tmp_path, bench, serve):
+    """Exports a finished evaluation of one model; the third dialogue has no score, and no answer at turn 2."""
+
+    def behave(body):
+        text = json.dumps(body["messages"])
+        if body.get("response_format"):
+            if "d2 turn" in text:
+                return "no verdict"
+            return json.dumps({"harmlessness": 1 if "d1 turn" in text else 3, "helpfulness": 3})
+        return {"content": "", "finish_reason": "content_filter"} if "d2 turn 2" in text else "an answer"
+
+    output = tmp_path / "evaluation"
+    with serve(behave) as server:
+        config = server.config(output / "mine", benchmarks=[str(bench)], max_unscored_rate=1.0)
+        evaluate(config)
+
+    def write(*overrides):
+        values = [f"root={tmp_path}", f"evaluation={output}", "evaluated=mine", "data=null", "training=[]", *overrides]
+        export(load_config(ExportConfig, "configs/exports/publish.yaml", values))
+        return tmp_path / "published"
+
+    return write
+
+
+def test_an_evaluation_becomes_a_log_of_inspect(published, bench, tmp_path):
+    folder = published("formats=[inspect]")
+    with ZipFile(folder / "inspect" / "mine.eval") as log:
+        header, short = (json.loads(log.read(f"{name}.json")) for name in ("header", "summaries"))
+        samples = {
+            row.id: json.loads(log.read(f"samples/{row.id}_epoch_1.json")) for row in read_jsonl(bench, Dialogue)
+        }
+    assert [item["id"] for item in short] == header["eval"]["dataset"]["sample_ids"] == sorted(samples)
+    first = samples["d0"]["messages"]
+    assert [message["role"] for message in first] == ["user", "assistant"] * 3
+    shown = [
+        [part["image"] for part in m["content"] if part["type"] == "image"]
+        for m in first
+        if m["role"] == "user" and isinstance(m["content"], list)
+    ]
+    pictures = [Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))) for (url,) in shown]
+    assert [picture.getpixel((5, 5)) for picture in pictures] == [(255, 0, 0), (0, 0, 255)]
+    assert samples["d1"]["scores"]["safe"]["value"] is False
+    assert samples["d1"]["scores"]["harmlessness"] == {
+        "value": 1.0,
+        "explanation": "Turn 1: 1\n\nTurn 2: 1\n\nTurn 3: 1",
+    }
+    lost = samples["d2"]
+    assert [message["role"] for message in lost["messages"]] == ["user", "assistant", "user"], (
+        "the third turn was never asked"
+    )
+    assert all(math.isnan(score["value"]) for score in lost["scores"].values())
+    assert "Turn 2: unscored (answer filtered)" in lost["scores"]["safe"]["explanation"]
+    safe = header["results"]["scores"][0]
+    numbers = json.loads((tmp_path / "evaluation" / "summary.json").read_text())["models"]["mine"]
+    assert (safe["scored_samples"], safe["unscored_samples"]) == (5, 1)
+    assert safe["metrics"]["rate"]["value"] == pytest.approx(numbers["safe"] / 100) == pytest.approx(0.8)
+    assert safe["metrics"]["95 % from"]["value"] == pytest.approx(numbers["safe_ci"][0] / 100)
+
+
+def test_the_model_card_says_what_the_records_say_and_what_they_do_not(published, tmp_path):
+    config = load_config(SftConfig, "configs/sft/qwen2_5_vl_3b.yaml", [f"output={tmp_path}/sft", *SFT])
+    with Run.open(tmp_path / "sft", config, stage="sft") as run:
+        with pytest.raises(UserError, match="no record of a finished run"):
+            published("formats=[model_card]", f"training=[{tmp_path}/sft]")
+        run.finish({"rows": 6})
+    with pytest.raises(UserError, match=r"evaluated other: .* has mine"):
+        published("formats=[model_card]", f"training=[{tmp_path}/sft]", "evaluated=other")
+    card = ModelCard.load(published("formats=[model_card]", f"training=[{tmp_path}/sft]") / "model_card" / "README.md")
+    assert card.data.base_model == "Qwen/Qwen2.5-VL-3B-Instruct"
+    assert card.data.license is None
+    (safe, _, _) = card.data.eval_results
+    assert (safe.dataset_name, safe.metric_value) == ("STEER-Beaver", 80.0)
+    assert "95 %: 28.4 to 99.5" in safe.metric_name, "4 of 5, Clopper-Pearson"
+    assert "| seed | 17 |" in card.text
+    assert "| epochs | 3 |" in card.text
+    missing = card.text.partition("## Not recorded")[2]
+    assert "- licence" in missing
+    assert "- sft: rows (hash)" in missing
+    assert "- whether the numbers are of these weights" in missing
+    assert str(tmp_path) not in card.text
+
+
+def test_the_dataset_card_names_sources_models_and_seeds(published, tmp_path, bench):
+    data = tmp_path / "data"
+    rows = list(read_jsonl(bench, Dialogue))
+    write_jsonl(data / "steer_sft.jsonl", rows)
+    roles = {"generator": {"model": "some-model"}}
+    sources = {"spa": {"path": "sqrti/SPA-VL", "split": "train", "limit": 5}}
+    facts = {"seed": 23, "roles": roles, "sources": sources, "quality": {"languages": ["en"]}}
+    with Run.open(data, facts, stage="stage 1", file="run.stage1.json") as run:
+        run.finish({"kept": 6})
+    stats = {"splits": {"sft": counts(row_table(rows))}, "keep_rule": {}, "left_out": {}}
+    (data / "stats.json").write_text(json.dumps(stats))
+    folder = published("formats=[dataset_card]", f"data={data}/steer_sft.jsonl", "license=cc-by-4.0")
+    card = DatasetCard.load(folder / "dataset_card" / "README.md")
+    assert (card.data.license, card.data.language) == ("cc-by-4.0", ["en"])
+    assert all((data / item["data_files"]).is_file() for item in card.data.configs)
+    assert "| stage1 | 23 | generator: some-model |" in card.text
+    assert "| STEER-SFT | 6 | 3 to 3, mean 3.0 | 2 benign, 2 obfuscated, 2 red-team |" in card.text
+    assert "| spa | sqrti/SPA-VL | not recorded | train | 5 |" in card.text
+    assert "- record of stage2" in card.text.partition("## Not recorded")[2]

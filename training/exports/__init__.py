@@ -1,1 +1,0 @@
-"""Finished dialogue rows in other trainers' formats: TRL `messages`, LLaMA-Factory ShareGPT, verl parquet."""
