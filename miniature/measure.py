@@ -26,20 +26,10 @@ from pathlib import Path
 import psutil
 
 from safer_steer.cli import exit_code
+from safer_steer.machine import memory_of
 from safer_steer.store import write_atomic
 
 SAMPLE_EVERY_S = 1.0
-
-
-def tree_memory_mb(root: psutil.Process) -> float:
-    """Memory of a process and all below it, in MiB."""
-    total = 0
-    for process in [root, *root.children(recursive=True)]:
-        try:
-            total += process.memory_full_info().pss
-        except psutil.Error:
-            continue  # it ended meanwhile
-    return total / 2**20
 
 
 def watch_memory(child: subprocess.Popen, seen: Callable[[float], None]) -> None:
@@ -48,7 +38,7 @@ def watch_memory(child: subprocess.Popen, seen: Callable[[float], None]) -> None
         process = psutil.Process(child.pid)
         while child.poll() is None:
             sampled = time.monotonic()
-            seen(tree_memory_mb(process))
+            seen(memory_of([process, *process.children(recursive=True)]) / 2**20)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(max(SAMPLE_EVERY_S, 30 * (time.monotonic() - sampled)))
     except psutil.NoSuchProcess:

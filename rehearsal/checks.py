@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from rehearsal.rows import Row
-from rehearsal.settings import Settings
 from rehearsal.subjects import Subject
 from safer_steer import machine
 from safer_steer.addresses import is_loopback
@@ -29,8 +28,8 @@ def check_machine(subject: Subject) -> list[Finding]:
     """1 and 2: GPUs, driver, folders, disk, memory; what a CPU in place of GPUs cannot show is said."""
     needs = subject.needs
     if not subject.replaced:
-        return [_named(subject, finding) for finding in machine.check(needs)]
-    here = [_named(subject, finding) for finding in machine.folder(needs)]
+        return machine.check(needs)
+    here = machine.folder(needs)
     size = f"{gb(needs.disk)} ({needs.disk_why})" if needs.disk else "not known"
     memory = f"{gb(needs.host)} ({needs.host_why})" if needs.host else "not known"
     why = "not checked here (device=cpu)"
@@ -39,7 +38,7 @@ def check_machine(subject: Subject) -> list[Finding]:
         ("disk of the real run", size),
         ("host memory of the real run", memory),
     ):
-        here.append(Finding(f"{subject.kind}: {check}", why, needed, "not checked"))
+        here.append(Finding(check, why, needed, "not checked"))
     return here
 
 
@@ -49,14 +48,14 @@ def check_write_speed(subject: Subject) -> Finding:
     try:
         speed = machine.write_speed(place, 64)
     except OSError as error:
-        return Finding(f"{subject.kind}: write speed", f"{place}: {error.strerror}", "a folder to write to", "breaks")
+        return Finding("write speed", f"{place}: {error.strerror}", "a folder to write to", "breaks")
     one = subject.needs.disk / 3
     seconds, limit = one / speed, _timeout(subject)
     found = f"{gb(speed)} a second; a checkpoint in about {seconds:,.0f} s"
     verdict = "breaks" if limit and seconds > limit else "ok"
     advice = "write to a faster disk, or raise actor_rollout_ref.nccl_timeout" if verdict == "breaks" else ""
     needed = f"less than {limit:,.0f} s, when other ranks give up" if limit else "no limit"
-    return Finding(f"{subject.kind}: write speed", found, needed, verdict, advice)
+    return Finding("write speed", found, needed, verdict, advice)
 
 
 def _timeout(subject: Subject) -> float:
@@ -72,7 +71,7 @@ def check_attention(subject: Subject) -> tuple[list[Finding], float]:
         setting = subject.config.safer_steer.attention
         real = attention.choose(setting, subject.needs.device)
         path = attention.choose("auto" if subject.replaced else setting, subject.device)
-    check, needed = f"{subject.kind}: attention", "a forward and a backward pass, finite gradients"
+    check, needed = "attention", "a forward and a backward pass, finite gradients"
     found = _json_of([sys.executable, "-m", "rehearsal.engines", "attention", subject.device, path])
     if "error" in found:
         advice = "safer_steer.attention=padded needs no kernel" if subject.kind == "grpo" else "check nvidia-smi"
@@ -91,7 +90,7 @@ def check_ranks(subject: Subject) -> Finding:
     nodes = int(os.environ.get("NNODES", "1"))
     local = 1 if subject.replaced else subject.needs.gpus or _processes(subject)
     check, needed = (
-        f"{subject.kind}: all-reduce",
+        "all-reduce",
         f"{subject.needs.gpus or 1} rank(s) on each of {subject.needs.nodes} node(s)",
     )
     if local * nodes <= 1:
@@ -151,15 +150,11 @@ def check_addresses(subject: Subject) -> list[Finding]:
             if subject.needs.nodes > 1 and loopback:
                 advice = f"give an address that all nodes reach ({role.upper()}_API_BASE_URL; docs/several_nodes.md)"
                 needed = f"an address for {subject.needs.nodes} nodes"
-                findings.append(
-                    Finding(f"{subject.kind}: {role}", f"{url} is this node alone", needed, "breaks", advice)
-                )
+                findings.append(Finding(role, f"{url} is this node alone", needed, "breaks", advice))
             elif url.startswith("https://") and not loopback and api_key(role) is None:
                 advice = f"set {role.upper()}_API_KEY, or OPENAI_API_KEY for all roles"
                 said = f"{url}: no key is in the environment"
-                findings.append(
-                    Finding(f"{subject.kind}: {role}", said, "a key, if the server asks", "warning", advice)
-                )
+                findings.append(Finding(role, said, "a key, if the server asks", "warning", advice))
     return findings
 
 
@@ -168,7 +163,7 @@ def check_model(subject: Subject) -> list[Finding]:
     if subject.model is None:
         return []
     folder = Path(subject.model)
-    check, needed = f"{subject.kind}: checkpoint", "config.json, weights and processor"
+    check, needed = "checkpoint", "config.json, weights and processor"
     if is_hub_id(subject.model):
         return [Finding(check, f"{subject.model}, of the hub", needed, "ok")]
     if not (folder / "config.json").is_file():
@@ -200,16 +195,14 @@ def check_sampling(subject: Subject, model: Path) -> list[Finding]:
         if name in own and own[name] not in (plain if isinstance(plain, tuple) else (plain,))
     }
     if not odd:
-        return [Finding(f"{subject.kind}: sampling", "the checkpoint changes nothing", "the config's values", "ok")]
+        return [Finding("sampling", "the checkpoint changes nothing", "the config's values", "ok")]
     said = ", ".join(f"{name} {value}" for name, value in odd.items())
     arguments = subject.raw.get("serving", {}).get("arguments", []) if subject.kind == "evaluation" else []
     used = "the engine is started with --generation-config vllm, which leaves them out" if "vllm" in arguments else ""
-    return [
-        Finding(f"{subject.kind}: sampling", f"generation_config.json has {said}", "the config's values", "ok", used)
-    ]
+    return [Finding("sampling", f"generation_config.json has {said}", "the config's values", "ok", used)]
 
 
-def check_rows(subject: Subject, rows: list[Row], processor: Any, settings: Settings) -> list[Finding]:
+def check_rows(subject: Subject, rows: list[Row], processor: Any) -> list[Finding]:
     """4: how the stage takes real rows: kept, shortened or rejected, and the tokens of their pictures."""
     if subject.kind == "sft":
         return [_sft_rows(subject, rows, processor)]
@@ -242,7 +235,7 @@ def _sft_rows(subject: Subject, rows: list[Row], processor: Any) -> Finding:
     said = f"{kept} of {kept + len(lost)} rows kept, {shortened} shortened, the longest has {longest:,} tokens"
     verdict = "breaks" if not kept else "warning" if lost or shortened else "ok"
     advice = f"rejected: {lost[0][:200]}" if lost else "raise max_length to keep their last turns" if shortened else ""
-    return Finding("sft: rows", said, f"at most {config.max_length:,} tokens", verdict, advice)
+    return Finding("rows", said, f"at most {config.max_length:,} tokens", verdict, advice)
 
 
 def _grpo_rows(subject: Subject, rows: list[Row], processor: Any) -> Finding:
@@ -257,7 +250,7 @@ def _grpo_rows(subject: Subject, rows: list[Row], processor: Any) -> Finding:
     said = f"{len(made) - len(lost)} of {len(made)} prompts kept"
     verdict = "breaks" if len(lost) == len(made) else "warning" if lost else "ok"
     advice = f"rejected: {lost[0].reason}: {lost[0].detail}"[:250] if lost else ""
-    return Finding("grpo: prompts", said, f"at most {limit:,} tokens", verdict, advice)
+    return Finding("prompts", said, f"at most {limit:,} tokens", verdict, advice)
 
 
 def check_pictures(subjects: list[Subject], rows: list[Row], processor: Any) -> list[Finding]:
@@ -284,13 +277,3 @@ def check_pictures(subjects: list[Subject], rows: list[Row], processor: Any) -> 
     said = f"{len(paths)} pictures, at most {most} tokens; {differ} have other numbers elsewhere"
     advice = "one value of max_pixels in all stages" if differ else ""
     return [*findings, Finding("picture tokens", said, NEEDED, "breaks" if differ else "ok", advice)]
-
-
-def _named(subject: Subject, finding: Finding) -> Finding:
-    return Finding(
-        f"{subject.kind}: {finding.check}",
-        finding.found,
-        finding.needed,
-        finding.verdict,
-        finding.advice if finding.verdict != "ok" else "",
-    )

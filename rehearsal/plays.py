@@ -14,7 +14,7 @@ from typing import Any
 
 from rehearsal.measured import Ran, run
 from rehearsal.subjects import Subject
-from safer_steer.machine import Finding, Needs, gb
+from safer_steer.machine import Finding, gb
 from safer_steer.store import read_jsonl, write_atomic
 
 SCRIPTS = {"sft": "scripts/run_sft.sh", "grpo": "scripts/run_grpo.sh", "evaluation": "scripts/run_evaluation.sh"}
@@ -26,7 +26,6 @@ MOST_NATS = 0.05
 class Play:
     """What a stage's rehearsal gave: lines for the table, seconds of its steps, peak memory in bytes."""
 
-    kind: str
     findings: list[Finding] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)  # of each step; the first has warm-up in it
     start_s: float = 0.0  # loading, saving, exporting: everything but the steps
@@ -36,11 +35,7 @@ class Play:
 
     def add(self, check: str, found: str, needed: str, ok: bool, advice: str = "") -> None:
         """Adds a line that either is in order or would break the run."""
-        self.findings.append(Finding(f"{self.kind}: {check}", found, needed, "ok" if ok else "breaks", advice))
-
-    def took(self, ran: Ran) -> None:
-        """Counts a command's memory."""
-        self.peak, self.gpu_peak = max(self.peak, ran.peak), max(self.gpu_peak, ran.gpu_peak)
+        self.findings.append(Finding(check, found, needed, "ok" if ok else "breaks", advice))
 
     def failed(self, check: str, ran: Ran, log: Path) -> bool:
         """Adds a line for a command that ended badly; returns whether it did."""
@@ -51,18 +46,17 @@ class Play:
         return ran.code != 0
 
 
-def play(subject: Subject, config: Path, folder: Path, log: Path, environment: dict[str, str]) -> tuple[Play, Ran]:
-    """Runs the stage's script on the derived config."""
-    done = Play(subject.kind)
+def _start(done: Play, subject: Subject, config: Path, log: Path, **environment: str) -> Ran:
+    """Runs the stage's script on the derived config; counts its memory."""
     ran = run(["bash", SCRIPTS[subject.kind], str(config)], log, environment, gpu=subject.device == "cuda")
-    done.took(ran)
-    return done, ran
+    done.peak, done.gpu_peak = max(done.peak, ran.peak), max(done.gpu_peak, ran.gpu_peak)
+    return ran
 
 
 def play_sft(subject: Subject, config: Path, folder: Path, processes: int) -> Play:
     """Two steps, then the second one again from the first one's checkpoint, as after a kill between the two."""
-    log, environment = folder / "sft.log", {"GPUS": str(processes)}
-    done, ran = play(subject, config, folder, log, environment)
+    log, done = folder / "sft.log", Play()
+    ran = _start(done, subject, config, log, GPUS=str(processes))
     if done.failed("two steps", ran, log):
         return done
     output = folder / "sft"
@@ -88,8 +82,7 @@ def play_sft(subject: Subject, config: Path, folder: Path, processes: int) -> Pl
     shutil.rmtree(output / "checkpoint")
     record = json.loads((output / "run.json").read_text(encoding="utf-8"))
     write_atomic(output / "run.json", json.dumps(record | {"status": "running"}))
-    _, again = play(subject, config, folder, log, environment)
-    done.took(again)
+    again = _start(done, subject, config, log, GPUS=str(processes))
     if done.failed("resumed", again, log):
         return done
     repeated = [row["loss"] for row in read_jsonl(output / "log.jsonl")]
@@ -102,8 +95,8 @@ def play_sft(subject: Subject, config: Path, folder: Path, processes: int) -> Pl
 
 def play_grpo(subject: Subject, config: Path, folder: Path) -> Play:
     """Two steps: sync, rollout, log-probs, update, checkpoint, second sync and rollout, export."""
-    log = folder / "grpo.log"
-    done, ran = play(subject, config, folder, log, {})
+    done = Play()
+    ran = _start(done, subject, config, folder / "grpo.log")
     output = folder / "grpo"
     rows = list(read_jsonl(output / "metrics.jsonl")) if (output / "metrics.jsonl").is_file() else []
     done.seconds = [row.get("timing_s/step") or 0.0 for row in rows]
@@ -135,7 +128,7 @@ def _grpo_numbers(rows: list[dict[str, Any]], output: Path) -> list[Finding]:
     first = f"; first: {tokens[0][:200]}" if tokens else ""
     found.append(
         Finding(
-            "grpo: token accounting",
+            "token accounting",
             f"{len(tokens)} of {len(trajectories)} trajectories do not add up, text outside NFC among them{first}",
             "0",
             "breaks" if len(tokens) > len(trajectories) // 10 else "warning" if tokens else "ok",
@@ -144,7 +137,7 @@ def _grpo_numbers(rows: list[dict[str, Any]], output: Path) -> list[Finding]:
     )
     found.append(
         Finding(
-            "grpo: masked trajectories",
+            "masked trajectories",
             f"{sum(masked):.0f} in {len(rows)} steps" + (f"; first reason: {reasons[0][:160]}" if reasons else ""),
             "few",
             "ok" if sum(masked) <= 0.1 * max(1, len(trajectories)) else "warning",
@@ -154,7 +147,7 @@ def _grpo_numbers(rows: list[dict[str, Any]], output: Path) -> list[Finding]:
     moved = any(norms)
     found.append(
         Finding(
-            "grpo: update",
+            "update",
             f"gradient norms {', '.join(f'{norm:.2g}' for norm in norms) or 'none'}",
             "one above 0, so that the second rollout has other weights",
             "ok" if moved else "warning",
@@ -169,14 +162,14 @@ def _grpo_numbers(rows: list[dict[str, Any]], output: Path) -> list[Finding]:
         advice = "" if same else "the two engines see other tokens, pictures or sampling, or compute in too few bits"
         said = f"log-probs differ by {max(nats):.1e} nat a token"
         needed = f"below {MOST_NATS} nat"
-        found.append(Finding("grpo: rollout against trainer", said, needed, "ok" if same else "warning", advice))
+        found.append(Finding("rollout against trainer", said, needed, "ok" if same else "warning", advice))
     return found
 
 
 def play_evaluation(subject: Subject, config: Path, folder: Path) -> Play:
     """One dialogue: server started, turns played, answers judged, report made."""
-    log = folder / "evaluation.log"
-    done, ran = play(subject, config, folder, log, {})
+    log, done = folder / "evaluation.log", Play()
+    ran = _start(done, subject, config, log)
     if done.failed("the dialogue with most pictures", ran, log):
         return done
     output = folder / "evaluation" / "rehearsed"
@@ -188,9 +181,7 @@ def play_evaluation(subject: Subject, config: Path, folder: Path) -> Play:
     said = f"{answered} of {turns} turns answered, {verdicts} judged, {pictures} picture(s)"
     advice = "" if answered == turns else "serving.max_model_len is reached: later turns are lost"
     verdict = "ok" if answered == turns else "warning"
-    done.findings.append(
-        Finding("evaluation: the dialogue with most pictures", said, f"{turns} turns", verdict, advice)
-    )
+    done.findings.append(Finding("the dialogue with most pictures", said, f"{turns} turns", verdict, advice))
     record = json.loads((output / "infer.json").read_text(encoding="utf-8"))
     done.seconds, done.start_s = [record["seconds"]], max(0.0, ran.seconds - record["seconds"])
     return done
@@ -207,12 +198,12 @@ def _export(folder: Path) -> str:
     return f"{gb(weights)} of weights in {folder.name}/" if weights else "no weights"
 
 
-def memory_finding(done: Play, subject: Subject, needs: Needs, gpu_total: float) -> Finding:
+def memory_finding(done: Play, subject: Subject, gpu_total: float) -> Finding:
     """Peak memory of the rehearsal against the machine's."""
     if subject.device == "cuda":
         share = done.gpu_peak / gpu_total if gpu_total else 0.0
         found = f"{gb(done.gpu_peak)} of {gb(gpu_total)} on the fullest GPU, {gb(done.peak)} of main memory"
         verdict = "warning" if share > 0.95 else "ok"
-        return Finding(f"{done.kind}: peak memory", found, "below 95 % of the GPU", verdict)
+        return Finding("peak memory", found, "below 95 % of the GPU", verdict)
     note = " (fewer layers and tokens than the real run)" if subject.replaced else ""
-    return Finding(f"{done.kind}: peak memory", f"{gb(done.peak)} of main memory{note}", "the machine's", "ok")
+    return Finding("peak memory", f"{gb(done.peak)} of main memory{note}", "the machine's", "ok")

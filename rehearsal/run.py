@@ -16,6 +16,7 @@ import argparse
 import shutil
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,16 @@ class Rehearsal:
         """Progress, on stderr."""
         print(f"rehearsal: {text}", file=sys.stderr, flush=True)
 
+    def note(self, stage: Subject, *findings: Finding) -> None:
+        """Takes in what was found of a stage."""
+        self.findings += [replace(finding, check=f"{stage.kind}: {finding.check}") for finding in findings]
+
     def cheap(self) -> None:
         """Checks 1, 2 and those of sizes, without an engine."""
         for stage in self.stages:
-            self.findings += checks.check_machine(stage)
-            self.findings += checks.check_model(stage)
-            self.findings += checks.check_addresses(stage)
+            self.note(stage, *checks.check_machine(stage), *checks.check_model(stage), *checks.check_addresses(stage))
             if not stage.replaced:
-                self.findings.append(checks.check_write_speed(stage))
+                self.note(stage, checks.check_write_speed(stage))
         self.findings += checks.check_sizes(self.stages)
 
     def ranks(self) -> None:
@@ -68,9 +71,8 @@ class Rehearsal:
             if stage.kind in ("sft", "grpo"):
                 self.say(f"attention and ranks of {stage.kind}")
                 found, memory = checks.check_attention(stage)
-                self.findings += found
+                self.note(stage, *found, checks.check_ranks(stage))
                 self.gpu_memory = max(self.gpu_memory, memory)
-                self.findings.append(checks.check_ranks(stage))
 
     def servers(self) -> None:
         """Check 3, from this node."""
@@ -82,14 +84,11 @@ class Rehearsal:
                     row = rows.of_the_miniature(self.folder / "miniature")
                     picture = row.folder / row.dialogue.images[0]
                 found, self.rates[stage.kind] = check_servers(stage, picture, self.folder / "logs")
-                named = [Finding(f"{stage.kind}: {f.check}", f.found, f.needed, f.verdict, f.advice) for f in found]
-                self.findings += named
+                self.note(stage, *found)
                 if stage.needs.nodes > 1:
                     advice = "run this command there too, with rehearse.engines=false"
                     nodes = f"{stage.needs.nodes} nodes"
-                    self.findings.append(
-                        Finding(f"{stage.kind}: servers, other nodes", "this node only", nodes, "not checked", advice)
-                    )
+                    self.note(stage, Finding("servers, other nodes", "this node only", nodes, "not checked", advice))
 
     def model(self) -> Path:
         """The checkpoint to rehearse with: the stages' own where it is there and whole, else random weights."""
@@ -115,8 +114,7 @@ class Rehearsal:
                 f"rehearse.family=NAME, one of {', '.join(families())}"
             )
         processor = self.settings.processor or _cached_processor(names)
-        layers = self.settings.layers
-        record = make(source or family.name, target, layers=layers, vision_layers=layers, processor=processor)
+        record = make(source or family.name, target, layers=self.settings.layers, processor=processor)
         size = f"{record['parameters'] / 1e9:.2f} B parameters, {record['layers']} + {record['vision_layers']} layers"
         self._weights(f"random, {size}, made in {record['seconds']:.0f} s; {record['processor']}")
         return target
@@ -133,8 +131,8 @@ class Rehearsal:
         for stage in self.stages:
             real = rows.longest(stage.data, self.settings.rows)
             if real:
-                self.findings += checks.check_rows(stage, real, processor, self.settings)
-            self.findings += checks.check_sampling(stage, model)
+                self.note(stage, *checks.check_rows(stage, real, processor))
+            self.note(stage, *checks.check_sampling(stage, model))
         seen = [row for stage in self.stages for row in rows.longest(stage.data, self.settings.rows)]
         self.findings += checks.check_pictures(
             self.stages, seen or [self._generated(self.stages[0], processor)], processor
@@ -167,8 +165,7 @@ class Rehearsal:
         else:
             rows.write(used[:1], data, 1)
             done = plays.play_evaluation(stage, derive.evaluation(stage, settings, model, data, place, stand_in), place)
-        self.findings += done.findings
-        self.findings.append(plays.memory_finding(done, stage, stage.needs, self.gpu_memory))
+        self.note(stage, *done.findings, plays.memory_finding(done, stage, self.gpu_memory))
         self.lines += forecast(stage, done, settings, self.rates.get(stage.kind, {}), used)
         if done.export and (done.export / "config.json").is_file():
             self.export = done.export
@@ -248,7 +245,7 @@ def _plan(rehearsal: Rehearsal) -> str:
             f"  {stage.kind} ({stage.path}) on {where}: rows of {derive.length(stage, rehearsal.settings):,} tokens"
         )
         findings = checks.check_machine(stage) + checks.check_model(stage) + checks.check_addresses(stage)
-        said += [f"  {finding.verdict}: {finding}" for finding in findings if finding.verdict in ("breaks", "warning")]
+        said += [f"  {f.verdict}: {stage.kind}: {f}" for f in findings if f.verdict in ("breaks", "warning")]
     sizes = checks.check_sizes(rehearsal.stages)
     said += [f"  {finding.verdict}: {finding}" for finding in sizes if finding.verdict != "ok"]
     said.append(f"  writes {rehearsal.folder}, removed at its end but for {TABLE} and the random weights")

@@ -5,8 +5,7 @@ configs and processor; a folder that was made by the same request is kept. The p
 of a folder the user names, or a local stand-in: a byte-level BPE trained on this repository's prompts and padded to the
 vocabulary of the real tokenizer, with its special tokens at their real ids, so that sizes and costs are the real ones
 and words per token are not.
-    python -m rehearsal.weights qwen2_5_vl_3b FOLDER [--layers 36] [--vision-layers 32] [--dtype bfloat16]
-        [--processor PATH]
+    python -m rehearsal.weights qwen2_5_vl_3b FOLDER [--layers 2] [--dtype float32] [--processor PATH]
 """
 
 if __name__ == "__main__":  # before the imports below, which take seconds
@@ -72,23 +71,19 @@ def config_of(family: Family) -> Any:
     )
 
 
-def with_layers(config: Any, text: int | None, vision: int | None) -> Any:
-    """The config with fewer layers, all widths kept; None keeps a part's own number.
+def with_layers(config: Any, layers: int) -> Any:
+    """The config with so many layers of text and of vision, all widths kept.
 
     Raises:
-        UserError: more layers than the architecture has, or fewer than one.
+        UserError: more layers than the architecture has.
     """
-    for part, wanted, key in ((config.text_config, text, "num_hidden_layers"), (config.vision_config, vision, "depth")):
-        most = getattr(part, key)
-        if wanted is not None and not 1 <= wanted <= most:
-            raise UserError(f"layers: {wanted} is not between 1 and {most}, the architecture's {key}")
-    if text is not None:
-        config.text_config.num_hidden_layers = text
-        config.text_config.layer_types = config.text_config.layer_types[:text]
-    if vision is not None:
-        config.vision_config.depth = vision
-        blocks = [index for index in config.vision_config.fullatt_block_indexes if index < vision]
-        config.vision_config.fullatt_block_indexes = blocks or [vision - 1]
+    text, vision = config.text_config, config.vision_config
+    most = min(text.num_hidden_layers, vision.depth)
+    if layers > most:
+        raise UserError(f"layers: {layers}, the architecture has {most} that text and vision share")
+    text.num_hidden_layers = vision.depth = layers
+    text.layer_types = text.layer_types[:layers]
+    vision.fullatt_block_indexes = [i for i in vision.fullatt_block_indexes if i < layers] or [layers - 1]
     return config
 
 
@@ -143,7 +138,6 @@ def make(
     folder: Path,
     *,
     layers: int | None = None,
-    vision_layers: int | None = None,
     dtype: str = "bfloat16",
     processor: str | None = None,
 ) -> dict[str, Any]:
@@ -152,13 +146,12 @@ def make(
     Args:
         source: family or checkpoint that gives the architecture.
         folder: where it goes; replaced whole, unless the same request made it.
-        layers: text layers; None: the architecture's.
-        vision_layers: layers of the vision tower; None: the architecture's.
+        layers: of text and of vision; None: the architecture's.
         dtype: bfloat16 or float32.
         processor: folder or cached hub id of the processor; None: that of `source` where it has one, else a local
             stand-in.
     """
-    wanted = stable_hash(source, layers, vision_layers, dtype, processor)
+    wanted = stable_hash(source, layers, dtype, processor)
     record_path = folder / RECORD
     if record_path.is_file():
         record = json.loads(record_path.read_text(encoding="utf-8"))
@@ -168,7 +161,7 @@ def make(
     from transformers import AutoModelForImageTextToText, GenerationConfig
 
     started = time.monotonic()
-    config = with_layers(architecture(source), layers, vision_layers)
+    config = architecture(source) if layers is None else with_layers(architecture(source), layers)
     made, said = _processor(source, processor)
     words = len(made.tokenizer)
     if words > config.text_config.vocab_size:
@@ -213,15 +206,14 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("source", help=f"one of {', '.join(families())}, or a checkpoint folder")
     parser.add_argument("folder", type=Path, help="folder to write")
-    parser.add_argument("--layers", type=int, help="text layers; default: all")
-    parser.add_argument("--vision-layers", type=int, help="layers of the vision tower; default: all")
+    parser.add_argument("--layers", type=int, help="of text and of vision; default: all")
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--processor", help="folder with the tokenizer; default: the checkpoint's, else a stand-in")
     given = parser.parse_args(argv)
 
     def run() -> None:
-        options = {"layers": given.layers, "vision_layers": given.vision_layers}
-        record = make(given.source, given.folder, dtype=given.dtype, processor=given.processor, **options)
+        options = {"layers": given.layers, "dtype": given.dtype, "processor": given.processor}
+        record = make(given.source, given.folder, **options)
         print(
             f"random weights: {record['parameters'] / 1e9:.2f} B parameters, {record['layers']} + "
             f"{record['vision_layers']} layers, {record['bytes'] / 1e9:.1f} GB, {record['seconds']} s, "

@@ -1,14 +1,10 @@
 """The page of a reproduction: claims, tables and curves of all that has been evaluated -> `miniature.md`,
 `miniature_tables.md`, `images/`.
-
-python -m reproduce.page [--root outputs/reproduce] [--write-docs]
 """
 
-import argparse
 import json
 import shlex
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -125,23 +121,3 @@ def say_results(root: Path, claims: dict[str, Any], pages: list[Path]) -> None:
     for name, claim in claims.items():
         print(f"{name} {claim['verdict']}: {claim['claim']}" + (f" ({claim['reason']})" if "reason" in claim else ""))
     print(f"claims: {root}/claims.json; page: {', '.join(map(str, pages))}")
-
-
-def main() -> int:
-    """Judges and writes again from what is there."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--root", type=Path, default=Path("outputs/reproduce"))
-    parser.add_argument(
-        "--write-docs", action="store_true", help="also write docs/miniature.md, its tables and pictures"
-    )
-    arguments = parser.parse_args()
-    root = arguments.root
-    if not any(path.name[5:].isdecimal() for path in root.glob("seed_*")):
-        print(f"error: no seed_N in {root}; run: bash scripts/reproduce.sh miniature --root {root}", file=sys.stderr)
-        return 2
-    say_results(root, *write_results(root, arguments.write_docs))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -54,6 +54,13 @@ def explain(problem: BaseException) -> str | None:
     return None
 
 
+def in_one_line(problem: BaseException) -> str:
+    """Type and last line of an exception; of one that Ray passes on, those of what went wrong in its worker."""
+    while isinstance(cause := getattr(problem, "cause", None), BaseException):
+        problem = cause
+    return f"{type(problem).__name__}: {(str(problem).strip().splitlines() or [''])[-1]}"[:300]
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """The exception and what caused it, newest first."""
     while error is not None:

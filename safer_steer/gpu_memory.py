@@ -59,8 +59,3 @@ def adapter_parameters(shape: Shape, rank: int) -> float:
     kv = shape.hidden // shape.heads * shape.kv_heads
     sides = 2 * 2 * shape.hidden + 2 * (shape.hidden + kv) + 3 * (shape.hidden + shape.intermediate)
     return float(shape.layers * rank * sides)
-
-
-def host_gb(shape: Shape, ranks: int) -> float:
-    """Main memory of one node while every rank loads the weights in fp32."""
-    return (shape.parameters + VISION_PARAMETERS) * 4 * ranks / GB

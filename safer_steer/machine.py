@@ -7,19 +7,20 @@ its start refuses what would break; the rehearsal puts everything into its table
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import psutil
 
+from safer_steer.deaths import memory_in_use
 from safer_steer.errors import UserError
 
 Verdict = Literal["ok", "warning", "breaks", "not checked"]
 GIB = 2**30
 SHM = Path("/dev/shm")
-# Of a container's memory limit, cgroup v2 and v1.
-LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 @dataclass(frozen=True)
@@ -162,16 +163,17 @@ def memory(needs: Needs) -> list[Finding]:
 
 def host_memory() -> tuple[float, float]:
     """Main memory in bytes that this process may use in all, and that is available now."""
-    now = psutil.virtual_memory()
-    total, free = float(now.total), float(now.available)
-    for path in LIMITS:
-        try:
-            limit = path.read_text(encoding="utf-8").strip()
-        except OSError:
-            continue
-        if limit.isdigit() and 0 < int(limit) < total:
-            total = float(limit)
-    return total, min(total, free)
+    _, total = memory_in_use()
+    return total, min(total, float(psutil.virtual_memory().available))
+
+
+def memory_of(processes: Iterable[psutil.Process]) -> float:
+    """Bytes of main memory of some processes together: proportional set sizes, so that shared pages count once."""
+    total = 0.0
+    for process in processes:
+        with suppress(psutil.Error, OSError):  # it ended meanwhile
+            total += process.memory_full_info().pss
+    return total
 
 
 def shared_memory(needs: Needs) -> list[Finding]:
@@ -195,7 +197,8 @@ def gpus(needs: Needs) -> list[Finding]:
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     found = f"{number} visible" + ("" if hidden is None else f" (CUDA_VISIBLE_DEVICES={hidden})")
     advice = "check nvidia-smi and CUDA_VISIBLE_DEVICES, or change the number in the config"
-    findings = [Finding("GPUs", found, wanted, "ok" if number >= needs.gpus else "breaks", advice)]
+    enough = number >= needs.gpus
+    findings = [Finding("GPUs", found, wanted, "ok" if enough else "breaks", "" if enough else advice)]
     if problem := driver_problem():
         findings.append(Finding("NVIDIA driver", driver_version() or "none", "a newer one", "breaks", problem))
     elif version := driver_version():

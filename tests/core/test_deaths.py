@@ -2,7 +2,7 @@
 
 import pytest
 
-from safer_steer import deaths
+from safer_steer import deaths, machine
 from safer_steer.deaths import MemoryLog, cause_of_death, signal_of
 
 
@@ -53,5 +53,6 @@ def test_a_containers_limit_counts_where_it_has_one(monkeypatch, tmp_path):
         deaths, "LIMITS", ((str(tmp_path / "absent"), ""), (str(tmp_path / "max"), f"{tmp_path}/current"))
     )
     assert deaths.memory_in_use() == (900.0, 1000.0)
+    assert machine.host_memory()[0] == 1000.0, "what a run may need"
     (tmp_path / "max").write_text("max")
     assert deaths.memory_in_use()[1] > 2**30

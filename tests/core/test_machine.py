@@ -8,7 +8,7 @@ import pytest
 
 from safer_steer import machine
 from safer_steer.errors import UserError
-from safer_steer.machine import GIB, Needs
+from safer_steer.machine import Needs
 from safer_steer.model_shape import families, parameters, tied
 
 
@@ -67,14 +67,6 @@ def test_what_a_run_has_written_counts_as_its_space(tmp_path, monkeypatch):
     monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: type("U", (), {"total": 1, "free": 1e6}))
     assert machine.disk(needs(tmp_path, disk=2.5e6))[0].verdict == "ok"
     assert machine.disk(needs(tmp_path, disk=3.5e6))[0].verdict == "breaks"
-
-
-def test_a_container_s_limit_is_the_memory(tmp_path, monkeypatch):
-    (tmp_path / "limit").write_text(f"{GIB}\n")
-    monkeypatch.setattr(machine, "LIMITS", (tmp_path / "limit",))
-    assert machine.host_memory()[0] == GIB
-    (tmp_path / "limit").write_text("max\n")
-    assert machine.host_memory()[0] > GIB
 
 
 def test_only_the_first_process_of_a_node_speaks(tmp_path, monkeypatch):

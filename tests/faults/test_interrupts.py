@@ -134,8 +134,7 @@ def test_code_that_swallows_interrupts_and_makes_noise(presses):
     assert process.returncode == 130
 
 
-@pytest.mark.parametrize("presses", [2])
-def test_a_launcher_and_its_processes_say_one_line_and_none_is_left(presses):
+def test_a_launcher_and_its_processes_say_one_line_and_none_is_left():
     """The launched command dies at once; its worker has a session of its own, as torchrun's have, and hears nothing."""
     worker = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
@@ -147,7 +146,7 @@ def test_a_launcher_and_its_processes_say_one_line_and_none_is_left(presses):
     )
     process = start([sys.executable, "-m", "safer_steer.launcher", sys.executable, "-c", loud])
     started = psutil.Process(int(process.stdout.readline()))
-    for _ in range(presses):
+    for _ in range(2):
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.3)
     check(process, "launcher")

@@ -42,7 +42,7 @@ def test_an_old_attempts_log_is_not_taken_for_this_ones(tmp_path):
     assert "memory" not in str(caught.value)
 
 
-@pytest.mark.parametrize("code", [f"raise SystemExit('(WorkerDict pid=7) {FULL}')", KILLED])
+@pytest.mark.parametrize("code", [f"raise SystemExit({FULL!r})", KILLED])
 def test_grpo_says_what_to_lower(code, run_engine, tmp_path):
     with pytest.raises(UserError) as caught:
         run_engine(code)

@@ -206,11 +206,11 @@ def test_rows_longer_than_the_longest_sequence(tmp_path):
 
     processor = build_processor()
     row = rows.of_the_miniature(tmp_path)
-    fits = checks.check_rows(subject(MINIATURE), [row], processor, None)[0]
+    fits = checks.check_rows(subject(MINIATURE), [row], processor)[0]
     assert fits.verdict == "ok", fits
-    cut = checks.check_rows(subject(MINIATURE, "max_length=96"), [row], processor, None)[0]
+    cut = checks.check_rows(subject(MINIATURE, "max_length=96"), [row], processor)[0]
     assert (cut.verdict, "1 shortened" in cut.found) == ("warning", True), cut
-    none = checks.check_rows(subject(MINIATURE, "max_length=16"), [row], processor, None)[0]
+    none = checks.check_rows(subject(MINIATURE, "max_length=16"), [row], processor)[0]
     assert (none.verdict, "too long" in none.advice) == ("breaks", True), none
 
 

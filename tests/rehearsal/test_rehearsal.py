@@ -130,17 +130,17 @@ def test_the_forecast_follows_steps_and_seconds(tmp_path):
     row = rows.of_the_miniature(tmp_path)
     data = rows.write([row], tmp_path / "steer_sft.jsonl", 40)
     stage = subjects(configs, settings, [f"data={data}"])[0]
-    play = Play("sft", seconds=[9.0, 2.0], start_s=10.0, peak=1e9)
+    play = Play(seconds=[9.0, 2.0], start_s=10.0, peak=1e9)
     lines = forecast(stage, play, settings, {}, [row])
     assert lines[0] == "sft: 40 rows of the data"
     assert lines[1].startswith("sft: 15 steps of 2.0 s and 10 s of start and end: 0.01 hours"), lines
-    assert forecast(stage, Play("sft"), settings, {}, [row]) == ["sft: no step was seen, so nothing is predicted"]
+    assert forecast(stage, Play(), settings, {}, [row]) == ["sft: no step was seen, so nothing is predicted"]
 
 
 def test_the_forecast_of_the_paper_has_hours_cost_and_the_model_beside_it():
     configs, settings, overrides = split([CONFIGS["grpo"], TUTOR])
     stage = subjects(configs, settings, overrides)[0]
-    lines = forecast(stage, Play("grpo", seconds=[90.0, 60.0], start_s=100.0), settings, {"tutor": 100.0}, [])
+    lines = forecast(stage, Play(seconds=[90.0, 60.0], start_s=100.0), settings, {"tutor": 100.0}, [])
     text = "\n".join(lines)
     assert "31 steps of" in text
     assert "GPU hours, $" in text

@@ -47,9 +47,9 @@ def test_a_folder_is_made_once_and_loads(tmp_path):
     processor = build_processor()
     for part in (build_model(processor.tokenizer), processor):
         part.save_pretrained(source)
-    record = make(str(source), tmp_path / "made", layers=1, vision_layers=1, dtype="bfloat16")
+    record = make(str(source), tmp_path / "made", layers=1, dtype="bfloat16")
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "made")
     assert (len(model.model.language_model.layers), len(model.model.visual.blocks)) == (1, 1)
     assert record["parameters"] == sum(weight.numel() for weight in model.parameters())
-    assert make(str(source), tmp_path / "made", layers=1, vision_layers=1, dtype="bfloat16") == record
-    assert make(str(source), tmp_path / "made", layers=2, vision_layers=1)["layers"] == 2
+    assert make(str(source), tmp_path / "made", layers=1, dtype="bfloat16") == record
+    assert make(str(source), tmp_path / "made", layers=2)["layers"] == 2

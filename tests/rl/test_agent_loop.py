@@ -1,12 +1,15 @@
 """The agent loop on verl's real base class, tokenizer and processor, with a scripted rollout engine and tutor."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
+from ray.exceptions import RayTaskError
 
 from miniature.student import build_processor
 from rollout_doubles import Tutor, play, png, record_of
+from safer_steer_verl.stop_rule import too_few
 from safer_steer_verl.utils.tcsr import tcsr, with_missing
 
 pytestmark = pytest.mark.integration
@@ -54,14 +57,6 @@ def test_every_answer_is_scored_the_last_too_and_the_return_is_the_sum(processor
     assert [len(history) for history, *_ in tutor.seen] == [0, 1, 2]
 
 
-def test_the_tutor_hears_the_answer_and_the_record_keeps_the_thoughts(processor):
-    said = "<thinking> a </thinking> <answer> no . </answer>"
-    output, _, tutor = play(processor, [f"{said}<|im_end|>"] * 2, turns=2, max_tokens=64)
-    assert [heard[3] for heard in tutor.seen] == ["no ."] * 2
-    assert [answer for _, answer in tutor.seen[1][0]] == ["no ."]
-    assert all("<thinking>" in answer for answer in record_of(output).answers)
-
-
 def test_a_cut_turn_gets_an_end_token_with_mask_zero(processor):
     output, engine, _ = play(processor, ["it is red and so on", "b .<|im_end|>"], turns=2, max_tokens=4)
     record = record_of(output)
@@ -99,6 +94,8 @@ def test_with_a_system_prompt_and_tags_the_tokens_add_up_and_the_tutor_hears_the
     record = record_of(output)
     assert (record.masked, record.end) == (False, "complete"), record.reason
     assert [answer for *_, answer in tutor.seen] == ["no ."] * 3
+    assert [answer for _, answer in tutor.seen[2][0]] == ["no ."] * 2
+    assert all("<thinking>" in answer for answer in record.answers), "the record keeps the thoughts"
     assert all("it is red" in processor.tokenizer.decode(call.ids) for call in engine.calls)
 
 
@@ -111,6 +108,18 @@ def test_an_unscored_turn_masks_the_trajectory(processor):
     assert record.reason == "turn 2: transport: 503"
     assert record.ret is None
     assert (len(record.scores), len(record.answers), len(engine.calls)) == (1, 2, 2)
+
+
+def test_an_engine_that_fails_masks_the_trajectory_and_is_the_one_to_blame(processor):
+    broken = RayTaskError("generate", "Traceback", RuntimeError("engine\nout of memory"), "p", 1, "ip")
+    output, *_ = play(processor, ["a .<|im_end|>", broken])
+    record = record_of(output)
+    assert (record.masked, record.unscored, record.end) == (True, True, "rollout_failed")
+    assert record.reason == "turn 2: RuntimeError: out of memory"
+    assert [turn.assistant for turn in record.row(step=1).turns] == ["a .", None], "what was asked is there"
+    limits = SimpleNamespace(max_unscored_rate=0.1, max_token_fault_rate=0.1)
+    said = "because the rollout engine failed, not the tutor; most often: turn 2: RuntimeError: out of memory"
+    assert said in too_few([record], 1, limits)
 
 
 def test_a_full_context_ends_the_dialogue_after_a_scored_turn(processor):

@@ -15,12 +15,6 @@ ADDRESS = "safer_steer.tutor.base_url=http://10.0.0.2:8000/v1"
 GPU, CPU = "configs/grpo/qwen2_5_vl_3b.yaml", "configs/grpo/miniature.yaml"
 
 
-@pytest.fixture
-def flash_attn(monkeypatch):
-    """Sets whether flash-attn counts as installed."""
-    return lambda there: monkeypatch.setattr(attention, "has_flash_attn", lambda: there)
-
-
 @pytest.mark.parametrize(
     ("setting", "device", "installed", "path"),
     [
@@ -28,27 +22,17 @@ def flash_attn(monkeypatch):
         ("auto", "cuda", False, "varlen"),
         ("auto", "cuda", True, "flash_attn"),
         ("padded", "cuda", True, "padded"),
-        ("varlen", "cuda", True, "varlen"),
-        ("flash_attn", "cuda", True, "flash_attn"),
+        ("varlen", "cpu", False, "varlen needs a GPU"),
+        ("flash_attn", "cuda", False, "flash-attn is not installed; use auto, varlen or padded"),
     ],
 )
-def test_the_path_of_each_setting(setting, device, installed, path, flash_attn):
-    flash_attn(installed)
-    assert attention.choose(setting, device) == path
-
-
-@pytest.mark.parametrize(
-    ("setting", "device", "said"),
-    [
-        ("varlen", "cpu", "varlen needs a GPU"),
-        ("flash_attn", "cpu", "flash_attn needs a GPU"),
-        ("flash_attn", "cuda", "flash-attn is not installed; use auto, varlen or padded"),
-    ],
-)
-def test_a_path_that_cannot_run_is_refused(setting, device, said, flash_attn):
-    flash_attn(False)
-    with pytest.raises(UserError, match=said):
-        attention.choose(setting, device)
+def test_the_path_of_each_setting_or_why_it_cannot_run(setting, device, installed, path, monkeypatch):
+    monkeypatch.setattr(attention, "has_flash_attn", lambda: installed)
+    if " " in path:
+        with pytest.raises(UserError, match=path):
+            attention.choose(setting, device)
+    else:
+        assert attention.choose(setting, device) == path
 
 
 @cache

@@ -10,7 +10,7 @@ from rollout_doubles import play, record_of
 from safer_steer.errors import UserError
 from safer_steer_verl.stop_rule import too_few
 from safer_steer_verl.utils.own_reward import Reward, sample_turn
-from safer_steer_verl.utils.turn_reward import RewardConfig, turn_reward
+from safer_steer_verl.utils.turn_reward import RewardConfig
 from training.grpo.config import load_config
 
 GOOD = """
@@ -47,11 +47,6 @@ def test_a_users_function_gets_the_whole_turn_and_its_number_is_the_reward(file,
     config = RewardConfig.model_validate(f"{file}:{name}")
     turn = sample_turn()
     assert asyncio.run(Reward(config)(turn)) == pytest.approx(16 + len(turn.answer) / 1000)
-
-
-def test_without_one_it_is_the_papers():
-    turn = sample_turn()
-    assert asyncio.run(Reward(RewardConfig())(turn)) == turn_reward(turn.scores, turn.answer, RewardConfig())
 
 
 @pytest.mark.parametrize(

@@ -83,13 +83,6 @@ def test_a_lower_turn_never_raises_any_later_value_and_leaves_earlier_ones(score
     assert all(after <= before + 1e-9 for after, before in zip(new[where:], old[where:], strict=True))
 
 
-@given(SCORES)
-def test_alpha_zero_is_the_running_mean_and_alpha_one_the_running_minimum(scores):
-    means = [sum(scores[:turn]) / turn for turn in range(1, len(scores) + 1)]
-    assert tcsr(scores, 0.0) == pytest.approx(means, abs=1e-12)
-    assert tcsr(scores, 1.0) == [min(scores[:turn]) for turn in range(1, len(scores) + 1)]
-
-
 @given(SCORES.flatmap(lambda scores: st.tuples(st.just(scores), st.permutations(scores))), ALPHA)
 def test_permuted_turns_change_earlier_values_only_never_the_last(pair, alpha):
     """m_T and mean_T of Eq. 18 do not depend on the order; so neither does what is built on them alone."""

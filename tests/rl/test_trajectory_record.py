@@ -79,7 +79,7 @@ LIMITS = SimpleNamespace(max_unscored_rate=0.1, max_token_fault_rate=0.1)
         (3, 0, 8, "38% of 8 trajectories have no score", "chat template"),
         (3, 3, 8, "most often: 503; see to the tutor", "chat template"),
         (0, 3, 8, "most often: forged; the tutor has no part in it", "see to the tutor"),
-        (1, 0, 5, "3 of them never came back, because the rollout engine failed", "see to the tutor"),
+        (1, 0, 5, "3 of them because the rollout engine failed", "see to the tutor"),
         (0, 0, 0, "100% of 8 trajectories have no score", "see to the tutor"),
     ],
 )

@@ -1,7 +1,7 @@
 """A program, run by test_attention_paths.py: verl's real engine on one CPU rank, along each attention path, against
 transformers' own model in fp32, row by row, eager attention and torch's log-softmax.
 
-    python tests/support/attention_paths.py FOLDER small|wide|real CASE...      a case: fp32-untied, bf16-tied-lora, ...
+    python tests/support/attention_paths.py FOLDER small|wide CASE...      a case: fp32-untied, bf16-tied-lora, ...
 
 Prints one JSON line: case -> path -> the largest differences of log-probs, entropies and gradients from the reference;
 `own` is transformers' own model in bf16 along none of the two paths.
@@ -17,8 +17,7 @@ from types import SimpleNamespace
 import torch
 
 IMAGE, VIDEO, VISION_START = 1655, 1656, 1652
-WORDS = {"small": 2000, "wide": 4000, "real": 151_936}
-LAYERS = {"small": 2, "wide": 2, "real": 1}  # of text
+WORDS = {"small": 2000, "wide": 4000}
 TEMPERATURE = 0.8
 # Rows of three micro-batches of two: (text tokens, [picture grids in patches]).
 ROWS = [(23, [(8, 6)]), (41, []), (17, []), (29, []), (12, [(4, 4), (10, 12)]), (37, [(6, 6)])]
@@ -29,7 +28,7 @@ def make_config(size: str, tied: bool):
     from rehearsal.weights import config_of, with_layers
     from safer_steer.model_shape import families
 
-    config = with_layers(config_of(families()["qwen2_5_vl_3b"]), LAYERS[size], 2)
+    config = with_layers(config_of(families()["qwen2_5_vl_3b"]), 2)
     config.vision_config.fullatt_block_indexes = [1]  # the other one has windows
     text, vision = config.text_config, config.vision_config
     text.vocab_size = WORDS[size]

@@ -27,6 +27,8 @@ class Engine:
     async def generate(self, *, prompt_ids, sampling_params, image_data=None, **_):
         answer = self.answers[len(self.calls)]
         self.calls.append(SimpleNamespace(ids=list(prompt_ids), images=len(image_data or []), sampling=sampling_params))
+        if isinstance(answer, Exception):
+            raise answer
         ids = self.tokenizer(answer, add_special_tokens=False)["input_ids"] if isinstance(answer, str) else answer
         ids = ids[: sampling_params["max_tokens"]]
         extra = {"min_global_steps": len(self.calls), "max_global_steps": len(self.calls)}

@@ -14,19 +14,21 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from omegaconf import OmegaConf
+from ray.exceptions import RayTaskError
 
 from safer_steer.config import relevant
 from safer_steer.deaths import MemoryLog
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl, write_jsonl
+from safer_steer_verl import main
 from safer_steer_verl.beats import FOLDER
 from safer_steer_verl.local_ray import ray_options
 from safer_steer_verl.platform import GROUP_TIMEOUT
 from training.grpo import checkpoints, failure, processes
 from training.grpo import run as grpo
 from training.grpo.config import Loaded, load_config
-from training.grpo.plan import tutor_load
+from training.grpo.plan import plan, tutor_load
 
 NUMBERS = itertools.count()
 
@@ -127,21 +129,13 @@ def test_rays_folder_is_short_and_this_users_alone(tmp_path, monkeypatch):
         processes.make_ray_folder(tmp_path)
 
 
-LOG = """
-\x1b[36m(AgentLoopWorkerTQ pid=12)\x1b[0m ERROR:Error in _run_prompt for uid=7
-(AgentLoopWorkerTQ pid=12) Traceback (most recent call last):
-(AgentLoopWorkerTQ pid=12) safer_steer_verl.dataset.RowError: dialogue d: forged
-ray.exceptions.RayTaskError(ValueError): ray::TaskRunner.run() (pid=3)
-ValueError: Batch contains no materializable trajectories
-"""
-
-
 def test_a_failure_is_one_line(tmp_path):
     log, reason, memory = tmp_path / "verl.log", tmp_path / "failure.json", MemoryLog()
-    log.write_text(LOG)
-    said = "ERROR:Error in _run_prompt for uid=7 | safer_steer_verl.dataset.RowError: dialogue d: forged"
-    assert failure.failure_message(1, reason, log, memory) == f"verl ended with code 1: {said}; full log: {log}"
-    reason.write_text(json.dumps({"kind": "user", "message": "step 3: 40% of 64 trajectories have no score"}))
+    inner = RayTaskError("step", "Traceback", ValueError("rows differ\nforged"), "p", 1, "ip")
+    reason.write_text(json.dumps(main.failure(RayTaskError("run", "Traceback", inner, "p", 1, "ip"))))
+    said = f"verl ended with code 1: ValueError: forged; full log: {log}"
+    assert failure.failure_message(1, reason, log, memory) == said
+    reason.write_text(json.dumps(main.failure(UserError("step 3: 40% of 64 trajectories have no score"))))
     assert failure.failure_message(2, reason, log, memory) == "step 3: 40% of 64 trajectories have no score"
 
 
@@ -240,22 +234,14 @@ def test_the_run_has_epochs_enough_for_its_steps(prompts, asked, epochs, wanted)
     assert config.trainer.total_training_steps == wanted[0]
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess:
-    """The stage's command on the miniature's config."""
-    stage = [sys.executable, "-m", "training.grpo.run", "configs/grpo/miniature.yaml", *arguments]
-    return subprocess.run(stage, capture_output=True, text=True, check=False)
-
-
 def test_dry_run_prints_the_plan_and_touches_nothing(tmp_path):
-    answer = command(f"root={tmp_path}/run", "--dry-run")
-    assert answer.returncode == 0, answer.stderr
-    for said in (
+    said = str(plan(load_config("configs/grpo/miniature.yaml", [f"root={tmp_path}/run"]).config))
+    for part in (
         "20 steps of 16 prompts x 4 rollouts",
         "10 turns of 32 tokens and their questions are 670 tokens, data.max_response_length is 288",
-        "sampling: temperature 1.0, top_p 1, top_k -1, repetition penalty 1.0",
         "calls of tutor",
     ):
-        assert said in answer.stdout
+        assert part in said
     assert not (tmp_path / "run").exists()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -69,7 +70,7 @@ def test_who_died_is_said_with_the_memory_and_what_to_change(tmp_path):
     log.write_text("ray.exceptions.ActorDiedError: The actor died unexpectedly before finishing this task.")
     here = socket.gethostbyname("localhost")
     engine, store = Death("rollout engine", "EngineCore", 12, here, -9), Death("worker", "Storage", 13, here)
-    reason.write_text(json.dumps({"kind": "died", "deaths": [engine.as_dict(), store.as_dict()]}))
+    reason.write_text(json.dumps({"kind": "died", "deaths": [asdict(engine), asdict(store)]}))
     said = failure.failure_message(1, reason, log, MemoryLog())
     assert said.startswith(f"the rollout engine (EngineCore, process 12 on {here}): was killed (signal 9), mostly")
     for part in (
@@ -80,7 +81,7 @@ def test_who_died_is_said_with_the_memory_and_what_to_change(tmp_path):
         assert part in said
     assert "died unexpectedly" not in said
     far = Death("trainer worker", "WorkerDict", 14, "203.0.113.9")
-    reason.write_text(json.dumps({"kind": "died", "deaths": [far.as_dict()]}))
+    reason.write_text(json.dumps({"kind": "died", "deaths": [asdict(far)]}))
     said = failure.failure_message(1, reason, log, MemoryLog())
     assert "process 14 on 203.0.113.9): vanished without a word" in said
     assert "that machine's memory was is not known" in said

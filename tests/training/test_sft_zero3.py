@@ -61,7 +61,7 @@ def test_weights_of_a_real_width_are_split_over_two_ranks(precision, tmp_path):
     from rehearsal.weights import make
 
     model = tmp_path / "model"
-    make("qwen2_5_vl_3b", model, layers=1, vision_layers=1, dtype="bfloat16")
+    make("qwen2_5_vl_3b", model, layers=1, dtype="bfloat16")
     ranks, output = trained(tmp_path / "run", model, precision)
     names = {tuple(held["whole"]): name for name, held in ranks[0].items()}
     assert (WORDS, WIDTH) in names, "the whole vocabulary at the real width"

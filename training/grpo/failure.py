@@ -1,7 +1,6 @@
-"""Why a run of verl ended, in one line: who died and why, our own reason, or the last useful lines of its log."""
+"""Why a run of verl ended, in one line: who died and why, our own reason, or what the engine raised."""
 
 import json
-import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,7 @@ LESS_MEMORY = (
     "it ran out of memory: lower actor_rollout_ref.rollout.gpu_memory_utilization or the *_micro_batch_size_per_gpu of "
     "actor, rollout and ref, then run the same command again: it continues from the last checkpoint"
 )
-_RAY_PREFIX = re.compile(r"^(?:\x1b\[[0-9;]*m)*\([^()]*pid=\d+[^()]*\)(?:\x1b\[[0-9;]*m)* ?")
-_USEFUL = re.compile(
-    r"Error in _run_prompt|^\s*(?:[\w.]+\.)?[A-Z]\w*(?:Error|Exception)\b(?::|$)|\[Errno|Killed|out of memory|"
-    r"No available memory"
-)
-_NOISE = re.compile(r"RayTaskError|ray::|no materializable|Traceback|during handling", re.IGNORECASE)
+END_LINES = 3
 
 
 def failure_message(code: int, failure_path: Path, log_path: Path, memory: MemoryLog) -> str:
@@ -40,8 +34,7 @@ def failure_message(code: int, failure_path: Path, log_path: Path, memory: Memor
         return f"{_who_died(reason['deaths'], memory)}; full log: {log_path}"
     if code == -signal.SIGKILL:
         return f"verl's first process {cause_of_death(code, memory, OTHER_ADVICE)}; full log: {log_path}"
-    lines = useful_lines(log_path.read_text(encoding="utf-8", errors="replace"))
-    said = " | ".join(lines) or reason.get("message") or "no error line found"
+    said = reason.get("message") or _end(log_path)
     message = f"verl ended with code {code}: {said}; full log: {log_path}"
     return f"{message}; {LESS_MEMORY}" if is_out_of_memory(said) else message
 
@@ -58,14 +51,7 @@ def _who_died(deaths: list[dict[str, Any]], memory: MemoryLog) -> str:
     return f"{said}; gone with it: {also}" if also else said
 
 
-def useful_lines(text: str, most: int = 4) -> list[str]:
-    """The last distinct error lines of a verl log, without Ray's prefixes and wrappers, oldest first."""
-    found: list[str] = []
-    for line in text.splitlines():
-        line = _RAY_PREFIX.sub("", line).strip()
-        if _USEFUL.search(line) and not _NOISE.search(line):
-            line = line[:300]
-            if line in found:
-                found.remove(line)
-            found.append(line)
-    return found[-most:]
+def _end(log_path: Path) -> str:
+    """The last lines of the log, where its first process could not say what happened."""
+    lines = [line.strip() for line in log_path.read_text(encoding="utf-8", errors="replace").splitlines()]
+    return " | ".join(line[:300] for line in list(filter(None, lines))[-END_LINES:]) or "no word of it"

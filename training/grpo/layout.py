@@ -148,11 +148,6 @@ def _micro_batch_problems(refs: dict[str, Any], ranks: int, prompts: int) -> lis
     ]
 
 
-def student_shape(ours: SaferSteerSettings, verl: dict[str, Any]) -> Shape | None:
-    """The student's sizes: its checkpoint's, else those of the model it comes from."""
-    return shape_of(verl["actor_rollout_ref"]["model"]["path"], ours.base_model)
-
-
 def _split_problems(ours: SaferSteerSettings, verl: dict[str, Any]) -> list[str]:
     refs = verl["actor_rollout_ref"]
     problem = split_problem(refs["rollout"]["tensor_model_parallel_size"], refs["model"]["path"], ours.base_model)
@@ -168,7 +163,7 @@ def lines(ours: SaferSteerSettings, verl: dict[str, Any]) -> list[str]:
     said = [f"layout: {trainer['nnodes']} node(s) x {trainer['n_gpus_per_node']} GPUs, the tutor {place}"]
     if problem := shared_gpus_problem(ours, verl):
         said.append(f"on this machine: this would stop the run: {problem}")
-    shape = student_shape(ours, verl)
+    shape = shape_of(refs["model"]["path"], ours.base_model)
     if shape is None:
         return [*said, "memory: not known before the student's config.json is there"]
     return [*said, _memory_line(ours, verl, shape, refs)]
@@ -185,8 +180,7 @@ def _memory_line(ours: SaferSteerSettings, verl: dict[str, Any], shape: Shape, r
     whole = ours.layout.gpu_gb or 80.0
     rollout = refs["rollout"]["gpu_memory_utilization"] * whole + (0 if offloaded else update.states_gb)
     short = " - MORE THAN THERE IS" if max(update.gb, rollout) > whole else ""
-    host = gpu_memory.host_gb(shape, verl["trainer"]["n_gpus_per_node"])
     return (
         f"memory per GPU, arithmetic: update of {rows} x {length} tokens {update.gb:.0f} GB, rollout {rollout:.0f} GB, "
-        f"of {whole:.0f}{short}; main memory while loading {host:.0f} GB per node"
+        f"of {whole:.0f}{short}"
     )

@@ -33,9 +33,8 @@ def plan(config: GrpoConfig) -> Plan:
         + ("on: the tutor writes the next question" if ours.feedback_dynamics else "off: the planned one is asked"),
         f"tutor {ours.tutor.model} at {ours.tutor.base_url}; services started: {', '.join(ours.services) or 'none'}",
         f"device {verl['trainer']['device']}; checkpoint every {verl['trainer']['save_freq']} steps",
-        attention.describe(ours.attention, verl),
+        attention.describe(ours.attention, verl["trainer"]["device"]),
         room(ours, verl),
-        sampling(verl["actor_rollout_ref"]["rollout"]),
         *([f"reward: {ours.reward.function}, which took a sample turn"] if ours.reward.function else []),
         *layout.lines(ours, verl),
         "verl's own checks of the config: passed",
@@ -60,16 +59,6 @@ def room(ours: SaferSteerSettings, verl: dict[str, Any]) -> str:
     return (
         f"{said}data.max_response_length is {have}: answers of more than {max(0, have // turns - USER_TURN)} tokens on "
         "average end such a dialogue early (context_full)"
-    )
-
-
-def sampling(rollout: dict[str, Any]) -> str:
-    """How the student answers; nothing of it comes from the checkpoint's generation_config.json."""
-    held_out = rollout["val_kwargs"]
-    return (
-        f"sampling: temperature {rollout['temperature']}, top_p {rollout['top_p']}, top_k {rollout['top_k']}, "
-        f"repetition penalty 1.0; held-out prompts: temperature {held_out['temperature']}, top_p {held_out['top_p']}, "
-        f"top_k {held_out['top_k']}"
     )
 
 

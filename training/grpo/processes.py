@@ -131,12 +131,3 @@ def end_run_processes(folder: Path, grace_s: float = GRACE_S) -> int:
             break
         processes = [*alive, *(p for p in run_processes(folder) if p not in alive)]
     return len(processes)
-
-
-def memory_mb(folder: Path) -> float:
-    """Memory of the run's processes together, in MiB: their proportional set sizes, so shared pages count once."""
-    total = 0
-    for process in run_processes(folder):
-        with contextlib.suppress(psutil.Error, OSError):
-            total += process.memory_full_info().pss
-    return total / 2**20

@@ -34,7 +34,7 @@ from safer_steer.config import help_text, resolved_yaml
 from safer_steer.deaths import MemoryLog
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
-from safer_steer.machine import require
+from safer_steer.machine import memory_of, require
 from safer_steer.picture_digest import dialogue_pictures
 from safer_steer.progress import ProgressBar
 from safer_steer.runs import Run
@@ -239,7 +239,7 @@ def run_engine(folder: Path, env: dict[str, str], *, steps: int, done: int, stal
         memory.sample()
         watch.look()
         if time.monotonic() - measured > MEMORY_EVERY_S:
-            peak_mb, measured = max(peak_mb, processes.memory_mb(folder)), time.monotonic()
+            peak_mb, measured = max(peak_mb, memory_of(processes.run_processes(folder)) / 2**20), time.monotonic()
 
     command = [sys.executable, "-m", "safer_steer_verl.main", str(folder / "config.yaml"), str(failure_path)]
     with log_path.open("wb") as log:

@@ -17,11 +17,13 @@ from uuid import uuid4
 
 from omegaconf import OmegaConf
 from PIL import Image
+from ray.exceptions import RayError
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase
 from verl.utils.profiler import simple_timer
 
 from safer_steer.config import validate
 from safer_steer.errors import RunAborted, UserError
+from safer_steer.failures import in_one_line
 from safer_steer.llm import LLMClient
 from safer_steer.plain_text import as_plain_text, names_of_tokenizer
 from safer_steer.verdict import Outcome, Unscored
@@ -69,10 +71,10 @@ class SafetyTutorLoop(AgentLoopBase):
     """2-10 turns: answer, score, next question; every assistant turn is scored, the last one too.
 
     A trajectory ends after the row's number of turns (`complete`), when a turn no longer fits (`context_full`), or
-    when a turn could not be scored (`unscored`): then its response mask is all zeros and its reward NaN, and it
-    leaves its group before the mean; so does one whose tokens are not what the chat template says. Everything a
-    trajectory holds is local to `run`, so a cancelled one leaves nothing behind: its call slot at the tutor is given
-    back, and no other trajectory notices.
+    when a turn could not be generated or scored (`rollout_failed`, `unscored`): then its response mask is all zeros and
+    its reward NaN, and it leaves its group before the mean; so does one whose tokens are not what the chat template
+    says. Everything a trajectory holds is local to `run`, so a cancelled one leaves nothing behind: its call slot at
+    the tutor is given back, and no other trajectory notices.
     """
 
     def __init__(self, *args: Any, tools: Any = None, **kwargs: Any):
@@ -110,14 +112,19 @@ class SafetyTutorLoop(AgentLoopBase):
             if room < shared.settings.turns.min_tokens:
                 record.end = "context_full"
                 break
-            with simple_timer("generate_sequences", metrics):
-                output = await self.server_manager.generate(
-                    request_id=request_id,
-                    prompt_ids=tokens.ids,
-                    sampling_params={**sampling_params, "max_tokens": min(shared.settings.turns.max_tokens, room)},
-                    image_data=images or None,
-                    mm_processor_kwargs=self._get_mm_processor_kwargs(),
-                )
+            try:
+                with simple_timer("generate_sequences", metrics):
+                    output = await self.server_manager.generate(
+                        request_id=request_id,
+                        prompt_ids=tokens.ids,
+                        sampling_params={**sampling_params, "max_tokens": min(shared.settings.turns.max_tokens, room)},
+                        image_data=images or None,
+                        mm_processor_kwargs=self._get_mm_processor_kwargs(),
+                    )
+            except RayError as error:  # the engine failed, or its process is gone
+                record.end, record.unscored = "rollout_failed", True
+                record.reason = f"turn {turn + 1}: {in_one_line(error)}"
+                break
             beat(TURN)
             first = engine_fields.get("min_global_steps", output.extra_fields.get("min_global_steps"))
             engine_fields = {**output.extra_fields, "min_global_steps": first}

@@ -6,7 +6,6 @@ actor is reported by the actor (`platform/engine_deaths.py`).
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import ray
 from ray._private.state import actors
@@ -40,10 +39,6 @@ class Death:
     code: int | None = None
     detail: str = ""
 
-    def as_dict(self) -> dict[str, Any]:
-        """For a JSON file."""
-        return asdict(self)
-
 
 def deaths() -> list[Death]:
     """All processes of this job that died so far; the engines first, since their actors may end because of them."""
@@ -53,7 +48,7 @@ def deaths() -> list[Death]:
 def report(death: Death) -> None:
     """Lets the process that started the job know of a death that Ray does not see."""
     key = _prefix() + f"{death.node}:{death.pid}".encode()
-    internal_kv._internal_kv_put(key, json.dumps(death.as_dict()).encode(), namespace=NAMESPACE)
+    internal_kv._internal_kv_put(key, json.dumps(asdict(death)).encode(), namespace=NAMESPACE)
 
 
 def _prefix() -> bytes:

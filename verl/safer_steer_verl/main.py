@@ -2,9 +2,9 @@
 
 Command: python -m safer_steer_verl.main RUN_FOLDER/config.yaml RUN_FOLDER/log/failure.json
 
-The second file is written only on failure, as {"kind": "user" | "engine" | "died", "message": one line, "deaths": of
-the third kind}. This process only starts Ray, waits, and ends the run when one of its processes has died: verl, torch
-and vLLM are imported in Ray's workers.
+The second file is written only on failure, as {"kind": "user" | "engine", "message": one line} or
+{"kind": "died", "deaths": [...]}. This process only starts Ray, waits, and ends the run when one of its processes has
+died: verl, torch and vLLM are imported in Ray's workers.
 """
 
 import ctypes
@@ -14,6 +14,7 @@ import json
 import signal
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ import ray
 from omegaconf import DictConfig, OmegaConf
 
 from safer_steer.errors import UserError
+from safer_steer.failures import in_one_line
 from safer_steer_verl.liveness import Death, deaths
 from safer_steer_verl.local_ray import start_ray
 
@@ -98,12 +100,11 @@ def train(config: DictConfig) -> None:
 
 def failure(error: Exception) -> dict[str, Any]:
     """What the launcher is given: who died, if anybody did, else what was said."""
-    cause = getattr(error, "cause", None) or error
     if found := _deaths_behind():
-        return {"kind": "died", "message": str(cause)[:300], "deaths": [death.as_dict() for death in found]}
+        return {"kind": "died", "deaths": [asdict(death) for death in found]}
     if isinstance(error, UserError):  # raised here or in the TaskRunner: Ray's error is an instance of both classes
-        return {"kind": "user", "message": str(cause)}
-    return {"kind": "engine", "message": f"{type(cause).__name__}: {(str(cause).strip().splitlines() or [''])[-1]}"}
+        return {"kind": "user", "message": str(getattr(error, "cause", None) or error)}
+    return {"kind": "engine", "message": in_one_line(error)}
 
 
 def _deaths_behind() -> list[Death]:

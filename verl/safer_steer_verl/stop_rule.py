@@ -30,11 +30,12 @@ def too_few(records: Collection[TrajectoryRecord], expected: int, settings: Any)
     if too_many(lost, expected, limit):
         share = f"{lost / expected:.0%} of {expected} trajectories"
         said = f"{share} have no score, safer_steer.max_unscored_rate is {limit:.0%}"
-        if len(unscored) >= missing:
+        failed = [record for record in unscored if record.end == "rollout_failed"]
+        if 2 * (number := len(failed) + missing) <= lost:
             return f"{said}; most often: {_reason(unscored)}; see to the tutor, {AGAIN}"
         return (
-            f"{said}; {missing} of them never came back, because the rollout engine failed, not the tutor; "
-            f"see log/verl.log in the run folder, {AGAIN}"
+            f"{said}; {number} of them because the rollout engine failed, not the tutor; most often: "
+            f"{_reason(failed)}; see log/verl.log in the run folder, {AGAIN}"
         )
     limit = settings.max_token_fault_rate
     if too_many(len(faults), expected, limit):

@@ -3,6 +3,7 @@
 Plain data that survives Ray and TransferQueue; no engine.
 """
 
+from itertools import zip_longest
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -43,7 +44,7 @@ class TrajectoryRecord(BaseModel):
     unscored: bool = False  # masked because a turn has no score; max_unscored_rate counts it
     token_fault: bool = False  # masked because its tokens do not add up; max_token_fault_rate counts it
     reward_fault: bool = False  # masked because the user's reward function failed, which ends the run
-    end: str = "complete"  # or "context_full", "unscored", "reward_failed"
+    end: str = "complete"  # or "context_full", "rollout_failed", "unscored", "reward_failed"
     cut_turns: int = 0  # answers that hit the token limit or a special token
     generated_tokens: int = 0
     mask_tokens: int = 0  # ones in the response mask before masking; equals generated_tokens
@@ -59,7 +60,7 @@ class TrajectoryRecord(BaseModel):
             pictures: the folder that `images` are relative to, as seen from the row's file.
         """
         turns = []
-        for index, (user, answer) in enumerate(zip(self.users, self.answers, strict=True)):
+        for index, (user, answer) in enumerate(zip_longest(self.users, self.answers)):  # the last may have no answer
             scored = index < len(self.scores)
             turns.append(
                 Turn(

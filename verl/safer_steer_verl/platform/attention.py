@@ -9,7 +9,7 @@
 `auto` is `flash_attn` where it is installed, else `varlen`; on a CPU `padded`.
 """
 
-from typing import Any, Literal
+from typing import Literal
 
 from omegaconf import DictConfig
 
@@ -20,7 +20,6 @@ Attention = Literal["auto", "padded", "varlen", "flash_attn"]
 VARLEN_IMPLEMENTATION = "flash_varlen"  # transformers and the vision tower look for "flash" in the name
 IMPLEMENTATIONS = {"padded": "sdpa", "varlen": VARLEN_IMPLEMENTATION, "flash_attn": "flash_attention_2"}
 MODEL = "actor_rollout_ref.model"
-GIGABYTE = 1e9
 
 
 def choose(setting: str, device: str) -> str:
@@ -81,37 +80,16 @@ def _cut_by_tokens(config: DictConfig) -> None:
     Short trajectories then share a forward pass, in the same memory. Padded rows cost the longest one's length each, so
     they stay cut by rows.
     """
-    refs, length = config.actor_rollout_ref, _length(config)
+    refs, length = config.actor_rollout_ref, config.data.max_prompt_length + config.data.max_response_length
     refs.actor.use_dynamic_bsz = refs.rollout.log_prob_use_dynamic_bsz = refs.ref.log_prob_use_dynamic_bsz = True
     refs.actor.ppo_max_token_len_per_gpu = (refs.actor.ppo_micro_batch_size_per_gpu or 1) * length
     for part in (refs.rollout, refs.ref):
         part.log_prob_max_token_len_per_gpu = (part.log_prob_micro_batch_size_per_gpu or 1) * length
 
 
-def _length(verl: Any) -> int:
-    """Tokens of the longest trajectory."""
-    return int(verl["data"]["max_prompt_length"]) + int(verl["data"]["max_response_length"])
-
-
-def describe(setting: str, verl: dict[str, Any]) -> str:
-    """One line for the plan: the path, why, and what it costs."""
-    device, refs = verl["trainer"]["device"], verl["actor_rollout_ref"]
+def describe(setting: str, device: str) -> str:
+    """One line for the plan: the path, whether it was chosen here, and what becomes of the rows."""
     path = choose(setting, device)
-    why = f" ({setting})" if setting == "auto" else ""
-    tokens = (refs["actor"]["ppo_micro_batch_size_per_gpu"] or 1) * _length(verl)
-    if refs["actor"]["use_dynamic_bsz"]:
-        tokens = refs["actor"]["ppo_max_token_len_per_gpu"]
-    packed = f"rows packed, no padding, micro-batches of at most {tokens} tokens"
-    if path == "flash_attn":
-        return f"attention flash_attn{why}: {packed}; kernels of the package flash-attn"
-    if path == "varlen":
-        return f"attention varlen{why}: {packed}; torch's FlashAttention kernels (flash-attn not needed)"
-    length = _length(verl)
-    rows = max(
-        refs["actor"]["ppo_micro_batch_size_per_gpu"] or 0,
-        refs["rollout"]["log_prob_micro_batch_size_per_gpu"] or 0,
-        refs["ref"]["log_prob_micro_batch_size_per_gpu"] or 0,
-    )
-    masks = rows * length**2 * 3 / GIGABYTE  # 1 byte, and 2 as a bias in bf16
-    cost = f", masks of up to {masks:.1f} GB" if masks >= 0.1 else ""
-    return f"attention padded{why}: torch's sdpa, rows padded to the longest of their micro-batch{cost}"
+    why = " (auto)" if setting == "auto" else ""
+    rows = "padded to the longest of their micro-batch" if path == "padded" else "packed"
+    return f"attention {path}{why}: rows {rows}"
