@@ -14,7 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-DIALOGUES, MAX_PIXELS = 20, 262_144
+DIALOGUES, MAX_PIXELS, IGNORED = 20, 262_144, -100
 Encoded = dict[str, dict[str, Any]]  # by dialogue: ids, labels (-100: not learnt), grids of its pictures
 PEERS = {"trl": "trl", "llama_factory": "llamafactory", "ms_swift": "ms-swift", "verl_sft": "verl"}
 
@@ -123,7 +123,7 @@ def read_ms_swift(folder: Path) -> Encoded:
 
     rows, _ = load_dataset([str(folder / "exports" / "ms_swift" / "ms_swift.parquet")], remove_unused_columns=False)
     processor = get_processor(str(folder / "model"), model_type="qwen2_5_vl")
-    template = get_template(processor)
+    template = get_template(processor, template_type="qwen2_5_vl")
     template.set_mode("train")
     found = [_batch(template.data_collator([template.encode(row)])) for row in rows]
     return {f"d{number}": item for number, item in enumerate(found)}
@@ -140,7 +140,7 @@ def read_verl_sft(folder: Path) -> Encoded:
     found: Encoded = {}
     for number, row in enumerate(rows[index] for index in range(len(rows))):
         labels = [
-            token if learn else -100
+            token if learn else IGNORED
             for token, learn in zip(row["input_ids"].tolist(), row["loss_mask"].tolist(), strict=True)
         ]
         grids = row.get("multi_modal_inputs", {}).get("image_grid_thw")
@@ -175,28 +175,28 @@ def _batch(batch: Any) -> dict[str, Any]:
 
 
 def compare(folder: Path) -> str:
-    """The table: of how many dialogues each part is equal, and what else is learnt."""
+    """The table: for how many dialogues a peer makes what SFT makes, and what else it learns."""
     ours = json.loads((folder / "ours.json").read_text(encoding="utf-8"))
-    lines = ["| peer | ids | grids | labels | learnt besides |", "|---|---:|---:|---:|---|"]
+    lines = ["| peer | ids | grids | learns answers and end tokens | learns besides |", "|---|---:|---:|---:|---|"]
     for name in PEERS:
         path = folder / f"{name}.json"
         if not path.is_file():
             continue
         found = json.loads(path.read_text(encoding="utf-8"))
-        rows, made = found["rows"], found["made with"]
+        pairs = [(row, found["rows"][key]) for key, row in ours["rows"].items()]
+        labels = [list(zip(row["labels"], theirs["labels"], strict=False)) for row, theirs in pairs]
         equal = [
-            sum(rows.get(key, {}).get(part) == row[part] for key, row in ours["rows"].items())
-            for part in ("ids", "grids", "labels")
+            sum(row["ids"] == theirs["ids"] for row, theirs in pairs),
+            sum(row["grids"] == theirs["grids"] for row, theirs in pairs),
+            sum(all(label in (IGNORED, learnt) for label, learnt in row) for row in labels),
         ]
-        more = [
-            found["tokens"][str(token)]
-            for key, row in ours["rows"].items()
-            if rows[key]["ids"] == row["ids"]
-            for token, label in zip(rows[key]["labels"], row["labels"], strict=True)
-            if token != -100 and label == -100
-        ]
-        said = ", ".join(f"{more.count(token)} x {token!r}" for token in dict.fromkeys(more)) or "–"
-        lines.append(f"| {made} | {' | '.join(f'{number} of {DIALOGUES}' for number in equal)} | {said} |")
+        more = [learnt for row in labels for label, learnt in row if label == IGNORED != learnt]
+        said = (
+            ", ".join(f"{more.count(token)} x {found['tokens'][str(token)]!r}" for token in dict.fromkeys(more)) or "–"
+        )
+        lines.append(
+            f"| {found['made with']} | {' | '.join(f'{number} of {DIALOGUES}' for number in equal)} | {said} |"
+        )
     return "\n".join(lines)
 
 

@@ -37,7 +37,7 @@ three_steps() { # PEER : the command of docs/sft.md, in small
     llama_factory) "$bin/llamafactory-cli" train --stage sft --do_train true --model_name_or_path "$model" --template qwen2_vl \
       --dataset_dir "$exports/llama_factory" --dataset safer_steer --image_max_pixels 262144 --cutoff_len 4096 --finetuning_type full \
       --output_dir "$out/lf" --max_steps 3 --per_device_train_batch_size 4 --logging_steps 1 --report_to none --use_cpu true ;;
-    ms_swift) MAX_PIXELS=262144 "$bin/swift" sft --model "$model" --model_type qwen2_5_vl --dataset "$exports/ms_swift/ms_swift.parquet" \
+    ms_swift) MAX_PIXELS=262144 "$bin/swift" sft --model "$model" --model_type qwen2_5_vl --template qwen2_5_vl --dataset "$exports/ms_swift/ms_swift.parquet" \
       --tuner_type full --max_length 4096 --output_dir "$out/swift" --max_steps 3 --per_device_train_batch_size 4 --logging_steps 1 \
       --report_to none --use_cpu true --torch_dtype float32 ;;
   esac
@@ -46,7 +46,7 @@ three_steps() { # PEER : the command of docs/sft.md, in small
 python -m benchmarks.peers make "$out"
 ((${#peers[@]})) || peers=(trl llama_factory ms_swift verl_sft)
 for peer in "${peers[@]}"; do
-  install "$peer" torch==2.11.0 torchvision==0.26.0 qwen-vl-utils==0.0.14
+  install "$peer" torch{,audio}==2.11.0 torchvision==0.26.0 qwen-vl-utils==0.0.14
   env -u PYTHONPATH "$out/envs/$peer/bin/python" -P benchmarks/peers.py read "$peer" "$out"
   three_steps "$peer"
 done

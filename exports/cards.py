@@ -6,7 +6,6 @@ The records: `run.json` of each training run, the data construction's in the fol
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +125,8 @@ def _settings(record: Mapping[str, Any]) -> dict[str, str]:
     counts = ", ".join(f"{value} {key}" for key, value in record["counts"].items())
     versions = ", ".join(f"{key} {value}" for key, value in record["versions"].items())
     about = {"counts": counts, "finished": record["finished_at"], "seconds": record["seconds"], "versions": versions}
-    return found | {key: _said(value) for key, value in {**about, "commit of the code": record["git_commit"]}.items()}
+    about["commit of the code"] = record["git_commit"] or MISSING
+    return found | {key: _said(value) for key, value in about.items()}
 
 
 def _weights(config: ExportConfig, result: ModelResult) -> str | None:
@@ -186,9 +186,16 @@ def _dataset_card(config: ExportConfig) -> tuple[DatasetCard, list[str]]:
     if not records or not stats:
         raise UserError(f"{folder}: no records of data construction ({STATS}); run it to its end, or set data=")
     stage1 = records.get("stage1", {})
-    languages = _at(stage1, "facts.config.quality.languages") or None
+    languages = _at(stage1, "facts.config.quality.languages")
+    languages = None if languages == MISSING else languages or None
     steps = [
-        [step, _said(_at(record["facts"], "config.seed")), _roles(record), record["finished_at"], record["git_commit"]]
+        [
+            step,
+            _said(_at(record["facts"], "config.seed")),
+            _roles(record),
+            record["finished_at"],
+            record["git_commit"] or MISSING,
+        ]
         for step, record in records.items()
     ]
     lacking = {"licence": config.license, "languages": languages, "terms of the sources": None}
@@ -213,6 +220,7 @@ def _dataset_card(config: ExportConfig) -> tuple[DatasetCard, list[str]]:
         name=data.pretty_name,
         data=_data_tables(config),
         sources=_sources(stage1),
+        second="stage2" in records,
         steps=table(["step", "seed", "models", "finished", "commit of the code"], steps),
         keep=stats["keep_rule"],
         left_out=stats["left_out"],
@@ -235,17 +243,16 @@ def _data_tables(config: ExportConfig) -> str | None:
 
 
 def _sources(record: Mapping[str, Any]) -> str | None:
-    found = _at(record, "facts.config.sources")
-    if not found:
+    if (found := _at(record, "facts.config.sources")) == MISSING:
         return None
     columns = ("path", "data_split", "split", "limit")
-    rows = [[name, *(_said(item.get(key)) for key in columns)] for name, item in found.items()]
-    return table(["source", "data set", "its split", "used for", "seeds at most"], rows)
+    rows = [[name, *(_said(_at(item, key)) for key in columns)] for name, item in found.items()]
+    return table(["source", "data set", "its split", "used for", "limit on seeds"], rows)
 
 
 def _roles(record: Mapping[str, Any]) -> str:
-    roles = _at(record, "facts.config.roles") or {}
-    return ", ".join(f"{role}: {item['model']}" for role, item in roles.items()) or "none"
+    roles = _at(record, "facts.config.roles")
+    return "none" if roles == MISSING else ", ".join(f"{role}: {item['model']}" for role, item in roles.items())
 
 
 def _stats(folder: Path) -> dict[str, Any]:
@@ -267,15 +274,19 @@ def _finished(path: Path) -> dict[str, Any]:
 
 
 def _at(tree: Any, path: str) -> Any:
-    """The value at a dotted path; None where a part of it is missing."""
-    return reduce(lambda node, key: node.get(key) if isinstance(node, Mapping) else None, path.split("."), tree)
+    """The value at a dotted path: None where it, or what holds it, is recorded as none; `MISSING` where it is not."""
+    for key in path.split("."):
+        if tree is None:
+            return None
+        if not isinstance(tree, Mapping) or key not in tree:
+            return MISSING
+        tree = tree[key]
+    return tree
 
 
 def _said(value: Any) -> str:
-    if value is None:
-        return MISSING
-    if isinstance(value, bool):
-        return "yes" if value else "no"
+    if isinstance(value, bool | None):
+        return {None: "none", True: "yes", False: "no"}[value]
     if isinstance(value, Sequence) and not isinstance(value, str):
         return ", ".join(map(str, value))
     return _place(value) if isinstance(value, str) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -74,6 +74,7 @@ def _header(name: str, numbers: Mapping[str, Any], summary: Mapping[str, Any], r
     """The log without its samples: what was run and when, and the rates with their intervals."""
     origin, benchmarks = numbers["origin"], ", ".join(numbers["by_benchmark"])
     sampling = {key: origin["sampling"].get(key) for key in ("temperature", "top_p", "max_tokens")}
+    sampling = {key: value for key, value in sampling.items() if value is not None}
     about = {key: origin[key] for key in ("mode", "weights", "max_pixels", "answer_format", "command", "fingerprint")}
     about |= {"title": numbers["title"], "note": summary["note"], "passing": summary["passing"]}
     about |= {"judges": summary["judges"], "unscored turns": numbers["unscored"], "left out": numbers["left_out"]}
