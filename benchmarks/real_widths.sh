@@ -3,7 +3,7 @@
 # usage: bash benchmarks/real_widths.sh [--out DIR] [--help] PART ... [key=value ...]
 #   two_layers  SFT and GRPO as configured: every weight trained, 2 layers of text and of vision
 #   lora        SFT, GRPO and evaluation with LoRA, each on the export before it; 4 layers of each
-#   full        SFT with LoRA and evaluation of its export: all 36 + 32 layers
+#   full        SFT with LoRA and evaluation of its export: all 36 + 32 layers, in bf16 (a CPU with AVX512_BF16: `lscpu`)
 # key=value: of the rehearsal or the stages (docs/rehearsal.md), such as rehearse.processor=FOLDER, the model's tokenizer;
 # without it a local stand-in of the same vocabulary is made. Each part leaves its table and forecast in DIR/PART/table.md
 # (DIR: outputs/real_widths).
@@ -27,7 +27,7 @@ for part in "${parts[@]:-two_layers}"; do
   case $part in
     two_layers) words=("$sft" "$grpo" layout=one_node layers=2) ;;
     lora) words=("$sft" "$grpo" "$evaluation" layout=one_node layers=4 "${lora[@]}" "${adapters[@]}") ;;
-    full) words=("$sft" "$evaluation" "${lora[@]}") ;;
+    full) words=("$sft" "$evaluation" rehearse.dtype=bfloat16 "${lora[@]}") ;;
   esac
   foreground bash scripts/rehearse.sh "${words[@]}" device=cpu "rehearse.folder=$out/$part" "${keys[@]}" || failed=1
 done

@@ -76,6 +76,21 @@ def test_merged_checkpoint_equals_the_adapter_model(run, config, world, weights,
     assert merge_main([str(world / "base"), str(world / "base"), str(tmp_path / "n")]) == 2
 
 
+def test_a_bf16_base_is_merged_with_one_rounding(run, world, weights, tmp_path):
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    half = tmp_path / "half"
+    AutoModelForImageTextToText.from_pretrained(world / "base", dtype=torch.bfloat16).save_pretrained(half)
+    AutoProcessor.from_pretrained(world / "base").save_pretrained(half)
+    assert merge_main([str(half), str(run / "adapter"), str(tmp_path / "merged")]) == 0
+    exact = AutoModelForImageTextToText.from_pretrained(half, dtype=torch.float32)
+    exact = PeftModel.from_pretrained(exact, run / "adapter").merge_and_unload().to(torch.bfloat16)
+    exact.save_pretrained(tmp_path / "exact")
+    merged, exact = weights(tmp_path / "merged"), weights(tmp_path / "exact")
+    assert all(torch.equal(merged[name], exact[name]) for name in exact)
+
+
 def load_limits(folder):
     from transformers import AutoProcessor
 

@@ -25,11 +25,11 @@ def needs(config: SftConfig) -> Needs:
     nodes = int(os.environ.get("NNODES", "1"))
     local = math.ceil(training.processes / nodes)
     if config.device == "cpu":
-        host = local * number * (8 if config.lora else 16)
-        why = f"{local} process(es) with weights, gradients and Adam's moments"
+        host = local * (2 * weights if config.lora else 16 * number)
+        why = f"{local} process(es) with {'the weights twice' if config.lora else 'weights, gradients and moments'}"
     else:
         loading = weights if training.deepspeed else local * weights  # ZeRO's processes read the same mapped files
-        host, why = max(loading, 6 * number if config.lora else 0) + local * PROCESS, "weights while they are loaded"
+        host, why = max(loading, 4 * number if config.lora else 0) + local * PROCESS, "weights while they are loaded"
     return Needs(
         device=config.device,
         folder=Path(config.output),

@@ -81,7 +81,9 @@ def _no_zero3(args: Any) -> Any:
 
 
 def merge(base: str, adapter: Path, folder: Path, processor: Any, dtype: torch.dtype) -> None:
-    """Adds a LoRA adapter to its base model, computed in fp32, and writes a plain checkpoint.
+    """Adds a LoRA adapter to its base model and writes a plain checkpoint.
+
+    The sum is computed in fp32 and rounded once; only the base's own type stands in memory, 2 bytes a parameter for bf16.
 
     Args:
         base: folder or hub name of the model the adapter was trained on.
@@ -90,7 +92,7 @@ def merge(base: str, adapter: Path, folder: Path, processor: Any, dtype: torch.d
         processor: the processor to write next to it.
         dtype: of the weights written.
     """
-    model = AutoModelForImageTextToText.from_pretrained(base, dtype=torch.float32)
+    model = AutoModelForImageTextToText.from_pretrained(base, dtype=dtype if dtype == torch.float32 else "auto")
     merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload().to(dtype)
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
