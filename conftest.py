@@ -21,15 +21,19 @@ os.environ |= {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks every test without `integration` as `unit`; leaves `nightly` ones out unless -m names them."""
+    """Marks every test without `integration` as `unit`; leaves `nightly` ones out unless -m names them.
+
+    Tests with an engine are one group of xdist's, as two engine runs at once can exhaust the memory.
+    """
     if "nightly" not in config.getoption("markexpr"):
         left_out = [item for item in items if item.get_closest_marker("nightly")]
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
     for item in items:
-        if not item.get_closest_marker("integration"):
-            item.add_marker("unit")
+        engine = item.get_closest_marker("integration")
+        item.add_marker(pytest.mark.xdist_group("engine") if engine else "unit")
 
 
 @pytest.fixture(autouse=True)
