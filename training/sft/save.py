@@ -83,7 +83,7 @@ def _no_zero3(args: Any) -> Any:
 def merge(base: str, adapter: Path, folder: Path, processor: Any, dtype: torch.dtype) -> None:
     """Adds a LoRA adapter to its base model and writes a plain checkpoint.
 
-    The sum is computed in fp32 and rounded once; only the base's own type stands in memory, 2 bytes a parameter for bf16.
+    The sum is computed in fp32 and rounded once; memory holds the base in its own type, 2 bytes a parameter for bf16.
 
     Args:
         base: folder or hub name of the model the adapter was trained on.
