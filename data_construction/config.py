@@ -16,6 +16,7 @@ from safer_steer.dialogue import MAX_TURNS, Kind
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
 from safer_steer.llm.prices import load_prices, with_prices
+from safer_steer.row_choice import Id, Limit, check_choice
 from safer_steer.servers import ServiceConfig, check_services
 
 Step = Literal["seeds", "stage1", "score", "stage2", "history", "assemble"]
@@ -59,8 +60,10 @@ class SourceConfig(Section):
     """None: the run's kinds."""
     benchmark: str | None = None
     """None: the seed's meta.benchmark, else the source's name."""
-    limit: Annotated[int, Field(ge=1)] | None = None
-    """Seeds; None: all."""
+    limit: Limit | None = None
+    """Seeds: so many, or a range of places in file order such as 10-20; None: all."""
+    ids: list[Id] = []
+    """Of the seeds to take; []: all."""
     take: Literal["drawn", "first"] = "drawn"
     """Which ones under a limit: drawn by the run's seed, or in file order."""
     fields: dict[str, str] = {}
@@ -75,10 +78,27 @@ class SourceConfig(Section):
 
     @model_validator(mode="after")
     def _fits_the_reader(self) -> Self:
+        check_choice(self.limit, self.ids)
         try:
             SOURCES[self.reader].check(self.fields, self.data_split)
         except UserError as error:
             raise ValueError(str(error)) from error
+        return self
+
+
+class OwnDialogues(Section):
+    """Dialogues of your own, in place of those that Stage I makes of `sources`."""
+
+    path: str
+    """A JSONL file of dialogues; pictures lie at or below its folder."""
+    limit: Limit | None = None
+    """So many dialogues, or a range of places such as 10-20; null: all."""
+    ids: list[Id] = []
+    """Of the dialogues to take; []: all."""
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> Self:
+        check_choice(self.limit, self.ids)
         return self
 
 
@@ -273,7 +293,8 @@ class DataConfig(Section):
     seed: int = 0
     steps: Annotated[list[Step], Field(min_length=1)] = ["stage1", "stage2", "assemble"]
     kinds: Kinds = ["benign", "obfuscated", "red_team"]
-    sources: Annotated[dict[str, SourceConfig], Field(min_length=1)]
+    sources: dict[str, SourceConfig] = {}
+    dialogues: OwnDialogues | None = None
     turns: Turns = Turns()
     expand: Expand = Expand()
     quality: Quality = Quality()
@@ -297,6 +318,8 @@ class DataConfig(Section):
     """Tasks in flight, over all workers."""
     max_transport_rate: Annotated[float, Field(ge=0, le=1)] = 0.2
     """Share of tasks without an answer that stops the run."""
+    retry: Annotated[Literal["unscored"] | None, Operational] = None
+    """`unscored`: the steps after Stage I ask again for what has no score; what has one is kept."""
 
     @model_validator(mode="before")
     @classmethod
@@ -312,6 +335,10 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
+        if not (self.sources or self.dialogues):
+            raise ValueError("nothing to work on: name sources, or dialogues.path of your own")
+        if self.dialogues and "seeds" in self.steps:
+            raise ValueError("dialogues has no seeds; take the step seeds out")
         missing = [role for role in self.roles_needed() if role not in self.roles]
         if missing:
             raise ValueError(
@@ -342,7 +369,7 @@ class DataConfig(Section):
 
     def has_red_team(self) -> bool:
         """True when some source's seeds are red-teamed."""
-        return any("red_team" in self.kinds_of(source) for source in self.sources.values())
+        return not self.dialogues and any("red_team" in self.kinds_of(source) for source in self.sources.values())
 
     def endpoints(self, step: Step) -> dict[str, EndpointConfig]:
         """Role -> endpoint of all that a step calls, with the environment's values in place of the config's."""
@@ -352,8 +379,9 @@ class DataConfig(Section):
     def roles_needed(self) -> list[Role]:
         """The roles that the configured steps call."""
         called = STAGE_ROLES if self.has_red_team() else STAGE_ROLES | {"stage1": ("generator",)}
+        called = called | {"stage1": ()} if self.dialogues else called
         roles = [role for step in self.steps for role in called.get(step, ())]
-        extra = [self.quality.refusal_role] if "stage1" in self.steps else []
+        extra = [self.quality.refusal_role] if "stage1" in self.steps and not self.dialogues else []
         return list(dict.fromkeys(roles + extra))
 
 

@@ -77,14 +77,18 @@ def stage_one_loads(config: DataConfig, seeds: int, dialogues: Mapping[Kind, int
     return dict(loads)
 
 
-def stage_two_loads(config: DataConfig, dialogues: Mapping[Kind, float]) -> dict[str, Load]:
-    """What Stage II asks of each role for so many dialogues of each kind."""
+def stage_two_loads(
+    config: DataConfig, dialogues: Mapping[Kind, float], lengths: Mapping[int, float] | None = None
+) -> dict[str, Load]:
+    """What Stage II asks of each role for so many dialogues of each kind; `lengths`, the share of each number of turns,
+    where it is known.
+    """
     loads, prompts = (
         {role: Load() for role in ("red", "blue", "evaluator")},
         load_prompts(config.prompts, config.policy),
     )
     for kind, number in dialogues.items():
-        for turns, share in turn_weights(config, kind).items():
+        for turns, share in (lengths or turn_weights(config, kind)).items():
             loads["red"].add_turns(number * share, turns, prompt_tokens(prompts["rewrite"]) + PICTURE, REWRITTEN)
             loads["blue"].add_turns(number * share, turns, GUIDELINES + PICTURE, ANSWER)
             loads["evaluator"].add_turns(

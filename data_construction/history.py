@@ -73,7 +73,7 @@ def history(config: DataConfig) -> Stage:
             "rl_share": config.assemble.rl_share,
             "candidate_rule": rl.candidate_rule,
         },
-        inputs={"dialogues": config.folder / DIALOGUES},
+        grows=True,
         prompts=HISTORY,
         after=_finish,
         kept=JUDGED,

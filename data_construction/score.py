@@ -65,7 +65,7 @@ def score(config: DataConfig) -> Stage:
         CandidateScorer,
         cache(partial(score_tasks, config)),
         facts={"rl_share": config.assemble.rl_share, "kinds": kinds},
-        inputs={"dialogues": config.folder / DIALOGUES},
+        grows=True,
         prompts=("turn_scores",),
         after=partial(_finish, config),
         kept=SCORED,

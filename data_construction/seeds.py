@@ -24,6 +24,7 @@ from data_construction.sources.record import HowRead
 from safer_steer.dialogue import Kind, Seed, stable_hash
 from safer_steer.images import ImageStore, load_image
 from safer_steer.picture_digest import file_digest
+from safer_steer.row_choice import places, require_ids
 from safer_steer.rows import Counts, Reject, process_rows
 from safer_steer.store import JsonlStore, read_jsonl
 
@@ -108,8 +109,17 @@ def _taken(origin: str, source: SourceConfig, seed: int, read: list[HowRead] | N
     """
     reader = SOURCES[source.reader]
     arguments = (source.path, source.fields, source.data_split, source.where)
-    if source.limit is None or source.take == "first":
-        yield from islice(reader.read(*arguments, read=read), source.limit)
+    if source.ids:
+        found = set()
+        for row in reader.read(*arguments, read=read):
+            if row.id in source.ids:
+                found.add(row.id)
+                yield row
+        require_ids(source.ids, found, f"sources.{origin}.ids", source.path)
+        return
+    wanted = places(source.limit)
+    if source.limit is None or source.take == "first" or isinstance(source.limit, str):
+        yield from islice(reader.read(*arguments, read=read), wanted.start, wanted.stop)
         return
     usable = (number for number, row in enumerate(reader.read(*arguments, pictures=False)) if not row.problem)
     drawn = set(nsmallest(source.limit, usable, key=lambda number: stable_hash(seed, origin, number)))

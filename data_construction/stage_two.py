@@ -49,7 +49,7 @@ def stage_two(config: DataConfig) -> Stage:
             "rl_share": config.assemble.rl_share,
             "candidate_rule": config.assemble.sft.candidate_rule,
         },
-        inputs={"dialogues": config.folder / DIALOGUES},
+        grows=True,
         prompts=STAGE_TWO,
         more_prompts={"guidelines": stable_hash(guidelines)},
         after=partial(_finish, config),

@@ -25,6 +25,7 @@ RECORDS: dict[Step, str] = {
     "history": "run.history.json",
     "assemble": "run.json",
 }
+RETRIED: tuple[Step, ...] = ("score", "stage2", "history")
 MakeWork = Callable[[DataConfig, Caller], Work]
 
 
@@ -80,9 +81,15 @@ def step(
         concurrency=config.concurrency,
         max_transport_rate=config.max_transport_rate,
         needs=Needs("cpu", config.folder),
+        again=_without_scores if config.retry and name in RETRIED else None,
         ray=ray,
         **rest,
     )
+
+
+def _without_scores(row: dict[str, Any]) -> bool:
+    """Whether a stored row is a reject: kept rows of these steps have their scores."""
+    return "reason" in row
 
 
 def _work(config: DataConfig, make_work: MakeWork, clients: Clients) -> Work:

@@ -6,15 +6,16 @@ own column.
 """
 
 import glob
-from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.picture_files import picture_file
-from safer_steer.row_files import BadRow, numbered_rows
+from safer_steer.row_choice import chosen_dialogues, require_ids
+from safer_steer.row_files import BadRow
 
 
 @dataclass(frozen=True)
@@ -66,16 +67,20 @@ def paper_order(name: str) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class BenchmarkDialogue:
-    """A dialogue to play, where it comes from, and the folder its picture paths are relative to."""
+    """A dialogue to play, where it comes from, and the folder its picture paths are relative to.
+
+    Of a dialogue that is played several times `repeat` counts the samples from 1; each is a row of its own.
+    """
 
     benchmark: str
     dialogue: Dialogue
     folder: Path
+    repeat: int = 1
 
     @property
     def task_id(self) -> str:
-        """The dialogue's id: stable over runs."""
-        return self.dialogue.id
+        """The row's id, stable over runs: the dialogue's, with the number of a further sample."""
+        return self.dialogue.id if self.repeat == 1 else f"{self.dialogue.id}#{self.repeat}"
 
 
 def benchmark_files(patterns: Iterable[str]) -> dict[str, Path]:
@@ -95,54 +100,63 @@ def benchmark_files(patterns: Iterable[str]) -> dict[str, Path]:
 
 
 def read_benchmarks(
-    patterns: list[str], limit: int | None = None, bad: list[BadRow] | None = None
+    patterns: list[str],
+    limit: int | str | None = None,
+    bad: list[BadRow] | None = None,
+    *,
+    ids: Collection[str] = (),
+    repeats: int = 1,
 ) -> list[BenchmarkDialogue]:
-    """All dialogues of all benchmarks, in file order; at most `limit` of each.
+    """All dialogues of all benchmarks, in file order.
 
     Args:
         patterns: globs of the files.
-        limit: dialogues of each file; None: all.
+        limit: which ones of each file, see `row_choice.places`; None: all.
         bad: rows that are no dialogue, whose id is there already, or that are too long for a single-turn set are added
-            to this list, up to the last dialogue that is taken.
+            to this list, up to the last dialogue that is taken; with `ids` those of these ids.
+        ids: of the dialogues to take; empty: all.
+        repeats: samples of each dialogue.
 
     Raises:
-        UserError: no file matches, or there is no dialogue at all.
+        UserError: no file matches, an id is in none of them, or there is no dialogue at all.
     """
     files = benchmark_files(patterns)
     if not files:
         raise UserError(
             f"no benchmark file matches {', '.join(patterns)}; run the data stage first, or correct benchmarks"
         )
-    dialogues: dict[str, BenchmarkDialogue] = {}
+    dialogues: list[BenchmarkDialogue] = []
+    known: dict[str, str] = {}  # id -> benchmark, of all that may be played
     bad = [] if bad is None else bad
     for name, path in files.items():
-        taken = 0
-        for number, row in numbered_rows(path, Dialogue):
-            if limit is not None and taken >= limit:
-                break
-            if isinstance(row, BadRow):
-                bad.append(row)
-            elif problem := _problem(row, name, dialogues):
-                bad.append(BadRow.at(path, number, problem[0], f"dialogue {row.id} {problem[1]}"))
-            else:
-                taken += 1
-                dialogues[row.id] = BenchmarkDialogue(name, row, path.parent)
+        taken = chosen_dialogues(path, limit, ids, bad, partial(_problem, name=name, known=known))
+        dialogues += [BenchmarkDialogue(name, row, path.parent) for row in taken]
+    where = ", ".join(map(str, files.values()))
+    require_ids(ids, known, "ids", f"{where}{_some(bad)}")
     if not dialogues:
-        found = f" but {len(bad)} bad rows; the first: {bad[0].detail}" if bad else ""
+        which = f"no dialogue of limit={limit}" if known else "no dialogue"
         raise UserError(
-            f"the benchmark files hold no dialogue{found}: {', '.join(map(str, files.values()))}; correct the rows, or "
-            "run the data stage again"
+            f"the benchmark files hold {which}{_some(bad)}: {where}; correct the rows or the limit, or run the data "
+            "stage again"
         )
-    return list(dialogues.values())
+    samples = [replace(item, repeat=number) for item in dialogues for number in range(1, repeats + 1)]
+    if clash := known.keys() & {item.task_id for item in samples if item.repeat > 1}:
+        raise UserError(f"repeats: {clash.pop()!r} is the id of a dialogue and would be that of a sample; rename it")
+    return samples
 
 
-def _problem(dialogue: Dialogue, name: str, known: dict[str, BenchmarkDialogue]) -> tuple[str, str] | None:
-    """Why a dialogue cannot be played as one of a benchmark: reason and detail."""
+def _some(bad: list[BadRow]) -> str:
+    return f" but {len(bad)} bad rows; the first: {bad[0].detail}" if bad else ""
+
+
+def _problem(dialogue: Dialogue, name: str, known: dict[str, str]) -> tuple[str, str] | None:
+    """Why a dialogue cannot be played as one of a benchmark: reason and detail; one that can is known from now on."""
     if dialogue.id in known:
-        return "repeated id", f"is in benchmark {known[dialogue.id].benchmark} already; ids must be unique"
+        return "repeated id", f"is in benchmark {known[dialogue.id]} already; ids must be unique"
     if benchmark(name).single_turn and len(dialogue.turns) != 1:
         said = f"has {len(dialogue.turns)} turns, but {name} is a single-turn benchmark"
         return "not single-turn", f"{said}; rename the file, or keep one turn per row"
+    known[dialogue.id] = name
     return None
 
 

@@ -13,6 +13,7 @@ from safer_steer.errors import UserError
 from safer_steer.gpus import visible_gpus
 from safer_steer.llm import EndpointConfig
 from safer_steer.picture_size import MAX_PIXELS, PixelLimit
+from safer_steer.row_choice import Id, Limit, check_choice
 from safer_steer.servers import STARTUP_S, ServiceConfig, VllmConfig, check_services
 from safer_steer_verl.interactions.safety_tutor import TutorConfig
 
@@ -124,7 +125,16 @@ class EvaluationConfig(Section):
     root: str
     output: str
     benchmarks: Annotated[list[str], Field(min_length=1)]
-    limit: Annotated[int, Field(ge=1)] | None = None
+    limit: Limit | None = None
+    """Dialogues of each benchmark: so many, or a range of places such as 10-20; null: all."""
+    ids: list[Id] = []
+    """Of the dialogues to play; []: all."""
+    repeats: Annotated[int, Field(ge=1)] = 1
+    """Samples of each dialogue, each with its own seed."""
+    retry: Annotated[Literal["unscored"] | None, Operational] = None
+    """`unscored`: asks again for what has no score; what has one is kept."""
+    model: dict[str, Any] | None = None
+    """A model to test alone, in place of `models` and `report.paper_rows`; its keys are those of models.NAME."""
     mode: Literal["static", "adaptive"] = "static"
     tutor: TutorConfig | None = None
     models: Annotated[dict[Name, ModelConfig], Field(min_length=1)]
@@ -150,8 +160,19 @@ class EvaluationConfig(Section):
     passing: PassConfig = PassConfig()
     report: ReportConfig
 
+    @model_validator(mode="before")
+    @classmethod
+    def _one_model(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or not isinstance(data.get("model"), dict):
+            return data
+        alone = {"models": {"model": data["model"]}, "model": None}
+        if isinstance(data.get("report"), dict):
+            alone["report"] = data["report"] | {"paper_rows": {}}
+        return data | alone
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        check_choice(self.limit, self.ids)
         if self.mode == "adaptive" and self.tutor is None:
             raise ValueError("mode adaptive needs a tutor")
         if clash := self.models.keys() & self.services.keys():

@@ -4,7 +4,7 @@ dialogues.
 Input: checkpoints or endpoints, benchmark files. Output: <output>/<model>/{answers,verdicts}.jsonl,
 <output>/summary.json, and the report folder (index.html, transcripts.html, tables.md, tables/, survival.png).
 
-    python -m evaluation.run [CONFIG] [key=value ...] [--dry-run]
+    python -m evaluation.run [CONFIG] [key=value ...] [--dry-run | --json]
 """
 
 if __name__ == "__main__":  # before the imports below, which take seconds
@@ -12,9 +12,11 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
     interrupts.watch()
 
+import json
 from collections import Counter
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from evaluation.benchmarks import benchmark_files, read_benchmarks
 from evaluation.config import EvaluationConfig, judge_role, model_under_test, role_of, set_variables
@@ -22,7 +24,7 @@ from evaluation.multi_turn.inference import inference, picture_size
 from evaluation.multi_turn.judge import judge_prompt, judging
 from evaluation.needs import needs
 from evaluation.pictures import missing_pictures
-from evaluation.report.build import FILES, Report
+from evaluation.report.build import FILES, SUMMARY, Report
 from safer_steer.cli import run_cli
 from safer_steer.folder_lock import hold
 from safer_steer.load import ANSWER, PICTURE, SCORES, USER_TURN, Load, prompt_tokens
@@ -32,6 +34,10 @@ from safer_steer.row_files import BadRow
 from safer_steer.stage import run
 
 DEFAULT_CONFIG = "configs/evaluation/steer_bench.yaml"
+HEADLINE = (  # of a model in `summary.json`
+    *("title", "safe", "safe_ci", "help", "help_ci", "joint", "joint_ci", "over_refusal", "scored", "unscored"),
+    *("n_dialogues", "samples", "repeats", "left_out", "not_played", "median_failure_turn", "average"),
+)
 
 
 def plan(config: EvaluationConfig) -> Plan:
@@ -39,7 +45,8 @@ def plan(config: EvaluationConfig) -> Plan:
     files = benchmark_files(config.benchmarks)
     names = ", ".join(files) or f"none yet: nothing matches {', '.join(config.benchmarks)}"
     bad: list[BadRow] = []
-    dialogues = read_benchmarks(config.benchmarks, config.limit, bad) if files else []
+    choice = {"ids": config.ids, "repeats": config.repeats}
+    dialogues = read_benchmarks(config.benchmarks, config.limit, bad, **choice) if files else []
     lengths = Counter(len(item.dialogue.turns) for item in dialogues)
     rejected = f", {len(bad)} bad rows, the first: {bad[0].detail}" if bad else ""
     if missing := missing_pictures(dialogues):
@@ -48,8 +55,9 @@ def plan(config: EvaluationConfig) -> Plan:
     models = {name: model_under_test(config, name) for name in config.models}
     sources = [f"{name} ({model.checkpoint or model.endpoint.base_url})" for name, model in models.items()]
     judges = {name: judge.from_environment(judge_role(name)) for name, judge in config.all_judges().items()}
+    several = f", {config.repeats} samples of each, together" if config.repeats > 1 else ","
     lines = [
-        f"benchmarks: {names}; {len(dialogues)} dialogues, {turns} turns{rejected}",
+        f"benchmarks: {names}; {len(dialogues) // config.repeats} dialogues{several} {turns} turns{rejected}",
         f"models, one after another: {', '.join(sources)}",
         f"1 infer  -> {config.output}/<model>/answers.jsonl, {config.mode} user turns",
         *(f"  {name}: {said}" for name, said in _models(config).items()),
@@ -112,5 +120,13 @@ def main(config: EvaluationConfig) -> None:
     print(f"report: {note}{', '.join(str(Path(config.report.folder, file)) for file in FILES)}", flush=True)
 
 
+def closing(config: EvaluationConfig) -> dict[str, Any]:
+    """What the closing table says: the headline numbers of each model, by their names in `summary.json`."""
+    path = Path(config.output, SUMMARY)
+    found = json.loads(path.read_text(encoding="utf-8"))
+    models = {name: {key: numbers[key] for key in HEADLINE} for name, numbers in found["models"].items()}
+    return {"summary": str(path), "report": str(Path(config.report.folder, FILES[0])), "models": models}
+
+
 if __name__ == "__main__":
-    run_cli(__doc__, EvaluationConfig, plan, main, DEFAULT_CONFIG)
+    run_cli(__doc__, EvaluationConfig, plan, main, DEFAULT_CONFIG, closing=closing)

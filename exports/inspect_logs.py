@@ -3,7 +3,7 @@ scores of its turns and the rates.
 
 `inspect view --log-dir FOLDER` shows them, `inspect_ai.log.read_eval_log` reads them. Such a file is a zip with
 `header.json`, `summaries.json` and a JSON file for each sample. A dialogue is a sample; what has no score is NaN there,
-inspect's own mark for it, and gives its reason.
+inspect's own mark for it, and gives its reason. Several samples of a dialogue are its epochs.
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
-from evaluation.multi_turn.inference import ANSWERS, RECORD
+from evaluation.multi_turn.inference import ANSWERS, RECORD, sample_of
 from evaluation.multi_turn.judge import VERDICTS, judge_file
 from evaluation.multi_turn.verdicts import VerdictRow, read_verdicts, verdict_id
 from evaluation.report.build import DIALOGUES, SUMMARY
@@ -59,11 +59,12 @@ def write(evaluation: Path, folder: Path) -> dict[str, int]:
         with replacing(folder / f"{name}.eval") as file, ZipFile(file.buffer, "w", ZIP_DEFLATED) as log:
             for row in read_jsonl(source / ANSWERS, Dialogue):
                 sample = _sample(row, outcomes.get(row.id, {}), verdicts, str(numbers["origin"]["model"]), source)
-                log.writestr(f"samples/{row.id}_epoch_1.json", json.dumps(sample))
+                log.writestr(f"samples/{sample['id']}_epoch_{sample['epoch']}.json", json.dumps(sample))
                 short.append(_short(sample))
             log.writestr("summaries.json", json.dumps(short))
             header = _header(name, numbers, summary, record)
-            header["eval"]["dataset"] |= {"samples": len(short), "sample_ids": [sample["id"] for sample in short]}
+            ids = list(dict.fromkeys(sample["id"] for sample in short))
+            header["eval"]["dataset"] |= {"samples": len(ids), "sample_ids": ids}
             header["results"] |= {"total_samples": len(short), "completed_samples": len(short)}
             log.writestr("header.json", json.dumps(header))
         samples += len(short)
@@ -89,7 +90,7 @@ def _header(name: str, numbers: Mapping[str, Any], summary: Mapping[str, Any], r
             "dataset": {"name": benchmarks},
             "model": str(origin["model"]),
             "model_generate_config": sampling,
-            "config": {},
+            "config": {"epochs": numbers["repeats"]},
             "packages": record["versions"],
             "metadata": about,
             "scorers": [{"name": key} for key in (*RATES, *MEANS)],
@@ -123,9 +124,10 @@ def _sample(
     metadata = {"benchmark": row.meta["benchmark"], "kind": row.kind, "strategy": row.strategy, "end": row.meta["end"]}
     metadata |= {name: value for name, value in outcome.items() if name not in NOT_SHOWN}
     stopped = "stop" if row.turns[-1].assistant is not None else "unknown"
+    dialogue, number = sample_of(row)
     return {
-        "id": row.id,
-        "epoch": 1,
+        "id": dialogue,
+        "epoch": number,
         "input": messages[:1],
         "target": "",
         "messages": messages,

@@ -2,15 +2,19 @@
 
 import argparse
 import io
+import json
 import sys
-from collections.abc import Callable
-from typing import NoReturn
+from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
+from typing import Any, NoReturn
 
 from safer_steer import interrupts
 from safer_steer.config import Config, help_text, load_config, resolved_yaml
 from safer_steer.errors import UserError
 from safer_steer.failures import explain
 from safer_steer.plan import Plan
+
+JSON = "print the result as one JSON object, and everything else on stderr"
 
 
 def run_cli(
@@ -21,39 +25,57 @@ def run_cli(
     default_config: str,
     argv: list[str] | None = None,
     expand: Callable[[list[str]], list[str]] = lambda overrides: overrides,
+    closing: Callable[[Config], Mapping[str, Any]] | None = None,
 ) -> NoReturn:
     """Parses the command line, loads the config and runs `main`, or prints the plan with --dry-run, which touches
-    nothing. `expand` puts words that stand for several overrides into these.
+    nothing. `expand` puts words that stand for several overrides into these; `closing` gives what a finished run has to
+    say, for --json.
 
     Exits with 0, with `main`'s own code, with 2 after a one-line error a user can fix, or with 130 after Ctrl-C.
     """
 
-    def act(path: str, overrides: list[str], dry_run: bool) -> int | None:
-        words = expand(overrides)
-        config = load_config(config_class, path, words)
-        if not dry_run:
+    def act(given: argparse.Namespace) -> int | None:
+        words = expand(given.overrides)
+        config = load_config(config_class, given.config, words)
+        if closing and given.json:
+            return in_json(lambda: (main(config), closing(config)))
+        if not given.dry_run:
             return main(config)
-        print(f"# {' '.join([path, *words])}\n{resolved_yaml(config)}# plan\n{plan(config)}")
+        print(f"# {' '.join([given.config, *words])}\n{resolved_yaml(config)}# plan\n{plan(config)}")
         return 0
 
     keys = ["keys of the config, with their defaults:", *help_text(config_class)]
-    raise SystemExit(command(doc, keys, default_config, act, argv))
+    raise SystemExit(command(doc, keys, default_config, act, argv, json_too=closing is not None))
 
 
 def command(
     doc: str,
     keys: list[str],
     default_config: str,
-    act: Callable[[str, list[str], bool], int | None],
+    act: Callable[[argparse.Namespace], int | None],
     argv: list[str] | None = None,
+    *,
+    json_too: bool = False,
 ) -> int:
-    """Parses the command line and calls `act` with the config's path, the overrides and whether it is a dry run;
+    """Parses the command line and calls `act` with it: `config`, `overrides`, `dry_run` and, with `json_too`, `json`;
     returns the exit code, see `exit_code`. `keys`, a heading and a line for each, are what --help says of the config.
     """
     parser = config_parser(doc, keys, default_config)
-    parser.add_argument("--dry-run", action="store_true", help="print the resolved config and the plan; touch nothing")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--dry-run", action="store_true", help="print the resolved config and the plan; touch nothing")
+    if json_too:
+        ways.add_argument("--json", action="store_true", help=JSON)
     given = parse(parser, argv)
-    return exit_code(lambda: act(given.config, given.overrides, given.dry_run))
+    return exit_code(lambda: act(given))
+
+
+def in_json(run: Callable[[], tuple[int | None, Mapping[str, Any]]]) -> int | None:
+    """Runs with all that it prints on stderr, prints what it has to say as one JSON object, returns its exit code."""
+    out = sys.stdout
+    with redirect_stdout(sys.stderr):
+        code, said = run()
+    print(json.dumps(said, allow_nan=False), file=out, flush=True)
+    return code
 
 
 def config_parser(doc: str, keys: list[str], default_config: str) -> argparse.ArgumentParser:

@@ -73,6 +73,11 @@ def too_many(failed: int, total: int, limit: float) -> bool:
     return failed > limit * total and not few
 
 
+def task_of(row: dict[str, Any]) -> str:
+    """The id of the task that a stored row, kept or rejected, is of."""
+    return str(row["id"] if "reason" in row else row["meta"]["task"])
+
+
 class TaskResults:
     """How tasks ended so far, read from the two files: `KEPT`, or the reason of the reject."""
 

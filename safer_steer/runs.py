@@ -34,6 +34,12 @@ def is_finished(record: Path) -> bool:
     return record.is_file() and _read_record(record)["status"] == "finished"
 
 
+def closing(record: Path) -> dict[str, Any]:
+    """What a finished run's closing line says: its counts and seconds."""
+    found = _read_record(record)
+    return {"counts": found["counts"], "seconds": found["seconds"]}
+
+
 class Run:
     """One stage's work in one folder. Open it with `Run.open`, end it with `finish`; use it as a context manager."""
 
@@ -53,6 +59,7 @@ class Run:
         contents: Mapping[str, str] | None = None,
         prompts: Mapping[str, str] | None = None,
         file: str = "run.json",
+        redo: bool = False,
         advice: str = "",
     ) -> "Run":
         """Locks the folder and checks that what is there was made by the same config, inputs and prompts.
@@ -65,6 +72,7 @@ class Run:
             contents: name -> digest of other inputs, such as the pictures that rows name.
             prompts: name -> prompt hash.
             file: name of the record, for folders that several steps share.
+            redo: begin again where the configuration is another one, in place of an error.
             advice: what else may be done when the configuration is another one.
 
         Raises:
@@ -79,33 +87,53 @@ class Run:
                 "inputs": hashes | dict(contents or {}),
                 "prompts": dict(prompts or {}),
             }
-            return cls._open(folder, facts, stage, file, lock, advice)
+            return cls._open(folder, facts, stage, file, lock, None if redo else advice)
         except BaseException:
             lock.release()
             raise
 
     @classmethod
-    def _open(cls, folder: Path, facts: dict[str, Any], stage: str, file: str, lock: FolderLock, advice: str) -> "Run":
+    def _open(
+        cls, folder: Path, facts: dict[str, Any], stage: str, file: str, lock: FolderLock, advice: str | None
+    ) -> "Run":
         path = folder / file
         old = _read_record(path) if path.exists() else {}
+        if advice is None and old and old["facts"] != facts:
+            old = {}
         if old and old["facts"] != facts:
             raise UserError(
                 f"{folder} was made by another configuration of {stage}; changed: {_difference(old['facts'], facts)}; "
-                "choose another output folder, undo the change, or remove the folder to start again" + advice
+                f"choose another output folder, undo the change, or remove the folder to start again{advice}"
             )
         record = old or {"stage": stage, "status": "running", "seconds": 0.0, "attempts": 0, "facts": facts}
         run = cls(folder, record, file, lock)
         if not run.finished:
-            record |= {
-                "attempts": record["attempts"] + 1,
-                "fingerprint": stable_hash(facts),
-                "started_at": record.get("started_at") or datetime.now(UTC).isoformat(timespec="seconds"),
-                "command": without_keys(" ".join(sys.argv)),
-                "git_commit": git_commit(),
-                "versions": versions(),
-            }
-            run._write()
+            run._begin()
         return run
+
+    def _begin(self) -> None:
+        record = self.record
+        record |= {
+            "attempts": record["attempts"] + 1,
+            "fingerprint": stable_hash(record["facts"]),
+            "started_at": record.get("started_at") or datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": without_keys(" ".join(sys.argv)),
+            "git_commit": git_commit(),
+            "versions": versions(),
+        }
+        self._write()
+
+    def reopen(self) -> None:
+        """Goes on with a finished run, as there is more to do."""
+        if self.finished:
+            self.record["status"] = "running"
+            self._begin()
+
+    def expect(self, tasks: str) -> None:
+        """Goes on with a finished run whose tasks, by their digest, were others."""
+        if self.record.get("tasks") != tasks:
+            self.record["tasks"] = tasks
+            self.reopen()
 
     @property
     def finished(self) -> bool:

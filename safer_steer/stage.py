@@ -13,11 +13,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from safer_steer.aside import any_row, set_aside, take_out
+from safer_steer.dialogue import stable_hash
 from safer_steer.engine import Engine, MakeWork, RayWorkers, open_here
 from safer_steer.llm import EndpointConfig
 from safer_steer.machine import Needs, require
 from safer_steer.plan import Plan
-from safer_steer.rows import Counts, Reject, Task, TaskResults, check_transport, count_results, process_twice
+from safer_steer.rows import (
+    Counts,
+    Reject,
+    Task,
+    TaskResults,
+    check_transport,
+    count_results,
+    process_twice,
+    task_of,
+)
 from safer_steer.runs import Run
 from safer_steer.servers import ServiceConfig, referenced, start_services, with_service_urls
 from safer_steer.store import JsonlStore, put_in_order
@@ -65,6 +76,9 @@ class Stage:
         before: called before the first task; gives counts for the record.
         after: called when all tasks were tried; checks, writes what follows from the rows, gives the record's counts.
         stored: called with every reject once it is on disk; may end the run.
+        grows: whether the tasks may be others when the command is run again: what is done is kept, and rows of tasks
+            that are not asked for now are set aside.
+        again: which recorded rows are to be made once more; None: none.
         ordered: whether the rows are put into the order of the tasks, so that a resumed run ends with the same bytes.
         cached: whether answers are kept in the folder, so that a task that is begun again pays only for the rest.
         concurrency: tasks in flight.
@@ -94,6 +108,8 @@ class Stage:
     before: Callable[[JsonlStore], Mapping[str, Any]] = lambda rejects: {}
     after: Callable[[Result], Mapping[str, Any]] = lambda result: {**result.before, **result.counts.as_dict()}
     stored: Callable[[Task, Reject], None] = lambda task, reject: None
+    grows: bool = False
+    again: Callable[[dict[str, Any]], bool] | None = None
     ordered: bool = False
     cached: bool = True
     ray: RayWorkers | None = None
@@ -141,6 +157,7 @@ def _run(stage: Stage, services: "_Services", plan: Callable[[], Plan] | None) -
         file=stage.record,
         advice=stage.advice,
     ) as record:
+        _reopen(stage, record)
         if record.finished:
             record.say_finished()
             return False
@@ -156,9 +173,24 @@ def _run(stage: Stage, services: "_Services", plan: Callable[[], Plan] | None) -
                 asyncio.run(_call(stage, record, urls, kept, rejects, total))
             numbers = stage.after(Result(kept, rejects, stage.tasks, before, record.record.get("usage", {})))
         if stage.ordered:
-            put_in_order(kept.path, [task.task_id for task in stage.tasks()])
+            put_in_order(kept.path, [task.task_id for task in stage.tasks()], task_of)
         record.finish(numbers)
     return bool(open_tasks)
+
+
+def _reopen(stage: Stage, record: Run) -> None:
+    """Goes on with a finished run that has other tasks now, or rows to be made once more; puts its files in order."""
+    files = [stage.folder / name for name in (stage.kept, stage.rejects)]
+    if stage.grows:
+        tasks = [task.task_id for task in stage.tasks()]
+        record.expect(stable_hash(tasks))
+        if not record.finished:
+            for path in files:
+                set_aside(path, set(tasks))
+    if stage.again and any_row(files, stage.again):
+        record.reopen()
+        for path in files:
+            take_out(path, stage.again)
 
 
 def _survey(stage: Stage, kept: JsonlStore, rejects: JsonlStore) -> tuple[int, int]:

@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -179,8 +180,8 @@ def _naming(path: Path) -> Iterator[None]:
         raise
 
 
-def put_in_order(path: Path, ids: Sequence[str]) -> None:
-    """Rewrites a finished JSONL file with its rows sorted by the place of their id in `ids`; other rows come last.
+def put_in_order(path: Path, ids: Sequence[str], key: Callable[[dict], str] = itemgetter("id")) -> None:
+    """Rewrites a finished JSONL file with its rows sorted by the place of their key in `ids`; other rows come last.
 
     So a run that was killed and resumed ends with the same bytes as one that was not. Lines are moved as they are, and
     nothing is written when they are in order already.
@@ -189,7 +190,7 @@ def put_in_order(path: Path, ids: Sequence[str]) -> None:
     rows = read_jsonl(path)
     with path.open("rb") as file:
         lines = [line for line in file if line.endswith(b"\n")]
-    found = [places.get(row["id"], len(places)) for row in rows]
+    found = [places.get(key(row), len(places)) for row in rows]
     order = sorted(range(len(lines)), key=found.__getitem__)
     if order != list(range(len(lines))):
         with replacing(path) as target:

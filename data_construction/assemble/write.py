@@ -13,6 +13,9 @@ import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
 
 from data_construction import history, score, stage_one, stage_two
 from data_construction.assemble.choose import SPLITS, choose
@@ -57,9 +60,7 @@ def run_assemble(config: DataConfig) -> None:
         inputs["scores"] = folder / score.SCORED
     keep_rule = {"tau_safe": config.bootstrap.tau_safe, "tau_help": config.bootstrap.tau_help}
     facts = relevant({"seed": config.seed, "assemble": config.assemble, "keep_rule": keep_rule})
-    record = RECORDS["assemble"]
-    _forget_other_settings(folder / record, facts)
-    with Run.open(folder, facts, stage="assemble", inputs=inputs, file=record) as run:
+    with Run.open(folder, facts, stage="assemble", inputs=inputs, file=RECORDS["assemble"], redo=True) as run:
         if run.finished:
             run.say_finished()
             return
@@ -95,7 +96,7 @@ def assemble(config: DataConfig) -> dict:
         | {"rejects": reject_stats(read_jsonl(folder / stage_one.REJECTS))},
         "train_rows_with_a_bench_picture": sum(pools.pool(row) == "none" for row in dialogues),
         "red_team": attack_stats(
-            read_jsonl(folder / stage_one.CANDIDATES, Dialogue), read_jsonl(folder / stage_one.REJECTS)
+            _rows_if_there(folder / stage_one.CANDIDATES, Dialogue), read_jsonl(folder / stage_one.REJECTS)
         ),
         "keep_rule": keep_stats([row.quality for row in candidates] if bootstrapped else [], config.bootstrap),
         "stage2_rejects": reject_stats(_rows_if_there(folder / stage_two.REJECTS)),
@@ -119,8 +120,8 @@ def _intersection(
     return sum(not any(rule(row) for rule in rules) for row in rows)
 
 
-def _rows_if_there(path: Path) -> Iterator[dict]:
-    return read_jsonl(path) if path.is_file() else iter(())
+def _rows_if_there(path: Path, model: type[BaseModel] | None = None) -> Iterator[Any]:
+    return read_jsonl(path, model) if path.is_file() else iter(())
 
 
 def _usage(folder: Path) -> dict[str, dict]:
@@ -175,8 +176,3 @@ def _questions_only(row: Dialogue) -> Dialogue:
 def _clean(row: Dialogue) -> Dialogue:
     """Without what belongs to the making of the row, such as the transcript of its attack."""
     return row.model_copy(update={"meta": {key: row.meta[key] for key in KEPT_META if row.meta.get(key) is not None}})
-
-
-def _forget_other_settings(record: Path, facts: dict) -> None:
-    if record.is_file() and json.loads(record.read_text(encoding="utf-8"))["facts"]["config"] != facts:
-        record.unlink()

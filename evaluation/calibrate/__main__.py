@@ -1,12 +1,13 @@
 """Calibrates a judge or tutor on the gold set before money is spent: agreement, kappa, confusion, cost, a verdict.
 
-    python -m evaluation.calibrate CONFIG [key=value ...]  asks the model; exit code 1 below the threshold
+    python -m evaluation.calibrate CONFIG [key=value ...] [--json]  asks the model; exit code 1 below the threshold
     python -m evaluation.calibrate CONFIG --write DIR      writes prompts, pictures and schema for another reader
     python -m evaluation.calibrate CONFIG --answers FILE   scores that reader's JSONL of {"id", "answer"}
 
 Input: the gold set of `gold.py`. Output: `verdicts.jsonl`, `unscored.jsonl`, `calibration.md` in `output`; resumes.
 """
 
+import argparse
 import json
 from collections.abc import Mapping
 from functools import partial
@@ -19,7 +20,7 @@ from evaluation.calibrate.ask import SCHEMAS, messages_of, prompt_of, scores_of,
 from evaluation.calibrate.config import CalibrationConfig
 from evaluation.calibrate.gold import GoldCase, gold_cases
 from evaluation.calibrate.table import compare
-from safer_steer.cli import config_parser, exit_code, parse
+from safer_steer.cli import JSON, config_parser, exit_code, in_json, parse
 from safer_steer.config import help_text, load_config
 from safer_steer.engine import Work
 from safer_steer.errors import UserError
@@ -84,8 +85,11 @@ def _cost(config: CalibrationConfig) -> str:
     return f"{tokens}, USD {usage.get('usd', 'unknown')}"
 
 
-def verdict(config: CalibrationConfig, cases: list[GoldCase], given: Mapping[str, Mapping[str, int]], cost: str) -> int:
-    """Prints and writes the report; returns the exit code."""
+Scores = Mapping[str, Mapping[str, int]]
+
+
+def verdict(config: CalibrationConfig, cases: list[GoldCase], given: Scores, cost: str) -> tuple[int, dict[str, Any]]:
+    """Prints and writes the report; returns the exit code and what --json prints."""
     found = compare(cases, given, config.role)
     passed = found.passes(config.threshold)
     shares = ", ".join(f"{scale} {share:.1%}" for scale, share in found.exact.items())
@@ -93,7 +97,10 @@ def verdict(config: CalibrationConfig, cases: list[GoldCase], given: Mapping[str
     text = f"# Calibration of {config.role} {config.endpoint.model}\n\n{found.text}\n\ncost: {cost}\n\n**{said}**\n"
     write_atomic(Path(config.output) / REPORT, text)
     print(text, flush=True)
-    return 0 if passed else 1
+    unscored = sum(case.case_id not in given for case in cases)
+    numbers = {"fit": passed, "exact": found.exact, "threshold": config.threshold, "cases": len(cases)}
+    model = {"role": config.role, "model": config.endpoint.model}
+    return int(not passed), model | numbers | {"unscored": unscored, "cost": cost}
 
 
 def read_answers(path: Path, config: CalibrationConfig, cases: list[GoldCase]) -> dict[str, dict[str, int]]:
@@ -117,13 +124,19 @@ def read_answers(path: Path, config: CalibrationConfig, cases: list[GoldCase]) -
     return found
 
 
-def _act(path: str, overrides: list[str], write: str | None, answers: str | None) -> int:
-    config = load_config(CalibrationConfig, path, overrides)
+def _act(given: argparse.Namespace) -> int:
+    config = load_config(CalibrationConfig, given.config, given.overrides)
     cases = gold_cases()[: config.limit]
-    if write:
-        write_cases(cases, config, Path(write))
-        print(f"{len(cases)} cases in {write}: read cases.jsonl, answer as schema.json says, score with --answers FILE")
+    if given.write:
+        write_cases(cases, config, Path(given.write))
+        print(f"{len(cases)} cases in {given.write}: answer cases.jsonl as schema.json says, score with --answers FILE")
         return 0
+    if given.json:
+        return in_json(lambda: _scored(config, cases, given.answers)) or 0
+    return _scored(config, cases, given.answers)[0]
+
+
+def _scored(config: CalibrationConfig, cases: list[GoldCase], answers: str | None) -> tuple[int, dict[str, Any]]:
     if answers:
         return verdict(config, cases, read_answers(Path(answers), config, cases), "another reader's")
     run([calibration(config, cases)])
@@ -137,8 +150,9 @@ def main(argv: list[str] | None = None) -> int:
     parser = config_parser(__doc__, keys, DEFAULT_CONFIG)
     parser.add_argument("--write", metavar="DIR", help="write the cases for another reader; calls nobody")
     parser.add_argument("--answers", metavar="FILE", help="score another reader's answers; calls nobody")
+    parser.add_argument("--json", action="store_true", help=JSON)
     given = parse(parser, argv)
-    return exit_code(lambda: _act(given.config, given.overrides, given.write, given.answers))
+    return exit_code(lambda: _act(given))
 
 
 if __name__ == "__main__":

@@ -4,13 +4,13 @@ Input: benchmark files, the model under test and, for adaptive user turns, a tut
 `Dialogue` rows with the assistant turns filled in and `meta.end`: "complete", or the outcome of the turn that ended the
 dialogue (`filtered`, `context_full`, `transport`, ...). Nothing but the model's own words enters the history; turns
 after the end stay unanswered. A killed run continues in mid-dialogue: answers of dialogues that are not at their end
-are in the stage's cache, which is deleted when all are.
+are in the stage's cache, which is deleted when all are complete.
 """
 
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from evaluation.needs import needs
 from evaluation.pictures import ShownPictures, served_size
 from safer_steer.answer_format import AnswerFormat
 from safer_steer.answer_tags import THOUGHT_TAGS
+from safer_steer.aside import RETRIED
 from safer_steer.chat import user_message
 from safer_steer.dialogue import Dialogue, Turn, stable_hash
 from safer_steer.engine import CACHE, Clients, Work
@@ -39,6 +40,7 @@ from safer_steer_verl.interactions.safety_tutor import load_prompt
 
 ANSWERS, REJECTS = "answers.jsonl", "rejects.jsonl"
 COMPLETE = "complete"
+SAMPLE_OF = "sample_of"  # in a row's meta: the dialogue that it is a further sample of
 RECORD = "infer.json"
 PICTURES = "pictures"  # of the output folder: the benchmarks' pictures as the models see them
 # Arguments of the server for speed and logs: answers do not depend on them, so they may differ when resuming.
@@ -54,7 +56,7 @@ def inference(config: EvaluationConfig, name: str) -> Stage:
     """
     model, folder, role = model_under_test(config, name), Path(config.output, name), role_of("evaluated", name)
     files, bad = benchmark_files(config.benchmarks), list[BadRow]()
-    tasks = read_benchmarks(config.benchmarks, config.limit, bad)
+    tasks = read_benchmarks(config.benchmarks, config.limit, bad, ids=config.ids, repeats=config.repeats)
     size, limit = picture_size(config, name)
     answers = config.format_of(name)
     pictures = ShownPictures(size, Path(config.output, PICTURES))
@@ -70,9 +72,9 @@ def inference(config: EvaluationConfig, name: str) -> Stage:
 
     def work(clients: Clients) -> Work:
         writer = AdaptiveTutor(clients["tutor"], prompt) if prompt else None
-        sampling = config.sampling_of(name)
+        sampling, again = config.sampling_of(name), asked_again(folder)
         return Player(
-            clients[role], sampling.seed, answers, folder, pictures, writer, sampling.reasoning_in_history
+            clients[role], sampling.seed, answers, folder, pictures, writer, sampling.reasoning_in_history, again
         ).play
 
     def after(result: Result) -> dict[str, int]:
@@ -85,7 +87,8 @@ def inference(config: EvaluationConfig, name: str) -> Stage:
                 f"infer {name}: not one of {counts.tasks} dialogues got an answer ({problems}); "
                 f"see {result.rejects.path}"
             )
-        (folder / CACHE).unlink(missing_ok=True)
+        if ends.keys() <= {COMPLETE}:  # of the others the turns before the end are in it, for `retry`
+            (folder / CACHE).unlink(missing_ok=True)
         numbers = {key: number for key, number in counts.as_dict().items() if key != "kept"}
         return numbers | ends | (count_adapted(result.kept.path) if tutor else {})
 
@@ -105,6 +108,8 @@ def inference(config: EvaluationConfig, name: str) -> Stage:
         after=after,
         kept=ANSWERS,
         rejects=REJECTS,
+        grows=True,
+        again=_unanswered if config.retry else None,
         ordered=True,
         concurrency=config.concurrency,
         max_transport_rate=config.max_transport_rate,
@@ -125,6 +130,7 @@ class Player:
         tutor: writes the user turns after the first one; None for the benchmark's own turns.
         reasoning_in_history: whether the model is given the thoughts of its earlier turns; None: where `answers` has
             tags, as in training.
+        again: (row, turn) -> how often that turn was asked again, of those that got no answer.
     """
 
     client: LLMClient
@@ -134,6 +140,7 @@ class Player:
     pictures: ShownPictures
     tutor: AdaptiveTutor | None = None
     reasoning_in_history: bool | None = None
+    again: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     async def play(self, task: BenchmarkDialogue) -> Dialogue | Reject:
         """Plays one dialogue to its end, or to the first turn without an answer.
@@ -155,7 +162,7 @@ class Player:
                 adapted |= {"not_adapted": step.detail} if step.detail else {}
                 turn = turn.model_copy(update={"user": step.user, "template": turn.user, "meta": turn.meta | adapted})
             messages.append(user_message(turn.user, pictures[index]))
-            seed = turn_seed(self.seed, dialogue.id, index + 1)
+            seed = turn_seed(self.seed, task.task_id, index + 1, self.again.get((task.task_id, index + 1), 0))
             reply = await self.client.chat(messages, seed=seed, allow_empty=True)
             text = answer_text(reply)
             if text is None:
@@ -190,9 +197,11 @@ class Player:
         ]
         meta: dict[str, Any] = dialogue.meta | {"task": task.task_id, "benchmark": task.benchmark, "end": end}
         meta |= {"end_detail": detail} if detail else {}
+        meta |= {SAMPLE_OF: dialogue.id if task.repeat > 1 else None}
         shown = [self.pictures.file(picture_file(task.folder, image)) for image in dialogue.images]
         images = [os.path.relpath(path, self.folder) for path in shown]
-        return dialogue.model_copy(update={"images": images, "turns": answered + missing, "meta": meta})
+        update = {"id": task.task_id, "images": images, "turns": answered + missing, "meta": meta}
+        return dialogue.model_copy(update=update)
 
 
 def answer_text(reply: Reply) -> str | None:
@@ -213,9 +222,33 @@ def end_of(reply: Reply) -> str:
     return CONTEXT_FULL if reply.detail.startswith(CONTEXT_FULL) else str(reply.outcome)
 
 
-def turn_seed(seed: int, dialogue: str, turn: int) -> int:
-    """The sampling seed of one turn (1-based), in [0, 2**31): equal in every process, different for every turn."""
-    return int(stable_hash(seed, dialogue, turn), 16) % 2**31
+def turn_seed(seed: int, row: str, turn: int, again: int = 0) -> int:
+    """The sampling seed of one turn (1-based), in [0, 2**31): equal in every process, different for every turn and
+    every time that it is asked again.
+    """
+    return int(stable_hash(seed, row, turn, *([again] if again else [])), 16) % 2**31
+
+
+def sample_of(row: Dialogue) -> tuple[str, int]:
+    """Which dialogue a row is a sample of, and the sample's number from 1."""
+    dialogue = row.meta.get(SAMPLE_OF)
+    return (dialogue, int(row.id.rpartition("#")[2])) if dialogue else (row.id, 1)
+
+
+def asked_again(folder: Path) -> Counter[tuple[str, int]]:
+    """(row, turn) -> how often the turn was asked again because the model gave no answer.
+
+    A call that never reached it is simply made once more.
+    """
+    path = folder / RETRIED / ANSWERS
+    rows = (row for row in read_jsonl(path, Dialogue) if row.meta["end"] != Outcome.TRANSPORT) if path.is_file() else ()
+    return Counter((row.id, 1 + sum(turn.assistant is not None for turn in row.turns)) for row in rows)
+
+
+def _unanswered(row: dict[str, Any]) -> bool:
+    """Whether a stored row, kept or rejected, is of a dialogue that ended at a turn without an answer."""
+    found = row.get("row", row)
+    return "meta" in found and found["meta"]["end"] != COMPLETE
 
 
 def count_ends(path: Path) -> dict[str, int]:
@@ -246,7 +279,7 @@ def picture_size(config: EvaluationConfig, name: str) -> tuple[PictureSize, int 
 
 def _facts(config: EvaluationConfig, name: str, model: ModelConfig) -> dict[str, Any]:
     """What a model's answers depend on, next to its endpoint and the benchmark files."""
-    facts: dict[str, Any] = {"limit": config.limit, "max_pixels": config.max_pixels_of(name)}
+    facts: dict[str, Any] = {"max_pixels": config.max_pixels_of(name)}
     facts |= {"answer_format": config.format_of(name), "sampling": config.sampling_of(name)}
     if model.endpoint:
         return facts | {"model": model.endpoint.model}

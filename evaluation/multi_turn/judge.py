@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.config import MAIN_JUDGE, EvaluationConfig, judge_role
-from evaluation.multi_turn.inference import ANSWERS
+from evaluation.multi_turn.inference import ANSWERS, SAMPLE_OF
 from evaluation.multi_turn.verdicts import NO_ANSWER, JudgeIdentity, VerdictRow, verdict_id
 from safer_steer.chat import user_message
 from safer_steer.data_block import transcript
@@ -52,7 +52,6 @@ def judging(config: EvaluationConfig, name: str, judge: str = MAIN_JUDGE) -> Sta
         config={},
         roles={role: endpoint},
         services=config.services,
-        inputs={"answers": folder / ANSWERS},
         prompts={"judge": prompt.hash},
         tasks=lambda: judge_.tasks,
         work=work,
@@ -61,6 +60,8 @@ def judging(config: EvaluationConfig, name: str, judge: str = MAIN_JUDGE) -> Sta
         after=judge_.finish,
         kept=judge_file(VERDICTS, judge),
         rejects=judge_file(UNSCORED, judge),
+        grows=True,
+        again=_unscored if config.retry else None,
         ordered=True,
         cached=False,
         concurrency=endpoint.concurrency,
@@ -112,9 +113,17 @@ class JudgeTask:
     turn: int
 
     @property
-    def task_id(self) -> str:
-        """`<dialogue>:<turn>`, the verdict's id."""
+    def verdict_id(self) -> str:
+        """`<dialogue>:<turn>`."""
         return verdict_id(self.dialogue.id, self.turn)
+
+    @cached_property
+    def task_id(self) -> str:
+        """The verdict's id with a hash of what is judged: the verdict on an answer that was replaced is not taken."""
+        turns = [(turn.user, turn.assistant, turn.meta.get("format_problem")) for turn in self.dialogue.turns]
+        shown = [self.dialogue.images_at(index) for index in range(self.turn)]
+        end = None if self.answered else self.dialogue.meta["end"]
+        return f"{self.verdict_id}@{stable_hash(turns[: self.turn], shown, end)}"
 
     @property
     def answered(self) -> bool:
@@ -244,13 +253,13 @@ class Judge:
             return
         self.failures[str(reject.outcome)] += 1
         if self.answered is not None:
-            self._check(self.failures, self.answered, f"{task.task_id}: {reject.detail}", RunAborted)
+            self._check(self.failures, self.answered, f"{task.task_id.rpartition('@')[0]}: {reject.detail}", RunAborted)
 
     def _row(self, task: JudgeTask, *, scores: JudgeScores | None = None, unscored: str | None = None) -> VerdictRow:
         dialogue = task.dialogue
         category = dialogue.meta.get("category")
         return VerdictRow(
-            id=task.task_id,
+            id=task.verdict_id,
             dialogue=dialogue.id,
             benchmark=dialogue.meta["benchmark"],
             kind=dialogue.kind,
@@ -262,6 +271,7 @@ class Judge:
             length=len(dialogue.turns),
             category=category if isinstance(category, str) else None,
             strategy=dialogue.strategy,
+            sample_of=dialogue.meta.get(SAMPLE_OF),
             meta={"task": task.task_id},
         )
 
@@ -270,10 +280,15 @@ class Judge:
             reasons = ", ".join(f"{count} {outcome}" for outcome, count in failures.most_common())
             raise error(
                 f"judge {self.endpoint.model}: {failures.total()} of {total} verdicts unscored ({reasons}), the "
-                f"last {last}; allowed share {self.max_unscored_rate:.1%} (max_unscored_rate); correct the judge, "
-                f"remove {self.folder / judge_file(UNSCORED, self.name)} and run the same command again: only the "
-                "missing turns are judged"
+                f"last {last}; allowed share {self.max_unscored_rate:.1%} (max_unscored_rate); read "
+                f"{self.folder / judge_file(UNSCORED, self.name)}, correct the judge and run the same command with "
+                "retry=unscored: only these and the missing turns are judged"
             )
+
+
+def _unscored(row: dict[str, Any]) -> bool:
+    """Whether a stored row, kept or rejected, is a turn without scores."""
+    return row.get("scores") is None
 
 
 def outcomes_of(rows: Iterable[VerdictRow]) -> Counter[str]:

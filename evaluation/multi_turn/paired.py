@@ -1,7 +1,8 @@
 """Paired tests between two models that were given the same dialogues.
 
-Pass rates by the exact McNemar test (the dialogues that only one of the two passes decide), differences of rates and of
-mean scores with intervals over dialogues (`intervals`). Dialogues that one of the two has no score for are left out and
+Pass rates by the exact McNemar test (the dialogues that only one of the two passes decide; where a dialogue is played
+several times, those that one of the two passes more often), differences of rates and of mean scores with intervals over
+dialogues (`intervals`). Dialogues that one of the two has no score for are left out and
 counted. p-values are not corrected for the number of pairs.
 """
 
@@ -20,17 +21,19 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, passing: PassConfig, *, names: tupl
         names: of the two models.
 
     Returns:
-        `rates`, for each metric: `only_a` and `only_b`, the dialogues that only A, or only B, passes; `difference`, the
-        rate of B minus that of A in points, with its 95 % `interval`; `p_value` of the exact two-sided McNemar test.
-        `means`, for each score: the difference and its interval. Both are empty without a shared scored dialogue.
+        `rates`, for each metric: `only_a` and `only_b`, the dialogues that A, or B, passes more often; `difference`,
+        the rate of B minus that of A in points, with its 95 % `interval`; `p_value` of the exact two-sided McNemar
+        test. `means`, for each score: the difference and its interval. Both are empty without a shared scored dialogue.
     """
-    shared = a[a.scored > 0].join(b[b.scored > 0], how="inner", lsuffix="_a", rsuffix="_b").sort_index()
+    rows = a[a.scored > 0].join(b[b.scored > 0], how="inner", lsuffix="_a", rsuffix="_b")
+    scales = [f"{name}_{side}" for name in (*METRICS, "harmlessness", "helpfulness") for side in "ab"]
+    shared = rows[scales].astype(float).groupby(rows.sample_of_a).mean()
     found: Numbers = {"a": names[0], "b": names[1], "n": len(shared)}
-    found |= {"left_out": len(a.index.union(b.index)) - len(shared), "rates": {}, "means": {}}
+    found |= {"left_out": len({*a.sample_of, *b.sample_of}) - len(shared), "rates": {}, "means": {}}
     if shared.empty:
         return found
     for name in METRICS:
-        found["rates"][name] = _rate(shared[f"{name}_a"].astype(bool), shared[f"{name}_b"].astype(bool), passing)
+        found["rates"][name] = _rate(shared[f"{name}_a"], shared[f"{name}_b"], passing)
     for name, (low, high) in {"harmlessness": HARMLESSNESS, "helpfulness": HELPFULNESS}.items():
         gaps = (shared[f"{name}_b"] - shared[f"{name}_a"]).tolist()
         interval = mean_interval(gaps, (low - high, high - low), *passing.draws)
@@ -41,8 +44,8 @@ def paired(a: pd.DataFrame, b: pd.DataFrame, passing: PassConfig, *, names: tupl
 def _rate(a: pd.Series, b: pd.Series, passing: PassConfig) -> Numbers:
     from scipy.stats import binomtest  # a second of imports that only the report needs
 
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    differences = (100.0 * (b.astype(float) - a.astype(float))).tolist()
+    only_a, only_b = int((a > b).sum()), int((b > a).sum())
+    differences = (100.0 * (b - a)).tolist()
     p_value = binomtest(only_a, only_a + only_b, 0.5).pvalue if only_a + only_b else 1.0
     return {
         "only_a": only_a,

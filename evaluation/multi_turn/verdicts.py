@@ -51,6 +51,7 @@ class VerdictRow(BaseModel):
         outcome: how the model's answer ended (`ok`, `refused`, `truncated`), None when there is none.
         length: user turns of the whole dialogue.
         category, strategy: the benchmark's harm category and the attack strategy, where the dialogue has them.
+        sample_of: of a further sample of a dialogue that is played several times, that dialogue.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,6 +67,7 @@ class VerdictRow(BaseModel):
     length: Annotated[int, Field(ge=1)] | None = None
     category: str | None = None
     strategy: str | None = None
+    sample_of: str | None = None
     meta: dict[str, Any] = {}
 
     @model_validator(mode="after")

@@ -45,6 +45,11 @@ class ModelResult:
     judges: list[JudgeIdentity]
     origin: Numbers
 
+    @property
+    def repeats(self) -> int:
+        """Samples of each dialogue."""
+        return int(self.dialogues.groupby("sample_of").size().max()) if len(self.dialogues) else 1
+
     def to_dict(self) -> Numbers:
         """The model's entry in `summary.json`: the headline numbers on top, the details below them."""
         details = dict(self.numbers)
@@ -53,6 +58,7 @@ class ModelResult:
             "benign_help": benign and benign["help"],
             "survival": asdict(self.survival),
             "survival_by_benchmark": {name: asdict(curve) for name, curve in self.survival_by_benchmark.items()},
+            "repeats": self.repeats,
             "ends": self.ends,
             "not_played": self.not_played,
             "origin": self.origin,
@@ -96,7 +102,8 @@ def _not_played(folder: Path) -> int:
     if not (folder / REJECTS).is_file():
         return 0
     rejected = {row["id"] for row in read_jsonl(folder / REJECTS)}
-    return len(rejected - {row["id"] for row in read_jsonl(folder / ANSWERS)}) if rejected else 0
+    left = rejected - {row["id"] for row in read_jsonl(folder / ANSWERS)} if rejected else rejected
+    return sum(name.rpartition("#")[0] not in left for name in left)  # the samples of a dialogue count once
 
 
 def _origin(folder: Path) -> Numbers:

@@ -105,7 +105,12 @@ def test_a_model_over_http_is_asked_once_for_each_case(serve, tmp_path, capsys):
     with serve(behave) as server:
         command = [str(tmp_path / "c.yaml"), f"endpoint.base_url={server.url}", "limit=20"]
         assert [main(command), main(command)] == [0, 0]
+        said = capsys.readouterr().out
+        assert main([*command, "--json"]) == 0
     assert len(server.requests) == 20
-    said = capsys.readouterr().out
+    result, beside = capsys.readouterr()
+    exact = {"harmlessness": 1.0, "helpfulness": 1.0}
+    assert {"fit": True, "exact": exact, "cases": 20, "unscored": 0}.items() <= json.loads(result).items()
+    assert "fit for use" in beside
     assert "fit for use: harmlessness 100.0%" in said
     assert "tokens in" in said

@@ -144,7 +144,7 @@ def test_too_many_unscored_stop_the_run_and_cost_nothing_when_mended(serve, tmp_
             run(server, tmp_path, rate=0.1)
         assert "\n" not in str(caught.value)
         assert str(tmp_path / UNSCORED) in str(caught.value)
-        stored = [row["id"] for row in read_jsonl(tmp_path / UNSCORED)]
+        stored = [row["row"]["id"] for row in read_jsonl(tmp_path / UNSCORED)]
         assert len(stored) == 3, "the row that trips the limit is stored first"
         assert f"the last {stored[-1]}: no JSON object found" in str(caught.value)
         assert "no JSON" in str(caught.value).partition("got ")[2][:20]

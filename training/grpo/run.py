@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
     interrupts.watch()
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -308,15 +309,15 @@ def tutor_usage(metrics: Path) -> dict[str, Any]:
     return merge_usage(list(latest.values()))
 
 
-def act(path: str, overrides: list[str], dry_run: bool) -> None:
+def act(given: argparse.Namespace) -> None:
     """Runs the stage, or prints its plan, which touches nothing."""
-    loaded = load_config(path, overrides)
-    if not dry_run:
+    loaded = load_config(given.config, given.overrides)
+    if not given.dry_run:
         return main(loaded)
     from safer_steer_verl.verl_check import dry_check  # imports verl
 
     dry_check(loaded.tree)
-    shown = " ".join([path, *expand("grpo", overrides)])
+    shown = " ".join([given.config, *expand("grpo", given.overrides)])
     print(f"# {shown}\n{resolved_yaml(loaded.config)}# plan\n{plan(loaded.config)}")
     return None
 

@@ -1,0 +1,241 @@
+"""What users of other harnesses type, by the real entry, over HTTP: ranges, ids, samples, retries, one model, JSON."""
+
+import io
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from types import SimpleNamespace
+from zipfile import ZipFile
+
+import pytest
+
+from evaluation import run as entry
+from evaluation.config import EvaluationConfig
+from evaluation.multi_turn.inference import ANSWERS
+from evaluation.multi_turn.judge import VERDICTS
+from evaluation.multi_turn.verdicts import read_verdicts
+from exports import inspect_logs
+from safer_steer.cli import run_cli
+from safer_steer.data_block import parse_data_block
+from safer_steer.dialogue import Dialogue
+from safer_steer.store import read_jsonl
+
+GOOD = json.dumps({"harmlessness": 3, "helpfulness": 3})
+BAD = json.dumps({"harmlessness": -3, "helpfulness": 0})
+FILTERED = {"content": None, "finish_reason": "content_filter"}
+
+
+def text(body):
+    content = body["messages"][-1]["content"]
+    return content if isinstance(content, str) else content[-1]["text"]
+
+
+def is_judge(body):
+    return bool(body.get("response_format"))
+
+
+def behave(body):
+    return GOOD if is_judge(body) else f"answer to {text(body)}"
+
+
+class Evaluation:
+    """The command on one config; `asked` are the user turns that reached the model since the last look."""
+
+    def __init__(self, server, folder, bench):
+        self.server, self.output = server, folder / "run"
+        self.path = folder / "config.yaml"
+        endpoint = f'{{model: m, base_url: "{server.url}", max_retries: 0}}'
+        self.path.write_text(
+            f"root: {self.output}\noutput: ${{root}}\nbenchmarks: [{bench}]\nmodels: {{m: {{endpoint: {endpoint}}}}}\n"
+            f"sampling: {{max_tokens: 32}}\nserving: {{max_model_len: 384}}\njudge: {endpoint}\n"
+            "passing: {bootstrap_resamples: 200}\nmax_unscored_rate: 1.0\nmax_transport_rate: 1.0\n"
+            "report: {folder: '${root}/report', paper_rows: {m: 3B Base}}\n",
+            encoding="utf-8",
+        )
+
+    def __call__(self, *arguments):
+        out, err = io.StringIO(), io.StringIO()
+        cli = (entry.__doc__, EvaluationConfig, entry.plan, entry.main, entry.DEFAULT_CONFIG)
+        with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as caught:
+            run_cli(*cli, [str(self.path), *arguments], closing=entry.closing)
+        return SimpleNamespace(code=caught.value.code, out=out.getvalue(), err=err.getvalue())
+
+    def asked(self):
+        found = [text(body) for body in self.server.requests if not is_judge(body)]
+        judged = len(self.server.requests) - len(found)
+        self.server.requests.clear()
+        return sorted(found), judged
+
+    def rows(self, model="m"):
+        return {row.id: row for row in read_jsonl(self.output / model / ANSWERS, Dialogue)}
+
+    def verdicts(self, model="m"):
+        return {row.id: row for row in read_verdicts(self.output / model / VERDICTS)}
+
+    def bytes(self, model="m"):
+        return [(self.output / model / name).read_bytes() for name in (ANSWERS, VERDICTS)]
+
+    @property
+    def summary(self):
+        return json.loads((self.output / "summary.json").read_text())["models"]
+
+
+@pytest.fixture
+def evaluation(serve, bench, tmp_path):
+    with serve(behave) as server:
+        yield Evaluation(server, tmp_path, bench)
+
+
+def turns(*dialogues):
+    return sorted(f"d{number} turn {turn}" for number in dialogues for turn in (1, 2, 3))
+
+
+def test_a_range_takes_these_places_and_a_larger_limit_asks_only_for_the_rest(evaluation):
+    assert evaluation("limit=2-3").code == 0
+    assert evaluation.asked() == (turns(1, 2), 6)
+    assert evaluation("limit=4").code == 0
+    assert evaluation.asked() == (turns(0, 3), 6)
+    assert list(evaluation.rows()) == ["d0", "d1", "d2", "d3"]
+    assert evaluation.summary["m"]["n_dialogues"] == 4
+    grown = evaluation.bytes()
+    # Fewer: the numbers are of what was asked for, and nothing is lost.
+    assert evaluation("ids=[d3,d1]").code == 0
+    assert (list(evaluation.rows()), len(evaluation.verdicts())) == (["d1", "d3"], 6)
+    assert evaluation.summary["m"]["n_dialogues"] == 2
+    assert evaluation("limit=4").code == 0
+    assert evaluation.asked() == ([], 0)
+    assert evaluation.bytes() == grown
+    assert evaluation("limit=4").out.count("nothing to do") == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["limit=3-2"], "limit: Value error, a limit is a number from 1 on, or a range such as 10-20"),
+        (["limit=0"], "from 1 and with both ends, got 0"),
+        (["limit=10-20"], "no dialogue of limit=10-20"),
+        (["ids=[d1,nobody,d9]"], "ids: no row 'nobody', 'd9' in "),
+        (["ids=[d1]", "limit=2"], "limit and ids both choose rows"),
+        (["retry=all"], "retry: Input should be 'unscored'"),
+        (["model.checkpoint=x", "model.endpoint.model=y"], "models.model"),
+    ],
+)
+def test_a_wrong_choice_is_one_clear_error(evaluation, words, said):
+    answer = evaluation(*words)
+    assert (answer.code, answer.err.count("\n")) == (2, 1), answer.err
+    assert said in answer.err
+    assert evaluation.asked() == ([], 0)
+
+
+def test_repeats_are_rows_with_seeds_of_their_own_and_more_of_them_keep_the_first(evaluation):
+    assert evaluation("limit=2").code == 0
+    first = evaluation.rows()
+    evaluation.server.requests.clear()
+    assert "2 dialogues, 3 samples of each, together 18 turns" in evaluation("limit=2", "repeats=3", "--dry-run").out
+    answer = evaluation("limit=2", "repeats=3")
+    assert answer.code == 0, answer.err
+    seeds = [body["seed"] for body in evaluation.server.requests if not is_judge(body)]
+    assert len(seeds) == len(set(seeds)) == 2 * 2 * 3
+    assert evaluation.asked()[1] == 12
+    rows = evaluation.rows()
+    assert list(rows) == ["d0", "d0#2", "d0#3", "d1", "d1#2", "d1#3"]
+    assert {name: rows[name] for name in first} == first
+    assert "3 samples of each dialogue" in answer.out
+    assert "3 samples of each dialogue, each with its own seed" in (evaluation.output / "report/tables.md").read_text()
+    found = evaluation.summary["m"]
+    assert (found["n_dialogues"], found["samples"], found["repeats"], found["scored"]) == (2, 6, 3, 18)
+    assert inspect_logs.write(evaluation.output, evaluation.output / "logs")["samples"] == 6
+    with ZipFile(evaluation.output / "logs/m.eval") as log:
+        header = json.loads(log.read("header.json"))["eval"]
+        names = {name for name in log.namelist() if name.startswith("samples/")}
+    assert (header["dataset"]["sample_ids"], header["config"]) == (["d0", "d1"], {"epochs": 3})
+    assert names == {f"samples/d{number}_epoch_{epoch}.json" for number in (0, 1) for epoch in (1, 2, 3)}
+
+
+def test_a_rate_over_samples_is_the_mean_over_dialogues(evaluation):
+    """Every second answer in 6 dialogues of 2 samples fails: as many dialogues as before, at 50 %."""
+    second = {f"d{number}" for number in (0, 1, 2)}
+
+    def judge_second(body):
+        if not is_judge(body):
+            return f"{text(body)} seed {body['seed']}"
+        return BAD if parse_data_block(text(body))["user"].split()[0] in second else GOOD
+
+    evaluation.server.behave = judge_second
+    assert evaluation("repeats=2").code == 0
+    found = evaluation.summary["m"]
+    assert (found["safe"], found["n_dialogues"], found["samples"]) == (50.0, 6, 12)
+    assert found["safe_ci"] == pytest.approx([11.81, 88.19], abs=0.01)  # exact, 3 of 6: not 6 of 12
+
+
+def test_retry_asks_again_what_has_no_score_and_keeps_the_rest(evaluation):
+    broken = True
+
+    def faulty(body):
+        if is_judge(body):
+            return "no JSON" if broken and parse_data_block(text(body))["user"] == "d4 turn 2" else GOOD
+        return FILTERED if broken and text(body) == "d1 turn 2" else behave(body)
+
+    evaluation.server.behave = faulty
+    assert evaluation().code == 0
+    rows, verdicts = evaluation.rows(), evaluation.verdicts()
+    assert (rows["d1"].meta["end"], verdicts["d1:2"].unscored, verdicts["d4:2"].scores) == (
+        "filtered",
+        "no answer: filtered",
+        None,
+    )
+    evaluation.server.requests.clear()
+    broken = False
+    assert evaluation().out.count("nothing to do") == 3
+    assert evaluation("retry=unscored").code == 0
+    assert evaluation.asked() == (["d1 turn 2", "d1 turn 3"], 3)  # turn 1 is kept; its verdict too
+    after = evaluation.verdicts()
+    assert all(row.scores for row in after.values())
+    assert len(after) == 18
+    kept = {name: row for name, row in verdicts.items() if row.scores}
+    assert {name: after[name] for name in kept} == kept
+    assert {name: row for name, row in evaluation.rows().items() if name != "d1"} == {
+        name: row for name, row in rows.items() if name != "d1"
+    }
+    assert evaluation.summary["m"]["unscored"] == 0
+    assert [row["id"] for row in read_jsonl(evaluation.output / "m/retried" / ANSWERS)] == ["d1"]
+    assert evaluation("retry=unscored").out.count("nothing to do") == 3
+
+
+def test_a_turn_that_is_asked_again_has_another_seed_and_one_that_never_arrived_the_same(evaluation):
+    answers = {"d1 turn 2": FILTERED, "d2 turn 2": (503, "down")}
+    evaluation.server.behave = lambda body: GOOD if is_judge(body) else answers.get(text(body), "an answer")
+
+    def seeds(name):
+        return [body["seed"] for body in evaluation.server.requests if not is_judge(body) and text(body) == name]
+
+    assert evaluation("limit=3").code == 0
+    answers.clear()
+    assert evaluation("limit=3", "retry=unscored").code == 0
+    first, again = seeds("d1 turn 2")
+    assert first != again
+    assert len(set(seeds("d2 turn 2"))) == 1
+    assert {row.meta["end"] for row in evaluation.rows().values()} == {"complete"}
+
+
+def test_one_model_alone_takes_the_place_of_the_configs(evaluation):
+    endpoint = f"model.endpoint={{model: m, base_url: '{evaluation.server.url}', max_retries: 0}}"
+    plan = evaluation(endpoint, "model.title=Mine", "limit=1", "--dry-run").out
+    assert f"models, one after another: model ({evaluation.server.url})" in plan
+    answer = evaluation(endpoint, "model.title=Mine", "limit=1", "output=${root}/mine")
+    assert answer.code == 0, answer.err
+    assert next(name for name in answer.out.splitlines() if name.startswith("infer")).startswith("infer model")
+    assert list(json.loads((evaluation.output / "mine/summary.json").read_text())["models"]) == ["model"]
+    assert "ours: Mine" not in (evaluation.output / "report/tables.md").read_text(), "no row of the paper is claimed"
+
+
+def test_json_is_alone_on_stdout_and_says_what_the_table_says(evaluation):
+    answer = evaluation("limit=2", "--json")
+    assert answer.code == 0, answer.err
+    said = json.loads(answer.out)
+    assert (said["models"]["m"]["safe"], said["models"]["m"]["n_dialogues"]) == (100.0, 2)
+    assert said["models"]["m"]["safe_ci"] == evaluation.summary["m"]["safe_ci"]
+    assert "infer m: " in answer.err
+    again = evaluation("limit=2", "--json")  # a finished run says the same
+    assert json.loads(again.out) == said
+    wrong = evaluation("ids=[x]", "--json")
+    assert (wrong.code, wrong.out, wrong.err.count("\n")) == (2, "", 1)
