@@ -27,7 +27,8 @@ def make(folder: Path) -> Encoded:
 
     from exports.config import ExportConfig
     from exports.run import main as export
-    from miniature.student import build_model, build_processor
+    from miniature.student import build_model
+    from rehearsal.weights import stand_in_processor
     from safer_steer.config import load_config
     from safer_steer.dialogue import Dialogue
     from safer_steer.images import ImageStore
@@ -37,7 +38,7 @@ def make(folder: Path) -> Encoded:
     from training.sft.data import prepare
     from training.sft.model import limit_pictures
 
-    processor = build_processor()
+    processor = stand_in_processor()  # special tokens at the ids of the real one, which ms-swift has in its code
     processor.chat_template = processor.tokenizer.chat_template = chat_template_utils.qwen2_5_vl_chat_template
     limit_pictures(processor, ImageConfig(max_pixels=MAX_PIXELS))
     torch.manual_seed(0)
@@ -114,7 +115,11 @@ def read_llama_factory(folder: Path) -> Encoded:
     rows = get_dataset(template, model, data_args, training, stage="sft", **tokens)["train_dataset"]
     collate = SFTDataCollatorWith4DAttentionMask(template=template, **tokens)
     names = [row["id"] for row in json.loads((data / "safer_steer.json").read_text(encoding="utf-8"))]
-    return {name: _batch(collate([row])) for name, row in zip(names, rows, strict=True)}
+    # As SFT does, the collator gives a batch without pictures a blank one: it belongs to no row.
+    return {
+        name: _batch(collate([dict(row)])) | ({} if row["images"] else {"grids": []})
+        for name, row in zip(names, rows, strict=True)
+    }
 
 
 def read_ms_swift(folder: Path) -> Encoded:

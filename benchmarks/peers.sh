@@ -29,7 +29,7 @@ install() { # PEER PACKAGE... : its environment, unless it is there
   touch "$out/envs/$1/ready"
 }
 
-three_steps() { # PEER : the command of docs/sft.md, in small
+three_steps() { # PEER : the command of docs/peers.md, in small
   local bin=$out/envs/$1/bin exports=$out/exports model=$out/model
   case $1 in
     trl) "$bin/trl" sft --model_name_or_path "$model" --dataset_name "$exports/messages" --assistant_only_loss true --max_length 4096 \
@@ -39,7 +39,7 @@ three_steps() { # PEER : the command of docs/sft.md, in small
       --output_dir "$out/lf" --max_steps 3 --per_device_train_batch_size 4 --logging_steps 1 --report_to none --use_cpu true ;;
     ms_swift) MAX_PIXELS=262144 "$bin/swift" sft --model "$model" --model_type qwen2_5_vl --template qwen2_5_vl --dataset "$exports/ms_swift/ms_swift.parquet" \
       --tuner_type full --max_length 4096 --output_dir "$out/swift" --max_steps 3 --per_device_train_batch_size 4 --logging_steps 1 \
-      --report_to none --use_cpu true --torch_dtype float32 ;;
+      --report_to none --use_cpu true --torch_dtype float32 --gradient_accumulation_steps 1 ;;
   esac
 }
 

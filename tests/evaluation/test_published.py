@@ -76,7 +76,7 @@ def test_an_evaluation_becomes_a_log_of_inspect(published, bench, tmp_path):
         "the third turn was never asked"
     )
     assert all(math.isnan(score["value"]) for score in lost["scores"].values())
-    assert "Turn 2: unscored (answer filtered)" in lost["scores"]["safe"]["explanation"]
+    assert "Turn 2: unscored (answer filtered)" in lost["scores"]["harmlessness"]["explanation"]
     safe = header["results"]["scores"][0]
     numbers = json.loads((tmp_path / "evaluation" / "summary.json").read_text())["models"]["mine"]
     assert (safe["scored_samples"], safe["unscored_samples"]) == (5, 1)
