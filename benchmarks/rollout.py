@@ -34,7 +34,7 @@ from fastapi import FastAPI, Request  # noqa: E402
 from benchmarks.figures import Figure, write_figures  # noqa: E402
 from safer_steer.data_block import parse_data_block  # noqa: E402
 from safer_steer.servers import free_port  # noqa: E402
-from safer_steer.vlm import QWEN_VL  # noqa: E402
+from safer_steer.vlm import QWEN2_5_VL  # noqa: E402
 
 MODEL = "slow-tutor"
 GENERATION_MEDIAN_S = 0.1
@@ -112,7 +112,7 @@ async def play_all(processor: Any, url: str, arguments: argparse.Namespace, lock
     from safer_steer_verl.trajectory import RECORD_KEY
 
     config = make_config(url, arguments.trajectories)
-    answer = processor.tokenizer(f"it is red .{QWEN_VL.turn_end}", add_special_tokens=False)["input_ids"]
+    answer = processor.tokenizer(f"it is red .{QWEN2_5_VL.turn_end}", add_special_tokens=False)["input_ids"]
     barrier = asyncio.Barrier(arguments.trajectories)
 
     async def gate() -> None:

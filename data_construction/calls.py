@@ -17,6 +17,7 @@ from safer_steer.prompts import Prompt
 from safer_steer.rows import Reject
 from safer_steer.verdict import Outcome
 
+RIGHT_WITHOUT = ("refusal", "request_risk")  # prompts that are right as they are where no picture goes with them
 Schema = TypeVar("Schema", bound=BaseModel)
 Result = TypeVar("Result")
 
@@ -111,7 +112,8 @@ class Caller:
             Rejected: no usable answer; the reason is "NAME: OUTCOME", or "NAME: " and what is wrong with the content,
                 and then the last answer is what to store.
         """
-        messages = [user_message(self.prompts[name].render(data=data), self.paths(images))]
+        pictures = bool(images) or name in RIGHT_WITHOUT
+        messages = [user_message(self.prompts[name].render(pictures=pictures, data=data), self.paths(images))]
         seed, found = self.sampling_seed(name, *key), {}
         for again in (True, False):
             answer = await self.clients[role].structured(messages, schema, name=name, seed=seed)

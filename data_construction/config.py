@@ -12,7 +12,7 @@ from data_construction.red_team.strategies import STRATEGIES
 from data_construction.red_team.techniques import POOLS
 from data_construction.sources import SOURCES
 from safer_steer.config import Operational, Section
-from safer_steer.dialogue import MAX_TURNS, Kind
+from safer_steer.dialogue import MAX_TURNS, Kind, Pictures
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
 from safer_steer.llm.prices import load_prices, with_prices
@@ -66,6 +66,9 @@ class SourceConfig(Section):
     """Of the seeds to take; []: all."""
     take: Literal["drawn", "first"] = "drawn"
     """Which ones under a limit: drawn by the run's seed, or in file order."""
+    pictures: Pictures = "required"
+    """`optional`: rows without a picture are taken too, and their dialogues are in words alone; `required`: rejected.
+    """
     fields: dict[str, str] = {}
     """Our field -> theirs, over the reader's own; "a.b" reaches into objects."""
     where: dict[str, Any] = {}

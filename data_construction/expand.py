@@ -33,11 +33,12 @@ async def expand(task: StageOneTask, writer: Writer, settings: Expand) -> Dialog
         Rejected: no usable answer, or turns that break a rule also after the re-ask.
     """
     rewrite, seed = getattr(await probe(task, writer), task.kind), task.row.seed
+    rules = task.rules(writer.rules)
     answered = task.kind == "benign" and wants_answers(settings, seed.answer)
     reference = seed.answer if answered else None
 
     def check(expansion: Expansion) -> list[Problem]:
-        problems = turn_problems(expansion.users(), task.n_turns, writer.rules, rewrite)
+        problems = turn_problems(expansion.users(), task.n_turns, rules, rewrite)
         if answered:
             answers = [turn.assistant for turn in expansion.turns]
             problems += answer_problems(answers, writer.rules, reference)
@@ -54,7 +55,7 @@ async def expand(task: StageOneTask, writer: Writer, settings: Expand) -> Dialog
             "answer": reference,
             "max_words": longest_turn(writer.rules, rewrite),
         },
-        images=[seed.image],
+        images=seed.images,
         key=[task.task_id],
         check=check,
         texts=_doubtful,

@@ -33,7 +33,7 @@ async def probe(task: StageOneTask, writer: Writer) -> Probe:
             "probe",
             Probe,
             data={"question": seed.question, "max_words": longest_turn(rules, seed.question)},
-            images=[seed.image],
+            images=seed.images,
             key=[task.row.id],
             check=check,
             texts=lambda rewrites: [rewrites.benign, rewrites.obfuscated],

@@ -160,8 +160,8 @@ def _seed_row(task: IngestTask, images: ImageStore) -> SeedRow | Reject:
         return Reject("repeated seed id", f"{task.key} was there before")
     if row.problem:
         return Reject(row.reason, row.problem)
-    if row.picture is None:
-        return Reject("no picture", f"seed {task.key} has no picture")
+    if row.picture is None and source.pictures == "required":
+        return Reject("no picture", f"seed {task.key} has no picture; sources.{task.origin}.pictures=optional takes it")
     benchmark = None
     if source.split == "bench":
         benchmark = str(source.benchmark or row.meta.get("benchmark") or task.origin)
@@ -169,11 +169,11 @@ def _seed_row(task: IngestTask, images: ImageStore) -> SeedRow | Reject:
             return Reject(
                 "bad seed", f"benchmark {benchmark!r} cannot be a file name; use letters, digits, '_', '-' and '.'"
             )
-    picture = load_image(row.picture)
-    stored = images.put(picture)
+    picture = None if row.picture is None else load_image(row.picture)
+    stored = None if picture is None else images.put(picture)
     kinds = config.kinds_of(source)
     injected = None
-    if "red_team" in kinds:
+    if "red_team" in kinds and picture is not None:
         injected = inject(task.key, stored, picture, config.injector, config.seed, images)
     seed = Seed(
         id=row.id,

@@ -4,7 +4,7 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from data_construction.config import DataConfig, TurnRange, eligible_techniques
+from data_construction.config import DataConfig, Quality, TurnRange, eligible_techniques
 from data_construction.red_team.strategies import STRATEGIES, Strategy
 from data_construction.red_team.techniques import POOLS, Technique
 from data_construction.seeds import SeedRow
@@ -27,6 +27,10 @@ class StageOneTask:
     def group(self) -> str:
         """Tasks of one group share calls: those of one seed."""
         return self.row.id
+
+    def rules(self, rules: Quality) -> Quality:
+        """What its turns must be: without a picture no turn has to refer to one."""
+        return rules if self.row.seed.images else rules.model_copy(update={"picture_words": []})
 
     @property
     def strategy(self) -> Strategy:
@@ -63,19 +67,25 @@ def draw_turns(turns: TurnRange, task_id: str, seed: int, low: int = 2, high: in
 
 
 def make_dialogue(task: StageOneTask, turns: list[Turn], meta: dict) -> Dialogue:
-    """The task's kept row; the picture is shown at turn 1, and `meta.injector.original` is what it was made from."""
+    """The task's kept row; its picture is shown at turn 1, and `meta.injector.original` is what it was made from.
+
+    Where there is no picture, `meta.question` stands for it in keeping the splits apart: see `Seed.content`.
+    """
     row, seed = task.row, task.row.seed
     if isinstance(category := seed.meta.get("category"), str):
         meta = meta | {"category": category}
     if task.kind == "red_team" and row.injected:
         meta = meta | {"injector": row.injected.model_dump(mode="json")}
-    turns = [turn.model_copy(update={"images": [0] if index == 0 else []}) for index, turn in enumerate(turns)]
+    if not seed.images:
+        meta = meta | {"question": seed.content}
+    first = list(range(len(seed.images)))
+    turns = [turn.model_copy(update={"images": [] if index else first}) for index, turn in enumerate(turns)]
     return Dialogue(
         id=dialogue_id(seed.source, row.id, task.kind, task.strategy_key, [turn.user for turn in turns]),
         source=seed.source,
         kind=task.kind,
         strategy=task.strategy_key,
-        images=[seed.image],
+        images=seed.images,
         turns=turns,
         meta={"task": task.task_id, "seed": row.id, "split": row.split, "benchmark": row.benchmark} | meta,
     )

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 from safer_steer.answer_format import AnswerFormat
 from safer_steer.answer_tags import check_tags
 from safer_steer.config import Section
+from safer_steer.dialogue import Pictures
 from safer_steer.picture_size import MAX_PIXELS, PixelLimit
 
 Format = Literal["messages", "llama_factory", "ms_swift", "verl", "inspect", "model_card", "dataset_card"]
@@ -19,6 +20,7 @@ NEEDS: dict[Format, tuple[str, ...]] = {
     "model_card": ("training",),
     "dataset_card": ("data",),
 }
+Types = Literal["qwen2_5_vl", "qwen3_vl"]
 
 
 class VerlExport(Section):
@@ -28,6 +30,8 @@ class VerlExport(Section):
     """Folder or hub name: its tokenizer counts the prompt's tokens and names the special ones."""
     max_prompt_length: Annotated[int, Field(ge=16)]
     """Tokens of the first prompt, pictures included."""
+    pictures: Pictures = "required"
+    """`optional`: dialogues without a picture are written too; `required`: rejected."""
 
 
 class ExportConfig(Section):
@@ -49,6 +53,8 @@ class ExportConfig(Section):
     """What to write instead: as many tags, in the same order, or [] for the last part alone; null: the same tags."""
     max_pixels: PixelLimit = MAX_PIXELS
     """Px of one picture; larger ones are reduced."""
+    family: Types = "qwen2_5_vl"
+    """`model_type` of the model to be trained: pictures get a size that its processor leaves as it is."""
     verl: VerlExport | None = None
     evaluation: str | None = None
     """Output folder of a finished evaluation: for inspect's logs, and the numbers of the model card."""

@@ -20,7 +20,7 @@ def write(config: ExportConfig, folder: Path) -> dict[str, Any]:
     """
     settings = {
         "safer_steer": {
-            "data": {"source": config.data, "max_pixels": config.max_pixels},
+            "data": {"source": config.data, "max_pixels": config.max_pixels, "pictures": config.verl.pictures},
             "answer_format": config.answer_format.model_dump(),
         },
         "actor_rollout_ref": {"model": {"path": config.verl.model}},

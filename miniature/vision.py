@@ -9,12 +9,12 @@ import torch
 
 from miniature.world import COLOURS, SIZE, draw, random_scene
 from safer_steer.progress import ProgressBar
-from safer_steer.vlm import QWEN_VL
+from safer_steer.vlm import QWEN2_5_VL
 
 BATCH = 64  # pictures
 LEARNING_RATE = 3e-3  # one-cycle
 SHARPNESS = 12.0  # of the softmax over cosines
-TOKENS = (SIZE // QWEN_VL.picture_unit) ** 2  # merged picture tokens of one picture
+TOKENS = (SIZE // QWEN2_5_VL.picture_unit) ** 2  # merged picture tokens of one picture
 
 
 def pretrain_vision(model: Any, processor: Any, steps: int, seed: int) -> dict[str, float]:

@@ -26,7 +26,7 @@ from safer_steer.errors import UserError
 from safer_steer.plan import Plan
 from safer_steer.progress import ProgressBar
 from safer_steer.runs import Run
-from safer_steer.vlm import QWEN_VL
+from safer_steer.vlm import QWEN2_5_VL
 
 SAVE_EVERY = 50  # steps
 DIRECT = ("open", "persist")
@@ -92,7 +92,7 @@ def _batch(processor: Any, rng: random.Random, size: int) -> tuple[Any, Any]:
         texts.append(processor.apply_chat_template(messages, tokenize=False))
     inputs = processor(text=texts, images=pictures, return_tensors="pt", padding=True, padding_side="right")
     tokenizer = processor.tokenizer
-    start, end = tokenizer.convert_tokens_to_ids([QWEN_VL.turn_start, QWEN_VL.turn_end])
+    start, end = tokenizer.convert_tokens_to_ids([QWEN2_5_VL.turn_start, QWEN2_5_VL.turn_end])
     header = [start, *tokenizer("assistant\n", add_special_tokens=False).input_ids]
     labels = torch.full_like(inputs.input_ids, -100)
     for row, ids in enumerate(inputs.input_ids.tolist()):

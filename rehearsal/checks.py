@@ -221,7 +221,7 @@ def _sft_rows(subject: Subject, rows: list[Row], processor: Any) -> Finding:
     lost: list[str] = []
     longest = 0
     for row in rows:
-        tokens = PictureTokens(PictureSize(max_pixels=config.images.max_pixels), row.folder)
+        tokens = PictureTokens(PictureSize.of(processor.image_processor, config.images.max_pixels), row.folder)
         encoder = DialogueEncoder(processor, config.max_length, tokens, config.answer_format.system)
         dialogue = last_turn(row.dialogue) if config.turns == "last" else row.dialogue
         try:
@@ -268,7 +268,7 @@ def check_pictures(subjects: list[Subject], rows: list[Row], processor: Any) -> 
         width, height = load_image(path, root=folder).size
         counts = set()
         for subject in stages:
-            size = PictureSize(max_pixels=subject.max_pixels or 0)
+            size = PictureSize.of(sizer, subject.max_pixels)
             counts |= {size.tokens(width, height), processor_tokens(sizer, *size.fit(width, height))}
         differ += len(counts) > 1
         most = max(most, *counts)

@@ -15,8 +15,8 @@ from miniature.world import draw, random_scene
 from safer_steer.dialogue import MAX_TURNS, Dialogue, Turn
 from safer_steer.images import ImageStore
 from safer_steer.picture_files import picture_file
+from safer_steer.picture_size import PictureSize
 from safer_steer.store import read_jsonl, write_jsonl
-from safer_steer.vlm import QWEN_VL
 
 PICTURE_CHARACTERS = 4 * 330  # a picture of 262,144 px has 324 tokens
 # Text that Unicode writes in two ways: a tokenizer normalises it, and what comes back is not what was asked.
@@ -65,14 +65,15 @@ def generated(folder: Path, tokens: int, max_pixels: int, processor: Any, tags: 
         folder: where the pictures go.
         tokens: of the whole dialogue.
         max_pixels: largest area of a picture, px.
-        processor: counts the tokens.
+        processor: of the checkpoint; says the size of pictures and counts the tokens.
         tags: that every answer is made of, see `AnswerFormat.tags`.
     """
     rng = random.Random(0)
-    side = QWEN_VL.side(max_pixels)
+    size = PictureSize.of(processor.image_processor, max_pixels)
+    side, _ = size.fit(max_pixels, max_pixels)
     store = ImageStore(folder)
     pictures = [store.put(Image.frombytes("RGB", (side, side), rng.randbytes(3 * side * side))) for _ in range(2)]
-    room = tokens - 2 * max_pixels // QWEN_VL.picture_unit**2 - 64 - MAX_TURNS * 40
+    room = tokens - 2 * size.tokens(side, side) - 64 - MAX_TURNS * 40
     per_turn = max(8, room // MAX_TURNS)
     words = len(processor.tokenizer(f"{ANSWER} 1", add_special_tokens=False)["input_ids"])
     turns = []

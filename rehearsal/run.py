@@ -32,7 +32,7 @@ from safer_steer.errors import UserError
 from safer_steer.folder_lock import hold
 from safer_steer.machine import Finding
 from safer_steer.model_shape import families, family_of, tensors
-from safer_steer.picture_size import MAX_PIXELS
+from safer_steer.picture_size import MAX_PIXELS, PictureSize
 
 TABLE = "table.md"
 
@@ -176,7 +176,9 @@ class Rehearsal:
             return rows.of_the_miniature(place)
         pixels = stage.max_pixels or MAX_PIXELS
         if stage.replaced:  # two pictures leave room for words
-            pixels = min(pixels, derive.length(stage, self.settings) // 8 * 28 * 28)
+            size = PictureSize.of(processor.image_processor)
+            room = derive.length(stage, self.settings) // 8 * size.unit**2
+            pixels = min(pixels, max(room, size.min_pixels))
         tags = list(getattr(stage.config, "answer_format", PLAIN).tags)
         return rows.generated(place, derive.length(stage, self.settings), pixels, processor, tags)
 

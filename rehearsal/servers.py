@@ -14,11 +14,10 @@ from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.llm.config import api_key
 from safer_steer.machine import Finding
-from safer_steer.picture_size import MAX_PIXELS
+from safer_steer.picture_size import MAX_PIXELS, PictureSize
 from safer_steer.rubric import JudgeScores
 from safer_steer.servers import referenced, start_services, with_service_urls
 from safer_steer.verdict import Outcome, Unscored
-from safer_steer.vlm import QWEN_VL
 from safer_steer_verl.interactions.safety_tutor import SafetyTutor, TutorConfig, load_prompt
 
 BURST = 8  # calls at once
@@ -99,5 +98,5 @@ async def _call(client: LLMClient, role: str, picture: Path | None, max_pixels: 
 
 def largest_picture(max_pixels: int) -> Image.Image:
     """Noise of the largest area, which compresses to nothing smaller."""
-    side = QWEN_VL.side(max_pixels)
+    side, _ = PictureSize(max_pixels=max_pixels).fit(max_pixels, max_pixels)
     return Image.frombytes("RGB", (side, side), random.Random(0).randbytes(3 * side * side))

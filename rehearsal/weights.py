@@ -18,16 +18,18 @@ import json
 import shutil
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from miniature.student import CHAT_TEMPLATE, qwen_tokenizer, train_bpe
+from miniature.student import qwen_tokenizer, train_bpe
 from safer_steer.cli import exit_code
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
 from safer_steer.model_shape import Family, families, family_of
 from safer_steer.store import write_atomic
-from safer_steer.vlm import QWEN_VL
+from safer_steer.vlm import QWEN2_5_VL, QWEN3_VL, family_of_type
+from safer_steer.vlm import Family as ModelFamily
 
 RECORD = "random_weights.json"
 SHARD = "4GB"
@@ -40,7 +42,7 @@ SPECIALS = (
     *("<|image_pad|>", "<|video_pad|>"),
 )
 GENERATION = {"do_sample": True, "repetition_penalty": 1.05, "temperature": 1e-6}  # what a rollout must not take over
-MIN_PIXELS, MAX_PIXELS = 3136, 12845056  # of the hub's processor
+MAX_TOKENS = 16384  # of a picture, in the hub's processors
 
 
 def architecture(source: str) -> Any:
@@ -60,10 +62,11 @@ def architecture(source: str) -> Any:
 
 def config_of(family: Family) -> Any:
     """The family's whole architecture as transformers' config."""
-    from transformers import Qwen2_5_VLConfig
+    from transformers import AutoConfig
 
     ends = {name: family.token_ids[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
-    return Qwen2_5_VLConfig(
+    return AutoConfig.for_model(
+        family.model_type,
         text_config=family.text | ends | {"tie_word_embeddings": family.tie_word_embeddings},
         vision_config=family.vision | {"out_hidden_size": family.text["hidden_size"]},
         tie_word_embeddings=family.tie_word_embeddings,
@@ -82,13 +85,16 @@ def with_layers(config: Any, layers: int) -> Any:
     if layers > most:
         raise UserError(f"layers: {layers}, the architecture has {most} that text and vision share")
     text.num_hidden_layers = vision.depth = layers
-    text.layer_types = text.layer_types[:layers]
-    vision.fullatt_block_indexes = [i for i in vision.fullatt_block_indexes if i < layers] or [layers - 1]
+    if kinds := getattr(text, "layer_types", None):
+        text.layer_types = kinds[:layers]
+    for key in ("fullatt_block_indexes", "deepstack_visual_indexes"):  # blocks of a kind of their own
+        if blocks := getattr(vision, key, None):
+            setattr(vision, key, [index for index in blocks if index < layers] or [layers - 1])
     return config
 
 
-def processor_from(folder: str) -> Any:
-    """The processor in a folder or cached hub id; where only a tokenizer is there, with Qwen2.5-VL's picture side.
+def processor_from(folder: str, family: ModelFamily = QWEN2_5_VL) -> Any:
+    """The processor in a folder or cached hub id; where only a tokenizer is there, with the family's picture side.
 
     Raises:
         UserError: there is neither.
@@ -97,7 +103,7 @@ def processor_from(folder: str) -> Any:
 
     try:
         if Path(folder).is_dir() and not (Path(folder) / "preprocessor_config.json").is_file():
-            return _with_pictures(AutoTokenizer.from_pretrained(folder))
+            return with_pictures(AutoTokenizer.from_pretrained(folder), family)
         return AutoProcessor.from_pretrained(folder)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0][:200]
@@ -107,29 +113,41 @@ def processor_from(folder: str) -> Any:
         ) from error
 
 
-def stand_in_processor() -> Any:
+def stand_in_processor(family: ModelFamily = QWEN2_5_VL) -> Any:
     """The local stand-in, made in a few seconds without any download."""
     texts = [path.read_text(encoding="utf-8") for path in sorted(ROOT.glob("*/**/*.jinja"))]
     words, merges = train_bpe(texts, 8000)
     vocabulary = words | {f"\u0120w{number}": number for number in range(len(words), FIRST_SPECIAL)}  # " w12345"
     vocabulary |= {token: FIRST_SPECIAL + index for index, token in enumerate(SPECIALS)}
-    return _with_pictures(qwen_tokenizer(vocabulary, merges, SPECIALS, 131072))
+    return with_pictures(qwen_tokenizer(vocabulary, merges, SPECIALS, 131072), family)
 
 
-def _with_pictures(tokenizer: Any) -> Any:
-    """Tokenizer -> processor with Qwen2.5-VL's picture limits; its chat template, where it shows no pictures, is
-    replaced by one made here in the same layout.
+def with_pictures(tokenizer: Any, family: ModelFamily) -> Any:
+    """Tokenizer -> processor with the family's picture limits; a chat template that shows no pictures is replaced by
+    the family's, as TRL has it.
     """
-    from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+    import transformers
 
-    lost = [token for token in ("<|im_end|>", "<|image_pad|>") if token not in tokenizer.get_vocab()]
+    lost = [token for token in family.tokens() if token not in tokenizer.get_vocab()]
     if lost:
         raise UserError(f"the tokenizer lacks {', '.join(lost)}; name one of the Qwen family: rehearse.processor=PATH")
-    template = tokenizer.chat_template if "<|image_pad|>" in (tokenizer.chat_template or "") else CHAT_TEMPLATE
-    tokenizer.chat_template = template
-    pictures = Qwen2VLImageProcessor(min_pixels=MIN_PIXELS, max_pixels=MAX_PIXELS)
-    return Qwen2_5_VLProcessor(
-        image_processor=pictures, tokenizer=tokenizer, video_processor=Qwen2VLVideoProcessor(), chat_template=template
+    if family.picture not in (tokenizer.chat_template or ""):
+        [trl] = find_spec("trl").submodule_search_locations or []
+        named = Path(trl, "chat_templates", f"{family.model_types[0]}.jinja")
+        tokenizer.chat_template = named.read_text(encoding="utf-8")
+    pictures = transformers.Qwen2VLImageProcessor(
+        size={"shortest_edge": family.min_pixels, "longest_edge": MAX_TOKENS * family.picture_unit**2},
+        patch_size=family.picture_unit // 2,
+        merge_size=2,
+        temporal_patch_size=2,
+    )
+    videos = transformers.Qwen3VLVideoProcessor if family is QWEN3_VL else transformers.Qwen2VLVideoProcessor
+    made = getattr(transformers, family.processors[0])
+    return made(
+        image_processor=pictures,
+        tokenizer=tokenizer,
+        video_processor=videos(),
+        chat_template=tokenizer.chat_template,
     )
 
 
@@ -162,7 +180,8 @@ def make(
 
     started = time.monotonic()
     config = architecture(source) if layers is None else with_layers(architecture(source), layers)
-    made, said = _processor(source, processor)
+    family = family_of_type(config.model_type) or QWEN2_5_VL
+    made, said = _processor(source, processor, family)
     words = len(made.tokenizer)
     if words > config.text_config.vocab_size:
         raise UserError(
@@ -170,7 +189,7 @@ def make(
         )
     torch.manual_seed(0)
     model = AutoModelForImageTextToText.from_config(config, dtype=getattr(torch, dtype))
-    stops = [made.tokenizer.convert_tokens_to_ids(token) for token in (QWEN_VL.turn_end, "<|endoftext|>")]
+    stops = [made.tokenizer.convert_tokens_to_ids(token) for token in (family.turn_end, "<|endoftext|>")]
     if stops[1] == FIRST_SPECIAL:  # the real ids
         ends = {"bos_token_id": stops[1], "pad_token_id": stops[1], "eos_token_id": stops}
         model.generation_config = GenerationConfig(**GENERATION, **ends)
@@ -192,13 +211,13 @@ def make(
     return record
 
 
-def _processor(source: str, named: str | None) -> tuple[Any, str]:
+def _processor(source: str, named: str | None, family: ModelFamily) -> tuple[Any, str]:
     """The processor and what it is called in messages."""
     if named:
-        return processor_from(named), f"processor of {named}"
+        return processor_from(named, family), f"processor of {named}"
     if (Path(source) / "config.json").is_file():
-        return processor_from(source), f"processor of {source}"
-    return stand_in_processor(), "a local stand-in tokenizer (rehearse.processor=PATH names the real one)"
+        return processor_from(source, family), f"processor of {source}"
+    return stand_in_processor(family), "a local stand-in tokenizer (rehearse.processor=PATH names the real one)"
 
 
 def main(argv: list[str] | None = None) -> int:

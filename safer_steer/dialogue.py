@@ -1,5 +1,5 @@
-"""The row types every stage reads and writes: `Seed` (one picture, one question) and `Dialogue` (2-10 turns about
-pictures).
+"""The row types every stage reads and writes: `Seed` (a picture, or none, and a question) and `Dialogue` (2-10 turns
+about pictures, or in words alone).
 """
 
 import hashlib
@@ -11,12 +11,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from safer_steer.rubric import TurnScores
 
 Kind = Literal["benign", "obfuscated", "red_team"]
+Pictures = Literal["required", "optional"]  # whether rows without a picture are rejected or taken
 RISK_KINDS: tuple[Kind, ...] = ("obfuscated", "red_team")
 MAX_TURNS = 10  # Sec. 4.2: dialogues of 2 to 10 turns; one turn is allowed for the single-turn ablation (Table 4)
 
 
 class Seed(BaseModel):
-    """A single-turn seed `(image, query)` (Sec. 4.2); `image` is a path relative to the file that holds the row."""
+    """A single-turn seed `(image, query)` (Sec. 4.2); `image` is a path relative to the file that holds the row, None
+    where there is none.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     id: str
@@ -25,6 +28,16 @@ class Seed(BaseModel):
     question: str
     answer: str | None = None
     meta: dict[str, Any] = {}
+
+    @property
+    def images(self) -> list[str]:
+        """Its picture, or none."""
+        return [] if self.image is None else [self.image]
+
+    @property
+    def content(self) -> str:
+        """What two seeds must not share if they are to be in different splits: the picture, else the question."""
+        return self.image or stable_hash(self.question.casefold().split())
 
 
 class Turn(BaseModel):

@@ -56,6 +56,6 @@ class Update:
 
 def adapter_parameters(shape: Shape, rank: int) -> float:
     """Of a LoRA adapter on every linear layer of the language part, the output head left out."""
-    kv = shape.hidden // shape.heads * shape.kv_heads
-    sides = 2 * 2 * shape.hidden + 2 * (shape.hidden + kv) + 3 * (shape.hidden + shape.intermediate)
+    queries, keys = (shape.hidden + shape.head * heads for heads in (shape.heads, shape.kv_heads))
+    sides = 2 * queries + 2 * keys + 3 * (shape.hidden + shape.intermediate)
     return float(shape.layers * rank * sides)

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-VISION_PARAMETERS = 0.67e9  # the vision tower of every Qwen2.5-VL
+VISION_PARAMETERS = 0.67e9  # the vision tower of every Qwen2.5-VL; those of Qwen3-VL are smaller
 SERVED_HEADS = {"Qwen3-VL-32B": 64}  # attention heads of models that are served only; source: its config.json
 
 
@@ -25,6 +25,7 @@ class Family:
 
     Attributes:
         name: its name there; a path or hub id that holds it, however it writes dots and lines, is of this family.
+        model_type: of its config in transformers.
         tie_word_embeddings: whether one matrix is input and output embeddings.
         parameters: of the whole model; tied embeddings count once.
         text: the language part of its config.json.
@@ -33,6 +34,7 @@ class Family:
     """
 
     name: str
+    model_type: str
     tie_word_embeddings: bool
     parameters: int
     text: dict[str, Any]
@@ -49,14 +51,15 @@ class Shape:
     intermediate: int
     heads: int
     kv_heads: int
+    head: int  # width of one
     words: int  # of the vocabulary
     tied: bool  # one matrix for input and output embeddings
 
     @property
     def parameters(self) -> float:
         """Of the language part; small biases and norms left out."""
-        kv = self.hidden // self.heads * self.kv_heads
-        layer = 2 * self.hidden * self.hidden + 2 * self.hidden * kv + 3 * self.hidden * self.intermediate
+        attention = 2 * self.hidden * self.head * (self.heads + self.kv_heads)
+        layer = attention + 3 * self.hidden * self.intermediate
         return self.layers * layer + self.words * self.hidden * (1 if self.tied else 2)
 
 
@@ -155,6 +158,7 @@ def _from_config(config: dict[str, Any]) -> Shape | None:
             intermediate=text["intermediate_size"],
             heads=text["num_attention_heads"],
             kv_heads=text.get("num_key_value_heads") or text["num_attention_heads"],
+            head=text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"],
             words=text["vocab_size"],
             tied=bool(config.get("tie_word_embeddings", text.get("tie_word_embeddings", True))),
         )

@@ -43,21 +43,27 @@ class PictureSize:
     max_pixels: int = MAX_PIXELS
 
     @classmethod
-    def of(cls, image_processor: Any, max_pixels: int | None = None) -> Self:
+    def of(cls, processor: Any, max_pixels: int | None = None) -> Self:
         """The sizes of a checkpoint.
 
         Args:
-            image_processor: a Qwen-VL image processor, or its settings (`image_settings`).
+            processor: a checkpoint's processor; of the Qwen-VL kind its image processor or that one's settings
+                (`image_settings`) do as well. Another kind makes one square of so many tokens of every picture.
             max_pixels: largest area that the stage shows; None for the processor's own limit.
 
         Raises:
             UserError: it is another kind of processor, or its own smallest area is above `max_pixels`.
         """
+        image_processor = getattr(processor, "image_processor", processor)
         try:
-            unit = image_processor.patch_size * image_processor.merge_size
             own = dict(image_processor.size)
-            smallest = max(own["shortest_edge"], MIN_TOKENS * unit**2)
-            max_pixels = max_pixels or own["longest_edge"]
+            if count := getattr(processor, "image_seq_length", None):
+                unit, smallest = own["height"] // math.isqrt(count), own["height"] * own["width"]
+                max_pixels = min(max_pixels or smallest, smallest)
+            else:
+                unit = image_processor.patch_size * image_processor.merge_size
+                smallest = max(own["shortest_edge"], MIN_TOKENS * unit**2)
+                max_pixels = max_pixels or own["longest_edge"]
         except (AttributeError, KeyError, TypeError) as error:
             raise UserError(
                 f"{type(image_processor).__name__}: not an image processor of the Qwen-VL kind, which has patch_size, "

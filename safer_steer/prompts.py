@@ -5,7 +5,7 @@ python -m safer_steer.prompts show NAME    one of them as a model gets it, on a 
 """
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ PARTS = Path(__file__).with_name("prompt_parts")  # what several prompts say in 
 
 class Prompt:
     """A template file; `render` fails on a variable that is not given, `hash` names the exact wording in `run.json`.
+
+    Templates are written for dialogues about pictures. One without any gets the same text with a note behind it.
 
     Args:
         path: the template; it may include those next to it and those of `prompt_parts`.
@@ -37,7 +39,7 @@ class Prompt:
     @cached_property
     def hash(self) -> str:
         """16 hex digits that change with any change of the wording."""
-        return stable_hash(self.source, self.given)
+        return stable_hash(self.source, self.given, _no_picture())
 
     def _sources(self, text: str) -> list[str]:
         found = [text]
@@ -58,9 +60,20 @@ class Prompt:
     def _template(self) -> Template:
         return self._environment.from_string(self.path.read_text(encoding="utf-8"))
 
-    def render(self, **variables: Any) -> str:
-        """The prompt text; every variable the template names must be given."""
-        return self._template.render(**self.given, **variables).strip()
+    def render(self, *, pictures: bool = True, **variables: Any) -> str:
+        """The prompt text; every variable the template names must be given.
+
+        Args:
+            pictures: whether any goes with it; without, the text ends with a note that says so.
+            variables: of the template.
+        """
+        text = self._template.render(**self.given, **variables).strip()
+        return text if pictures else f"{text}\n\n{_no_picture()}"
+
+
+@cache
+def _no_picture() -> str:
+    return (PARTS / "no_picture.jinja").read_text(encoding="utf-8").strip()
 
 
 def own_prompt(path: str, key: str, samples: Sequence[dict[str, Any]], data: Any, **given: str) -> Prompt:

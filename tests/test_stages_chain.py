@@ -24,9 +24,12 @@ def values(name: str) -> dict:
 DATA = f"{values('data_construction/default')['root']}/data"
 
 
-@pytest.mark.parametrize("name", ["qwen2_5_vl_3b", "qwen2_5_vl_7b"])
-def test_sft_reads_what_data_construction_writes(name):
-    assert values(f"sft/{name}")["data"] == f"{DATA}/steer_sft.jsonl"
+@pytest.mark.parametrize("name", ["qwen2_5_vl_3b", "qwen2_5_vl_7b", "qwen3_vl_2b", "qwen3_vl_4b", "qwen3_vl_8b"])
+def test_sft_reads_what_data_construction_writes_and_grpo_begins_in_its_folder(name):
+    sft, grpo = values(f"sft/{name}"), values(f"grpo/{name}")
+    assert sft["data"] == f"{DATA}/steer_sft.jsonl"
+    assert grpo["root"] == sft["root"]
+    assert grpo.get("safer_steer", {}).get("base_model") == sft["model"]
 
 
 @pytest.mark.parametrize("name", ["default", "steer_rl"])
@@ -39,7 +42,6 @@ def test_grpo_starts_from_sft_on_the_rows_of_data_construction():
     assert grpo["actor_rollout_ref"]["model"]["path"] == f"{sft['output']}/checkpoint"
     assert grpo["safer_steer"]["data"]["source"] == f"{DATA}/steer_rl.jsonl"
     assert grpo["safer_steer"]["data"]["max_pixels"] == sft["images"]["max_pixels"]
-    assert values("grpo/qwen2_5_vl_7b")["root"] == values("sft/qwen2_5_vl_7b")["root"]
 
 
 def test_every_stage_shows_pictures_of_the_same_size():

@@ -23,7 +23,7 @@ class RowFacts:
     kind: Kind
     turns: int  # of the user
     images: tuple[str, ...]
-    originals: tuple[str, ...]  # the same as the data set holds them, before the visual injector
+    originals: tuple[str, ...]  # the same as the data set holds them, before the visual injector; see `Seed.content`
     answered: bool  # every turn has an assistant turn
     quality: Quality | None  # when every turn has scores
     seed: str
@@ -60,7 +60,11 @@ class RowFacts:
 
 
 def original_pictures(row: Dialogue) -> tuple[str, ...]:
-    """The row's pictures as its data set holds them: an injected picture stands for the one it was made from."""
+    """The row's pictures as its data set holds them: an injected picture stands for the one it was made from, and a
+    row without any has its seed's question for one.
+    """
+    if not row.images:
+        return (row.meta.get("question", row.meta["seed"]),)
     injected = row.meta.get("injector")
     return tuple(injected["original"] if injected and image == injected["image"] else image for image in row.images)
 

@@ -24,7 +24,8 @@ HALVINGS = 64
 
 @dataclass(frozen=True)
 class Pools:
-    """Assigns each dialogue to one pool by the content of its pictures, so that no picture is in two pools.
+    """Assigns each dialogue to one pool by the content of its pictures, so that no picture is in two pools; one without
+    pictures by its seed's question.
 
     A train dialogue with a picture that some bench seed has too is in no pool.
     """
@@ -36,7 +37,7 @@ class Pools:
     @classmethod
     def of(cls, config: DataConfig, seeds: Iterable[SeedRow]) -> "Pools":
         """The pools of a run."""
-        pictures = frozenset(row.seed.image for row in seeds if row.split == "bench")
+        pictures = frozenset(row.seed.content for row in seeds if row.split == "bench")
         return cls(pictures, config.assemble.rl_share, config.seed)
 
     def pool(self, row: RowFacts) -> Pool:

@@ -15,15 +15,17 @@ class Forensics(Answer):
 
 
 async def analyse(task: StageOneTask, writer: Writer) -> Forensics:
-    """The analysis of the seed's picture, in one call for all strategies.
+    """The analysis of the seed's picture, in one call for all strategies; without a picture an empty one.
 
     Raises:
         Rejected: no usable answer.
     """
     seed = task.row.seed
+    if not seed.images:
+        return Forensics(description="no picture", dual_use_items=[], visible_text=[], missing_precautions=[])
 
     async def call() -> Forensics:
         data = {"question": seed.question}
-        return await writer.write("forensics", Forensics, data=data, images=[seed.image], key=[task.row.id])
+        return await writer.write("forensics", Forensics, data=data, images=seed.images, key=[task.row.id])
 
     return await writer.caller.once(("forensics", task.row.id), call)

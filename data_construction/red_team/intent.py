@@ -42,7 +42,7 @@ async def rewrite_intent(task: StageOneTask, forensics: Forensics, writer: Write
         "intent",
         Intent,
         data=data,
-        images=[seed.image],
+        images=seed.images,
         key=[task.task_id],
         check=check,
         texts=lambda intent: [intent.rewritten],

@@ -56,7 +56,7 @@ async def plan_script(task: StageOneTask, forensics: Forensics, intent: Intent, 
     Raises:
         Rejected: no usable answer, or a script that breaks a rule also after the re-ask.
     """
-    question = task.row.seed.question
+    question, rules = task.row.seed.question, task.rules(writer.rules)
     data = {
         "original_intent": question,
         "rewritten": intent.rewritten,
@@ -68,14 +68,14 @@ async def plan_script(task: StageOneTask, forensics: Forensics, intent: Intent, 
     }
 
     def check(script: Script) -> list[Problem]:
-        turns = turn_problems(script.users(), task.n_turns, writer.rules, question)
+        turns = turn_problems(script.users(), task.n_turns, rules, question)
         return turns + curve_problems([turn.risk for turn in script.turns])
 
     return await writer.write(
         "plan",
         Script,
         data=data,
-        images=[task.row.seed.image],
+        images=task.row.seed.images,
         key=[task.task_id],
         check=check,
         texts=lambda script: ["\n".join(script.users())],

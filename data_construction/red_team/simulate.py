@@ -70,13 +70,13 @@ async def simulate(users: Sequence[str], task: StageOneTask, caller: Caller, *, 
 
 
 async def _play_turn(user: str, played: list[PlayedTurn], task: StageOneTask, caller: Caller, key: tuple) -> PlayedTurn:
-    image = task.row.seed.image
+    images = task.row.seed.images
     history = [(turn.user, turn.assistant) for turn in played]
-    answer = await target_answer(caller, [*history, (user, None)], [[image], *([] for _ in played)], key)
-    earlier, shown = transcript(history, [1, *(0 for _ in played)])
+    answer = await target_answer(caller, [*history, (user, None)], [images, *([] for _ in played)], key)
+    earlier, shown = transcript(history, [len(images), *(0 for _ in played)])
     data = {"aim": task.row.seed.question, "history": earlier, "user": user, **shown, "assistant": answer}
     try:
-        leak = await caller.ask("evaluator", "leak", Leak, data=data, images=[image], key=key)
+        leak = await caller.ask("evaluator", "leak", Leak, data=data, images=images, key=key)
     except Rejected as stop:
         if stop.reject.outcome == Outcome.TRANSPORT:
             raise

@@ -3,7 +3,8 @@
     python -m data_construction.sources
     python -m data_construction.sources check NAME path=PATH [key=value ...]
 
-Keys: `split=SPLIT`, `limit=ROWS`, `fields.OURS=THEIRS` and `where.THEIRS=VALUE`, as in a config's sources.
+Keys: `split=SPLIT`, `limit=ROWS`, `pictures=optional`, `fields.OURS=THEIRS` and `where.THEIRS=VALUE`, as in a config's
+sources.
 
 PATH is a file, a folder, or a hub id such as ORG/NAME or ORG/NAME@REVISION, which is downloaded. `check` decodes every
 picture and prints counts, rejects by reason, picture sizes and three samples; it ends with 2 when no row can be used.
@@ -28,7 +29,7 @@ from safer_steer.cli import exit_code
 from safer_steer.errors import UserError
 from safer_steer.progress import ProgressBar
 
-KEYS = ("path", "split", "limit", "fields", "where")
+KEYS = ("path", "split", "limit", "pictures", "fields", "where")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -62,7 +63,7 @@ def check(arguments: list[str]) -> None:
     arguments = (values["path"], values.get("fields"), values.get("split"), values.get("where"))
     rows = SOURCES[name].read(*arguments, read=read)
     with ProgressBar(f"check {name}", values.get("limit")) as bar:
-        found = check_rows(_counted(rows, bar), values.get("limit"))
+        found = check_rows(_counted(rows, bar), values.get("limit"), values.get("pictures", "required"))
     for line in [*read, *report(found)]:
         print(line)
 
@@ -85,6 +86,8 @@ def _parsed(arguments: list[str]) -> tuple[str, dict[str, Any]]:
     limit = values.get("limit")
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise UserError(f"limit is a number of rows from 1 on; got {limit!r}")
+    if values.get("pictures", "required") not in ("required", "optional"):
+        raise UserError(f"pictures is required or optional; got {values['pictures']!r}")
     return names[0], values
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 
 from data_construction.sources.row import SourceRow
+from safer_steer.dialogue import Pictures
 from safer_steer.errors import ImageError, UserError
 from safer_steer.images import decode_image, fit_image
 
@@ -25,7 +26,7 @@ class Findings:
     reasons: Counter[str] = field(default_factory=Counter)
     examples: dict[str, list[str]] = field(default_factory=dict)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    samples: list[tuple[SourceRow, tuple[int, int]]] = field(default_factory=list)
+    samples: list[tuple[SourceRow, tuple[int, int] | None]] = field(default_factory=list)
 
     def reject(self, reason: str, detail: str) -> None:
         """Counts one unusable row."""
@@ -35,8 +36,13 @@ class Findings:
             seen.append(detail)
 
 
-def check_rows(rows: Iterable[SourceRow], limit: int | None = None) -> Findings:
+def check_rows(rows: Iterable[SourceRow], limit: int | None = None, pictures: Pictures = "required") -> Findings:
     """Decodes every picture as ingest does, one row at a time.
+
+    Args:
+        rows: of the source.
+        limit: look at no more rows; None: at all.
+        pictures: as in a config's sources.
 
     Raises:
         UserError: there is no row, or no row can be used.
@@ -48,7 +54,7 @@ def check_rows(rows: Iterable[SourceRow], limit: int | None = None) -> Findings:
             found.reject("repeated seed id", f"{row.id} was there before")
         elif row.problem:
             found.reject(row.reason, row.problem)
-        elif row.picture is None:
+        elif row.picture is None and pictures == "required":
             found.reject("no picture", f"seed {row.id} has no picture")
         else:
             _look_at(row, found)
@@ -61,18 +67,20 @@ def check_rows(rows: Iterable[SourceRow], limit: int | None = None) -> Findings:
 
 
 def _look_at(row: SourceRow, found: Findings) -> None:
-    try:
-        picture = decode_image(row.picture)
-        fitted = fit_image(picture)
-    except ImageError as error:
-        found.reject("unusable picture", f"seed {row.id}: {error}")
-        return
+    size = None
+    if row.picture is not None:
+        try:
+            picture = decode_image(row.picture)
+            size, fitted = picture.size, fit_image(picture)
+        except ImageError as error:
+            found.reject("unusable picture", f"seed {row.id}: {error}")
+            return
+        found.resized += fitted.size != size
+        found.sizes[size] += 1
     found.usable += 1
     found.with_answer += row.answer is not None
-    found.resized += fitted.size != picture.size
-    found.sizes[picture.size] += 1
     if len(found.samples) < SAMPLES:
-        found.samples.append((row, picture.size))
+        found.samples.append((row, size))
 
 
 def report(found: Findings) -> Iterator[str]:
@@ -82,11 +90,14 @@ def report(found: Findings) -> Iterator[str]:
     for reason, number in found.reasons.most_common():
         yield f"rejected, {reason}: {number:,}"
         yield from (f"    {text:.300}" for text in found.examples[reason])
-    smallest, median, largest = _spread(found.sizes)
-    yield f"picture sizes by area: {smallest} smallest, {median} median, {largest} largest; {len(found.sizes):,} sizes"
+    if wordy := found.usable - found.sizes.total():
+        yield f"without a picture: {wordy:,}"
+    if found.sizes:
+        least, median, most = _spread(found.sizes)
+        yield f"picture sizes by area: {least} smallest, {median} median, {most} largest; {len(found.sizes):,} sizes"
     yield f"pictures resized to the model's limits: {found.resized:,}"
-    for row, (width, height) in found.samples:
-        yield f"sample {row.id}, picture {width}x{height}"
+    for row, size in found.samples:
+        yield f"sample {row.id}, " + (f"picture {size[0]}x{size[1]}" if size else "no picture")
         yield f"    question: {_short(row.question)}"
         if row.answer is not None:
             yield f"    answer: {_short(row.answer)}"

@@ -158,9 +158,8 @@ def judge_text(dialogue: Dialogue, turn: int, prompt: Prompt) -> str:
     shown = [dialogue.images_at(index) for index in range(turn)]
     history, form = [(turn.user, turn.assistant) for turn in earlier], last.meta.get("format_problem")
     note = f"form: {form}" if form else ""
-    return prompt.render(
-        conversation=judge_data(history, last.user, last.assistant, [len(paths) for paths in shown], note)
-    )
+    conversation = judge_data(history, last.user, last.assistant, [len(paths) for paths in shown], note)
+    return prompt.render(pictures=any(shown), conversation=conversation)
 
 
 def judge_data(

@@ -9,7 +9,7 @@ import pytest
 from safer_steer import machine
 from safer_steer.errors import UserError
 from safer_steer.machine import Needs
-from safer_steer.model_shape import families, parameters, tied
+from safer_steer.model_shape import families, parameters, shape_of, tied
 
 
 def needs(folder: Path, **values: object) -> Needs:
@@ -74,11 +74,16 @@ def test_only_the_first_process_of_a_node_speaks(tmp_path, monkeypatch):
     machine.require(needs(tmp_path, disk=1e18))
 
 
-@pytest.mark.parametrize(("name", "family"), [("Qwen2.5-VL-3B", "qwen2_5_vl_3b"), ("Qwen2.5-VL-7B", "qwen2_5_vl_7b")])
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [(f"Qwen2.5-VL-{size}", f"qwen2_5_vl_{size.lower()}") for size in ("3B", "7B")]
+    + [(f"Qwen3-VL-{size}", f"qwen3_vl_{size.lower()}") for size in ("2B", "4B", "8B")],
+)
 def test_known_sizes_are_found_by_name(name, family):
     known = families()[family]
     for place in (f"Qwen/{name}-Instruct", f"outputs/{family}/sft/checkpoint"):
         assert (parameters(place), tied(place)) == (known.parameters, known.tie_word_embeddings)
+        assert 0.05 < 1 - shape_of(place).parameters / known.parameters < 0.2, "the rest is the vision tower"
 
 
 def test_parameters_of_a_folder_are_counted_in_its_files(tmp_path):

@@ -87,6 +87,8 @@ def test_render_is_strict_and_hash_names_the_wording(tmp_path):
     assert parse_data_block(text) == {"answer": "{{ boom }}"}
     with pytest.raises(UndefinedError):
         prompt.render()
+    bare = prompt.render(pictures=False, data={"answer": "{{ boom }}"})
+    assert bare.startswith(f"{text}\n\nThere is no picture here"), "the same task, and behind it that there is none"
     (tmp_path / "b.jinja").write_text("Score that: {{ data }}")
     assert Prompt(tmp_path / "b.jinja").hash != prompt.hash
 

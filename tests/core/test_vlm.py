@@ -8,27 +8,44 @@ from types import SimpleNamespace
 import pytest
 from transformers import AutoTokenizer
 
-from miniature.student import build_processor
 from safer_steer.errors import UserError
-from safer_steer.vlm import FAMILIES, QWEN_VL, family_of
+from safer_steer.picture_size import MAX_PIXELS, PictureSize
+from safer_steer.vlm import FAMILIES, GEMMA3, QWEN2_5_VL, QWEN3_VL, family_of, family_of_type
+from tiny_families import QWEN, config_of_type, gemma3_processor, processor_of
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT.parent / "shared" / "data" / "qwen3_tokenizer"
 MAKERS = {"safer_steer/vlm.py", "miniature/student.py", "rehearsal/weights.py"}  # the table, and two that build one
 
 
-def test_a_family_is_known_by_its_processor_and_by_its_tokens():
-    processor = build_processor()
-    assert family_of(processor.tokenizer, processor) == family_of(processor.tokenizer) == QWEN_VL
+@pytest.mark.parametrize("family", QWEN, ids=lambda family: family.name)
+def test_a_family_is_known_by_its_processor_by_its_config_and_has_its_picture_sizes(family):
+    processor = processor_of(family)
+    assert family_of(processor.tokenizer, processor) == family_of_type(family.model_types[0]) == family
+    assert family_of(processor.tokenizer).tokens() == family.tokens()
+    assert PictureSize.of(processor.image_processor, MAX_PIXELS) == family.pictures(MAX_PIXELS)
+    vision = config_of_type(family.model_types[0]).vision_config
+    assert vision.patch_size * vision.spatial_merge_size == family.picture_unit
 
 
 @pytest.mark.skipif(not TOKENIZER.is_dir(), reason=f"the real tokenizer is not in {TOKENIZER}")
 def test_a_real_tokenizer_of_the_family_is_known():
-    assert family_of(AutoTokenizer.from_pretrained(TOKENIZER)) == QWEN_VL
+    assert family_of(AutoTokenizer.from_pretrained(TOKENIZER)) in (QWEN2_5_VL, QWEN3_VL)
+
+
+def test_the_third_family_is_known_and_its_pictures_have_one_number_of_tokens():
+    processor = gemma3_processor()
+    assert family_of(processor.tokenizer, processor) == family_of(processor.tokenizer) == GEMMA3
+    size = PictureSize.of(processor, 1_000_000)
+    assert size == GEMMA3.pictures(896**2)
+    for sides in ((28, 28), (900, 300), (1001, 1001), (28, 5600)):
+        assert size.tokens(*sides) == processor.image_seq_length == 256
+    with pytest.raises(UserError, match="max_pixels 262144 is below the checkpoint's own smallest picture, 802816 px"):
+        PictureSize.of(processor, 262144)
 
 
 def test_an_unknown_family_is_refused_with_what_is_known():
-    with pytest.raises(UserError, match=r"not of a known model family; known: .*Qwen2.5-VL.*; add an entry"):
+    with pytest.raises(UserError, match=r"known model family; known: Qwen2.5-VL, Qwen3-VL, Gemma 3; add an entry"):
         family_of(SimpleNamespace(get_vocab=lambda: {"<s>": 0}))
 
 

@@ -114,6 +114,7 @@ def test_whole_history_as_data_and_no_call_for_a_turn_without_answer(serve, tmp_
         "assistant": "two",
     }
     assert second["response_format"]["json_schema"]["name"] == "judge"
+    assert "There is no picture here" in second["messages"][0]["content"]
     assert list(rows) == ["a:1", "a:2", "a:3"]
     assert (rows["a:3"].unscored, rows["a:3"].answered) == ("no answer: filtered", False)
     assert counts["(no answer)"] == 1

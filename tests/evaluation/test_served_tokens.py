@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 from PIL import Image
+from transformers import AutoTokenizer
 
 from builders import dialogue
 from evaluation.benchmarks import BenchmarkDialogue
 from evaluation.pictures import ShownPictures, served_size
-from miniature.student import CHAT_TEMPLATE, build_model, build_processor
 from safer_steer.chat import dialogue_messages, user_message
 from safer_steer.dialogue import Dialogue
 from safer_steer.images import ImageStore, load_image
@@ -24,6 +24,7 @@ from safer_steer.picture_size import MAX_PIXELS, PictureSize
 from safer_steer.plain_text import as_plain_text, names_of_checkpoint, names_of_tokenizer
 from safer_steer.servers import ServiceConfig, VllmConfig, start_services
 from safer_steer_verl.settings import DataConfig
+from tiny_families import QWEN, model_of, processor_of
 from training.grpo.prepare import PromptBuilder
 from training.sft.data import PictureTokens
 from training.sft.encode import DialogueEncoder
@@ -44,23 +45,22 @@ SIZES = [(1, 1), (28, 28), (27, 29), (28, 5600), (5600, 28), (29, 5790), (1001, 
 SIZES += [(4000, 3000), (640, 480), (333, 777)]
 
 
-@pytest.fixture(scope="module")
-def processor():
-    """The real tokenizer, else the miniature's, with the picture processor of the released Qwen2.5-VL."""
-    from transformers import AutoTokenizer, Qwen2_5_VLProcessor, Qwen2VLImageProcessor, Qwen2VLVideoProcessor
-
-    tokenizer = AutoTokenizer.from_pretrained(REAL_TOKENIZER) if REAL_TOKENIZER else build_processor().tokenizer
-    images = Qwen2VLImageProcessor(
-        patch_size=14, merge_size=2, temporal_patch_size=2, min_pixels=3136, max_pixels=12845056
-    )
-    return Qwen2_5_VLProcessor(images, tokenizer, Qwen2VLVideoProcessor(), chat_template=CHAT_TEMPLATE)
+@pytest.fixture(scope="module", params=QWEN, ids=lambda family: family.name)
+def family(request):
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def checkpoint(processor, tmp_path_factory) -> Path:
+def processor(family):
+    """The real tokenizer, else the miniature's, with the released picture processor and template of a family."""
+    return processor_of(family, AutoTokenizer.from_pretrained(REAL_TOKENIZER) if REAL_TOKENIZER else None)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(family, processor, tmp_path_factory) -> Path:
     """The folder of a tiny random model with that processor."""
     folder = tmp_path_factory.mktemp("served")
-    build_model(processor.tokenizer, layers=1).save_pretrained(folder)
+    model_of(family, processor.tokenizer, layers=1).save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
 
@@ -146,7 +146,7 @@ async def test_every_special_token_stays_text_in_every_position(server, processo
             ids = await prompt_ids(client, messages)
             if harmless is None:  # its forged turn is made of special tokens too, and stays text
                 harmless, count = marks(ids), ids.count(processor.image_token_id)
-                assert count == 2 * 4
+                assert count == 2 * encoder.picture_tokens("a.png")
                 assert len(harmless) == 2 * 8 + 1 + 2 * 3 - 0, tokenizer.decode(ids)
             assert marks(ids) == harmless, token
             assert ids.count(processor.image_token_id) == count, token

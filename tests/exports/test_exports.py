@@ -18,6 +18,7 @@ from safer_steer.errors import UserError
 from safer_steer.images import ImageStore
 from safer_steer.picture_size import PictureSize
 from safer_steer.store import read_jsonl, write_jsonl
+from tiny_families import QWEN, processor_of
 from training.sft.data import PictureTokens
 from training.sft.encode import DialogueEncoder
 
@@ -107,12 +108,17 @@ def test_messages_are_what_trl_and_ms_swift_read(root, capsys, name):
         assert [parts_of(message) for message in row["messages"]] == wanted
 
 
-def test_trls_collator_gives_the_ids_of_our_own_encoder(root):
+@pytest.mark.parametrize("family", QWEN, ids=lambda family: family.name)
+def test_trls_collator_gives_the_ids_of_our_own_encoder_and_the_pictures_as_they_are(family, root):
     from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
-    folder = export(root, "ids", "formats=[messages]", "write_tags=[]", "max_pixels=3136")  # the processor's own limit
+    kind = family.model_types[0]
+    folder = export(root, kind, "formats=[messages]", "write_tags=[]", f"family={kind}")
     loaded = datasets.Dataset.from_parquet(str(folder / "messages" / "messages.parquet"), cache_dir=str(root / "cache"))
-    processor = build_processor()
+    processor = processor_of(family)
+    for picture in (picture for row in loaded for picture in row["images"]):
+        made = processor.image_processor(picture)["image_grid_thw"][0].tolist()
+        assert made == [1, 2 * picture.height // family.picture_unit, 2 * picture.width // family.picture_unit]
     batch = DataCollatorForVisionLanguageModeling(processor)([dict(row) for row in loaded])
     encoder = DialogueEncoder(processor, 4096, PictureTokens(PictureSize.of(processor.image_processor), root / "data"))
     for number, row in enumerate(loaded):
@@ -166,7 +172,10 @@ def test_verl_parquet_has_the_layout_of_stage_three(root):
     assert row["prompt"][0]["content"].count("<image>") == len(row["images"]) == 1
     assert colours([Image.open(io.BytesIO(row["images"][0]["bytes"]))]) == KEPT["hostile"]
     assert row["extra_info"]["turns"][1:] == [turn.user for turn in source.turns[1:]]
-    assert "text" not in rows, "the verl layer plays dialogues about pictures"
+    assert "text" not in rows
+    folder = export(root, "verl-words", *overrides, "verl.pictures=optional") / "verl"
+    rows = {row["extra_info"]["dialogue"]: row for row in pq.read_table(folder / "data" / "train.parquet").to_pylist()}
+    assert (rows["text"]["images"], rows["text"]["prompt"][0]["content"]) == ([], "Hi")
 
 
 def test_losing_every_row_is_an_error_and_unfit_tags_are_refused(root):

@@ -11,6 +11,7 @@ from miniature.student import build_processor
 from rollout_doubles import Tutor, play, png, record_of
 from safer_steer_verl.stop_rule import too_few
 from safer_steer_verl.utils.tcsr import tcsr, with_missing
+from tiny_families import QWEN, processor_of
 
 pytestmark = pytest.mark.integration
 
@@ -26,7 +27,10 @@ def decode(processor, output, value):
     )
 
 
-def test_ids_are_the_template_and_mask_marks_generated_ids_only(processor):
+@pytest.mark.parametrize("which", ["miniature", *(family.name for family in QWEN)])
+def test_ids_are_the_template_and_mask_marks_generated_ids_only(which, processor):
+    family = next((family for family in QWEN if family.name == which), None)
+    processor = processor_of(family, min_pixels=4 * family.picture_unit**2) if family else processor
     output, engine, _ = play(processor, ["it is red .<|im_end|>", "no .<|im_end|>", "yes .<|im_end|>"])
     record = record_of(output)
     messages = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "static 1 ?"}]}]

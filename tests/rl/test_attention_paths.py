@@ -48,7 +48,7 @@ def check(found: dict, cases: list[str]) -> None:
 
 @pytest.mark.integration
 def test_padded_and_packed_equal_the_reference(tmp_path):
-    cases = ["fp32-untied", "fp32-tied-lora", "bf16-tied"]
+    cases = ["fp32-untied", "fp32-tied-lora", "bf16-tied", "fp32-tied-qwen3"]
     check(run(tmp_path, "small", cases), cases)
 
 

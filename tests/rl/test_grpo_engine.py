@@ -18,6 +18,7 @@ from PIL import Image
 from grpo_run import SEED, command, make_inputs
 from safer_steer.dialogue import Dialogue
 from safer_steer.store import read_jsonl, write_jsonl
+from safer_steer.vlm import QWEN3_VL
 from safer_steer_verl.beats import MICRO_BATCH, TURN, VERDICT
 
 pytestmark = pytest.mark.integration
@@ -110,6 +111,33 @@ def test_a_run_whose_tutor_dies_and_that_is_killed_goes_on_to_the_same_steps(tmp
     again = run_grpo(tmp_path)
     assert again.returncode == 0
     assert "already finished" in again.stdout
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(3000)
+def test_the_next_family_takes_a_step(tmp_path):
+    """Qwen3-VL: rollouts in vLLM, log-probs, an update, the export; one of four dialogues has no picture."""
+    make_inputs(tmp_path, 4, QWEN3_VL)
+    path = tmp_path / "data" / "steer_rl.jsonl"
+    rows = list(read_jsonl(path, Dialogue))
+    write_jsonl(path, [rows[0].model_copy(update={"images": []}), *rows[1:]])
+    more = ["safer_steer.data.max_pixels=4096", "safer_steer.data.pictures=optional"]
+    more += ["trainer.total_training_steps=1", "trainer.test_freq=-1", "trainer.val_before_train=false"]
+    more += ["safer_steer.data.validation=[]"]
+    words = [word for word in command(tmp_path) if not word.startswith("safer_steer.reward")]
+    answer = subprocess.run([*words, *more], capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    [row] = read_jsonl(tmp_path / "grpo" / "metrics.jsonl")
+    assert row["training/rollout_probs_diff_mean"] < 1e-3, "the engine and the trainer compute the same model"
+    assert math.isfinite(row["actor/grad_norm"])
+    assert row["actor/grad_norm"] > 0
+    played = list(read_jsonl(tmp_path / "grpo" / "trajectories.jsonl", Dialogue))
+    assert sorted(len(row.images) for row in played) == [0, 0, *[1] * 6]
+    assert not any(row.meta["token_fault"] for row in played if "token_fault" in row.meta)
+    from transformers import AutoModelForImageTextToText
+
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "grpo" / "checkpoint")
+    assert model.config.model_type == "qwen3_vl"
 
 
 def check_trajectories(rows: list[Dialogue], folder: Path) -> None:

@@ -26,13 +26,13 @@ def step(serve):
     A reply is the tutor's JSON, a text or an HTTP status.
     """
 
-    def run(*replies, answer="no .", static_next="go on ?", history=(("hi", "hello"),), **settings):
+    def run(*replies, answer="no .", static_next="go on ?", history=(("hi", "hello"),), pictures=1, **settings):
         as_sent = {dict: json.dumps, int: lambda status: (status, "no")}
         server = Script(*(as_sent.get(type(reply), lambda same: same)(reply) for reply in replies))
         endpoint = EndpointConfig(model="t", base_url=serve(server.app), max_retries=0)
         tutor = SafetyTutor(LLMClient("tutor", endpoint), **settings)
-        picture = Image.new("RGB", (56, 56))
-        return asyncio.run(tutor.step(list(history), [picture], "open it ?", answer, static_next)), server
+        shown = [Image.new("RGB", (56, 56))] * pictures
+        return asyncio.run(tutor.step(list(history), shown, "open it ?", answer, static_next)), server
 
     return run
 
@@ -61,6 +61,15 @@ def test_the_tutor_sees_the_whole_history_and_the_picture(step):
     assert data["history"] == [{"user": "a", "pictures": [1], "assistant": "b"}, {"user": "c", "assistant": "d"}]
     assert (data["user"], data["assistant"], data["static_next"]) == ("open it ?", "no .", "go on ?")
     assert request["response_format"]["json_schema"]["name"] == "tutor"
+    assert "There is no picture here" not in text["text"]
+
+
+def test_a_dialogue_in_words_alone_is_scored_and_the_tutor_is_told(step):
+    turn, server = step(GOOD, pictures=0)
+    assert (turn.scores, turn.next_user) == (TurnScores(**SCORES), "and now ?")
+    text = server.requests[0]["messages"][0]["content"]
+    assert "There is no picture here" in text
+    assert "pictures" not in parse_data_block(text)["history"][0]
 
 
 @pytest.mark.parametrize("question", [None, "", "   ", "x" * 5000, " go on ?"])

@@ -1,17 +1,17 @@
-"""Token accounting on Qwen2.5-VL's template with the miniature's real tokenizer and processor."""
+"""Token accounting with the published template and the processor of every model family, and few words."""
 
 import pytest
 from PIL import Image
 
-from miniature.student import build_processor
 from safer_steer_verl.utils.token_accounting import TokenAccount, collapse_runs, keep_turn
+from tiny_families import QWEN, processor_of
 
 END, START, OTHER = 2, 1, 3
 
 
-@pytest.fixture(scope="module")
-def processor():
-    return build_processor()
+@pytest.fixture(scope="module", params=QWEN, ids=lambda family: family.name)
+def processor(request):
+    return processor_of(request.param, min_pixels=4 * request.param.picture_unit**2)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_lost_newline_repeated_system_prompt_and_missing_header_are_found(proces
     ids = engine_ids(processor, messages, picture)
     account = TokenAccount(processor.tokenizer, processor)
     end = processor.tokenizer.convert_tokens_to_ids("<|im_end|>")
-    after_answer = [i for i, token in enumerate(ids) if token == end][2] + 1
+    after_answer = [i for i, token in enumerate(ids) if token == end][-3] + 1
     assert "message" in account.problem(ids[:after_answer] + ids[after_answer + 1 :], messages)
     system = account.expected_ids([{"role": "system", "content": "again"}])
     assert "messages in the ids" in account.problem(ids[:after_answer] + system + ids[after_answer:], messages)

@@ -23,36 +23,39 @@ TEMPERATURE = 0.8
 ROWS = [(23, [(8, 6)]), (41, []), (17, []), (29, []), (12, [(4, 4), (10, 12)]), (37, [(6, 6)])]
 
 
-def make_config(size: str, tied: bool):
-    """Qwen2.5-VL: the 3B's widths, vocabulary and heads or a small one like it; few layers."""
-    from rehearsal.weights import config_of, with_layers
-    from safer_steer.model_shape import families
+def kind_of(case: str) -> str:
+    """The `model_type` of a case's model."""
+    return "qwen3_vl" if "qwen3" in case else "qwen2_5_vl"
 
-    config = with_layers(config_of(families()["qwen2_5_vl_3b"]), 2)
-    config.vision_config.fullatt_block_indexes = [1]  # the other one has windows
-    text, vision = config.text_config, config.vision_config
+
+def make_config(size: str, tied: bool, kind: str):
+    """The widths, vocabulary and heads of a family's smallest model or a small one like it; few layers."""
+    from tiny_families import config_of_type, narrow
+
+    config = config_of_type(kind)
+    if kind == "qwen2_5_vl":
+        config.vision_config.fullatt_block_indexes = [1]  # the other one has windows
+    text = config.text_config
     text.vocab_size = WORDS[size]
     config.image_token_id, config.video_token_id, config.vision_start_token_id = IMAGE, VIDEO, VISION_START
     for part in (config, text):
         part.bos_token_id = part.eos_token_id = part.pad_token_id = 0
     if size == "small":
-        text.hidden_size, text.intermediate_size, text.num_attention_heads, text.num_key_value_heads = 64, 96, 4, 2
-        text.rope_parameters["mrope_section"] = [2, 3, 3]
-        vision.hidden_size, vision.intermediate_size, vision.num_heads, vision.out_hidden_size = 32, 48, 2, 64
+        narrow(config)
     config.tie_word_embeddings = text.tie_word_embeddings = tied
     return config
 
 
 def save_model(folder: Path, size: str, case: str) -> None:
     """Random weights; for bf16 rounded to it, so that all paths start from the same ones."""
-    from transformers import Qwen2_5_VLForConditionalGeneration
+    from transformers import AutoModelForImageTextToText
 
     torch.manual_seed(0)
-    model = Qwen2_5_VLForConditionalGeneration(make_config(size, "untied" not in case))
+    model = AutoModelForImageTextToText.from_config(make_config(size, "untied" not in case, kind_of(case)))
     model.to(torch.bfloat16 if "bf16" in case else torch.float32).save_pretrained(folder)
 
 
-def make_rows(size: str):
+def make_rows(size: str, kind: str):
     """Token ids and pictures of each row, and factors (2, length) of its log-probs and entropies in the loss."""
     generator, rows = torch.Generator().manual_seed(1), []
     for tokens, grids in ROWS:
@@ -60,7 +63,8 @@ def make_rows(size: str):
         for height, width in grids:
             parts += [torch.tensor([VISION_START]), torch.full((height * width // 4,), IMAGE)]
         ids = torch.cat([*parts, torch.randint(1700, WORDS[size], (tokens,), generator=generator)])
-        pixels = torch.randn(sum(h * w for h, w in grids), 1176, generator=generator)
+        width = 3 * 2 * (16 if kind == "qwen3_vl" else 14) ** 2  # channels, times, patch
+        pixels = torch.randn(sum(h * w for h, w in grids), width, generator=generator)
         factors = torch.randn(2, len(ids), generator=generator)
         factors[:, -1] = 0  # nothing follows the last token
         rows.append(SimpleNamespace(ids=ids, grids=[(1, *grid) for grid in grids], pixels=pixels, factors=factors))
@@ -69,9 +73,9 @@ def make_rows(size: str):
 
 def reference(folder: Path, rows, dtype=torch.float32):
     """Log-probs and entropies of every row, and the gradients, by transformers alone; its layers in `dtype`."""
-    from transformers import Qwen2_5_VLForConditionalGeneration
+    from transformers import AutoModelForImageTextToText
 
-    model = Qwen2_5_VLForConditionalGeneration.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, attn_implementation="eager")
     values = []
     for row in rows:
         pictures = {"pixel_values": row.pixels, "image_grid_thw": torch.tensor(row.grids)} if row.grids else {}
@@ -124,16 +128,19 @@ def start_engine(folder: Path, path: str, case: str):
     return engine
 
 
-def make_batch(rows, path: str):
+def make_batch(rows, path: str, kind: str):
     """The batch as verl's trainer hands it to a worker."""
     from tensordict import TensorDict
-    from verl.models.transformers.qwen2_vl import get_rope_index
+    from verl.models.transformers import qwen2_vl, qwen3_vl
     from verl.utils import tensordict_utils as tu
 
     words = {"<|image_pad|>": IMAGE, "<|video_pad|>": VIDEO, "<|vision_start|>": VISION_START}
     processor = SimpleNamespace(
-        image_processor=SimpleNamespace(merge_size=2), tokenizer=SimpleNamespace(convert_tokens_to_ids=words.get)
+        image_processor=SimpleNamespace(merge_size=2),
+        tokenizer=SimpleNamespace(convert_tokens_to_ids=words.get),
+        **{"image_token_id": IMAGE, "video_token_id": VIDEO, "vision_start_token_id": VISION_START},
     )
+    get_rope_index = (qwen3_vl if kind == "qwen3_vl" else qwen2_vl).get_rope_index
     positions, pictures = [], []
     for row in rows:
         grids = torch.tensor(row.grids) if row.grids else None
@@ -170,11 +177,11 @@ def loss_function(model_output, data, dp_group=None):
     return loss + (model_output["entropy"].values() * data["h_factors"].values()).sum(), {}
 
 
-def run_engine(engine, rows, path: str, forward_only: bool):
+def run_engine(engine, rows, path: str, kind: str, forward_only: bool):
     """Values of every row, and the gradients where it trains."""
     from safer_steer_verl.platform.position_ids import fix_3d_position_ids
 
-    batch = make_batch(rows, path)
+    batch = make_batch(rows, path, kind)
     fix_3d_position_ids(batch)
     mode = engine.eval_mode() if forward_only else engine.train_mode(zero_grad_on_exit=False)
     with mode:
@@ -204,8 +211,8 @@ def differences(values, grads, wanted_values, wanted_grads) -> dict[str, float]:
 def compare(folder: Path, path: str, case: str, rows, wanted, first):
     """One engine along one path: what differs from the reference and, under LoRA, from the first path's gradients."""
     engine = start_engine(folder, path, case)
-    values, grads = run_engine(engine, rows, path, forward_only=False)
-    old_values, _ = run_engine(engine, rows, path, forward_only=True)
+    values, grads = run_engine(engine, rows, path, kind_of(case), forward_only=False)
+    old_values, _ = run_engine(engine, rows, path, kind_of(case), forward_only=True)
     found = differences(values, {} if "lora" in case else grads, *wanted)
     if "lora" in case and first:
         found["gradients"] = differences(values, grads, *first)["gradients"]
@@ -219,12 +226,12 @@ def main() -> None:
     folder, size, *cases = sys.argv[1:]
     folder = Path(folder)
     os.environ |= {"VERL_PLATFORM": "cpu", "VERL_USE_EXTERNAL_MODULES": "safer_steer_verl.platform.cpu"}
-    rows, wanted, answer = make_rows(size), {}, {case: {} for case in cases}
+    rows, wanted, answer = {case: make_rows(size, kind_of(case)) for case in cases}, {}, {case: {} for case in cases}
     for case in cases:  # before verl changes transformers' classes
         save_model(folder / case, size, case)
-        wanted[case] = reference(folder / case, rows)
+        wanted[case] = reference(folder / case, rows[case])
         if "bf16" in case:
-            answer[case]["own"] = differences(*reference(folder / case, rows, torch.bfloat16), *wanted[case])
+            answer[case]["own"] = differences(*reference(folder / case, rows[case], torch.bfloat16), *wanted[case])
     import safer_steer_verl.platform.engine  # noqa: F401
     import varlen_kernel
 
@@ -234,7 +241,7 @@ def main() -> None:
         if path == "varlen":
             varlen_kernel.install()
         for case in cases:
-            found, values = compare(folder / case, path, case, rows, wanted[case], firsts.get(case))
+            found, values = compare(folder / case, path, case, rows[case], wanted[case], firsts.get(case))
             answer[case][path] = found
             firsts.setdefault(case, values)
             gc.collect()  # the engine refers to itself

@@ -10,6 +10,8 @@ from miniature.student import build_model, build_processor
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.images import ImageStore
 from safer_steer.store import write_jsonl
+from safer_steer.vlm import Family
+from tiny_families import model_of, processor_of
 
 SEED = 7
 OVERRIDES = (
@@ -48,13 +50,13 @@ def reward(turn):
 """
 
 
-def make_inputs(root: Path, prompts: int = 6) -> None:
-    """A random-init student and a few three-turn prompts below `root`, where the miniature's config looks for them, and
-    a reward of the user's.
+def make_inputs(root: Path, prompts: int = 6, family: Family | None = None) -> None:
+    """A random-init student, the miniature's or one of a family, and a few three-turn prompts below `root`, where the
+    miniature's config looks for them, and a reward of the user's.
     """
     (root / "mine.py").write_text(REWARD)
-    processor = build_processor()
-    model = build_model(processor.tokenizer)
+    processor = processor_of(family, min_pixels=4 * family.picture_unit**2) if family else build_processor()
+    model = model_of(family, processor.tokenizer) if family else build_model(processor.tokenizer)
     for part in (model, processor):
         part.save_pretrained(root / "sft" / "checkpoint")
     store, rows = ImageStore(root / "data"), []

@@ -10,6 +10,7 @@ from PIL import Image
 
 from safer_steer.rubric import TurnScores
 from safer_steer.verdict import Unscored
+from safer_steer.vlm import family_of
 
 
 def png(size=(84, 84), colour=(9, 9, 9)) -> bytes:
@@ -82,7 +83,7 @@ async def play_one(processor, config, engine, *, turns=3, later=(), first_pictur
         processor=processor,
         dataset_cls=RLHFDataset,
         data_config=DictConfigWrap(config.data),
-        hf_model_type="qwen2_5_vl",
+        hf_model_type=family_of(processor.tokenizer, processor).model_types[0],
     )
     picture = {"type": "image", "image": Image.open(io.BytesIO(png()))}
     statics = [f"{name} {turn} ?" for turn in range(1, turns + 1)]

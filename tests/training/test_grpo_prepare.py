@@ -32,9 +32,9 @@ def dialogue(name, texts, images=("a",), **turns) -> Dialogue:
     )
 
 
-def run(processor, tmp_path, rows, limit=64, take="all"):
+def run(processor, tmp_path, rows, limit=64, take="all", pictures="required"):
     write_jsonl(tmp_path / "steer_rl.jsonl", rows)
-    data = DataConfig(source=str(tmp_path / "steer_rl.jsonl"), max_pixels=7056, turns=take)
+    data = DataConfig(source=str(tmp_path / "steer_rl.jsonl"), max_pixels=7056, turns=take, pictures=pictures)
     counts = prepare(PromptBuilder(processor, data, limit), [data.source], tmp_path / "out")
     return counts, pq.read_table(tmp_path / "out" / "train.parquet").to_pylist()
 
@@ -70,6 +70,20 @@ def test_rows_and_rejects(processor, tmp_path):
         "bare": "no picture",
         "many": "too many turns",
     }
+
+
+def test_rows_without_a_picture_are_taken_where_pictures_are_optional(processor, tmp_path):
+    picture = ImageStore(tmp_path).put(Image.new("RGB", (84, 84)))
+    rows = [
+        dialogue("bare", ["a", "b"], []),
+        dialogue("good", ["a", "b"], [picture]),
+        dialogue("lost", ["a", "b"], ["none.png"]),
+    ]
+    counts, table = run(processor, tmp_path, rows, pictures="optional")
+    assert (counts["kept"], counts["reasons"]) == (2, {"picture missing or unusable": 1})
+    assert table[0]["prompt"] == [{"role": "user", "content": "a"}]
+    assert (table[0]["images"], table[0]["later_images"], table[0]["extra_info"]["images"]) == ([], [], [])
+    assert table[0]["extra_info"]["turns"] == ["a", "b"]
 
 
 def test_the_prompt_length_is_the_processors(processor, tmp_path):

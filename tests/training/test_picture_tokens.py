@@ -13,11 +13,12 @@ import pytest
 from PIL import Image
 
 from builders import dialogue
-from miniature.student import build_model, build_processor
 from rollout_doubles import make_config
 from safer_steer.images import ImageStore, load_image
 from safer_steer.picture_size import MAX_PIXELS
 from safer_steer.store import write_jsonl
+from safer_steer.vlm import family_of
+from tiny_families import QWEN, model_of, processor_of
 
 pytestmark = pytest.mark.timeout(3600)
 SEED = 20
@@ -36,16 +37,10 @@ def random_sizes(number):
     return found
 
 
-@pytest.fixture(scope="module")
-def processor():
-    """The student's words with the picture processor of the released Qwen2.5-VL: its class and its values."""
-    from transformers import Qwen2VLImageProcessor
-
-    whole = build_processor()
-    whole.image_processor = Qwen2VLImageProcessor(
-        patch_size=14, merge_size=2, temporal_patch_size=2, min_pixels=3136, max_pixels=12845056
-    )
-    return whole
+@pytest.fixture(scope="module", params=QWEN, ids=lambda family: family.name)
+def processor(request):
+    """The student's words with the released picture processor of a family: its class and its values."""
+    return processor_of(request.param)
 
 
 @pytest.fixture(scope="module", params=[50, pytest.param(500, marks=pytest.mark.nightly)])
@@ -75,8 +70,7 @@ def in_sft(processor, rows):
     from training.sft.model import limit_pictures
 
     root, dialogues = rows
-    ours = build_processor()
-    ours.image_processor = processor.image_processor.__class__.from_dict(processor.image_processor.to_dict())
+    ours = processor_of(family_of(processor.tokenizer, processor))
     size = limit_pictures(ours, ImageConfig())
     encoder = DialogueEncoder(ours, 10**6, PictureTokens(size, root))
     collate, found = DialogueCollator(ours), []
@@ -114,9 +108,10 @@ def test_grpo_counts_as_sft_does(processor, rows, in_sft, tmp_path):
     loop_parts = {"server_manager": None, "tokenizer": processor.tokenizer, "processor": processor}
     loop_parts |= {"dataset_cls": RLHFDataset, "data_config": DictConfigWrap(config.data)}
     words = builder.prompt_length("What is it ?", [])
+    kind = family_of(processor.tokenizer, processor).model_types[0]
 
     async def play():
-        loop = SafetyTutorLoop(DictConfigWrap(config), hf_model_type="qwen2_5_vl", **loop_parts)
+        loop = SafetyTutorLoop(DictConfigWrap(config), hf_model_type=kind, **loop_parts)
         worker = SimpleNamespace(processor=processor, tokenizer=processor.tokenizer)
         account = TokenAccount(processor.tokenizer, processor)
         for row, item, (first, later), played in zip(table, dataset, in_sft, dialogues, strict=True):
@@ -154,7 +149,8 @@ def test_evaluation_and_vllm_count_as_sft_does(processor, rows, in_sft, tmp_path
     from evaluation.pictures import ShownPictures, served_size
 
     root, dialogues = rows
-    build_model(processor.tokenizer, layers=1).save_pretrained(tmp_path / "model")
+    family = family_of(processor.tokenizer, processor)
+    model_of(family, processor.tokenizer, layers=1).save_pretrained(tmp_path / "model")
     processor.save_pretrained(tmp_path / "model")
     size, limit = served_size(str(tmp_path / "model"), MAX_PIXELS, agree=True)
     assert limit == MAX_PIXELS
@@ -175,5 +171,5 @@ def test_evaluation_and_vllm_count_as_sft_does(processor, rows, in_sft, tmp_path
             for info, image_processor in (limited, own):
                 assert info.get_num_image_tokens(**at, image_processor=image_processor, mm_kwargs={}) == tokens, path
     # What the engine makes room for at its start: the largest picture that it may get.
-    assert limited[0].get_max_image_tokens() == MAX_PIXELS // 784 == 334
+    assert limited[0].get_max_image_tokens() == MAX_PIXELS // family.picture_unit**2
     assert own[0].get_max_image_tokens() == 16384

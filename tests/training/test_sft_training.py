@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 from trl import SFTTrainer
 
-from miniature.student import build_model, build_processor
+from miniature.student import build_model, build_tokenizer
 from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl
+from safer_steer.vlm import GEMMA3, QWEN3_VL
+from tiny_families import QWEN, gemma3_model, gemma3_processor, model_of, processor_of
 from training.sft.collator import DialogueCollator
 from training.sft.config import FreezeConfig
 from training.sft.data import prepare
@@ -75,6 +77,35 @@ def test_resumed_run_equals_the_uninterrupted_one(whole, config_for, weights):
         assert (output / "checkpoint" / name).read_bytes() == (whole / "checkpoint" / name).read_bytes()
 
 
+@pytest.mark.parametrize(("family", "lora"), [(QWEN3_VL, False), (QWEN3_VL, True), (GEMMA3, False)])
+def test_other_families_train_and_their_checkpoints_are_whole(world, config_for, weights, family, lora):
+    """With a frozen tower: the projectors, Qwen3-VL's deepstack mergers too, learn with the language model."""
+    base = world / family.model_types[0]
+    if not base.is_dir():
+        torch.manual_seed(0)
+        processor = gemma3_processor(56, 4) if family is GEMMA3 else processor_of(family, min_pixels=4096)
+        model = gemma3_model(processor) if family is GEMMA3 else model_of(family, processor.tokenizer)
+        for part in (model, processor):
+            part.save_pretrained(base)
+    adapter = ("lora.rank=4", "lora.alpha=8") if lora else ()
+    places = (f"model={base}", "images.max_pixels=4096", "freeze.vision_tower=true")
+    config = config_for(f"{base.name}-{lora}", *places, *adapter)
+    assert main(config) == 0
+    log = list(read_jsonl(Path(config.output) / "log.jsonl"))
+    assert log[-1]["loss"] < log[0]["loss"]
+    before, after = weights(base), weights(Path(config.output) / "checkpoint")
+    assert before.keys() == after.keys()
+    learnt = {name for name in before if not torch.equal(before[name], after[name])}
+    projectors = [at.rpartition(".")[2] for at in family.projectors]
+    tower = {name for name in learnt if family.vision_tower in name}
+    assert all(any(part in name for part in projectors) for name in tower)
+    for part in (*projectors, "layers.0"):
+        assert any(part in name for name in learnt), part
+    from transformers import AutoProcessor
+
+    assert type(AutoProcessor.from_pretrained(Path(config.output) / "checkpoint")).__name__ in family.processors
+
+
 def test_changed_config_refuses_to_resume(whole, config_for):
     with pytest.raises(UserError, match="learning_rate"):
         main(config_for("untouched", "training.save_every=1", "training.learning_rate=0.1"))
@@ -105,12 +136,13 @@ def test_a_gradient_norm_that_is_no_number_stops_the_run_before_the_step(config_
     assert not list((Path(config.output) / "trainer").glob("checkpoint-*"))
 
 
+@pytest.mark.parametrize("family", QWEN, ids=lambda family: family.name)
 @pytest.mark.parametrize(("tower", "projector"), [(True, False), (False, True), (False, False)])
-def test_each_freeze_flag_does_its_own_part(tower, projector):
-    model = build_model(build_processor().tokenizer, hidden_size=64, layers=1)
+def test_each_freeze_flag_does_its_own_part(tower, projector, family):
+    model = model_of(family, build_tokenizer(), layers=1)
     freeze(model, FreezeConfig(vision_tower=tower, projector=projector))
     for name, parameter in model.named_parameters():
-        frozen = projector if "visual.merger" in name else tower and "visual" in name
+        frozen = projector if "merger" in name else tower and "visual" in name
         assert parameter.requires_grad is not frozen, name
 
 

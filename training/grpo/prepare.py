@@ -34,6 +34,7 @@ from safer_steer.plain_text import as_plain_text, names_of_tokenizer
 from safer_steer.row_files import BadRow, read_rows
 from safer_steer.rows import Reject
 from safer_steer.store import write_atomic, write_jsonl
+from safer_steer.vlm import FAMILIES, family_of
 from safer_steer_verl.settings import DataConfig
 
 COUNTS = "counts.json"  # written last: the parquet files are whole
@@ -91,8 +92,8 @@ class PromptBuilder:
             shown = [self._pictures(dialogue, turn, root) for turn in range(len(dialogue.turns))]
         except ImageError as error:
             return Reject("picture missing or unusable", str(error))
-        if not any(shown):
-            return Reject("no picture", "no turn shows any")
+        if not any(shown) and self.data.pictures == "required":
+            return Reject("no picture", "no turn shows any; pictures=optional of the data takes it")
         turns = [self._text(turn.user) for turn in dialogue.turns]
         length = self.prompt_length(turns[0], shown[0])
         if length > self.max_prompt_length:
@@ -225,6 +226,10 @@ def main(argv: list[str]) -> int:
         folder = Path(config.data.train_files).parent
         template = OmegaConf.to_container(config.data.get("apply_chat_template_kwargs") or OmegaConf.create({}))
         processor = AutoProcessor.from_pretrained(model)
+        family = family_of(processor.tokenizer, processor)
+        if not family.grpo:
+            able = ", ".join(known.name for known in FAMILIES if known.grpo)
+            raise UserError(f"{model}: GRPO does not know {family.name}; train a model of {able}")
         answers = AnswerFormat.model_validate(OmegaConf.to_container(config.safer_steer.answer_format, resolve=True))
         builder = PromptBuilder(processor, data, limit, template, answers.system)
         if problem := limit_problem(processor.image_processor, data.max_pixels):

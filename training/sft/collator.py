@@ -1,4 +1,4 @@
-"""Encoded rows -> one padded batch for Qwen2.5-VL: ids, labels, picture pixels.
+"""Encoded rows -> one padded batch for a vision-language model: ids, labels, picture pixels.
 
 A batch without a picture gets one more row, a blank picture that carries no label. So the vision tower runs on every
 rank in every step, and ranks that mix text-only and picture rows neither hang (ZeRO-3) nor differ in their gradients.
@@ -28,14 +28,15 @@ class DialogueCollator:
     def __init__(self, processor: Any):
         self.processor = processor
         self.pad_id = processor.tokenizer.pad_token_id
-        self.size = PictureSize.of(processor.image_processor)
+        self.size = PictureSize.of(processor)
+        self.family = family_of(processor.tokenizer, processor)
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """Builds the batch.
 
         Returns:
-            `input_ids`, `attention_mask`, `labels`, `mm_token_type_ids` (batch, seq), `pixel_values` (patches, values a
-            patch) and `image_grid_thw` (pictures, 3); mm_token_type_ids are 1 on image tokens.
+            `input_ids`, `attention_mask`, `labels` and the family's type ids (batch, seq), which are 1 on image tokens;
+            `pixel_values` and, where the processor says it, `image_grid_thw` (pictures, 3) in patches.
         """
         pictures = [load_image(path, size=self.size) for row in rows for path in row["pictures"]]
         if not pictures:
@@ -45,7 +46,10 @@ class DialogueCollator:
         lengths = torch.tensor([len(row["input_ids"]) for row in rows])
         attention = (torch.arange(input_ids.shape[1]) < lengths[:, None]).long()
         is_picture = (input_ids == self.processor.image_token_id) & (attention == 1)
-        wanted = pixels["image_grid_thw"].prod(-1).sum().item() // self.processor.image_processor.merge_size**2
+        grids = {"image_grid_thw": pixels["image_grid_thw"]} if "image_grid_thw" in pixels else {}
+        wanted = len(pictures) * getattr(self.processor, "image_seq_length", 0)
+        if grids:
+            wanted = grids["image_grid_thw"].prod(-1).sum().item() // self.processor.image_processor.merge_size**2
         if int(is_picture.sum()) != wanted:
             names = ", ".join(str(row["id"]) for row in rows)
             raise UserError(
@@ -56,9 +60,9 @@ class DialogueCollator:
             "input_ids": input_ids,
             "attention_mask": attention,
             "labels": self._pad([row["labels"] for row in rows], IGNORED),
-            "mm_token_type_ids": is_picture.long(),
+            self.family.type_ids: is_picture.long(),
             "pixel_values": pixels["pixel_values"],
-            "image_grid_thw": pixels["image_grid_thw"],
+            **grids,
         }
 
     def _pad(self, rows: list[list[int]], value: int) -> torch.Tensor:
@@ -67,8 +71,7 @@ class DialogueCollator:
 
     def _blank_row(self) -> dict[str, Any]:
         """A row that shows one blank picture and teaches nothing."""
-        processor = self.processor
-        family = family_of(processor.tokenizer, processor)
+        processor, family = self.processor, self.family
         ends = processor.tokenizer.convert_tokens_to_ids([family.picture_start, family.picture_end])
         count = self.size.tokens(BLANK_SIDE, BLANK_SIDE)
         ids = [ends[0], *[processor.image_token_id] * count, ends[1]]

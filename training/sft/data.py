@@ -57,7 +57,7 @@ def prepare(config: SftConfig, processor: Any) -> Prepared:
     """
     path = Path(config.data)
     folder = path.resolve().parent
-    tokens = PictureTokens(PictureSize.of(processor.image_processor), folder)
+    tokens = PictureTokens(PictureSize.of(processor), folder)
     encoder = DialogueEncoder(processor, config.max_length, tokens, config.answer_format.system)
     prepared = Prepared()
     rows = list(read_rows(path, Dialogue))

@@ -13,6 +13,7 @@ from typing import Any
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import UserError
 from safer_steer.plain_text import as_plain_text, names_of_tokenizer
+from safer_steer.vlm import family_of
 from training.answers import Unusable, answered_turns
 
 IGNORED = -100
@@ -46,7 +47,7 @@ class DialogueEncoder:
     """Encodes dialogues for one processor.
 
     Args:
-        processor: a Qwen2.5-VL processor (tokenizer, image processor, chat template).
+        processor: a checkpoint's processor (tokenizer, image processor, chat template).
         max_length: tokens that a row may have, pictures included.
         picture_tokens: path of a picture -> number of image tokens it takes.
         system_prompt: replaces the template's default system turn.
@@ -62,6 +63,7 @@ class DialogueEncoder:
         self.processor, self.tokenizer = processor, processor.tokenizer
         self.max_length, self.picture_tokens, self.system_prompt = max_length, picture_tokens, system_prompt
         specials = sorted((str(t) for t in self.tokenizer.added_tokens_decoder.values() if t.special), key=len)
+        self._placed = family_of(self.tokenizer, processor).placed
         self._names = names_of_tokenizer(self.tokenizer)
         self._special = re.compile("(" + "|".join(re.escape(token) for token in reversed(specials)) + ")")
 
@@ -145,7 +147,8 @@ class DialogueEncoder:
             content = [*parts, {"type": "text", "text": text}] if parts else text
             messages.append({"role": "user", "content": content})
             messages.append({"role": "assistant", "content": _mark(len(messages))})
-        return self.processor.apply_chat_template(messages, tokenize=False)
+        text = self.processor.apply_chat_template(messages, tokenize=False)
+        return text.replace(*self._placed) if self._placed else text
 
 
 def _mark(index: int) -> str:

@@ -8,30 +8,33 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from safer_steer.errors import UserError
 from safer_steer.picture_size import PictureSize
-from safer_steer.vlm import FAMILIES
+from safer_steer.vlm import FAMILIES, family_of_type
 from training.sft.config import FreezeConfig, ImageConfig, SftConfig
+
+KNOWN = " or ".join(family.name for family in FAMILIES)
 
 
 def load_processor(config: SftConfig) -> Any:
     """The checkpoint's processor with the configured picture limit.
 
     Raises:
-        UserError: it cannot be loaded, has no chat template, or is not of the Qwen-VL kind.
+        UserError: it cannot be loaded, has no chat template, or is of no known family.
     """
     try:
         processor = AutoProcessor.from_pretrained(config.model)
     except (OSError, ValueError) as error:
         raise UserError(f"no processor in {config.model}: {error}; it needs tokenizer and processor files") from error
     if not hasattr(processor, "image_processor") or not processor.chat_template:
-        raise UserError(f"{config.model} has no image processor or no chat template; use a Qwen2.5-VL checkpoint")
+        raise UserError(f"{config.model} has no image processor or no chat template; use a checkpoint of {KNOWN}")
     limit_pictures(processor, config.images)
     return processor
 
 
 def limit_pictures(processor: Any, images: ImageConfig) -> PictureSize:
     """Gives a processor the run's picture limit, which the exported checkpoint then has too; returns the sizes."""
-    size = PictureSize.of(processor.image_processor, images.max_pixels)
-    processor.image_processor.size = {"shortest_edge": size.min_pixels, "longest_edge": size.max_pixels}
+    size = PictureSize.of(processor, images.max_pixels)
+    if "longest_edge" in dict(processor.image_processor.size):
+        processor.image_processor.size = {"shortest_edge": size.min_pixels, "longest_edge": size.max_pixels}
     return size
 
 
@@ -54,17 +57,17 @@ def load_model(config: SftConfig, folder: str) -> Any:
 
 
 def freeze(model: Any, parts: FreezeConfig) -> None:
-    """Switches off gradients of the vision tower and of the projector (its merger), each by its own flag."""
-    found = next(filter(None, (family.vision_parts(model) for family in FAMILIES)), None)
-    if (parts.vision_tower or parts.projector) and found is None:
+    """Switches off gradients of the vision tower and of the projector (its mergers), each by its own flag."""
+    family = family_of_type(model.config.model_type)
+    if (parts.vision_tower or parts.projector) and family is None:
         raise UserError(
-            f"{type(model).__name__} has no vision tower with a projector of a known family (safer_steer/vlm.py) to "
-            "freeze; set freeze.* to false"
+            f"{type(model).__name__} has no vision tower with a projector of a known family, {KNOWN}, to freeze; set "
+            "freeze.* to false, or add an entry to safer_steer/vlm.py"
         )
-    if found is not None:
-        tower, projector = found
-        projector_parameters = {id(parameter) for parameter in projector.parameters()}
-        for parameter in tower.parameters():
+    if family is not None:
+        tower, projectors = family.vision_parts(model)
+        projector_parameters = {id(parameter) for part in projectors for parameter in part.parameters()}
+        for parameter in (parameter for part in (tower, *projectors) for parameter in part.parameters()):
             frozen = parts.projector if id(parameter) in projector_parameters else parts.vision_tower
             parameter.requires_grad_(not frozen)
 

@@ -1,4 +1,4 @@
-"""SFT (Sec. 4.3, Eq. 16): fine-tunes a Qwen2.5-VL checkpoint on bootstrapped dialogues, loss on answers only.
+"""SFT (Sec. 4.3, Eq. 16): fine-tunes a vision-language checkpoint on bootstrapped dialogues, loss on answers only.
 
 Input: a checkpoint and `steer_sft.jsonl` (Dialogue rows). Output in `output/`: `checkpoint/` (loads with
 from_pretrained and serves in vLLM; LoRA's adapter is in `adapter/` and merged here), `trainer/checkpoint-N` (for

@@ -40,8 +40,8 @@ class DialogueTrainer(SFTTrainer):
     ):
         self.sampler, self.held_out, self.watch = sampler, held_out, watch
         super().__init__(*args, **kwargs)
-        # Transformers says no for Qwen2.5-VL, and would let every forward pass weigh the same, however few label tokens
-        # it has. TRL's loss divides by the label tokens of the whole batch, over accumulation and ranks, when told.
+        # Transformers says no for these models: every forward pass would weigh the same, however few label tokens it
+        # has. TRL's loss divides by the label tokens of the whole batch, over accumulation and ranks, when told.
         self.model_accepts_loss_kwargs = True
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> torch.utils.data.Sampler:

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from safer_steer.answer_format import AnswerFormat
 from safer_steer.config import Operational, Section
+from safer_steer.dialogue import Pictures
 from safer_steer.picture_size import MAX_PIXELS, PixelLimit
 from safer_steer.servers import ServiceConfig
 from safer_steer_verl.interactions.safety_tutor import TutorConfig
@@ -48,6 +49,8 @@ class DataConfig(Section):
     """
     max_pixels: PixelLimit = MAX_PIXELS
     """Px of one picture, in prompts and rollouts; larger ones are reduced."""
+    pictures: Pictures = "required"
+    """`optional`: dialogues that show no picture are played too; `required`: rejected."""
 
 
 class SaferSteerSettings(Section):

@@ -131,7 +131,8 @@ class SafetyTutor:
             RunAborted: so many calls in a row failed that the client gives up.
         """
         data = tutor_data(history, user, answer, static_next, shown or (len(images), *(0 for _ in history)))
-        message = user_message(self.prompt.render(feedback_dynamics=self.feedback_dynamics, data=data), images)
+        text = self.prompt.render(pictures=bool(images), feedback_dynamics=self.feedback_dynamics, data=data)
+        message = user_message(text, images)
         started = time.monotonic()
         try:
             async with asyncio.timeout(self.budget_s):
