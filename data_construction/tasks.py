@@ -69,7 +69,7 @@ def draw_turns(turns: TurnRange, task_id: str, seed: int, low: int = 2, high: in
 def make_dialogue(task: StageOneTask, turns: list[Turn], meta: dict) -> Dialogue:
     """The task's kept row; its picture is shown at turn 1, and `meta.injector.original` is what it was made from.
 
-    Where there is no picture, `meta.question` stands for it in keeping the splits apart: see `Seed.content`.
+    Where there is no picture, `meta.seed_question` stands for it in keeping the splits apart: see `Seed.content`.
     """
     row, seed = task.row, task.row.seed
     if isinstance(category := seed.meta.get("category"), str):
@@ -77,7 +77,7 @@ def make_dialogue(task: StageOneTask, turns: list[Turn], meta: dict) -> Dialogue
     if task.kind == "red_team" and row.injected:
         meta = meta | {"injector": row.injected.model_dump(mode="json")}
     if not seed.images:
-        meta = meta | {"question": seed.content}
+        meta = meta | {"seed_question": seed.content}
     first = list(range(len(seed.images)))
     turns = [turn.model_copy(update={"images": [] if index else first}) for index, turn in enumerate(turns)]
     return Dialogue(

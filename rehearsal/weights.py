@@ -27,6 +27,7 @@ from safer_steer.cli import exit_code
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
 from safer_steer.model_shape import Family, families, family_of
+from safer_steer.picture_size import PROCESSOR_FILES
 from safer_steer.store import write_atomic
 from safer_steer.vlm import QWEN2_5_VL, QWEN3_VL, family_of_type
 from safer_steer.vlm import Family as ModelFamily
@@ -102,7 +103,7 @@ def processor_from(folder: str, family: ModelFamily = QWEN2_5_VL) -> Any:
     from transformers import AutoProcessor, AutoTokenizer
 
     try:
-        if Path(folder).is_dir() and not (Path(folder) / "preprocessor_config.json").is_file():
+        if Path(folder).is_dir() and not any((Path(folder) / name).is_file() for name in PROCESSOR_FILES):
             return with_pictures(AutoTokenizer.from_pretrained(folder), family)
         return AutoProcessor.from_pretrained(folder)
     except (OSError, ValueError) as error:

@@ -64,7 +64,7 @@ def original_pictures(row: Dialogue) -> tuple[str, ...]:
     row without any has its seed's question for one.
     """
     if not row.images:
-        return (row.meta.get("question", row.meta["seed"]),)
+        return (row.meta.get("seed_question", row.meta["seed"]),)
     injected = row.meta.get("injector")
     return tuple(injected["original"] if injected and image == injected["image"] else image for image in row.images)
 

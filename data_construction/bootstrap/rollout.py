@@ -21,7 +21,7 @@ from safer_steer.rows import Reject
 from safer_steer.rubric import TurnScores
 from safer_steer.verdict import Outcome
 
-CARRIED_META = ("seed", "split", "technique", "generated_attack", "injector", "question")
+CARRIED_META = ("seed", "split", "technique", "generated_attack", "injector", "seed_question")
 
 
 class Rewrite(Answer):

@@ -6,6 +6,8 @@ import pytest
 
 from rehearsal.weights import FIRST_SPECIAL, SPECIALS, config_of, make, processor_from, stand_in_processor
 from safer_steer.model_shape import families
+from safer_steer.vlm import family_of
+from tiny_families import QWEN, model_of, processor_of
 
 REAL_TOKENIZER = Path(__file__).resolve().parents[3] / "shared" / "data" / "qwen3_tokenizer"
 
@@ -20,8 +22,10 @@ def test_parameters_are_those_of_the_model(name):
     assert families()[name].parameters == sum(weight.numel() for weight in model.parameters())
 
 
-def test_stand_in_has_the_real_ids_and_sizes():
-    processor = stand_in_processor()
+@pytest.mark.parametrize("family", QWEN, ids=lambda family: family.name)
+def test_stand_in_has_the_real_ids_and_sizes(family):
+    processor = stand_in_processor(family)
+    assert family_of(processor.tokenizer, processor) == family
     tokenizer = processor.tokenizer
     assert len(tokenizer) == FIRST_SPECIAL + len(SPECIALS)
     assert tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|image_pad|>"]) == [151645, 151655]
@@ -38,18 +42,19 @@ def test_stand_in_and_real_tokenizer_agree_on_special_tokens():
     assert real.convert_tokens_to_ids(list(SPECIALS)) == list(range(FIRST_SPECIAL, FIRST_SPECIAL + len(SPECIALS)))
 
 
-def test_a_folder_is_made_once_and_loads(tmp_path):
+@pytest.mark.parametrize("family", QWEN, ids=lambda family: family.name)
+def test_a_folder_is_made_once_and_loads(tmp_path, family):
     from transformers import AutoModelForImageTextToText
 
-    from miniature.student import build_model, build_processor
-
     source = tmp_path / "source"
-    processor = build_processor()
-    for part in (build_model(processor.tokenizer), processor):
+    processor = processor_of(family)
+    for part in (model_of(family, processor.tokenizer), processor):
         part.save_pretrained(source)
     record = make(str(source), tmp_path / "made", layers=1, dtype="bfloat16")
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "made")
     assert (len(model.model.language_model.layers), len(model.model.visual.blocks)) == (1, 1)
+    again = processor_from(str(tmp_path / "made"))
+    assert (type(again), again.image_processor.size) == (type(processor), processor.image_processor.size)
     assert record["parameters"] == sum(weight.numel() for weight in model.parameters())
     assert make(str(source), tmp_path / "made", layers=1, dtype="bfloat16") == record
     assert make(str(source), tmp_path / "made", layers=2)["layers"] == 2
