@@ -20,6 +20,7 @@ from safer_steer_verl.interactions.safety_tutor import TutorConfig
 MAIN_JUDGE = "judge"
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+SAMPLED = ("temperature", "top_p", "max_tokens", "top_k", "repetition_penalty")  # what an endpoint may set too
 
 
 class ModelConfig(Section):
@@ -203,8 +204,12 @@ class EvaluationConfig(Section):
         return self.models[model].max_pixels or self.max_pixels
 
     def sampling_of(self, model: str) -> SamplingConfig:
-        """How a model answers."""
-        return SamplingConfig.model_validate(self.sampling.model_dump() | self.models[model].sampling)
+        """How a model answers; what its endpoint sets itself comes first."""
+        entry, own = self.models[model], dict[str, Any]()
+        if entry.endpoint:
+            sent = entry.endpoint.model_dump(exclude={"extra_body"}, exclude_none=True) | entry.endpoint.extra_body
+            own = {name: sent[name] for name in SAMPLED if name in sent}
+        return SamplingConfig.model_validate(self.sampling.model_dump() | entry.sampling | own)
 
     def format_of(self, model: str) -> AnswerFormat:
         """The answer format of a model.

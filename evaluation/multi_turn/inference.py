@@ -295,14 +295,13 @@ def _facts(config: EvaluationConfig, name: str, model: ModelConfig) -> dict[str,
 def _served(
     config: EvaluationConfig, model: ModelConfig, name: str, pictures: int, max_pixels: int | None
 ) -> tuple[EndpointConfig, Mapping[str, ServiceConfig]]:
-    """A model's endpoint, with the sampling filled in where it leaves it open, and the services that may be started."""
+    """A model's endpoint with its sampling, and the services that may be started."""
     settings = config.sampling_of(name)
     settings = settings if model.endpoint else settings.for_checkpoint()
     sampling = settings.model_dump(include={"temperature", "top_p", "max_tokens"})
     if model.endpoint:
-        open_values = {key: value for key, value in sampling.items() if getattr(model.endpoint, key) is None}
-        open_values["extra_body"] = settings.extra_body() | model.endpoint.extra_body
-        return model.endpoint.model_copy(update=open_values), config.services
+        extra = {"extra_body": model.endpoint.extra_body | settings.extra_body()}
+        return model.endpoint.model_copy(update=sampling | extra), config.services
     assert model.checkpoint
     endpoint = EndpointConfig(
         model=name,

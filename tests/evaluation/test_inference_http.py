@@ -139,6 +139,16 @@ def test_a_model_has_its_own_format_sampling_and_pictures(serve, bench, tmp_path
     assert (facts["sampling"]["temperature"], facts["max_pixels"]) == (0.5, 3136)
 
 
+def test_what_an_endpoint_sets_itself_is_sent_and_recorded_as_the_sampling(serve, bench, tmp_path):
+    own = {"temperature": 0.3, "max_tokens": 9, "extra_body": {"top_k": 5, "min_p": 0.1}}
+    with serve(echo) as server:
+        run(server, bench, tmp_path / "m", sampling={"top_k": 20, "top_p": 0.8}, **own)
+    sent = {"temperature": 0.3, "max_tokens": 9, "top_k": 5, "top_p": 0.8}
+    assert all(sent.items() <= body.items() and body["min_p"] == 0.1 for body in server.requests)
+    facts = json.loads((tmp_path / "m" / "infer.json").read_text())["facts"]["config"]
+    assert sent.items() <= facts["sampling"].items()
+
+
 def test_a_missing_tag_is_noted_and_the_text_is_judged(serve, bench, tmp_path):
     with serve(lambda body: f"<thinking>hm</thinking>{echo(body)}") as server:
         model = {"endpoint": server.endpoint(), "answer_format": {"tags": ["thinking", "answer"]}}
