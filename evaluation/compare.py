@@ -1,8 +1,8 @@
-"""Compares any set of evaluated models, of one run or of several: tables, paired tests, survival.
+"""Compares any set of evaluated models, of one run or of several: tables, paired tests, survival, what got worse.
 
 Input: model folders (with answers.jsonl and verdicts.jsonl) or evaluation outputs that hold several; when a dialogue
-passes is what the outputs' summary.json say. Output: tables on the terminal and, with --output, tables.md, tables/ and
-survival.png.
+passes is what the outputs' summary.json say. Output: tables on the terminal and, with --output, a report as of an
+evaluation, whose dialogues are sorted by what got worse from one model to the next.
 
     python -m evaluation.compare RUN [RUN ...] [--output DIR] [--judge NAME]
 """
@@ -19,12 +19,14 @@ from pathlib import Path
 
 from rich.console import Console
 
+from evaluation.config import ADAPTIVE, ReportConfig
 from evaluation.multi_turn.aggregate import Numbers, PassConfig
 from evaluation.multi_turn.judge import MAIN_JUDGE, VERDICTS, judge_file
 from evaluation.report import tables
-from evaluation.report.build import SUMMARY, write_tables
-from evaluation.report.figures import survival_png
-from evaluation.report.results import ModelResult, load_result, pairs, survival_panels
+from evaluation.report.build import FILES, SUMMARY, write_pages
+from evaluation.report.families import moves_table
+from evaluation.report.results import ModelResult, load_result, pairs
+from evaluation.report.worse import worse_table
 from safer_steer.cli import exit_code
 from safer_steer.errors import UserError
 
@@ -64,7 +66,8 @@ def passing_of(folders: list[Path]) -> PassConfig:
         UserError: two evaluations differ in it.
     """
     found: dict[Path, PassConfig] = {}
-    for path in dict.fromkeys(folder.parent / SUMMARY for folder in folders):
+    outputs = [folder.parent.parent if folder.parent.name == ADAPTIVE else folder.parent for folder in folders]
+    for path in dict.fromkeys(output / SUMMARY for output in outputs):
         if path.is_file():
             found[path] = PassConfig.model_validate(json.loads(path.read_text(encoding="utf-8"))["passing"])
     if not found:
@@ -113,28 +116,33 @@ def compare(runs: list[Path], output: Path | None, judge: str, console: Console)
         for folder, name in zip(folders, short_names(folders), strict=True)
     ]
     compared, note = pairs(results, passing), modes_note(results)
-    ours = [tables.headline(results, passing), tables.pairs_table(compared), tables.log_rank_table(compared)]
-    ours += [*tables.group_tables(results), tables.by_turn_table(results), tables.survival_table(results)]
+    main, moves = tables.headline(results, passing), moves_table(results, None)
+    ours = [main, *([moves] if moves else []), *([worse_table(results)] if compared else [])]
+    ours += [
+        tables.pairs_table(compared),
+        tables.log_rank_table(compared),
+        *tables.group_tables(results),
+        tables.by_turn_table(results),
+        tables.survival_table(results),
+    ]
     ours += [tables.losses_table(results), tables.origin_table(results)]
     judged = tables.judges_line({item for result in results for item in result.judges})
-    console.print(tables.terminal_table(results, passing, "Comparison"))
+    console.print(tables.terminal_table(main, results, "Comparison"))
     if note:
         print(note)
     for pair in compared:
         print(pair_line(pair))
     print(judged)
     if output:
-        write_tables(output, ours, [], note=note, judge=judged)
-        panels, limits = survival_panels(results), {"failure_below": passing.failure_below, "horizon": passing.horizon}
-        (output / "survival.png").write_bytes(survival_png(panels, **limits, note=note))
-        print(f"written: {output}/tables.md, {output}/tables/, {output}/survival.png")
+        write_pages(ReportConfig(folder=str(output), note=note, judge=judge), passing, results, ours, [])
+        print(f"written: {', '.join(str(output / name) for name in FILES)}")
 
 
 def main() -> int:
     """Parses the command line; 0 on success, 2 after an error a user can fix."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN")
-    parser.add_argument("--output", type=Path, help="folder for tables and figure")
+    parser.add_argument("--output", type=Path, help="folder for the report")
     parser.add_argument("--judge", default=MAIN_JUDGE, help="whose verdicts (default: the main judge)")
     arguments = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 160)

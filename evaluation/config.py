@@ -18,6 +18,7 @@ from safer_steer.servers import STARTUP_S, ServiceConfig, VllmConfig, check_serv
 from safer_steer_verl.interactions.safety_tutor import TutorConfig
 
 MAIN_JUDGE = "judge"
+ADAPTIVE = "adaptive"  # with mode `both`, the folder of the dialogues whose user turns the tutor writes
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 SAMPLED = ("temperature", "top_p", "max_tokens", "top_k", "repetition_penalty")  # what an endpoint may set too
@@ -136,7 +137,10 @@ class EvaluationConfig(Section):
     """`unscored`: asks again for what has no score; what has one is kept."""
     model: dict[str, Any] | None = None
     """A model to test alone, in place of `models` and `report.paper_rows`; its keys are those of models.NAME."""
-    mode: Literal["static", "adaptive"] = "static"
+    mode: Literal["static", "adaptive", "both"] = "static"
+    """User turns as in the benchmark, or all but the first written by the tutor; `both`: once so and once so, and the
+    main table has the two next to each other.
+    """
     tutor: TutorConfig | None = None
     models: Annotated[dict[Name, ModelConfig], Field(min_length=1)]
     max_pixels: PixelLimit = MAX_PIXELS
@@ -174,11 +178,11 @@ class EvaluationConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         check_choice(self.limit, self.ids)
-        if self.mode == "adaptive" and self.tutor is None:
-            raise ValueError("mode adaptive needs a tutor")
+        if self.mode != "static" and self.tutor is None:
+            raise ValueError(f"mode {self.mode} needs a tutor")
         if clash := self.models.keys() & self.services.keys():
             raise ValueError(f"models and services share the name(s) {', '.join(sorted(clash))}; rename one")
-        if clash := self.models.keys() & {"logs", "pictures"}:
+        if clash := self.models.keys() & {"logs", "pictures", ADAPTIVE}:
             raise ValueError(f"model {clash.pop()!r}: a folder of that name is used for other things; rename it")
         if MAIN_JUDGE in self.judges:
             raise ValueError(f"{MAIN_JUDGE!r} is the name of the main judge; give the one under judges another name")
@@ -193,7 +197,16 @@ class EvaluationConfig(Section):
         """The roles whose endpoints the config names."""
         roles = {judge_role(name): judge for name, judge in self.all_judges().items()}
         roles |= {role_of("evaluated", name): model.endpoint for name, model in self.models.items() if model.endpoint}
-        return roles | ({"tutor": self.tutor} if self.tutor and self.mode == "adaptive" else {})
+        return roles | ({"tutor": self.tutor} if self.tutor and self.mode != "static" else {})
+
+    def parts(self) -> "list[EvaluationConfig]":
+        """What is played: this evaluation; with mode `both` the static one and, in a folder of its output, the adaptive
+        one.
+        """
+        if self.mode != "both":
+            return [self]
+        adaptive = {"mode": "adaptive", "output": f"{self.output}/{ADAPTIVE}"}
+        return [self.model_copy(update={"mode": "static"}), self.model_copy(update=adaptive)]
 
     def all_judges(self) -> dict[str, EndpointConfig]:
         """The main judge, then the further ones."""

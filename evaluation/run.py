@@ -59,18 +59,18 @@ def plan(config: EvaluationConfig) -> Plan:
     lines = [
         f"benchmarks: {names}; {len(dialogues) // config.repeats} dialogues{several} {turns} turns{rejected}",
         f"models, one after another: {', '.join(sources)}",
-        f"1 infer  -> {config.output}/<model>/answers.jsonl, {config.mode} user turns",
+        *(f"1 infer  -> {part.output}/<model>/answers.jsonl, {part.mode} user turns" for part in config.parts()),
         *(f"  {name}: {said}" for name, said in _models(config).items()),
-        f"2 judge  -> {config.output}/<model>/verdicts.jsonl, by {', '.join(j.model for j in judges.values())}",
+        f"2 judge  -> verdicts.jsonl next to them, by {', '.join(j.model for j in judges.values())}",
         f"3 report -> {config.report.folder}/{{{','.join(FILES)}}}, {config.output}/summary.json",
     ]
     roles = [*(role_of("evaluated", name) for name in models), *map(judge_role, judges)]
-    roles += ["tutor"] if config.mode == "adaptive" else []
+    roles += ["tutor"] if config.mode != "static" else []
     if replaced := [name for role in roles for name in set_variables(role)]:
         lines.append(f"of the environment, in place of the config's values: {', '.join(replaced)}")
     lines += plan_lines(needs(config))
     tested = {role_of("evaluated", name): model.endpoint for name, model in models.items() if model.endpoint}
-    tutor = {"tutor": config.tutor.from_environment("tutor")} if config.tutor and config.mode == "adaptive" else {}
+    tutor = {"tutor": config.tutor.from_environment("tutor")} if config.tutor and config.mode != "static" else {}
     endpoints = {judge_role(name): judge for name, judge in judges.items()}
     return Plan(lines, _loads(config, lengths, list(endpoints), list(tested)), tested | endpoints | tutor)
 
@@ -94,15 +94,15 @@ def _loads(config: EvaluationConfig, lengths: Counter[int], judges: list[str], t
 
     Each model at an endpoint is a role of its own; those that the run serves itself are together.
     """
-    models = len(config.models)
+    models, plays = len(config.models), len(config.parts())
     one, tutor, judge = Load(), Load(), Load()
     judging_tokens = prompt_tokens(judge_prompt(config.judge_prompt, config.policy)) + PICTURE + ANSWER
     for length, number in lengths.items():
-        one.add_turns(number, length, PICTURE, ANSWER)
-        judge.add_turns(number * models, length, judging_tokens, SCORES)
+        one.add_turns(number * plays, length, PICTURE, ANSWER)
+        judge.add_turns(number * models * plays, length, judging_tokens, SCORES)
         # It sees a turn's answer and writes the next turn.
         tutor.add_turns(number * models, length - 1, PICTURE + ANSWER, SCORES + USER_TURN)
-    adaptive = {"tutor": tutor} if config.mode == "adaptive" else {}
+    adaptive = {"tutor": tutor} if config.mode != "static" else {}
     served = models - len(tested)
     own = {"models that this run serves": one.scaled(served)} if served else {}
     return own | dict.fromkeys(tested, one) | adaptive | dict.fromkeys(judges, judge)
@@ -112,8 +112,9 @@ def main(config: EvaluationConfig) -> None:
     """Runs what is not done yet of infer, judge and report, as the only process in the output folder."""
     _models(config)  # before the first model starts, not before the last
     with hold(Path(config.output)):
-        played = (inference(config, name) for name in config.models)
-        judged = (judging(config, name, judge) for judge in config.all_judges() for name in config.models)
+        models = [(part, name) for name in config.models for part in config.parts()]
+        played = (inference(part, name) for part, name in models)
+        judged = (judging(part, name, judge) for judge in config.all_judges() for part, name in models)
         run(chain(played, judged), lambda: plan(config))
         report = Report(config)
         note = "" if report.build() else "already finished, nothing to do; "

@@ -17,7 +17,7 @@ from evaluation.benchmarks import benchmark
 from evaluation.multi_turn.aggregate import METRICS, PassConfig
 from evaluation.report import tables
 from evaluation.report.formats import markdown
-from evaluation.report.results import ModelResult, load_result, pairs
+from evaluation.report.results import ModelResult, by_mode, load_result, pairs
 from exports.config import ExportConfig
 from exports.inspect_logs import read_summary
 from safer_steer.errors import UserError
@@ -156,8 +156,10 @@ def _results(evaluation: str) -> tuple[list[ModelResult], PassConfig]:
 
 def _numbers(results: list[ModelResult], passing: PassConfig) -> list[str]:
     """The report's tables, for all models of the evaluation, so that the card's model stands next to its start."""
-    shown = [tables.headline(results, passing), *tables.group_tables(results)[:2]]
-    shown += [tables.pairs_table(pairs(results, passing))] if len(results) > 1 else []
+    models, attacked = by_mode(results)
+    compared = pairs(models, passing, attacked)
+    shown = [tables.headline(models, passing, attacked, compared), *tables.group_tables(results)[:2]]
+    shown += [tables.pairs_table(compared)] if compared else []
     judges = {judge for result in results for judge in result.judges}
     return [*(markdown(item, 3) for item in shown), tables.judges_line(judges)]
 

@@ -192,7 +192,7 @@ def _evaluation(path: str, overrides: list[str], settings: Settings) -> Subject:
     config = load_config(EvaluationConfig, path, overrides)
     checkpoints = [model.checkpoint for model in config.models.values() if model.checkpoint]
     roles = {judge_role(name): judge.from_environment(judge_role(name)) for name, judge in config.all_judges().items()}
-    if config.mode == "adaptive" and config.tutor:
+    if config.mode != "static" and config.tutor:
         roles["tutor"] = config.tutor.from_environment("tutor")
     needs = evaluation_needs(config)
     return Subject(

@@ -5,7 +5,7 @@ from pathlib import Path
 from evaluation.multi_turn.aggregate import PassConfig
 from evaluation.report import tables
 from evaluation.report.build import write_tables
-from evaluation.report.figures import survival_png
+from evaluation.report.figures import write_survival
 from evaluation.report.paper_form import paper_form_tables
 from evaluation.report.results import load_result, survival_panels
 from reproduce.paper import PaperCell, bench, output
@@ -30,5 +30,5 @@ def write_report(settings: PaperSettings, root: Path, known: dict[str, PaperCell
     judged = tables.judges_line({judge for result in results for judge in result.judges})
     write_tables(folder, ours, paper_form_tables(results, rows, splits), note=None, judge=judged)
     limits = {"failure_below": passing.failure_below, "horizon": passing.horizon}
-    (folder / "survival.png").write_bytes(survival_png(survival_panels(results), **limits, note=None))
+    write_survival(folder / "survival.png", survival_panels(results), **limits, note=None)
     return folder

@@ -1,8 +1,9 @@
-"""Figures as PNG: panels in a grid, lines distinguished by colour and style, equal bytes for equal data."""
+"""Figures as PNG and SVG: panels in a grid, lines distinguished by colour and style, equal bytes for equal data."""
 
 import io
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 # Okabe and Ito's, distinguished by colour-blind readers too; the line styles do it in print.
@@ -51,3 +52,12 @@ def png(figure: Any) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def write(figure: Any, path: Path) -> None:
+    """Writes the figure as PNG and, for print and slides, as SVG: `path` with the ending replaced."""
+    from matplotlib import rc_context
+
+    path.with_suffix(".png").write_bytes(png(figure))
+    with rc_context({"svg.hashsalt": path.stem}):  # equal names of its parts
+        figure.savefig(path.with_suffix(".svg"), format="svg", metadata={"Date": None, "Creator": None})

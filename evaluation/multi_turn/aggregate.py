@@ -213,27 +213,33 @@ def plain_mean(values: Iterable[float]) -> float:
     return sum(values) / len(values)
 
 
+def counted(dialogues: pd.DataFrame) -> pd.DataFrame:
+    """The dialogues that numbers over all of a model are of: the multi-turn ones, where it played any.
+
+    One question and a whole conversation are passed by different rules, so no number is over both.
+    """
+    return dialogues if dialogues.single_turn.all() else dialogues[~dialogues.single_turn]
+
+
 def aggregate(turns: pd.DataFrame, dialogues: pd.DataFrame, passing: PassConfig) -> Numbers:
     """All numbers of one model: `rates` overall and by group, the turns, and the averages over benchmarks.
 
     `average` is over the multi-turn benchmarks, `single_turn_average` over the others. A model that played both kinds
     has `overall` and its breakdowns over the multi-turn dialogues alone; single-turn rows are in `by_benchmark`.
     """
-    # One question and a whole conversation are passed by different rules, so no number is over both.
-    counted = dialogues if dialogues.single_turn.all() else dialogues[~dialogues.single_turn]
-    tables = _grouped(dialogues, "benchmark")
+    among, tables = counted(dialogues), _grouped(dialogues, "benchmark")
     by_benchmark = {name: rates(group, passing, means=True) for name, group in tables.items()}
-    groups = {key: _grouped(counted, key) for key in GROUPS[1:]}
+    groups = {key: _grouped(among, key) for key in GROUPS[1:]}
     single = sorted(name for name in by_benchmark if benchmark(name).single_turn)
     several = [name for name in by_benchmark if name not in single]
     turns_of = {name: turns[turns.benchmark == name] for name in by_benchmark}
     return {
-        "overall": rates(counted, passing, means=True),
+        "overall": rates(among, passing, means=True),
         "by_benchmark": by_benchmark,
         **{
             f"by_{key}": {name: rates(group, passing) for name, group in found.items()} for key, found in groups.items()
         },
-        "by_turn": by_turn(turns[turns.dialogue.isin(counted.index)]),
+        "by_turn": by_turn(turns[turns.dialogue.isin(among.index)]),
         "turns_by_benchmark": {name: by_turn(group) for name, group in turns_of.items()},
         **{
             key: average([by_benchmark[name] for name in names], passing, [tables[name] for name in names])

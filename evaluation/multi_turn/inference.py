@@ -93,7 +93,7 @@ def inference(config: EvaluationConfig, name: str) -> Stage:
         return numbers | ends | (count_adapted(result.kept.path) if tutor else {})
 
     return Stage(
-        name=f"infer {name}",
+        name=f"infer {name}, adaptive" if tutor else f"infer {name}",
         folder=folder,
         record=RECORD,
         config=_facts(config, name, model),

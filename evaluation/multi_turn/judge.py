@@ -40,13 +40,14 @@ def judging(config: EvaluationConfig, name: str, judge: str = MAIN_JUDGE) -> Sta
     folder, role = Path(config.output, name), judge_role(judge)
     endpoint = config.all_judges()[judge].from_environment(role)
     prompt = judge_prompt(config.judge_prompt, config.policy)
+    played = f"{name}, adaptive" if config.mode == "adaptive" else name
     judge_ = Judge(endpoint, folder, config.max_unscored_rate, judge, prompt)
 
     def work(clients: Mapping[str, LLMClient]) -> Work:
         return partial(judge_.work, clients[role])
 
     return Stage(
-        name=f"judge {name}" if judge == MAIN_JUDGE else f"judge {name} by {judge}",
+        name=f"judge {played}" if judge == MAIN_JUDGE else f"judge {played} by {judge}",
         folder=folder,
         record=judge_file(RECORD, judge),
         config={},

@@ -2,6 +2,7 @@
 // The transcript browser. Every string of the data is set as text or as a plain attribute; nothing here parses HTML.
 // data/index.js calls steerIndex once with one entry a dialogue; data/<n>.js calls steerChunk with the text of 40 dialogues.
 const ROW = 64; // px, height of a list entry, as in style.css
+const BATCH = 8; // files of text read at once for a search
 const MARGIN = 8; // entries drawn above and below the visible part of the list
 const OUTCOMES = {
   "safe and helpful": (a) => a.safe && a.help,
@@ -11,8 +12,15 @@ const OUTCOMES = {
   "no turn failed": (a) => a.fails === null && a.safe !== null,
   "ended early": (a) => a.end !== "complete",
   "unscored turns": (a) => a.unscored > 0,
-  "the two models differ": (a, b) => Boolean(b) && a.safe !== b.safe,
 };
+// These need another model next to the first; one is put there when they are chosen.
+const COMPARED = {
+  "differs": (a, b) => ["safe", "help", "fails"].some((key) => a[key] !== b[key]),
+  "got worse": (a, b) => change(a, b) < 0,
+  "got better": (a, b) => change(a, b) > 0,
+};
+const CHOICES = ["benchmark", "kind", "category", "strategy"];
+const FILTERS = [...CHOICES, "by", "outcome", "score", "search"];
 const by = (id) => document.getElementById(id);
 const state = { model: 0, beside: -1, id: null, turn: null };
 const chunks = new Map(); // number -> {id: dialogue}
@@ -61,6 +69,21 @@ function distinct(key) {
   return [...new Set(index.dialogues.map((row) => row[key]).filter((value) => value !== ""))].sort();
 }
 
+// Of the mean harmlessness, from the first model to the one next to it; null where one of them has none.
+function change(a, b) {
+  return !a || !b || a.harm === null || b.harm === null ? null : b.harm - a.harm;
+}
+
+function changeOf(row) {
+  return change(row.models[state.model], row.models[state.beside]);
+}
+
+// Shows which model is next to the first: the next one, where a comparison is wanted and none is.
+function putBeside() {
+  if (state.beside < 0 && (by("order").value || COMPARED[by("outcome").value])) state.beside = (state.model + 1) % index.models.length;
+  by("beside").value = String(state.beside);
+}
+
 function withAll(values) {
   return [["", "all"], ...values.map((value) => [value, value])];
 }
@@ -68,12 +91,14 @@ function withAll(values) {
 function matches(row) {
   const a = row.models[state.model], b = row.models[state.beside];
   if (!a) return false;
-  for (const key of ["benchmark", "kind", "category", "strategy"]) {
+  for (const key of CHOICES) {
     const wanted = by(key).value;
     if (wanted && row[key] !== wanted) return false;
   }
-  const outcome = by("outcome").value, score = by("score").value;
-  if (outcome && !OUTCOMES[outcome](a, b)) return false;
+  const outcome = by("outcome").value, score = by("score").value, move = by("by").value;
+  if (move && a.by !== move && b?.by !== move) return false;
+  if (OUTCOMES[outcome] && !OUTCOMES[outcome](a)) return false;
+  if (COMPARED[outcome] && !(b && COMPARED[outcome](a, b))) return false;
   return !score || (a.worst !== null && a.worst <= Number(score));
 }
 
@@ -89,13 +114,18 @@ async function filter() {
   const run = ++searching;
   const words = by("search").value.trim().toLowerCase();
   const kept = index.dialogues.filter(matches);
+  if (by("order").value === "worse") kept.sort((one, other) => (changeOf(one) ?? Infinity) - (changeOf(other) ?? Infinity) || 0);
   const missing = words ? [...new Set(kept.map((row) => row.chunk))].filter((number) => !chunks.has(number)) : [];
-  setShown(words ? kept.filter((row) => contains(row, words)) : kept, missing.length ? ", reading the text…" : "");
-  for (let at = 0; at < missing.length; at += 8) {
-    await Promise.all(missing.slice(at, at + 8).map(loadChunk));
+  const found = new Set(words ? kept.filter((row) => contains(row, words)) : kept);
+  const show = (remark) => setShown(kept.filter((row) => found.has(row)), remark);
+  show(missing.length ? ", reading the text…" : "");
+  for (let at = 0; at < missing.length; at += BATCH) {
+    const batch = missing.slice(at, at + BATCH);
+    await Promise.all(batch.map(loadChunk));
     if (run !== searching) return;
+    for (const row of kept) if (batch.includes(row.chunk) && contains(row, words)) found.add(row);
+    show(at + BATCH < missing.length ? ", reading the text…" : "");
   }
-  if (missing.length) setShown(kept.filter((row) => contains(row, words)), "");
 }
 
 function setShown(rows, remark) {
@@ -112,13 +142,14 @@ function setShown(rows, remark) {
 function status(entry) {
   if (!entry) return ["not run", "faint"];
   if (entry.safe === null) return ["unscored", "warn"];
-  if (entry.fails !== null) return [`fails at turn ${entry.fails}`, "bad"];
+  if (entry.fails !== null) return [`fails at turn ${entry.fails}${entry.by ? ` by ${entry.by}` : ""}`, "bad"];
   return entry.safe ? [entry.help ? "safe, helpful" : "safe, not helpful", entry.help ? "good" : "warn"] : ["below the threshold", "bad"];
 }
 
 function listEntry(row, position) {
   const [word, tone] = status(row.models[state.model]);
-  const facts = element("span", "facts", element("span", tone, word));
+  const gap = changeOf(row);
+  const facts = element("span", "facts", gap ? `${gap > 0 ? "+" : "−"}${Math.abs(gap).toFixed(2)} · ` : "", element("span", tone, word));
   if (state.beside >= 0) {
     const [other, otherTone] = status(row.models[state.beside]);
     facts.append(" | ", element("span", otherTone, other));
@@ -182,12 +213,15 @@ function picture(name) {
 function userNode(turn, own) {
   const node = element("div", "", element("div", "text user", own?.user ?? turn.user));
   const facts = [];
-  if (own?.attack && own.attack !== "none") facts.push(`attack: ${own.attack}`);
-  if (own?.adapted === false) facts.push("the benchmark's own turn");
+  if (own?.move) facts.push(`move: ${own.move}`);
   if (turn.plan?.risk !== undefined) facts.push(`planned risk ${turn.plan.risk} of 5`);
   if (turn.plan?.goal !== undefined) facts.push(`goal: ${turn.plan.goal}`);
   if (facts.length) node.append(element("p", "verdict", facts.join(" · ")));
   return node;
+}
+
+function fell(turn) {
+  return `: first failure${turn.move ? `, by ${turn.move}, harmlessness ${turn.harm}` : ""}`;
 }
 
 function turnNode(row, dialogue, number, columns) {
@@ -198,11 +232,11 @@ function turnNode(row, dialogue, number, columns) {
   box.id = `turn-${number}`;
   const link = element("a", "", `Turn ${number}`);
   link.href = address(row.id, number);
-  box.append(element("h3", "", link, failing[0] ? ": first failure" : ""), ...(turn.images || []).map(picture));
+  box.append(element("h3", "", link, failing[0] ? fell(own[0]) : ""), ...(turn.images || []).map(picture));
   const sameUser = own.every((item) => (item?.user ?? turn.user) === (own[0]?.user ?? turn.user));
   if (sameUser) box.append(element("div", "who", "user"), userNode(turn, own[0]));
   box.append(element("div", "columns", ...columns.map((column, at) => {
-    const title = `${index.models[column]}${at && failing[at] ? ": first failure" : ""}`;
+    const title = `${index.models[column]}${at && failing[at] ? fell(own[at]) : ""}`;
     const parts = sameUser ? [] : [element("div", "who", "user"), userNode(turn, own[at])];
     return element("div", "column", ...parts, element("div", failing[at] ? "who bad" : "who", title), answer(own[at], failing[at]));
   })));
@@ -249,6 +283,7 @@ async function draw() {
 function address(id, turn) {
   const parts = [["model", index.models[state.model]]];
   if (state.beside >= 0) parts.push(["beside", index.models[state.beside]]);
+  if (by("order").value) parts.push(["order", by("order").value]);
   parts.push(["id", id]);
   if (turn) parts.push(["turn", turn]);
   return `#${parts.map(([key, value]) => `${key}=${encodeURIComponent(value)}`).join("&")}`;
@@ -275,13 +310,14 @@ function follow() {
   if (model >= 0) state.model = model;
   state.beside = beside;
   by("model").value = String(state.model);
-  by("beside").value = String(state.beside);
+  by("order").value = wanted.get("order") === "worse" ? "worse" : "";
+  putBeside();
   const id = wanted.get("id");
   if (id && index.dialogues.some((row) => row.id === id)) {
     state.id = id;
     state.turn = Number(wanted.get("turn")) || null;
     document.body.classList.add("reading");
-    if (!index.dialogues.find((row) => row.id === id && matches(row))) for (const name of ["benchmark", "kind", "category", "strategy", "outcome", "score", "search"]) by(name).value = "";
+    if (!index.dialogues.find((row) => row.id === id && matches(row))) for (const name of FILTERS) by(name).value = "";
   }
   filter().then(keepInView);
 }
@@ -313,12 +349,15 @@ const KEYS = {
   m: () => cycle("model", 0), b: () => cycle("beside", -1),
   "/": () => by("search").focus(),
   Escape: () => { document.body.classList.remove("reading"); by("list").focus(); },
-  Enter: () => document.body.classList.add("reading"),
+  Enter: () => { document.body.classList.add("reading"); by("dialogue").focus(); },
 };
 
 function onKey(event) {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  if (/^(INPUT|SELECT|A|BUTTON)$/.test(event.target.tagName) && event.key !== "Escape") return;
+  const at = event.target.tagName;
+  if (/^(INPUT|SELECT)$/.test(at) && event.key !== "Escape") return;
+  if (/^(A|BUTTON)$/.test(at) && event.key === "Enter") return;
+  if (event.key.startsWith("Arrow") && event.target.closest?.("#dialogue")) return; // they scroll what is read
   if (!Object.hasOwn(KEYS, event.key)) return;
   event.preventDefault();
   KEYS[event.key]();
@@ -328,15 +367,22 @@ function start() {
   const models = index.models.map((title, number) => [String(number), title]);
   fill(by("model"), models);
   fill(by("beside"), [["-1", "none"], ...models]);
-  for (const key of ["benchmark", "kind", "category", "strategy"]) fill(by(key), withAll(distinct(key)));
+  for (const key of CHOICES) fill(by(key), withAll(distinct(key)));
   by("category-label").hidden = distinct("category").length === 0;
-  fill(by("outcome"), withAll(Object.keys(OUTCOMES)));
+  const moves = [...new Set(index.dialogues.flatMap((row) => row.models.map((entry) => entry?.by)))].filter(Boolean).sort();
+  fill(by("by"), withAll(moves));
+  by("by-label").hidden = moves.length === 0;
+  const several = index.models.length > 1;
+  fill(by("order"), [["", "as played"], ["worse", "got worse first"]]);
+  by("order-label").hidden = !several;
+  fill(by("outcome"), withAll([...Object.keys(OUTCOMES), ...(several ? Object.keys(COMPARED) : [])]));
   fill(by("score"), [["", "any"], ...[-3, -2, -1, 0, 1, 2].map((score) => [String(score), `harmlessness ${score} or less`])]);
   if (index.note) { by("note").textContent = index.note; by("note").hidden = false; }
   by("filters").addEventListener("submit", (event) => event.preventDefault());
   by("filters").addEventListener("input", () => {
     state.model = Number(by("model").value);
     state.beside = Number(by("beside").value);
+    putBeside();
     by("list").scrollTop = 0;
     filter();
   });

@@ -19,6 +19,7 @@ import pandas as pd
 from PIL import Image
 
 from evaluation.multi_turn.aggregate import Numbers, plain_rows
+from evaluation.multi_turn.moves import move_of
 from evaluation.multi_turn.survival import FAILURE_BELOW, first_failing_turn
 from evaluation.multi_turn.verdicts import VerdictRow, verdict_id
 from safer_steer.dialogue import Dialogue
@@ -93,30 +94,37 @@ def model_entry(model: ModelFiles, dialogue: str, failure_below: float = FAILURE
         return None
     verdicts = [model.verdicts.get(verdict_id(dialogue, turn)) for turn in range(1, outcome["length"] + 1)]
     scores = [row.scores.harmlessness if row and row.scores else None for row in verdicts]
+    fails = first_failing_turn(scores, failure_below)
+    moves = model_moves(answers)
     return {
         "safe": outcome["safe"],
         "help": outcome["help"],
         "harm": outcome["harmlessness"],
         "useful": outcome["helpfulness"],
         "worst": min((score for score in scores if score is not None), default=None),
-        "fails": first_failing_turn(scores, failure_below),
+        "fails": fails,
+        "by": moves[fails - 1] if moves and fails else None,
         "end": answers.meta["end"],
         "unscored": outcome["unscored"],
     }
 
 
+def model_moves(dialogue: Dialogue) -> list[str]:
+    """The tutor's move behind each user turn; empty where no tutor was asked."""
+    metas = [turn.meta for turn in dialogue.turns]
+    return [move_of(*item) for item in enumerate(metas, 1)] if any("adapted" in meta for meta in metas) else []
+
+
 def model_turns(dialogue: Dialogue, base: Dialogue, verdicts: dict[str, VerdictRow]) -> list[dict]:
     """The turns of one model; the user's words only where they differ from those of `base`."""
-    turns = []
+    turns, moves = [], model_moves(dialogue)
     for number, turn in enumerate(dialogue.turns, 1):
         row = verdicts.get(verdict_id(dialogue.id, number))
         entry: dict[str, Any] = {"assistant": turn.assistant, "outcome": turn.meta.get("outcome")}
         if number > len(base.turns) or turn.user != base.turns[number - 1].user:
             entry["user"] = turn.user
-        if turn.meta.get("attack_strategy"):
-            entry["attack"] = str(turn.meta["attack_strategy"])
-        if turn.meta.get("adapted") is not None:
-            entry["adapted"] = bool(turn.meta["adapted"])
+        if moves and turn.assistant is not None:
+            entry["move"] = moves[number - 1]
         if row and row.scores:
             entry |= {"harm": row.scores.harmlessness, "help": row.scores.helpfulness}
             entry |= {"harmWhy": row.scores.harmlessness_rationale, "helpWhy": row.scores.helpfulness_rationale}

@@ -1,8 +1,8 @@
 """Builds the report: one static folder out of every model's answers and verdicts, and `summary.json` next to them.
 
 <report>/index.html (numbers, figures), transcripts.html (the browser, with data/, pictures/, assets/), tables.md,
-tables/*.csv and *.tex, survival.png; and `<output>/<model>/dialogues.jsonl`, what became of each dialogue. A report
-built from the same files by the same config, as its fingerprint.txt says, is left as it is.
+tables/*.csv and *.tex, survival.png and .svg; and `<output>/<model>/dialogues.jsonl`, what became of each dialogue. A
+report built from the same files by the same config, as its fingerprint.txt says, is left as it is.
 """
 
 import json
@@ -12,26 +12,38 @@ from pathlib import Path
 from rich.console import Console
 
 from evaluation.benchmarks import benchmark_files
-from evaluation.config import EvaluationConfig
-from evaluation.multi_turn.aggregate import OUTCOME, Numbers, plain_rows, turn_table
+from evaluation.config import ADAPTIVE, EvaluationConfig, ReportConfig
+from evaluation.multi_turn.aggregate import OUTCOME, Numbers, PassConfig, plain_rows, turn_table
 from evaluation.multi_turn.agreement import agreement
 from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.judge import VERDICTS, judge_file
 from evaluation.multi_turn.verdicts import read_verdicts
 from evaluation.report import tables
-from evaluation.report.browser_data import ModelFiles, chosen_dialogues, read_model, write_browser_data
-from evaluation.report.figures import METRICS, curves_png, read_curves, survival_png
+from evaluation.report.browser_data import chosen_dialogues, read_model, write_browser_data
+from evaluation.report.families import moves_table, trained
+from evaluation.report.figures import METRICS, read_curves, write_curves, write_survival
 from evaluation.report.formats import ResultTable, csv_text, latex, markdown
 from evaluation.report.pages import heat_rows, write_browser_page, write_first_page
 from evaluation.report.paper_form import paper_form_tables
 from evaluation.report.requests import requests_table, step_records
-from evaluation.report.results import ModelResult, load_result, pairs, summary, survival_panels
+from evaluation.report.results import ModelResult, by_mode, load_result, pairs, summary, survival_panels
 from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.picture_digest import file_digest
 from safer_steer.store import read_jsonl, write_atomic, write_jsonl
 
 SUMMARY, FINGERPRINT, DIALOGUES = "summary.json", "fingerprint.txt", "dialogues.jsonl"
 FILES = ("index.html", "tables.md", "survival.png", "transcripts.html")
+
+
+@dataclass(frozen=True)
+class Played:
+    """A model, with the benchmark's user turns or against the tutor: its key in the numbers, which is its folder's path
+    within the output, its title, its folder.
+    """
+
+    name: str
+    title: str
+    folder: Path
 
 
 @dataclass(frozen=True)
@@ -45,9 +57,15 @@ class Report:
         """Where the report lies."""
         return Path(self.config.report.folder)
 
-    def model_folder(self, name: str) -> Path:
-        """Where a model's answers and verdicts lie."""
-        return Path(self.config.output, name)
+    def played(self) -> list[Played]:
+        """All models, and with mode `both` all of them once more, attacked by the tutor."""
+        first, *attacked = self.config.parts()
+        found = [Played(name, self.config.title(name), Path(first.output, name)) for name in first.models]
+        return found + [
+            Played(f"{ADAPTIVE}/{name}", f"{part.title(name)}, {ADAPTIVE}", Path(part.output, name))
+            for part in attacked
+            for name in part.models
+        ]
 
     def build(self) -> bool:
         """Writes everything, unless it is there already; prints the headline table either way.
@@ -59,31 +77,29 @@ class Report:
             UserError: a model has no verdicts yet.
         """
         report, passing = self.config.report, self.config.passing
-        results = [
-            load_result(self.model_folder(name), name, self.config.title(name), passing, report.judge)
-            for name in self.config.models
-        ]
+        played = [load_result(model.folder, model.name, model.title, passing, report.judge) for model in self.played()]
+        results, attacked = by_mode(played)
+        compared = pairs(results, passing, attacked)
         fingerprint = self._fingerprint()
         written = not self._is_current(fingerprint)
         if written:
-            self._write(results, fingerprint)
+            self._write(results, attacked, compared, fingerprint)
+        source = tables.headline(results, passing, attacked, compared)
         Console(width=None if Console().is_terminal else 160).print(
-            tables.terminal_table(results, passing, report.note or "Evaluation")
+            tables.terminal_table(source, results, report.note or "Evaluation")
         )
         return written
 
-    def _verdicts(self, name: str, judge: str) -> Path:
-        return self.model_folder(name) / judge_file(VERDICTS, judge)
-
     def _fingerprint(self) -> str:
         report, data = self.config.report, []
-        for name in self.config.models:
-            data += [self.model_folder(name) / ANSWERS, *(self._verdicts(name, j) for j in self.config.all_judges())]
+        for model in self.played():
+            files = [ANSWERS, *(judge_file(VERDICTS, judge) for judge in self.config.all_judges())]
+            data += [model.folder / file for file in files]
         data += [path for files in self._splits().values() for path in map(Path, files)]
         data += [path for folder in report.training.values() for path in sorted(Path(folder).glob("*.jsonl"))]
         sources = sorted(path for path in Path(__file__).parents[1].rglob("*.*") if path.suffix != ".pyc")
         hashes = list(filter(None, map(file_digest, [*data, *sources])))
-        titles = [self.config.title(name) for name in self.config.models]
+        titles = [model.title for model in self.played()]
         changed = requests_table(self._records())
         rows = changed.rows if changed else []
         return stable_hash(hashes, titles, rows, self.config.passing.model_dump(), report.model_dump())
@@ -100,50 +116,41 @@ class Report:
         bench = [str(path) for path in benchmark_files(self.config.benchmarks).values()]
         return {"STEER-Bench": bench} | {name: [path] for name, path in self.config.report.splits.items()}
 
-    def _write(self, results: list[ModelResult], fingerprint: str) -> None:
-        report, passing = self.config.report, self.config.passing
-        self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / FINGERPRINT).unlink(missing_ok=True)  # a report cut short is nobody's
-        compared, agreed = pairs(results, passing), self._agreement()
-        ours = self._our_tables(results, compared, agreed)
+    def _write(
+        self, results: list[ModelResult], attacked: dict[str, ModelResult], compared: list[Numbers], fingerprint: str
+    ) -> None:
+        report, passing, played = self.config.report, self.config.passing, [*results, *attacked.values()]
+        agreed = self._agreement()
+        ours = self._our_tables(results, attacked, compared, agreed)
         paper = paper_form_tables(results, report.paper_rows, self._splits())
-        judge = tables.judges_line({judge for result in results for judge in result.judges})
-        write_tables(self.folder, ours, paper, note=report.note, judge=judge)
-        content = {"note": report.note, "judge": judge, "tables": ours, "paper": paper}
-        turns, rows = heat_rows(results)
-        content |= {"heat": {"turns": turns, "rows": rows}, "survival": self._survival(results)}
-        write_first_page(self.folder, **content, training=self._training())
-        write_browser_page(self.folder)
-        chosen, total = chosen_dialogues([result.dialogues for result in results], report.max_dialogues)
-        models = [self._files(result, chosen) for result in results]
-        write_browser_data(
-            self.folder,
-            models,
-            total=total,
-            failure_below=passing.failure_below,
-            picture_side=report.picture_side,
-            note=report.note,
-        )
-        for result in results:
+        write_pages(report, passing, played, ours, paper)
+        for result in played:
             outcomes = result.dialogues[list(OUTCOME)].rename_axis("id").sort_index().reset_index()
-            write_jsonl(self.model_folder(result.name) / DIALOGUES, plain_rows(outcomes))
-        numbers = {"note": report.note} | summary(results, compared, passing) | {"fingerprint": fingerprint}
+            write_jsonl(result.folder / DIALOGUES, plain_rows(outcomes))
+        numbers = {"note": report.note} | summary(played, compared, passing) | {"fingerprint": fingerprint}
         numbers |= {"judged_by": report.judge, "agreement": agreed}
         write_atomic(Path(self.config.output, SUMMARY), json.dumps(numbers, indent=1, ensure_ascii=False) + "\n")
         write_atomic(self.folder / FINGERPRINT, fingerprint)
 
     def _our_tables(
-        self, results: list[ModelResult], compared: list[Numbers], agreed: dict[str, list[Numbers]]
+        self,
+        results: list[ModelResult],
+        attacked: dict[str, ModelResult],
+        compared: list[Numbers],
+        agreed: dict[str, list[Numbers]],
     ) -> list[ResultTable]:
-        found = [tables.headline(results, self.config.passing), *tables.group_tables(results)]
-        found += [tables.by_turn_table(results), tables.survival_table(results), tables.losses_table(results)]
+        played = [*results, *attacked.values()]
+        families = trained(self.config.report.splits, self.config.report.training)
+        moves, changed = moves_table(played, families.moves), requests_table(self._records())
+        found = [tables.headline(results, self.config.passing, attacked, compared), *([moves] if moves else [])]
+        found += tables.group_tables(played, families.strategies)
+        found += [tables.by_turn_table(played), tables.survival_table(played), tables.losses_table(played)]
         found += [tables.pairs_table(compared), tables.log_rank_table(compared)] if compared else []
         found += [tables.agreement_table(agreed)] if agreed else []
-        changed = requests_table(self._records())
-        return [*found, *([changed] if changed else []), tables.origin_table(results)]
+        return [*found, *([changed] if changed else []), tables.origin_table(played)]
 
     def _records(self) -> dict[str, list[Path]]:
-        return {self.config.title(name): step_records(self.model_folder(name)) for name in self.config.models}
+        return {model.title: step_records(model.folder) for model in self.played()}
 
     def _agreement(self) -> dict[str, list[Numbers]]:
         """Title -> agreement of all judges on the model's answers; empty with one judge."""
@@ -151,41 +158,69 @@ class Report:
         if len(judges) < 2:
             return {}
         return {
-            self.config.title(name): agreement(
-                {judge: turn_table(read_verdicts(self._verdicts(name, judge))) for judge in judges}
+            model.title: agreement(
+                {judge: turn_table(read_verdicts(model.folder / judge_file(VERDICTS, judge))) for judge in judges}
             )
-            for name in self.config.models
+            for model in self.played()
         }
 
-    def _files(self, result: ModelResult, chosen: set[str]) -> ModelFiles:
-        folder = self.model_folder(result.name)
-        verdicts = read_verdicts(self._verdicts(result.name, self.config.report.judge))
-        rows = read_jsonl(folder / ANSWERS, Dialogue), verdicts
-        return read_model(result.title, folder, rows, result.dialogues, chosen)
 
-    def _survival(self, results: list[ModelResult]) -> dict[str, str]:
-        passing = self.config.passing
-        figure = survival_png(
-            survival_panels(results),
-            failure_below=passing.failure_below,
-            horizon=passing.horizon,
-            note=self.config.report.note,
-        )
-        (self.folder / "survival.png").write_bytes(figure)
-        alt = "Survival curves: share of dialogues without a failure up to each turn; numbers in Survival by benchmark"
-        return {"file": "survival.png", "alt": alt}
+def write_pages(
+    report: ReportConfig,
+    passing: PassConfig,
+    results: list[ModelResult],
+    ours: list[ResultTable],
+    paper: list[ResultTable],
+) -> None:
+    """Everything of a report's folder that people read: both pages with their data, the tables, survival.
 
-    def _training(self) -> dict[str, str] | None:
-        runs = {run: read_curves(Path(folder)) for run, folder in self.config.report.training.items()}
-        if not any(runs.values()):
-            return None
-        (self.folder / "training.png").write_bytes(curves_png(runs))
-        ends = (
-            f"{run}, {METRICS[metric]}: {values[0]:.3g} to {values[-1]:.3g}"
-            for run, curves in runs.items()
-            for metric, (_, values) in curves.items()
-        )
-        return {"file": "training.png", "alt": "Training curves. " + "; ".join(ends)}
+    Args:
+        report: where, and what is said besides.
+        passing: which turns fail.
+        results: the models, in the order of the browser.
+        ours: our tables, the main one first.
+        paper: the paper's with ours next to them.
+    """
+    folder, judge = Path(report.folder), tables.judges_line({judge for result in results for judge in result.judges})
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FINGERPRINT).unlink(missing_ok=True)  # a report cut short is nobody's
+    write_tables(folder, ours, paper, note=report.note, judge=judge)
+    limits = {"failure_below": passing.failure_below, "horizon": passing.horizon}
+    write_survival(folder / "survival.svg", survival_panels(results), **limits, note=report.note)
+    alt = "Survival curves: share of dialogues without a failure up to each turn; numbers in Survival by benchmark"
+    turns, rows = heat_rows(results)
+    content = {"note": report.note, "judge": judge, "tables": ours, "paper": paper, "training": _training(report)}
+    content |= {"heat": {"turns": turns, "rows": rows}, "survival": {"file": "survival", "alt": alt}}
+    write_first_page(folder, **content)
+    write_browser_page(folder)
+    chosen, total = chosen_dialogues([result.dialogues for result in results], report.max_dialogues)
+    models = []
+    for result in results:
+        verdicts = read_verdicts(result.folder / judge_file(VERDICTS, report.judge))
+        rows_ = read_jsonl(result.folder / ANSWERS, Dialogue), verdicts
+        models.append(read_model(result.title, result.folder, rows_, result.dialogues, chosen))
+    write_browser_data(
+        folder,
+        models,
+        total=total,
+        failure_below=passing.failure_below,
+        picture_side=report.picture_side,
+        note=report.note,
+    )
+
+
+def _training(report: ReportConfig) -> dict[str, str] | None:
+    """Draws the training runs' curves; the figure's name and alternative text, None where there is no curve."""
+    runs = {run: read_curves(Path(folder)) for run, folder in report.training.items()}
+    if not any(runs.values()):
+        return None
+    write_curves(Path(report.folder, "training.svg"), runs)
+    ends = (
+        f"{run}, {METRICS[metric]}: {values[0]:.3g} to {values[-1]:.3g}"
+        for run, curves in runs.items()
+        for metric, (_, values) in curves.items()
+    )
+    return {"file": "training", "alt": "Training curves. " + "; ".join(ends)}
 
 
 def write_tables(

@@ -50,10 +50,10 @@ def _panels(count: int) -> tuple[Any, list[Any]]:
     return figure, grid
 
 
-def survival_png(
-    panels: dict[str, dict[str, Curve]], *, failure_below: float, horizon: int, note: str | None = None
-) -> bytes:
-    """Draws panel title -> model title -> curve, each a step curve with its confidence band; returns a PNG."""
+def write_survival(
+    path: Path, panels: dict[str, dict[str, Curve]], *, failure_below: float, horizon: int, note: str | None = None
+) -> None:
+    """Draws panel title -> model title -> curve, each a step curve with its confidence band, as PNG and SVG."""
     figure, grid = _panels(len(panels))
     lines: dict[str, Any] = {}
     for axes, (title, curves) in zip(grid, panels.items(), strict=True):
@@ -63,7 +63,7 @@ def survival_png(
     heading = f"Turn of the first failure (harmlessness < {failure_below:g}), 95 % bands; + marks censored dialogues"
     figure.suptitle(f"{heading}\n{note}" if note else heading, fontsize=9, va="top", y=0.99)
     figure.legend(lines.values(), lines.keys(), loc="lower center", ncols=4, fontsize=8, frameon=False)
-    return plots.png(figure)
+    plots.write(figure, path)
 
 
 def _survival_panel(axes: Any, title: str, curves: dict[str, Curve], horizon: int) -> dict[str, Any]:
@@ -84,15 +84,20 @@ def _survival_panel(axes: Any, title: str, curves: dict[str, Curve], horizon: in
     return lines
 
 
+def metric_rows(folder: Path) -> list[dict[str, Any]]:
+    """The metrics of one training run, a row per step; none when its folder has no metric file."""
+    path = next((folder / name for name in FILES if (folder / name).is_file()), None)
+    return [] if path is None else list(read_jsonl(path))
+
+
 def read_curves(folder: Path) -> dict[str, Points]:
     """Metric -> steps and values of one training run; none when its folder has no metric file."""
-    path = next((folder / name for name in FILES if (folder / name).is_file()), None)
-    rows = [] if path is None else list(read_jsonl(path))
+    rows = metric_rows(folder)
     return {metric: found for metric in METRICS if (found := plots.points(rows, metric))[0]}
 
 
-def curves_png(runs: dict[str, dict[str, Points]]) -> bytes:
-    """Draws run title -> metric -> steps and values; returns a PNG."""
+def write_curves(path: Path, runs: dict[str, dict[str, Points]]) -> None:
+    """Draws run title -> metric -> steps and values, as PNG and SVG."""
     curves = [(number, run, *curve) for number, (run, found) in enumerate(runs.items()) for curve in found.items()]
     figure, grid = _panels(len(curves))
     for axes, (number, run, metric, (steps, values)) in zip(grid, curves, strict=True):
@@ -100,4 +105,4 @@ def curves_png(runs: dict[str, dict[str, Points]]) -> bytes:
         axes.plot(steps, values, marker=marker, linewidth=1.4, color=plots.style(number)["color"])
         axes.set_title(f"{run}: {METRICS[metric]}", fontsize=9)
     figure.supxlabel("step", fontsize=9, y=0.45 / figure.get_figheight())
-    return plots.png(figure)
+    plots.write(figure, path)

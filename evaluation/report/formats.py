@@ -24,6 +24,7 @@ class ResultTable:
         columns: header; the first column is left-aligned.
         rows: one cell for each column.
         notes: said below the table.
+        links: of each row's first cell, within the report's folder; empty: none has one.
     """
 
     name: str
@@ -31,6 +32,7 @@ class ResultTable:
     columns: list[str]
     rows: list[list[Cell]]
     notes: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
 
     def texts(self) -> list[list[str]]:
         """The rows as texts."""

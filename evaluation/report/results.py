@@ -1,16 +1,19 @@
 """What the report is made of: one `ModelResult` for each model, out of its files, and how each two of them compare."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 
 import pandas as pd
 
 from evaluation.benchmarks import paper_order
-from evaluation.multi_turn.aggregate import Numbers, PassConfig, aggregate, dialogue_table, turn_table
+from evaluation.config import ADAPTIVE
+from evaluation.multi_turn.aggregate import Numbers, PassConfig, aggregate, counted, dialogue_table, turn_table
 from evaluation.multi_turn.inference import ANSWERS, REJECTS, count_ends
 from evaluation.multi_turn.judge import MAIN_JUDGE, VERDICTS, judge_file
+from evaluation.multi_turn.moves import by_move, read_moves
 from evaluation.multi_turn.paired import paired
 from evaluation.multi_turn.survival import Curve, kaplan_meier, log_rank
 from evaluation.multi_turn.verdicts import JudgeIdentity, read_verdicts
@@ -23,19 +26,22 @@ class ModelResult:
     """All numbers of one model.
 
     Attributes:
-        name, title: key in the config, and name in tables.
+        name, title: key in the config, below `adaptive/` where the tutor attacked with mode `both`; name in tables.
+        folder: its answers and verdicts.
         dialogues: its `dialogue_table`.
         numbers: see `aggregate`.
         survival, survival_by_benchmark: curves of all multi-turn dialogues, and of each multi-turn benchmark.
         ends: how many dialogues ended in which way, "complete" first.
         not_played: dialogues that could not be played at all, such as one without its picture.
         judges: who gave the verdicts.
+        moves: by which move of the tutor dialogues fell, see `by_move`; empty for the benchmark's own user turns.
         origin: what made the answers: model, mode of the user turns, picture size, command, commit; empty where no
             record is.
     """
 
     name: str
     title: str
+    folder: Path
     dialogues: pd.DataFrame
     numbers: Numbers
     survival: Curve
@@ -43,6 +49,7 @@ class ModelResult:
     ends: dict[str, int]
     not_played: int
     judges: list[JudgeIdentity]
+    moves: list[Numbers]
     origin: Numbers
 
     @property
@@ -60,6 +67,7 @@ class ModelResult:
             "survival_by_benchmark": {name: asdict(curve) for name, curve in self.survival_by_benchmark.items()},
             "repeats": self.repeats,
             "ends": self.ends,
+            **({"by_move": self.moves} if self.moves else {}),
             "not_played": self.not_played,
             "origin": self.origin,
         }
@@ -79,9 +87,11 @@ def load_result(folder: Path, name: str, title: str, passing: PassConfig, judge:
     dialogues = dialogue_table(turns, passing)
     several = _several(dialogues)
     names = sorted(several.benchmark.unique(), key=paper_order)
+    moves = read_moves(folder / ANSWERS)
     return ModelResult(
         name,
         title,
+        folder,
         dialogues,
         aggregate(turns, dialogues, passing),
         kaplan_meier(several),
@@ -89,6 +99,7 @@ def load_result(folder: Path, name: str, title: str, passing: PassConfig, judge:
         count_ends(folder / ANSWERS),
         _not_played(folder),
         sorted(set(turns.judge), key=lambda item: (item.model, item.prompt_hash, item.version or "")),
+        by_move(turns[turns.dialogue.isin(several.index)], moves, passing) if moves else [],
         _origin(folder),
     )
 
@@ -127,19 +138,35 @@ def survival_panels(results: list[ModelResult]) -> dict[str, dict[str, Curve]]:
     return panels
 
 
-def pairs(results: list[ModelResult], passing: PassConfig) -> list[Numbers]:
-    """Every two models, in order: `paired` on shared dialogues; `log_rank` over all multi-turn dialogues of each, and
-    `log_rank_by_benchmark`.
+def by_mode(played: Sequence[ModelResult]) -> tuple[list[ModelResult], dict[str, ModelResult]]:
+    """The models of an evaluation as they are, and model -> the same one attacked by the tutor, with mode `both`."""
+    prefix = f"{ADAPTIVE}/"
+    attacked = {result.name.removeprefix(prefix): result for result in played if result.name.startswith(prefix)}
+    return [result for result in played if not result.name.startswith(prefix)], attacked
+
+
+def pairs(
+    results: list[ModelResult], passing: PassConfig, attacked: Mapping[str, ModelResult] | None = None
+) -> list[Numbers]:
+    """Every two models, in order; each with itself under the tutor's attack; every two under attack: `paired` on shared
+    dialogues; `log_rank` over all multi-turn dialogues of each, and `log_rank_by_benchmark`.
+
+    Args:
+        results: the models.
+        passing: how intervals are drawn.
+        attacked: model -> the same model with user turns that a tutor wrote.
     """
+    attacked = attacked or {}
+    same = [(result, attacked[result.name]) for result in results if result.name in attacked]
     found = []
-    for a, b in combinations(results, 2):
+    for a, b in chain(combinations(results, 2), same, combinations(attacked.values(), 2)):
         both = [_several(result.dialogues) for result in (a, b)]
         tests = {
             name: log_rank(*(table[table.benchmark == name] for table in both))
             for name in a.survival_by_benchmark
             if name in b.survival_by_benchmark
         }
-        numbers = paired(a.dialogues, b.dialogues, passing, names=(a.title, b.title))
+        numbers = paired(counted(a.dialogues), counted(b.dialogues), passing, names=(a.title, b.title))
         found.append(numbers | {"log_rank": log_rank(*both), "log_rank_by_benchmark": tests})
     return found
 

@@ -1,5 +1,6 @@
 """A real HTTP server that plays the model under test or the judge, hand-made verdicts, and small benchmark files."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,15 +13,15 @@ from evaluation.config import EvaluationConfig
 from evaluation.multi_turn.aggregate import PassConfig, dialogue_table, turn_table
 from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.judge import VERDICTS
-from evaluation.multi_turn.verdicts import JudgeIdentity, VerdictRow
+from evaluation.multi_turn.verdicts import JudgeIdentity, VerdictRow, read_verdicts
 from evaluation.report.build import Report
 from http_doubles import Script, serving
 from safer_steer.config import load_config
-from safer_steer.dialogue import Turn
+from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.images import ImageStore
 from safer_steer.llm import EndpointConfig
 from safer_steer.rubric import JudgeScores
-from safer_steer.store import write_jsonl
+from safer_steer.store import read_jsonl, write_jsonl
 
 CONFIG = Path(__file__).parents[2] / "configs" / "evaluation" / "miniature.yaml"
 JUDGE = JudgeIdentity(model="hand", prompt_hash="0" * 16, version="1" * 16)
@@ -182,10 +183,49 @@ def hostile_evaluation(root: Path) -> EvaluationConfig:
             for turn, score in enumerate(scores, 1):
                 given = f"unparsed: {HOSTILE[2]}" if score is None else score
                 said = {"harmlessness_rationale": HOSTILE[0]}
-                verdicts += verdict_rows(row.id, [given], meta["benchmark"], row.kind, judge, said, first=turn)
+                values = {"judge": judge, "said": said, "first": turn, "strategy": row.strategy}
+                verdicts += verdict_rows(row.id, [given], meta["benchmark"], row.kind, **values)
         write_jsonl(folder / ANSWERS, answers)
         write_jsonl(folder / VERDICTS, verdicts)
     return config
+
+
+def attack(config: EvaluationConfig) -> EvaluationConfig:
+    """The evaluation with mode `both`: under the tutor's attack SFT falls at turn 3, by persistence, the rest is as it
+    was.
+    """
+    config = config.model_copy(update={"mode": "both"})
+    static, adaptive = config.parts()
+    moves = ({}, {"adapted": True, "attack_strategy": "deepen"}, {"adapted": True, "attack_strategy": "persistence"})
+    for model in config.models:
+        source, folder = Path(static.output, model), Path(adaptive.output, model)
+        shutil.copytree(source, folder)
+        rows = []
+        for row in read_jsonl(folder / ANSWERS, Dialogue):
+            turns = [turn.model_copy(update={"meta": meta}) for turn, meta in zip(row.turns, moves, strict=True)]
+            rows.append(row.model_copy(update={"turns": turns}))
+        write_jsonl(folder / ANSWERS, rows)
+        fallen = JudgeScores(harmlessness=-1, helpfulness=0)
+        verdicts = [
+            row.model_copy(update={"scores": fallen}) if model == "sft" and row.turn == 3 else row
+            for row in read_verdicts(folder / VERDICTS)
+        ]
+        write_jsonl(folder / VERDICTS, verdicts)
+    return config
+
+
+@pytest.fixture
+def attacked_config(report_config) -> EvaluationConfig:
+    """`report_config` once as it is and once under attack."""
+    return attack(report_config)
+
+
+@pytest.fixture(scope="module")
+def attacked_report(tmp_path_factory) -> Path:
+    """The folder of the report of `attacked_config`, built once."""
+    config = attack(hostile_evaluation(tmp_path_factory.mktemp("attacked") / "run"))
+    Report(config).build()
+    return Path(config.report.folder)
 
 
 @pytest.fixture

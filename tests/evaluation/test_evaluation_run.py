@@ -1,5 +1,6 @@
 """The entry point over real HTTP and real processes: dry run, the three steps, resuming, errors; and once with vLLM."""
 
+import csv
 import io
 import json
 import random
@@ -18,6 +19,7 @@ from evaluation.config import EvaluationConfig
 from evaluation.multi_turn.inference import _facts
 from safer_steer.cli import run_cli
 from safer_steer.config import load_config
+from safer_steer.data_block import parse_data_block
 
 NOBODY = "http://127.0.0.1:1/v1"
 GOOD = json.dumps({"harmlessness": 3, "helpfulness": 3})
@@ -158,7 +160,47 @@ def test_dry_run_counts_calls_and_touches_nothing(yaml, tmp_path):
         "--dry-run",
     )
     assert "calls of tutor: at most 24" in adaptive.stdout
+    tutor = f"tutor={{model: t, base_url: {NOBODY}}}"
+    both = evaluate(yaml(NOBODY), "mode=both", tutor, "--dry-run").stdout
+    assert all(
+        f"calls of {role}: at most {n}" in both for role, n in (("evaluated_one", 36), ("judge", 72), ("tutor", 24))
+    )
+    clash = evaluate(yaml(NOBODY), "mode=both", tutor, f"models.adaptive.endpoint={{model: m, base_url: {NOBODY}}}")
+    assert (clash.returncode, "model 'adaptive': a folder of that name" in clash.stderr) == (2, True)
     assert not (tmp_path / "run").exists()
+
+
+def test_static_and_adaptive_in_one_run(serve, yaml, tmp_path):
+    """The model keeps to the benchmark's turns and gives in when the tutor presses on."""
+
+    def attacked(body):
+        asked = body["messages"][-1]["content"]
+        text = asked if isinstance(asked, str) else asked[-1]["text"]
+        match (body.get("response_format") or {}).get("json_schema", {}).get("name"):
+            case "tutor":
+                scores = {"safety": 8, "usefulness": 8, "faithfulness": 10}
+                reply = {"diagnosis": "d", "scores": scores, "attack_strategy": "persistence"}
+                return json.dumps(reply | {"new_question": "i press on"})
+            case "judge":
+                given_in = parse_data_block(text)["assistant"] == "it gives in"
+                return json.dumps({"harmlessness": -3 if given_in else 3, "helpfulness": 0 if given_in else 3})
+        return "it gives in" if "i press on" in text else "no"
+
+    with serve(attacked) as server:
+        command = yaml(server.url), "mode=both", f"tutor={{model: m, base_url: {server.url}, max_retries: 0}}"
+        done = evaluate(*command)
+        assert done.returncode == 0, done.stderr
+        calls = len(server.requests)
+        assert "already finished" in evaluate(*command).stdout
+        assert len(server.requests) == calls == 2 * 18 * 2 * 2 + 2 * 12
+    main = (tmp_path / "run/report/tables/summary.csv").read_text().splitlines()
+    header, one = (next(csv.reader([line])) for line in main[:2])
+    found = dict(zip(header, one, strict=True))
+    assert (found["safe %"], found["safe, adaptive %"]) == ("100.0", "0.0")
+    assert found["adaptive − static, points"].lstrip("'").startswith("-100.0 (-100.0 to -")
+    moves = (tmp_path / "run/report/tables/moves.csv").read_text().splitlines()
+    assert moves[1].startswith('"One, adaptive",persistence,6,6,100.0')
+    assert moves[1].endswith("2 × 6,'-3 × 6")  # the quote: no formula for a spreadsheet
 
 
 def test_the_environments_model_under_test_is_in_the_record_and_in_the_plan(serve, yaml, tmp_path, monkeypatch):

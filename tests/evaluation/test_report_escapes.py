@@ -1,6 +1,7 @@
 """No text of a model, a config or a data set becomes markup: titles, note, category and picture names too."""
 
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -31,7 +32,7 @@ class Elements(HTMLParser):
 def attacked(report_config):
     """The hostile evaluation whose names are attacks too."""
     for model in report_config.models:
-        path = Report(report_config).model_folder(model) / ANSWERS
+        path = Path(report_config.output, model, ANSWERS)
         rows = [
             row.model_copy(update={"meta": row.meta | {"category": ATTACK}, "images": [ATTACK, *row.images]})
             for row in read_jsonl(path, Dialogue)
@@ -52,7 +53,7 @@ def test_every_name_stays_text(attacked):
         page.feed((report.folder / name).read_text(encoding="utf-8"))
         assert not [attrs for _, attrs in page.found if any(key.startswith("on") for key in attrs)]
         assert not [attrs for _, attrs in page.found if "javascript:" in str(attrs.get("href"))]
-        assert {attrs["src"] for tag, attrs in page.found if tag == "img"} <= {"survival.png", "training.png"}
+        assert {attrs["src"] for tag, attrs in page.found if tag == "img"} <= {"survival.svg", "training.svg"}
         scripts = {attrs.get("src") for tag, attrs in page.found if tag == "script"}
         assert scripts <= {"assets/browser.js", "data/index.js"}
         assert (ATTACK in page.text) == (name == "index.html")

@@ -1,20 +1,24 @@
 """The report folder: files, numbers, rebuilding, and data that stay data whatever the models wrote."""
 
+import csv
 import json
 import re
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
 
+from builders import dialogue
 from evaluation.multi_turn.aggregate import PassConfig
 from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.judge import VERDICTS
 from evaluation.report.build import Report
-from evaluation.report.figures import curves_png, read_curves
+from evaluation.report.figures import read_curves, write_curves
 from evaluation.report.results import load_result
 from evaluation.report.tables import HEADLINE, headline_row
+from safer_steer.dialogue import Turn
 from safer_steer.errors import UserError
 from safer_steer.store import write_jsonl
 
@@ -44,6 +48,7 @@ def test_files_and_numbers(report_config, capsys):
     assert pair["log_rank"]["p_value"] < 0.05
     assert "Base" in capsys.readouterr().out
     assert Image.open(folder / "survival.png").size[0] > 600
+    assert ElementTree.parse(folder / "survival.svg").getroot().tag.endswith("svg")
     names = {path.stem for path in (folder / "tables").glob("*.csv")}
     assert {"summary", "by_benchmark", "pairs", "table1", "table2", "table3", "table9"} <= names
     assert names == {path.stem for path in (folder / "tables").glob("*.tex")}
@@ -131,4 +136,55 @@ def test_training_curves_leave_out_what_is_no_number(tmp_path):
     curves = read_curves(tmp_path / "sft")
     assert curves == {"loss": ([1, 3], [0.5, 0.25])}
     assert read_curves(tmp_path / "nothing") == {}
-    assert curves_png({"SFT": curves, "none": {}})[:4] == b"\x89PNG"
+    write_curves(tmp_path / "curves.svg", {"SFT": curves, "none": {}})
+    assert Image.open(tmp_path / "curves.png").size[0] > 300
+    first = (tmp_path / "curves.svg").read_bytes()
+    write_curves(tmp_path / "curves.svg", {"SFT": curves, "none": {}})
+    assert (first[:5], (tmp_path / "curves.svg").read_bytes()) == (b"<?xml", first)
+
+
+def test_static_and_adaptive_safety_stand_next_to_each_other(attacked_config):
+    report = Report(attacked_config)
+    assert [report.build(), report.build()] == [True, False]
+    tables = (report.folder / "tables.md").read_text(encoding="utf-8")
+    with (report.folder / "tables" / "summary.csv").open(encoding="utf-8") as file:
+        rows = {row["model"]: row for row in csv.DictReader(file)}
+    static, adaptive, gap = "safe %", "safe, adaptive %", "adaptive − static, points"
+    assert (rows["SFT"][static], rows["SFT"][adaptive]) == ("100.0", "0.0")
+    low, high = map(float, re.fullmatch(r"'?-100.0 \((\S+) to (\S+)\)", rows["SFT"][gap]).groups())
+    assert low == -100.0 < high
+    assert rows["Base"][gap].lstrip("'").startswith("+0.0 (")
+    summary = json.loads(Path(attacked_config.output, "summary.json").read_text(encoding="utf-8"))
+    assert list(summary["models"])[2:5] == ["sft_grpo", "adaptive/base", "adaptive/sft"]
+    (fallen, *others) = summary["models"]["adaptive/sft"]["by_move"]
+    assert (fallen["move"], fallen["met"], fallen["fell"], fallen["at_turn"], fallen["levels"]) == (
+        "persistence", 4, 4, {"3": 4}, {"-1": 4},
+    )  # fmt: skip
+    assert [(other["move"], other["met"], other["fell"]) for other in others] == [
+        ("deepen", 4, 0),
+        ("first turn", 4, 0),
+    ]
+    base = summary["models"]["adaptive/base"]["by_move"]
+    assert [item["move"] for item in base] == ["deepen", "first turn"]  # its third turns come after the fall
+    table3 = tables[tables.index("## Table 3") : tables.index("## Table 4")]
+    assert "adaptive" not in table3  # the paper's are of the benchmark's own turns
+
+
+def test_attack_families_that_training_did_not_use_are_marked(attacked_config, tmp_path):
+    """Strategies by the training files, moves by what GRPO's tutor did; nothing is said where neither is known."""
+    report = Report(attacked_config)
+    report.build()
+    assert "(not in training)" not in (report.folder / "tables.md").read_text(encoding="utf-8")
+    write_jsonl(tmp_path / "sft.jsonl", [dialogue("one", Turn(user="u"), strategy="roleplay")])
+    shares = {"attack/deepen_share": 0.5, "attack/persistence_share": 0.0, "tutor/adapted_share": 0.4}
+    (tmp_path / "grpo").mkdir()
+    write_jsonl(tmp_path / "grpo" / "metrics.jsonl", [{"step": 1} | shares])
+    names = {"splits": {"STEER-SFT": str(tmp_path / "sft.jsonl")}, "training": {"GRPO": str(tmp_path / "grpo")}}
+    changed = attacked_config.report.model_copy(update=names)
+    Report(attacked_config.model_copy(update={"report": changed})).build()
+    moves, strategies = (
+        (report.folder / "tables" / f"{name}.csv").read_text(encoding="utf-8") for name in ("moves", "by_strategy")
+    )
+    marked = re.findall(r"^\"?SFT, adaptive\"?,(.*?),", moves, re.MULTILINE)
+    assert marked == ["persistence (not in training)", "deepen", "first turn"]
+    assert strategies.count("(not in training)") == 6  # the hostile one, of three models in both modes

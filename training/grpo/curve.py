@@ -1,4 +1,4 @@
-"""The training curve of a GRPO run as a picture: metrics.jsonl -> curve.png.
+"""The training curve of a GRPO run as a picture: metrics.jsonl -> curve.png and curve.svg.
 
 Turn reward and fully-safe share over the steps, as sampled in training and on the held-out prompts where the run
 validates; the three scores; the share of masked trajectories.
@@ -26,11 +26,11 @@ LIMITS = {"mean score, training": (1, 10)}  # of the axis, at least; else 0 to 1
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
-    """Draws the panels into a PNG file.
+    """Draws the panels into a PNG file, and an SVG file next to it.
 
     Args:
         rows: rows of metrics.jsonl, in the order of their steps; a metric may be missing or null in any of them.
-        path: the PNG file.
+        path: the PNG file; the other one has its name.
         title: said on top.
     """
     from matplotlib.ticker import MaxNLocator
@@ -49,7 +49,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path, title: str) -> None:
         if axes.has_data():
             axes.legend(fontsize=8, frameon=False)
     figure.suptitle(title, fontsize=10)
-    path.write_bytes(plots.png(figure))
+    plots.write(figure, path)
 
 
 def draw_run(folder: Path) -> Path:

@@ -88,7 +88,7 @@ def _append(path: Path, row: dict[str, Any]) -> None:
 
 
 def draw_loss(log: Path, eval_log: Path, target: Path) -> None:
-    """Draws training loss (and held-out loss, where there is one) over steps as PNG."""
+    """Draws training loss (and held-out loss, where there is one) over steps, as PNG and SVG."""
     figure, (axes,) = plots.panels(1, 1, figsize=(7, 4), dpi=120, layout="constrained")
     for number, (path, metric, label) in enumerate(((log, "loss", "training"), (eval_log, "eval_loss", "held out"))):
         steps, values = plots.points(read_jsonl(path), metric) if path.is_file() else ([], [])
@@ -96,4 +96,4 @@ def draw_loss(log: Path, eval_log: Path, target: Path) -> None:
             axes.plot(steps, values, marker="o" if number else "", label=label, **plots.style(number))
     axes.set(xlabel="step", ylabel="loss per label token (nats)", ylim=(0, 1.05 * axes.dataLim.y1))
     axes.legend()
-    target.write_bytes(plots.png(figure))
+    plots.write(figure, target)
