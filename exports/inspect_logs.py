@@ -58,7 +58,7 @@ def write(evaluation: Path, folder: Path) -> dict[str, int]:
         short = []
         with replacing(folder / f"{name}.eval") as file, ZipFile(file.buffer, "w", ZIP_DEFLATED) as log:
             for row in read_jsonl(source / ANSWERS, Dialogue):
-                sample = _sample(row, outcomes.get(row.id, {}), verdicts, str(numbers["origin"]["model"]), source)
+                sample = _sample(row, outcomes.get(row.id, {}), verdicts, numbers["title"], source)
                 log.writestr(f"samples/{sample['id']}_epoch_{sample['epoch']}.json", json.dumps(sample))
                 short.append(_short(sample))
             log.writestr("summaries.json", json.dumps(short))
@@ -76,8 +76,8 @@ def _header(name: str, numbers: Mapping[str, Any], summary: Mapping[str, Any], r
     origin, benchmarks = numbers["origin"], ", ".join(numbers["by_benchmark"])
     sampling = {key: origin["sampling"].get(key) for key in ("temperature", "top_p", "max_tokens")}
     sampling = {key: value for key, value in sampling.items() if value is not None}
-    about = {key: origin[key] for key in ("mode", "weights", "max_pixels", "answer_format", "command", "fingerprint")}
-    about |= {"title": numbers["title"], "note": summary["note"], "passing": summary["passing"]}
+    told = ("model", "mode", "weights", "max_pixels", "answer_format", "git_commit", "fingerprint")
+    about = {key: origin[key] for key in told} | {"note": summary["note"], "passing": summary["passing"]}
     about |= {"judges": summary["judges"], "unscored turns": numbers["unscored"], "left out": numbers["left_out"]}
     return {
         "version": 2,
@@ -88,7 +88,7 @@ def _header(name: str, numbers: Mapping[str, Any], summary: Mapping[str, Any], r
             "task_id": f"{record['fingerprint']}/{name}",
             "task": f"SaFeR-Steer: {benchmarks}",
             "dataset": {"name": benchmarks},
-            "model": str(origin["model"]),
+            "model": numbers["title"],
             "model_generate_config": sampling,
             "config": {"epochs": numbers["repeats"]},
             "packages": record["versions"],

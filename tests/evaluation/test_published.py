@@ -19,6 +19,7 @@ from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.runs import Run
 from safer_steer.store import read_jsonl, write_jsonl
+from safer_steer.weights import weights_fingerprint
 from training.sft.config import SftConfig
 
 SFT = ["model=Qwen/Qwen2.5-VL-3B-Instruct", "seed=17", "training.epochs=3"]
@@ -126,3 +127,24 @@ def test_the_dataset_card_names_sources_models_and_seeds(published, tmp_path, be
     assert "| STEER-SFT | 6 | 3 to 3, mean 3.0 | 2 benign, 2 obfuscated, 2 red-team |" in card.text
     assert "| spa | sqrti/SPA-VL | not recorded | train | 5 |" in card.text
     assert "- record of stage2" in card.text.partition("## Not recorded")[2]
+
+
+def test_a_model_card_takes_no_numbers_of_other_weights(published, tmp_path):
+    with Run.open(tmp_path / "sft", {}, stage="sft") as run:
+        run.finish({})
+    checkpoint = tmp_path / "sft" / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "config.json").write_text("{}")
+    (checkpoint / "model.safetensors").write_bytes(b"weights")
+    infer = tmp_path / "evaluation" / "mine" / "infer.json"
+    record = json.loads(infer.read_text())
+
+    def served(weights):
+        record["facts"]["config"]["weights"] = {"mine": weights}
+        infer.write_text(json.dumps(record))
+        return published("formats=[model_card]", f"training=[{tmp_path}/sft]") / "model_card" / "README.md"
+
+    with pytest.raises(UserError, match="had other weights"):
+        served("0" * 16)
+    found = weights_fingerprint(checkpoint)
+    assert f"both have the fingerprint {found}" in served(found).read_text()
