@@ -2,7 +2,9 @@
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,19 +23,31 @@ os.environ |= {
 }
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Marks every test without `integration` as `unit`; leaves `nightly` ones out unless -m names them.
-
-    Tests with an engine are one group of xdist's, as two engine runs at once can exhaust the memory.
-    """
+    """Marks every test without `integration` as `unit`; leaves `nightly` ones out unless -m names them."""
     if "nightly" not in config.getoption("markexpr"):
         left_out = [item for item in items if item.get_closest_marker("nightly")]
         items[:] = [item for item in items if item not in left_out]
         config.hook.pytest_deselected(items=left_out)
     for item in items:
-        engine = item.get_closest_marker("integration")
-        item.add_marker(pytest.mark.xdist_group("engine") if engine else "unit")
+        if not item.get_closest_marker("integration"):
+            item.add_marker("unit")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The tests of a file share a process, as their fixtures are made once; all files with an engine share one, as two
+    engine runs at once can exhaust the memory.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        @cache  # noqa: B019 - one scheduler a run
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "engines" if "mark.integration" in (ROOT / file).read_text(encoding="utf-8") else file
+
+    return ByFile(config, log)
 
 
 @pytest.fixture(autouse=True)

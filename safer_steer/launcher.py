@@ -32,7 +32,12 @@ def launch(command: list[str]) -> int:
     try:
         return child.wait()
     finally:
-        _end_group(child)
+        started: set[psutil.Process] = set()
+        try:
+            _end(child, started, GRACE_S)
+        except KeyboardInterrupt:  # a second press, wherever it came: by force, and no third one breaks it off
+            _end(child, started, 0.0)
+            raise
 
 
 def _pass_on(child: subprocess.Popen) -> None:
@@ -42,18 +47,17 @@ def _pass_on(child: subprocess.Popen) -> None:
             os.write(2, said)
 
 
-def _end_group(child: subprocess.Popen) -> None:
-    started = _started_by(child)
-    try:
-        _send(child, signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            child.wait(GRACE_S)
-    finally:
-        started |= _started_by(child)
-        _send(child, signal.SIGKILL)
-        for process in started:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+def _end(child: subprocess.Popen, started: set[psutil.Process], grace_s: float) -> None:
+    """Ends the child's group and all that it started, by force after the grace; notes in `started` what that is."""
+    started |= _started_by(child)
+    _send(child, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        child.wait(grace_s)
+    started |= _started_by(child)
+    _send(child, signal.SIGKILL)
+    for process in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 def _started_by(child: subprocess.Popen) -> set[psutil.Process]:

@@ -162,8 +162,8 @@ def start_services(services: dict[str, ServiceConfig], log_dir: str | Path) -> I
 
 def _wait_for_an_end(servers: list["_Server"]) -> None:
     """Gives a server that has just died, which calls notice first, the moment that its end takes to be seen."""
-    deadline = time.monotonic() + DYING_S
-    while time.monotonic() < deadline and all(server.exit_code() is None for server in servers if server.ready):
+    ready, deadline = [server for server in servers if server.ready], time.monotonic() + DYING_S
+    while ready and time.monotonic() < deadline and all(server.exit_code() is None for server in ready):
         time.sleep(0.05)
 
 

@@ -16,4 +16,4 @@ ruff check .
 ruff format --check --quiet .
 mypy
 shellcheck scripts/*.sh benchmarks/*.sh .ci/run
-exec python -m pytest -n 2 --dist loadgroup "$@"
+exec python -m pytest -n 2 "$@"

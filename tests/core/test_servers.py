@@ -81,7 +81,7 @@ def test_a_run_in_the_background_of_a_shell_is_ended_too(watched, tmp_path):
 
 def test_a_server_that_is_stopped_ends_the_run_when_it_was_silent_for_too_long(tmp_path, monkeypatch):
     monkeypatch.setattr(server_guard, "ASK_EVERY_S", 0.5)
-    service = TEACHER.model_copy(update={"silent_s": 3.0})
+    service = TEACHER.model_copy(update={"silent_s": 1.5})
     with (
         pytest.raises(UserError, match=r"server teacher has answered nothing for \d+ s; stopped by a signal: process"),
         start_services({"teacher": service}, tmp_path),
@@ -89,12 +89,13 @@ def test_a_server_that_is_stopped_ends_the_run_when_it_was_silent_for_too_long(t
         meanwhile(teacher_below(psutil.Process()).suspend)
 
 
-def test_an_engine_that_is_killed_takes_its_server_with_it_and_is_named(tmp_path):
+def test_an_engine_that_is_killed_takes_its_server_with_it_and_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(server_guard, "LOOK_EVERY_S", 0.2)
     code = (
         "import os, subprocess, sys, time\n"
         "engine = subprocess.Popen(['sleep', '600'], executable='/bin/sleep')\n"
         "engine = subprocess.Popen(['VLLM::EngineCore', '600'], executable='/bin/sleep')\n"
-        "time.sleep(3); engine.kill(); engine.wait(); time.sleep(3)\n"
+        "time.sleep(1.5); engine.kill(); engine.wait(); time.sleep(1.5)\n"
         "raise SystemExit('Engine core initialization failed. Failed core proc(s): {}')\n"
     )
     broken = ServiceConfig(command=["python", "-c", code], serves="m")

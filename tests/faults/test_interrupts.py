@@ -52,6 +52,19 @@ HOSTILE = (
 )
 
 
+# The launcher on a machine so busy that a second press comes before the first one's work is done.
+BUSY_LAUNCHER = (
+    "from safer_steer import interrupts\n"
+    "interrupts.watch()\n"
+    "import sys, time\n"
+    "from safer_steer import launcher\n"
+    "from safer_steer.cli import exit_code\n"
+    "look = launcher._started_by\n"
+    "launcher._started_by = lambda child: time.sleep(1.0) or look(child)\n"
+    "sys.exit(exit_code(lambda: launcher.launch(sys.argv[1:])))\n"
+)
+
+
 def start(command: list[str]) -> subprocess.Popen:
     """The command in a group of its own, which hears Ctrl-C as in a terminal."""
     hearing = "import os, sys, signal as s; s.signal(s.SIGINT, s.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
@@ -144,7 +157,7 @@ def test_a_launcher_and_its_processes_say_one_line_and_none_is_left():
         f"worker = subprocess.Popen([sys.executable, '-c', {worker!r}], start_new_session=True, stdout=-1)\n"
         "worker.stdout.readline(); print(worker.pid, flush=True); time.sleep(600)"
     )
-    process = start([sys.executable, "-m", "safer_steer.launcher", sys.executable, "-c", loud])
+    process = start([sys.executable, "-c", BUSY_LAUNCHER, sys.executable, "-c", loud])
     started = psutil.Process(int(process.stdout.readline()))
     for _ in range(2):
         os.killpg(process.pid, signal.SIGINT)

@@ -42,9 +42,13 @@ def tokenizer():
     return tokenizer
 
 
-def test_a_dialogue_grown_turn_by_turn_is_the_template_of_the_whole(tokenizer):
+@pytest.fixture(scope="module")
+def account(tokenizer):
+    return TokenAccount(tokenizer, None)
+
+
+def test_a_dialogue_grown_turn_by_turn_is_the_template_of_the_whole(tokenizer, account):
     """Case 16: "Hi" / "Hello" / "Bye"; the ids as literals of Qwen's vocabulary, the answers as sampled tokens."""
-    account = TokenAccount(tokenizer, None)
     start, end, newline, assistant = 151644, 151645, 198, 77091
     header = [start, assistant, newline]
     first = [{"role": "user", "content": "Hi"}]
@@ -93,24 +97,23 @@ def grow(tokenizer, first: str, turns: list[tuple[list[int], str]]) -> tuple[lis
 @given(TEXT, st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3))
 @example(ODD, [(ODD, ODD), (ODD, "")])
 @example("\nuser", [("\n\nanswer\n", "\n\n asked \n")])
-def test_any_text_of_user_tutor_and_student_adds_up(tokenizer, first, turns):
+def test_any_text_of_user_tutor_and_student_adds_up(tokenizer, account, first, turns):
     ids, messages = grow(tokenizer, first, [(sampled(tokenizer, answer), question) for answer, question in turns])
-    assert TokenAccount(tokenizer, None).problem(ids, messages) is None
+    assert account.problem(ids, messages) is None
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 151_642), max_size=20), min_size=1, max_size=3))
-def test_any_ids_that_a_model_may_sample_add_up(tokenizer, answers):
+def test_any_ids_that_a_model_may_sample_add_up(tokenizer, account, answers):
     """Also pieces of characters, which are no text by themselves."""
     ids, messages = grow(tokenizer, "Hi", [(answer, "Go on .") for answer in answers])
-    assert TokenAccount(tokenizer, None).problem(ids, messages) is None
+    assert account.problem(ids, messages) is None
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(1000, 100_000), min_size=1, max_size=8), st.data())
-def test_a_lost_or_changed_id_is_still_found(tokenizer, answer, data):
+def test_a_lost_or_changed_id_is_still_found(tokenizer, account, answer, data):
     ids, messages = grow(tokenizer, "Hi", [(answer, "Go on ."), (answer, "")])
-    account = TokenAccount(tokenizer, None)
     changed = list(ids)
     at = data.draw(st.integers(0, len(ids) - 1))
     changed[at] = data.draw(st.sampled_from([151_644, 151_645, 198, 5501]))

@@ -283,21 +283,20 @@ def step_line(row: dict[str, Any]) -> str:
 
 def _stop(child: subprocess.Popen, folder: Path) -> None:
     """Ends the child and whatever else of this run is still alive; after a second Ctrl-C, by force."""
-    grace_s = processes.GRACE_S
     try:
         if child.poll() is None:
             child.send_signal(signal.SIGTERM)
-            child.wait(STOP_GRACE_S)
-    except subprocess.TimeoutExpired:
-        pass
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(STOP_GRACE_S)
+        child.kill()
+        child.wait()
+        processes.end_run_processes(folder)
     except KeyboardInterrupt:
-        grace_s = 0.0
+        child.kill()
+        child.wait()
+        processes.end_run_processes(folder, 0.0)
         raise
     finally:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
-        processes.end_run_processes(folder, grace_s)
         shutil.rmtree(processes.ray_folder(folder), ignore_errors=True)
 
 
