@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("safer_steer", "data_construction", "training", "evaluation", "verl", "miniature", "rehearsal", "reproduce")
+STAGES = ("data_construction", "training", "exports", "evaluation")
+PACKAGES = ("safer_steer", *STAGES, "verl", "miniature", "rehearsal", "reproduce")
 ENDINGS = {".py", ".jinja", ".js"}
 
 
