@@ -125,7 +125,7 @@ def test_the_pages_strategy_and_benchmark_are_taken_up(copy, results):
     by_text = {str(command): said for command, (_, said) in results.items()}
     strategy = next(said for text, said in by_text.items() if "red_team.strategies=[curious_child]" in text)
     assert "- curious_child" in strategy
-    bench = next(said for text, said in by_text.items() if "own_bench" in text)
+    bench = next(said for text, said in by_text.items() if "run_evaluation" in text and "own_bench" in text)
     assert "benchmarks: own_bench; 1 dialogues, 2 turns" in bench
 
 
