@@ -31,8 +31,9 @@ def read_moves(path: Path) -> dict[tuple[str, int], str]:
     moves, adaptive = {}, False
     for row in read_jsonl(path):
         for number, turn in enumerate(row["turns"], 1):
-            moves[row["id"], number] = move_of(number, turn["meta"])
-            adaptive |= "adapted" in turn["meta"]
+            meta = turn.get("meta", {})
+            moves[row["id"], number] = move_of(number, meta)
+            adaptive |= "adapted" in meta
     return moves if adaptive else {}
 
 
