@@ -111,7 +111,8 @@ def expected_answer(dialogue: str, turn: int) -> tuple[str | None, str]:
     if kind == "refused":
         said = sent["choices"][0]["message"]["content"]
         return (said if isinstance(said, str) else "I will not."), "refused"
-    ends = {"cut empty": "truncated", "filtered": "filtered", "no answer": "unparsed", "failed": "transport"}
+    ends = {"cut empty": "truncated", "filtered": "filtered", "failed": "transport"}
+    ends |= {"no answer": "unparsed", "thought": "unparsed"}
     return None, ends.get(kind, "bad_request")
 
 

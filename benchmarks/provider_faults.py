@@ -28,7 +28,8 @@ class Case:
 
     Attributes:
         kind: "answer", "cut" (with a text), "cut empty", "empty" (a text of no letters), "filtered", "refused",
-            "no answer" (the model gave none), "failed" (worth another try) or "bad request" (the request's own fault).
+            "no answer" (the model gave none), "thought" (as content, and no answer), "failed" (worth another try) or
+            "bad request" (the request's own fault).
         body: the response's body out of the text that a good answer would have.
         status: HTTP status.
         headers: of the response.
@@ -69,12 +70,16 @@ def _reasons() -> dict[str, Case]:
     cases = {f"finish {name}": Case(kind, _with_reason(name)) for name, kind in spelt.items()}
     others = {"null": None, "empty": "", "a number": 1, "a list": ["stop"], "true": True}
     cases |= {f"finish is {name}": Case("failed", _with_reason(value)) for name, value in others.items()}
+    natives = {"ERROR": "failed", "OTHER": "failed", "SAFETY": "filtered", "MAX_TOKENS": "cut", "refusal": "refused"}
+    natives |= {"end_turn": "answer", "done_for_today": "answer"}
+    cases |= {f"native {name}": Case(kind, _with_reason("stop", native=name)) for name, kind in natives.items()}
     cases["finish is a type"] = Case("cut", _with_reason({"type": "length", "length": 64}))
     return cases
 
 
-def _with_reason(reason: Any) -> Callable[[str], bytes]:
-    return lambda text: json.dumps(completion({"role": "assistant", "content": text}, finish_reason=reason)).encode()
+def _with_reason(reason: Any, native: Any = None) -> Callable[[str], bytes]:
+    ends = {"finish_reason": reason, "native_finish_reason": native}
+    return lambda text: json.dumps(completion({"role": "assistant", "content": text}, **ends)).encode()
 
 
 def _message(kind: str, finish: str = "stop", **fields: Any) -> Case:
@@ -94,6 +99,29 @@ def _without_reason(text: str) -> dict[str, Any]:
     found = completion({"role": "assistant", "content": text})
     del found["choices"][0]["finish_reason"]
     return found
+
+
+# How thoughts leak into the content: what stands around them.
+THOUGHTS = {
+    "think": ("<think>", "</think>"),
+    "Think": ("<Think>\n", "\n</Think>\n\n"),
+    "seed": ("<seed:think>", "</seed:think>"),
+    "brackets": ("[THINK]", "[/THINK]"),
+    "cohere": ("<|START_THINKING|>", "<|END_THINKING|>"),
+    "gemma": ("<|channel>thought\n", "<channel|>"),
+    "channels": ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+    "channels without marks": ("analysis", "assistantfinal"),
+}
+LEAK = 'I could say "yes". {"score": 5, "rationale": "leak", "harmlessness": 3, "helpfulness": 3}'
+
+
+def _leaks(name: str) -> dict[str, Case]:
+    before, after = THOUGHTS[name]
+    return {
+        f"thought before it, {name}": _whole("answer", lambda t: completion({"content": f"{before}{LEAK}{after}{t}"})),
+        f"thought alone, {name}": _whole("thought", lambda t: completion({"content": f"{before}{LEAK}{after}"})),
+        f"thought without end, {name}": _whole("thought", lambda t: completion({"content": f"{before}{LEAK}"})),
+    }
 
 
 _CALL = {"id": "1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
@@ -117,6 +145,8 @@ CASES: dict[str, Case] = _reasons() | {
     "part alone": _whole("answer", lambda t: completion({"content": {"type": "text", "text": t}})),
     "texts": _whole("answer", lambda t: completion({"content": [t[:1], {"text": t[1:]}]})),
     "usage of nonsense": _whole("answer", lambda t: completion({"content": t}) | {"usage": _NONSENSE}),
+    **{case: found for name in THOUGHTS for case, found in _leaks(name).items()},
+    "said by another": _whole("failed", lambda t: completion({"role": "user", "content": t})),
     "refusal": _message("refused", refusal="I will not."),
     "refusal part": _message("refused", content=[{"type": "refusal", "refusal": "I will not."}]),
     "tool call, stop": _message("no answer", tool_calls=[_CALL]),

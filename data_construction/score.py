@@ -23,6 +23,7 @@ from data_construction.red_team.simulate import target_answer
 from data_construction.seeds import ingested_seeds
 from data_construction.stage_one import DIALOGUES
 from data_construction.step import RowTask, require_finished, require_some, step
+from safer_steer.answer_format import PLAIN
 from safer_steer.dialogue import Dialogue
 from safer_steer.rows import Reject
 from safer_steer.rubric import SCALE_MAX, TurnScores
@@ -170,6 +171,7 @@ class CandidateScorer:
                 if answer is None:
                     turns = [*history, (turn.user, None)]
                     answer = await target_answer(caller, turns, shown[: number + 1], key)
+                answer = PLAIN.split(answer).answer
                 scored = await score_turn(caller, history, turn.user, answer, shown[: number + 1], key)
                 scores.append(scored.scores)
                 history.append((turn.user, answer))

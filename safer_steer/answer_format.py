@@ -35,8 +35,9 @@ class AnswerFormat(Section):
     def split(self, text: str) -> SplitAnswer:
         """Takes an answer apart: only `answer` is said to the user, and so is judged.
 
-        Of a plain format thoughts in their usual tags and a whole answer in `<answer>` are taken apart too. An answer
-        without its tag is the text as it stands, less the thoughts, and `problem` says so.
+        Of a plain format thoughts in their usual tags and a whole answer in `<answer>` are taken apart too: a refusal
+        whose thoughts name the harm is a refusal, an answer whose thoughts never end says nothing. An answer without
+        its tag is the text as it stands, less the thoughts, and `problem` says so.
         """
         names = list(dict.fromkeys([*self.tags[:-1], *THOUGHT_TAGS]))
         if self.tags:

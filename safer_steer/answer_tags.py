@@ -1,17 +1,39 @@
 """Answers made of tagged parts, such as `<thinking>...</thinking><answer>...</answer>`: the tags are a config value."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 THOUGHT_TAGS = ("think", "thinking", "thought", "reasoning")  # of reasoning models, and of the paper's format
 ANSWER_TAG = "answer"  # of the paper's format
-_OTHER_MARKS = {"think": (("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷"))}  # of Magistral and of Kimi-VL
+_CHANNEL = r"(?:<\|start\|>assistant)?<\|channel\|>{}[^<{{]*(?:<\|constrain\|>\w+)?<\|message\|>"
+_OTHER_MARKS = (
+    (r"\[think\]", r"\[/think\]"),  # Magistral
+    ("◁think▷", "◁/think▷"),  # Kimi-VL
+    (r"<\|start_thinking\|>", r"<\|end_thinking\|>"),  # Command A
+    (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),  # OpenThinker
+    (r"<\|channel>thought\b", r"<channel\|>"),  # Gemma
+    ("<unused94>thought", "<unused95>"),  # MedGemma
+    (_CHANNEL.format("(?:analysis|commentary)"), _CHANNEL.format("final")),  # gpt-oss
+    (r"\A(?-i:analysis(?=[A-Z\"'{]))", "(?-i:assistantfinal)"),  # the same without its special tokens
+)
 
 
-def thought_marks(tags: Sequence[str]) -> list[tuple[str, str]]:
-    """How models write the opening and the closing of each tag around thoughts."""
-    return [marks for tag in tags for marks in ((f"<{tag}>", f"</{tag}>"), *_OTHER_MARKS.get(tag, ()))]
+Marks = Sequence[tuple[re.Pattern[str], re.Pattern[str]]]
+
+
+@lru_cache
+def thought_marks(tags: Sequence[str]) -> Marks:
+    """What opens and what closes a thought, for each of the tags and, where `think` is one, each model that has marks
+    of its own. Capitals do not matter, and a tag may have the model's name before it: `<seed:think>`, `<mm:think>`.
+
+    Nothing else is a mark. What may be reasoning but has no mark, such as `<scratchpad>`, or words ("Here is my thought
+    process:"), is left whole: it is judged as part of the answer, and a verdict inside it is asked for again.
+    """
+    named = [(rf"<(?:\w+:|longcat_)?{tag}>", rf"</(?:\w+:|longcat_)?{tag}>") for tag in map(re.escape, tags)]
+    marks = [*named, *(_OTHER_MARKS if THOUGHT_TAGS[0] in tags else ())]
+    return [(re.compile(opening, re.IGNORECASE), re.compile(closing, re.IGNORECASE)) for opening, closing in marks]
 
 
 def check_tags(tags: list[str]) -> list[str]:
@@ -74,18 +96,18 @@ def split_answer(text: str, reasoning_tags: Sequence[str], answer_tag: str | Non
         answer_tag: name of the tag that the answer must be in; None where none is asked for.
     """
     rest, thoughts = text, list[str]()
-    marks = thought_marks(reasoning_tags)
-    for opening, closing in marks:
-        head, found, tail = rest.partition(closing)
-        if found and opening not in head and not thoughts:
-            rest, thoughts = tail, [head]
-    while opened := next((pair for pair in marks if rest.lstrip().startswith(pair[0])), None):
-        opening, closing = opened
-        head, found, tail = rest.lstrip().removeprefix(opening).partition(closing)
-        thoughts.append(head)
-        if not found:
-            return SplitAnswer("", _joined(thoughts), f"{opening} is not closed")
-        rest = tail
+    marks = thought_marks(tuple(reasoning_tags))
+    closings = filter(None, (closing.search(rest) for _, closing in marks))
+    closed = min(closings, key=re.Match.start, default=None)
+    if closed and not any(opening.search(rest[: closed.start()]) for opening, _ in marks):  # opened in the prompt
+        thoughts, rest = [rest[: closed.start()]], rest[closed.end() :]
+    while opened := next(_opened(rest.lstrip(), marks), None):
+        mark, inside, closing = opened
+        closed = closing.search(inside)
+        thoughts.append(inside[: closed.start()] if closed else inside)
+        if not closed:
+            return SplitAnswer("", _joined(thoughts), f"{mark.strip()} is not closed")
+        rest = inside[closed.end() :]
     rest = rest.strip() if thoughts else rest
     if answer_tag is None:
         return SplitAnswer(rest, _joined(thoughts))
@@ -95,12 +117,11 @@ def split_answer(text: str, reasoning_tags: Sequence[str], answer_tag: str | Non
     return SplitAnswer(parts[0], _joined(thoughts))
 
 
-def spoken(text: str) -> str:
-    """What of an answer is said to the user, and so is judged: without thoughts in their tags, out of the answer's tag.
-
-    A refusal whose thoughts name the harm is a refusal; an answer whose thoughts never end says nothing.
-    """
-    return unwrapped(split_answer(text, THOUGHT_TAGS).answer)
+def _opened(text: str, marks: Marks) -> Iterator[tuple[str, str, re.Pattern[str]]]:
+    """The mark that a text begins with, what follows it, and what closes it."""
+    for opening, closing in marks:
+        if found := opening.match(text):
+            yield found[0], text[found.end() :], closing
 
 
 def unwrapped(answer: str) -> str:

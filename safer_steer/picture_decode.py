@@ -4,11 +4,11 @@ Files above `MAX_FILE_BYTES` and pictures above `MAX_DECODED_PIXELS` are refused
 """
 
 import io
-import warnings
 
 from PIL import Image, UnidentifiedImageError
 
 from safer_steer.errors import ImageError
+from safer_steer.picture_messages import take_message
 from safer_steer.picture_pixels import to_rgb, upright
 
 MAX_DECODED_PIXELS = 89_478_485  # where Pillow begins to warn of a decompression bomb: 256 MiB of RGB
@@ -17,8 +17,6 @@ MAX_FILE_BYTES = 128 * 1024 * 1024
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
 # PNG states its transparent colour in the file's bit depth, Pillow compares it with what it made 8 bits of.
 _DEPTHS = {"1": 255, "L;2": 85, "L;4": 17}
-
-warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged files: they are rejected, or decoded all the same
 
 
 def decode_bytes(data: bytes | bytearray | memoryview) -> Image.Image:
@@ -54,10 +52,12 @@ def clean(picture: Image.Image) -> Image.Image:
         raise
     except Exception as error:  # decoders of foreign bytes: RuntimeError, struct.error, MemoryError and many more
         raise _undecodable(error) from error
+    finally:
+        take_message()  # of damage that did not stop the decoder
 
 
 def _undecodable(error: Exception) -> ImageError:
-    said = str(error) or type(error).__name__
+    said = ": ".join(filter(None, (str(error) or type(error).__name__, take_message())))
     return ImageError(f"picture cannot be decoded: {said:.300}")
 
 

@@ -12,7 +12,8 @@ from data_construction.bootstrap.answer_format import format_instruction
 from data_construction.calls import Answer, Caller, Rejected, why_unusable
 from data_construction.config import Bootstrap
 from data_construction.step import RowTask
-from safer_steer.answer_tags import split_parts, spoken
+from safer_steer.answer_format import AnswerFormat
+from safer_steer.answer_tags import split_parts
 from safer_steer.chat import dialogue_messages
 from safer_steer.data_block import transcript
 from safer_steer.dialogue import Dialogue, Turn, dialogue_id
@@ -45,21 +46,21 @@ async def score_turn(
     shown: Sequence[Sequence[str]],
     key: Sequence[Any],
 ) -> ScoredTurn:
-    """The evaluator's scores of one answer (Eq. 14), by what is said to the user.
+    """The evaluator's scores of one answer (Eq. 14).
 
     Args:
         caller: asks the evaluator.
         history: the (user, assistant) exchanges before it.
         user: the turn it answers.
-        answer: everything the model wrote.
+        answer: what of it is said to the user, as in the history.
         shown: the stored pictures that each turn shows first, the last one included.
         key: what the sampling seed depends on.
 
     Raises:
         Rejected: there are none.
     """
-    earlier, pictures = transcript([(said, spoken(reply)) for said, reply in history], [len(paths) for paths in shown])
-    data = {"history": earlier, "user": user, **pictures, "assistant": spoken(answer)}
+    earlier, pictures = transcript(history, [len(paths) for paths in shown])
+    data = {"history": earlier, "user": user, **pictures, "assistant": answer}
     seen = [path for paths in shown for path in paths]
     return await caller.ask("evaluator", "turn_scores", ScoredTurn, data=data, images=seen, key=key)
 
@@ -70,6 +71,7 @@ class RedBlueLoop:
     def __init__(self, caller: Caller, config: Bootstrap, guidelines: str):
         self._caller, self._config = caller, config
         self._system = guidelines.strip() + format_instruction(config.assistant_tags)
+        self._split = AnswerFormat(tags=config.assistant_tags).split
 
     async def __call__(self, task: RowTask) -> Dialogue | Reject:
         """The scored dialogue, or why it ended, with its turns so far."""
@@ -91,8 +93,8 @@ class RedBlueLoop:
     async def _turn(self, dialogue: Dialogue, task_id: str, turns: list[Turn], index: int) -> Turn:
         template, ask = dialogue.turns[index], self._caller.ask
         shown = [dialogue.images_at(number) for number in range(index + 1)]
-        said = [(turn.user, turn.assistant or "") for turn in turns]
-        pairs, _ = transcript([(asked, spoken(answer)) for asked, answer in said], [len(images) for images in shown])
+        said = [(turn.user, self._split(turn.assistant or "").answer) for turn in turns]
+        pairs, _ = transcript(said, [len(images) for images in shown])
         seen, key = [image for images in shown for image in images], (task_id, index)
 
         data = {"history": pairs, "template": template.user, "kind": dialogue.kind}
@@ -102,7 +104,7 @@ class RedBlueLoop:
         answer = await self._answer(user, turns, shown, key)
 
         try:
-            scored = await score_turn(self._caller, said, user, answer, shown, key)
+            scored = await score_turn(self._caller, said, user, self._split(answer).answer, shown, key)
         except Rejected as stop:
             raise stop.with_row({"unscored": {"user": user, "assistant": answer}}) from stop
         meta = {"rationale": scored.rationale} | {
@@ -126,8 +128,10 @@ class RedBlueLoop:
         if reply.outcome != Outcome.OK:
             limit = self._caller.clients["blue"].config.max_tokens
             raise Rejected(f"blue: {reply.outcome}", why_unusable(reply, limit), reply.outcome)
-        if not answer:
-            raise Rejected("blue: empty answer", "only white space")
+        if not (said := self._split(answer).answer.strip()):
+            raise Rejected("blue: unparsed", f"only thoughts, no answer: {quoted(answer)}", Outcome.UNPARSED)
+        if not self._config.assistant_tags:
+            return said  # plain answers are learnt without thoughts
         if split_parts(answer, self._config.assistant_tags) is None:
             tags = ", ".join(self._config.assistant_tags)
             raise Rejected("blue: wrong format", f"expected the tags {tags}; got {quoted(answer)}")

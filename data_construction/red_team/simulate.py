@@ -12,6 +12,7 @@ from pydantic import Field
 
 from data_construction.calls import Answer, Caller, Rejected, why_unusable
 from data_construction.tasks import StageOneTask
+from safer_steer.answer_format import PLAIN
 from safer_steer.chat import dialogue_messages
 from safer_steer.data_block import transcript
 from safer_steer.llm import Reply
@@ -87,7 +88,7 @@ async def _play_turn(user: str, played: list[PlayedTurn], task: StageOneTask, ca
 async def target_answer(
     caller: Caller, turns: Sequence[tuple[str, str | None]], shown: Sequence[Sequence[str]], key: Sequence[Any]
 ) -> str:
-    """What the fixed target says to the last of the turns.
+    """What the fixed target says to the last of the turns, without its thoughts.
 
     Args:
         caller: asks the target.
@@ -96,15 +97,19 @@ async def target_answer(
         key: what the sampling seed depends on.
 
     Raises:
-        Rejected: the call failed, with its outcome.
+        Rejected: the call failed, with its outcome, or gave nothing but thoughts.
     """
     messages = dialogue_messages(turns, [caller.paths(images) for images in shown])
     seed = caller.sampling_seed("target", *key)
     reply = await caller.clients["target"].chat(messages, seed=seed, allow_empty=True)
+    limit = caller.clients["target"].config.max_tokens
     if (answer := _said(reply)) is None:
-        limit = caller.clients["target"].config.max_tokens
         raise Rejected(f"target: {reply.outcome}", why_unusable(reply, limit), reply.outcome)
-    return answer
+    said = PLAIN.split(answer)
+    if answer.strip() and not said.answer.strip():
+        outcome = Outcome.TRUNCATED if reply.outcome == Outcome.TRUNCATED else Outcome.UNPARSED
+        raise Rejected(f"target: {outcome}", f"only reasoning, no answer; {why_unusable(reply, limit)}", outcome)
+    return said.answer
 
 
 def _said(reply: Reply) -> str | None:

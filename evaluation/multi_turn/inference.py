@@ -170,7 +170,7 @@ class Player:
                 row = self._row(task, done, end, reply.detail)
                 return lost("transport", reply.detail, end, row) if end == Outcome.TRANSPORT else row
             said = self.answers.split(text)
-            if said.reasoning and not said.answer.strip():
+            if text.strip() and not said.answer.strip():
                 end = str(Outcome.TRUNCATED if reply.outcome == Outcome.TRUNCATED else Outcome.UNPARSED)
                 return self._row(task, done, end, f"only reasoning, no answer: {said.reasoning[:SHOWN]}")
             reasoning = "\n".join(filter(None, (reply.reasoning, said.reasoning)))

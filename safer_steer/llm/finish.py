@@ -67,16 +67,23 @@ _BY_ENDING = {
 ENDINGS = {reason: ending for ending, reasons in _BY_ENDING.items() for reason in reasons}
 
 
-def ending_of(reason: Any) -> Ending:
-    """The ending that a finish reason stands for, whatever its spelling: `MAX_TOKENS`, `endTurn`, `content-filter`,
+def ending_of(choice: dict[str, Any]) -> Ending:
+    """How a choice ended, by its finish reason, whatever its spelling: `MAX_TOKENS`, `endTurn`, `content-filter`,
     `content_filter: SAFETY`, `FinishReason.STOP` or `{"type": "stop"}`. An answer that ended well needs no explanation:
-    `stop: upstream error` is none.
+    `stop: upstream error` is none. Nor is a `stop` next to a `native_finish_reason`, the model's own provider's word
+    (OpenRouter), that the table knows as another end; those that it does not know say nothing.
     """
+    ending = _known(choice.get("finish_reason")) or Ending.FAILED
+    native = _known(choice.get("native_finish_reason"))
+    return native if native and ending == Ending.ANSWER else ending
+
+
+def _known(reason: Any) -> Ending | None:
     if isinstance(reason, dict):  # SGLang's own form
         reason = reason.get("type")
     if not isinstance(reason, str):
-        return Ending.FAILED
+        return None
     name, _, explanation = reason.partition(":")
     snake = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", re.sub(r"^\w*reason\.", "", name.strip(), flags=re.IGNORECASE))
-    ending = ENDINGS.get(re.sub(r"[-\s]+", "_", snake).lower(), Ending.FAILED)
+    ending = ENDINGS.get(re.sub(r"[-\s]+", "_", snake).lower())
     return Ending.FAILED if explanation and ending == Ending.ANSWER else ending

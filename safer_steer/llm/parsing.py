@@ -15,8 +15,11 @@ from safer_steer.llm.repair import plain_json
 Model = TypeVar("Model", bound=BaseModel)
 LARGEST_DIGITS = 15  # of an integer that is written as 3.0 or 3e0
 _THOUGHT, _THOUGHT_END = (
-    re.compile("|".join(map(re.escape, marks))) for marks in zip(*thought_marks(THOUGHT_TAGS), strict=True)
+    re.compile("|".join(mark.pattern for mark in marks), re.IGNORECASE)
+    for marks in zip(*thought_marks(THOUGHT_TAGS), strict=True)
 )
+_TAG = re.compile(r"<([\w:-]+)>")
+HOLDERS = ("answer", "final_answer", "json", "output", "response", "result", "verdict")  # tags that an answer may be in
 
 
 class ParseError(ValueError):
@@ -92,6 +95,8 @@ def _the_object(text: str) -> dict[str, Any]:
         raise ParseError("no JSON object found" if text.strip() else "the answer is empty")
     if "{" in text[end:] or "}" in text[:start]:
         raise ParseError("there is a brace next to the object that is opened or closed alone")
+    if tag := _tag_around(text, start, end):
+        raise ParseError(f"the object stands inside {tag}, which may be no answer; give the object alone")
     objects: list[dict[str, Any]] = []
     at = start
     try:
@@ -110,6 +115,18 @@ def _the_object(text: str) -> dict[str, Any]:
     if any(item != objects[0] for item in objects[1:]):
         raise ParseError(f"{len(objects)} different objects; give exactly one")
     return objects[0]
+
+
+def _tag_around(text: str, start: int, end: int) -> str:
+    """The tag that the object between two places stands in, "" for none but those of answers. A tag that is never
+    closed counts where the text begins with it.
+    """
+    for tag in _TAG.finditer(text, 0, start):
+        closing = f"</{tag[1]}>"
+        around = closing in text[end:] or not text[: tag.start()].strip()
+        if around and tag[1].lower() not in HOLDERS and closing not in text[tag.end() : start]:
+            return tag[0]
+    return ""
 
 
 def _repaired(text: str, problem: Exception) -> dict[str, Any]:

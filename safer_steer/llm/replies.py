@@ -13,6 +13,7 @@ from safer_steer.verdict import Outcome
 Model = TypeVar("Model", bound=BaseModel)
 CONTEXT_FULL = "context_full"
 REASONING = ("reasoning", "reasoning_content", "reasoning_details", "thinking")
+OTHERS = ("user", "system", "developer", "tool", "function")  # roles that are not the model's
 MOST_TOKENS = 1e9  # of one call; a larger number is none
 _TEXTS = ("text", "output_text")
 SHOWN = 120  # characters of an unusable answer in a detail
@@ -66,10 +67,12 @@ def error_in(completion: dict[str, Any]) -> Any:
         if isinstance(holder, dict) and holder.get("error"):
             return holder
     reason = choice.get("finish_reason")
-    if ending_of(reason) == Ending.FAILED:
-        return f"finish_reason {reason}" if reason else "the answer has no finish_reason"
+    if ending_of(choice) == Ending.FAILED:
+        return _finish(choice) if reason else "the answer has no finish_reason"
     if not isinstance(message, dict):
         return "the answer has no message"
+    if message.get("role") in OTHERS:
+        return f"the answer is a message of role {message['role']}"
     return None
 
 
@@ -81,14 +84,14 @@ def read_reply(completion: dict[str, Any], allow_empty: bool) -> Reply:
         allow_empty: an empty answer is an answer (a model under test), not a failure. No content at all is none.
     """
     choice = completion["choices"][0]
-    message, reason = choice["message"], choice["finish_reason"]
-    ending, content = ending_of(reason), message.get("content")
+    message, ending = choice["message"], ending_of(choice)
+    content = message.get("content")
     said, refusal = _text(content), _refusal(message)
     text = said or ""
     if ending == Ending.FILTERED:
-        return Reply(Outcome.FILTERED, None, f"finish_reason {reason}")
+        return Reply(Outcome.FILTERED, None, _finish(choice))
     if refusal or ending == Ending.REFUSED:
-        return Reply(Outcome.REFUSED, None, refusal or text or f"finish_reason {reason}")
+        return Reply(Outcome.REFUSED, None, refusal or text or _finish(choice))
     calls = message.get("tool_calls") or message.get("function_call")
     if ending == Ending.TOOL or (calls and not text.strip()):
         return Reply(Outcome.UNPARSED, None, "the model called a tool instead of answering")
@@ -144,6 +147,12 @@ def _parts(message: Any, *types: str) -> list[dict[str, Any]]:
 def _refusal(message: dict[str, Any]) -> str:
     said = [message.get("refusal"), *(part.get("refusal") for part in _parts(message, "refusal"))]
     return "".join(filter(None, map(_text, said)))
+
+
+def _finish(choice: dict[str, Any]) -> str:
+    """Why a choice ended, in the provider's words."""
+    native = choice.get("native_finish_reason")
+    return f"finish_reason {choice['finish_reason']}" + (f" (native {native})" if native else "")
 
 
 def _hint(completion: dict[str, Any]) -> str:

@@ -54,12 +54,32 @@ def test_tag_names_are_checked(tags):
         ("◁think▷hm◁/think▷<think>so</think>No.", "No.", "hm\nso", ""),
         ("Use <think>x</think> tags.", "Use <think>x</think> tags.", "", ""),
         ("<thinking>x</thinking>No.", "<thinking>x</thinking>No.", "", ""),
+        ("<seed:Think>hm</seed:think>No.", "No.", "hm", ""),
+        ("hm\n</seed:think>\nNo.", "No.", "hm", ""),
+        (
+            "<|start|>assistant<|channel|>analysis<|message|>hm",
+            "",
+            "hm",
+            "<|start|>assistant<|channel|>analysis<|message|> is not closed",
+        ),
+        ("<|channel|>final <|constrain|>json<|message|>No.", "No.", "", ""),
+        ("analysisHm.assistantfinalNo.", "No.", "Hm.", ""),
+        ("analysis: No.", "analysis: No.", "", ""),
+        ("Analysis of it: No.", "Analysis of it: No.", "", ""),
+        ("<|START_THINKING|>hm<|END_THINKING|>No.", "No.", "hm", ""),
+        ("<scratchpad>hm</scratchpad>No.", "<scratchpad>hm</scratchpad>No.", "", ""),
+        ("<think>hm</think>No. Write </seed:think> there.", "No. Write </seed:think> there.", "hm", ""),
         ("", "", "", ""),
     ],
 )
 def test_thoughts_are_told_from_the_answer(text, answer, reasoning, problem):
     assert split_answer(text, ["think"]) == SplitAnswer(answer, reasoning, problem)
     assert split_answer(text, []) == SplitAnswer(text)
+
+
+def test_what_another_tags_end_quotes_is_no_thought():
+    text = "<think>hm</think>No. It ends in </thinking> there."
+    assert split_answer(text, ["thinking", "think"]).answer == "No. It ends in </thinking> there."
 
 
 def test_an_answer_tag_that_is_missing_is_said():

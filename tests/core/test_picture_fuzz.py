@@ -15,8 +15,10 @@ from safer_steer import picture_decode
 from safer_steer.errors import ImageError
 from safer_steer.images import load_image
 
-SEED = int(os.environ.get("SAFER_STEER_SEED") or 1)  # other seeds: by hand
+SEED = int(os.environ.get("SAFER_STEER_SEED") or random.SystemRandom().randrange(2**32))
 FEW, ALL = 12, 200  # mutations of each file
+COMPRESSED = ["RGB jpeg", "RGB tiff_lzw", "RGB tiff_adobe_deflate", "L packbits", "L lzma", "RGB zstd", "1 group3"]
+COMPRESSED += ["1 group4", "1 tiff_ccitt"]
 SAVED = {
     "AVIF": ["RGB", "RGBA"],
     "BLP": ["P"],
@@ -38,7 +40,7 @@ SAVED = {
     "SGI": ["L", "RGB"],
     "SPIDER": ["F"],
     "TGA": ["P", "RGB", "RGBA"],
-    "TIFF": ["1", "P", "L", "RGB", "RGBA", "CMYK", "LAB", "I;16", "I", "F"],
+    "TIFF": ["1", "P", "L", "RGB", "RGBA", "CMYK", "LAB", "I;16", "I", "F", *COMPRESSED],
     "WEBP": ["RGB", "RGBA"],
     "XBM": ["1"],
 }
@@ -46,6 +48,8 @@ SIDE = 48
 
 
 def sample(kind: str, mode: str) -> bytes:
+    """A picture of noise; after the mode may stand the compression of a TIFF."""
+    mode, _, compression = mode.partition(" ")
     picture = Image.effect_noise((SIDE, SIDE), 60)
     if mode in ("LAB", "I;16", "I", "F"):
         picture = Image.frombytes(
@@ -54,7 +58,7 @@ def sample(kind: str, mode: str) -> bytes:
     picture = picture if picture.mode == mode else picture.convert(mode)
     options = {"save_all": True, "append_images": [picture]} if kind in ("GIF", "MPO", "WEBP", "TIFF") else {}
     buffer = io.BytesIO()
-    picture.save(buffer, kind, **options)
+    picture.save(buffer, kind, **options | ({"compression": compression} if compression else {}))
     return buffer.getvalue()
 
 
@@ -140,8 +144,24 @@ def test_damaged_files_are_pictures_or_rejected(kind, mode, mutations, all_forma
             continue
         except BaseException as error:
             raise AssertionError(f"SAFER_STEER_SEED={SEED}: {kind} {mode} {number}: {error!r}") from error
-    out, err = capfd.readouterr()
-    assert (out, err) == ("", ""), "decoders' own messages are not ours to print"
+    said = "".join(capfd.readouterr())
+    assert not said, f"SAFER_STEER_SEED={SEED}: {kind} {mode}: decoders' own messages are not ours to print: {said}"
+
+
+@pytest.mark.parametrize(
+    ("compression", "reason"),
+    [(4, "Bits/sample must be 1"), (5, "code not yet in table"), (7, "Not a JPEG file"), (34676, "photometric")],
+)
+def test_what_a_native_decoder_prints_is_the_reason_of_the_reject_and_of_no_other(compression, reason, capfd):
+    whole = sample("TIFF", "CMYK")
+    entry = whole.index(struct.pack("<HHI", 259, 3, 1))
+    damaged = whole[: entry + 8] + struct.pack("<H", compression) + whole[entry + 10 :]
+    with pytest.raises(ImageError, match=reason):
+        load_image(damaged)
+    with pytest.raises(ImageError) as other:
+        load_image(sample("PNG", "RGB")[:200])
+    assert reason not in str(other.value)
+    assert "".join(capfd.readouterr()) == ""
 
 
 @pytest.mark.parametrize("error", [RuntimeError, MemoryError, struct.error, Image.DecompressionBombWarning])

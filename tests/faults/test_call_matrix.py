@@ -62,11 +62,12 @@ TALKS = {
     "filtered": ("filtered", 1),
     "refused": ("refused", 1),
     "no answer": ("unparsed", 1),
+    "thought": ("unparsed", 1),
     "failed": ("transport", 2),
     "bad request": ("bad_request", 1),
 }
 EMPTY_IS_AN_ANSWER, EMPTY_IS_NONE = ("ok", 1), ("unparsed", 1)
-JSON = TALKS | {"cut": ("ok", 1), "no answer": ("unparsed", 2), "empty": ("unparsed", 2)}
+JSON = TALKS | {"cut": ("ok", 1), "no answer": ("unparsed", 2), "thought": ("unparsed", 2), "empty": ("unparsed", 2)}
 
 
 class Provider:
@@ -204,7 +205,7 @@ def test_the_target_of_the_red_team(provider, tmp_path):
     # What a cut or refusing target said is its answer, and is judged.
     table = TALKS | {"cut": ("ok", 1), "empty": EMPTY_IS_AN_ANSWER, "refused": ("refused", 1)}
     refused = {name for name in CASES if CASES[name].kind == "refused"}
-    assert {ends.pop(name) for name in refused if "refusal" in name and "finish" not in name} == {"? I will not."}
+    assert {ends.pop(name) for name in refused if name.startswith("refusal")} == {"? I will not."}
     ends |= dict.fromkeys(refused, "refused")
     check(provider, ends, table)
 
