@@ -144,6 +144,7 @@ CASES: dict[str, Case] = _reasons() | {
     "parts": _whole("answer", lambda t: completion({"content": [{"type": "text", "text": t}]})),
     "part alone": _whole("answer", lambda t: completion({"content": {"type": "text", "text": t}})),
     "texts": _whole("answer", lambda t: completion({"content": [t[:1], {"text": t[1:]}]})),
+    "a part is a thought": _whole("answer", lambda t: completion({"content": [{"text": LEAK, "thought": True}, t]})),
     "usage of nonsense": _whole("answer", lambda t: completion({"content": t}) | {"usage": _NONSENSE}),
     **{case: found for name in THOUGHTS for case, found in _leaks(name).items()},
     "said by another": _whole("failed", lambda t: completion({"role": "user", "content": t})),

@@ -80,8 +80,9 @@ def ingest_tasks(config: DataConfig, read: list[HowRead] | None = None) -> Itera
         for row in _taken(origin, source, config.seed, read):
             key = f"{origin}/{row.id}"
             seen[key] += 1
-            again = f"#{seen[key]}" if seen[key] > 1 else ""
-            yield IngestTask(f"ingest/{key}{again}", key, origin, row, source, config, bool(again))
+            again = seen[key] > 1
+            task_id = f"repeated/{key}#{seen[key]}" if again else f"ingest/{key}"  # an id may end in #2 itself
+            yield IngestTask(task_id, key, origin, row, source, config, again)
 
 
 def source_contents(config: DataConfig) -> dict[str, str]:

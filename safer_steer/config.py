@@ -61,7 +61,7 @@ def load_raw(path: str | Path, overrides: list[str] | None = None) -> dict[str, 
     try:
         merged = OmegaConf.merge(with_base(path), OmegaConf.from_dotlist(list(overrides or [])))
         data = OmegaConf.to_container(merged, resolve=True)
-    except (yaml.YAMLError, OmegaConfBaseException, ValueError) as error:
+    except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise UserError(f"{path}: {error}") from error
     assert isinstance(data, dict)  # so is the merged config, and so is its plain form
     refuse_keys(data, str(path))
@@ -75,12 +75,21 @@ def with_base(path: Path, above: tuple[Path, ...] = ()) -> Any:
         raise UserError(f"config file not found: {path}{named}; see configs/ for the ones that exist")
     if path in above:
         raise UserError(f"{path}: base names a file that has this one as its base; take one of them out")
-    tree = OmegaConf.load(path)
+    try:
+        tree = OmegaConf.load(path)
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        tree = None  # OmegaConf's word for a number or a truth value
     if not isinstance(tree, DictConfig):
-        raise UserError(f"{path}: a config is a mapping of keys to values, got a list or a text; see configs/")
+        raise UserError(
+            f"{path}: a config is a mapping of keys to values, got a list, a text or a number; see configs/"
+        )
     base = tree.pop("base", None)
     if base is None:
         return tree
+    if not isinstance(base, str):
+        raise UserError(f"{path}: base names one file, got {base}")
     below = with_base(path.parent / base, (*above, path))
     _take_out(below, tree)
     return OmegaConf.merge(below, tree)

@@ -12,7 +12,6 @@ MAX_BYTES = 500  # of one message
 _said = threading.local()
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)
 def _keep(_module: bytes | None, form: bytes, values: int) -> None:
     """Error handler of libtiff; the values of its printf form come as C passes them on, a pointer."""
     text = ctypes.create_string_buffer(MAX_BYTES)
@@ -26,7 +25,8 @@ def take_message() -> str:
     return text
 
 
+_HANDLER = ctypes.CFUNCTYPE(None, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_void_p)(_keep)  # lives as long as libtiff
 warnings.filterwarnings("ignore", module=r"PIL\.")  # of damaged files: they are rejected, or decoded all the same
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 with suppress(AttributeError):  # Pillow was built without libtiff, or with it inside
-    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(_keep)
+    ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(_HANDLER)

@@ -22,7 +22,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
     """The picture as RGB in its own size.
 
     Raises:
-        ImageError: it has nothing that can be shown: no finite value, colours that are all transparent, or a palette
+        ImageError: it has nothing that can be shown: no finite value, pixels that are all transparent, or a palette
             that makes one colour of all of them.
     """
     shown = _shown(picture)
@@ -58,6 +58,7 @@ def _grey(picture: Image.Image) -> Image.Image:
     return grey
 
 
+@np.errstate(invalid="ignore")  # a signalling "not a number" is said by a warning
 def _levels(values: Any) -> Any:
     """Grey levels, 0 to 255, of values of any scale."""
     values = np.asarray(values, dtype=np.float64)  # the range of float32 does not fit float32
@@ -81,8 +82,10 @@ def _levels(values: Any) -> Any:
 def _on_background(picture: Image.Image) -> Image.Image:
     alpha = np.asarray(picture.getchannel("A"))
     least, most = alpha.min(), alpha.max()
-    if most < FAINTEST and not _one_colour(picture.convert("RGB")):
-        raise ImageError("every pixel of the picture is transparent, though it has colours; remove its transparency")
+    if most < FAINTEST:
+        raise ImageError(
+            "every pixel of the picture is transparent (of an animation: of its first frame); remove its transparency"
+        )
     shown = _composite(picture, (255, 255, 255, 255))
     if least != most and _one_colour(shown):
         shown = _composite(picture, (0, 0, 0, 255))

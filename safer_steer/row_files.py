@@ -64,7 +64,8 @@ def numbered_rows(path: str | Path, model: type[Row]) -> Iterator[tuple[int, Row
         if not encoding.startswith("utf-8"):
             raise UserError(f"{path} is in {encoding.upper()}; save it as UTF-8")
         file.seek(0)
-        for number, line in enumerate(file, start=1):
+        lines = (line for whole in file for line in whole.rstrip(b"\r\n").split(b"\r"))  # JSON escapes those in texts
+        for number, line in enumerate(lines, start=1):
             if line.strip():
                 yield number, _row(line, model, path, number)
 

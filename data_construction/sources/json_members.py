@@ -22,15 +22,20 @@ _NAMED = re.compile(r'"(?:[^"\\]|\\.)*"\s*:\s*\{')
 
 @dataclass(frozen=True)
 class Member:
-    """The text of a member (of an object: with its name), and what is wrong with its brackets or strings."""
+    """The text of a member (of an object: with its name), and what is wrong with its brackets or strings; or, without
+    a text, the end of a document.
+    """
 
     text: str
     in_object: bool = False
     problem: str = ""
+    ends: bool = False
 
 
 class Members:
-    """Scans one document; `wrapper` is the name of the list that a wrapping object holds its rows in, "" for none."""
+    """Scans documents, mostly one; `wrapper` is the name of the list that the document, where it is a wrapping object,
+    holds its rows in, "" for none.
+    """
 
     def __init__(self, file: TextIO):
         self.wrapper = ""
@@ -93,8 +98,8 @@ class Members:
         if sign in _CLOSES:
             before = "".join(self._text) if depth < 2 else ""
             self._open.append(_CLOSES[sign])
-            if depth == 0 and not self._ended and not before[:-1].strip():
-                self._base = 1
+            if depth == 0 and not before[:-1].strip():
+                self._base, self._ended, self.wrapper = 1, False, ""
                 self._clear()
             elif depth == self._base == 1 and self._open[0] == "}" and (match := _WRAPPER.fullmatch(before)):
                 self._base, self.wrapper = 2, match[1]
@@ -105,6 +110,8 @@ class Members:
                 self._open.pop()
                 self._base -= 1
                 self._ended = self._base == 0
+                if self._ended:
+                    yield Member("", ends=True)
         elif depth and sign == self._open[-1]:
             self._open.pop()
 

@@ -152,12 +152,16 @@ def _url_problem(url: str) -> str | None:
     """Why an address cannot be used; the text never repeats credentials."""
     if url.startswith("service:"):
         return None
-    parts = urlsplit(url)
+    no_address = f"{url!r} is no address; allowed: http://HOST/v1, https://HOST/v1, service:NAME"
+    try:
+        parts, _ = urlsplit(url), urlsplit(url).port
+    except ValueError as error:  # broken brackets, a port that is none
+        return f"{no_address} ({error})"
     if parts.username or parts.password or parts.query:
         return (
             "an address carries a user, a password or a query; keys belong into the environment (ROLE_API_KEY), "
             "the address ends in the path, as in https://host/v1"
         )
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        return f"{url!r} is no address; allowed: http://HOST/v1, https://HOST/v1, service:NAME"
+        return no_address
     return None

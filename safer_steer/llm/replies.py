@@ -124,13 +124,18 @@ def _text(content: Any) -> str | None:
     """The text of a message's content, None where it holds none; of parts only those of text, with nothing else."""
     if isinstance(content, list | dict):
         parts = content if isinstance(content, list) else [content]
-        said = (part.get("text") if _type(part) in _TEXTS else part for part in parts)
+        said = (part.get("text") if _type(part) in _TEXTS and not _is_thought(part) else part for part in parts)
         texts = [text for text in said if isinstance(text, str)]
         content = "".join(texts) if texts else None
     if not isinstance(content, str):
         return None
     # Half an emoji (a lone surrogate) is legal JSON and can be written to no file.
     return content if content.isascii() else content.encode("utf-8", "replace").decode("utf-8")
+
+
+def _is_thought(part: Any) -> bool:
+    """Whether a part of text is marked as reasoning, as Gemini does."""
+    return isinstance(part, dict) and bool(part.get("thought"))
 
 
 def _type(part: Any) -> Any:

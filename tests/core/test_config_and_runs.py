@@ -135,3 +135,15 @@ def test_run_finishes_resumes_and_refuses_a_changed_config(config_file, tmp_path
 def test_missing_input_is_named(config_file, tmp_path):
     with pytest.raises(UserError, match="file not found: nowhere"):
         Run.open(tmp_path / "run", load_config(Outer, config_file), stage="demo", inputs={"data": "nowhere"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["5", "true", "- a", "a: 1\na: 2", "base: [x]", "base: 3", "a: " + "[" * 2000 + "]" * 2000, "a: ${b}"],
+    ids=range(8),
+)
+def test_a_file_that_is_no_config_is_said(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match="config.yaml"):
+        load_raw(path)

@@ -203,10 +203,16 @@ def test_environment_overrides_addresses_and_model(monkeypatch):
     assert found.urls() == ["http://127.0.0.1:1/v1", "http://127.0.0.1:2/v1"]
     assert found.model == "mine"
     assert found.usd(1, 1) is None  # the price was another model's
-    monkeypatch.setenv("JUDGE_API_BASE_URL", "https://me:canary@host/v1")
-    with pytest.raises(UserError, match="JUDGE_API_BASE_URL") as error:
-        LLMClient("judge", config)
-    assert "canary" not in str(error.value)
+    for address in (
+        "https://me:canary@host/v1",
+        "http://[::1/v1",
+        "http://host:80000/v1",
+        "https://me:canary@host:x/v1",
+    ):
+        monkeypatch.setenv("JUDGE_API_BASE_URL", address)
+        with pytest.raises(UserError, match="JUDGE_API_BASE_URL") as error:
+            LLMClient("judge", config)
+        assert "canary" not in str(error.value)
 
 
 def test_two_event_loops_in_a_row_and_no_word_about_open_connections(serve, caplog):

@@ -84,6 +84,15 @@ def test_a_white_drawing_on_nothing_is_put_on_black():
             shown(Image.fromarray(drawing), "PNG")
 
 
+@pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
+def test_an_animation_that_begins_with_nothing_is_said(kind):
+    nothing, drawing = Image.new("RGBA", (8, 8)), Image.new("RGBA", (8, 8), "red")
+    buffer = io.BytesIO()
+    nothing.save(buffer, kind, save_all=True, append_images=[drawing])
+    with pytest.raises(ImageError, match="first frame"):
+        decode_image(buffer.getvalue())
+
+
 def test_one_huge_value_among_small_ones_is_said():
     values = np.linspace(0, 1, 42, dtype=np.float32).reshape(SHAPE)
     values[0, 0] = -3.4e38  # what map makers write where there is nothing

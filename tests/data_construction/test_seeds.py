@@ -59,11 +59,23 @@ def test_bad_rows_of_every_kind_leave_the_others_untouched(make_seeds, make_conf
         "ingest/train/out": "picture outside the data folder",
         "ingest/train/thin": "unusable picture",
         "ingest/train/broken": "unusable picture",
-        "ingest/train/s1#2": "repeated seed id",
+        "repeated/train/s1#2": "repeated seed id",
     }
     assert (counts.tasks, counts.kept, counts.rejected) == (11, 4, 7)
     assert [row for row in seeds if row.id != "train/narrow"] == clean
     assert min(load_image(seeds[0].seed.image, root=tmp_path / "out" / "data").size) >= 28
+
+
+def test_an_id_that_looks_like_that_of_a_repeated_row_is_its_own(make_seeds, make_config):
+    path = make_seeds("train", ["a"])
+    rows = [json.dumps({"id": name, "image": "0.png", "question": "q"}) for name in ("x", "x", "x#2", "x#2")]
+    path.write_text("\n".join(rows))
+    config = make_config(source(path))
+    for _ in range(2):  # the second time read from the files
+        seeds, counts, rejects = run(config)
+        assert [row.id for row in seeds] == ["train/x", "train/x#2"]
+        assert counts.as_dict() == {"in": 4, "kept": 2, "rejected": 2, "(repeated seed id)": 2}
+        assert rejects == dict.fromkeys(["repeated/train/x#2", "repeated/train/x#2#2"], "repeated seed id")
 
 
 def test_ingest_resumes(make_seeds, make_config):

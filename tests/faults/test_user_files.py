@@ -73,6 +73,14 @@ def path(tmp_path):
     return tmp_path / "data.jsonl"
 
 
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_lines_end_as_any_system_ends_them(path, ending):
+    rows = [json.dumps(row("one\rword")), "torn", "", json.dumps(row("b"))]
+    path.write_bytes(ending.join(rows).encode())
+    found = [item.id for item in read_rows(path, Dialogue)]
+    assert found == ["one\rword", "data.jsonl:2", "b"]
+
+
 def by_sft(path: Path, processor) -> tuple[list[str], list[dict]]:
     found = prepare_sft(load_config(SftConfig, "configs/sft/miniature.yaml", [f"data={path}"]), processor)
     assert found.counts()["rejected"] == len(found.rejects)

@@ -1,4 +1,7 @@
-"""The token check never masks a correct trajectory: any Unicode text asked, any ids sampled, Qwen's real tokenizer."""
+"""The token check never masks a correct trajectory: any Unicode text asked, any ids sampled.
+
+With the miniature's tokenizer, which makes NFC of text as Qwen's does, and with Qwen's own where it is there.
+"""
 
 from pathlib import Path
 
@@ -6,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from miniature.student import build_tokenizer
 from safer_steer.plain_text import as_plain_text, names_of_tokenizer
 from safer_steer_verl.utils.token_accounting import TokenAccount, keep_turn, special_token_ids
 
@@ -17,7 +21,7 @@ REAL_TOKENIZER = next(
     ),
     None,
 )
-pytestmark = pytest.mark.skipif(REAL_TOKENIZER is None, reason="no ../shared/data/qwen3_tokenizer beside this checkout")
+NEEDS_REAL = pytest.mark.skipif(REAL_TOKENIZER is None, reason="no ../shared/data/qwen3_tokenizer beside this checkout")
 CHATML = (
     "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -30,15 +34,18 @@ ODD = (
     "\u200b\u200d\u202e \U0001f469\u200d\U0001f52c \u0338 >\u0338 \r\n\n\t \u2028 \u00a0 \ufffd \ud800 \U0001d15e "
     "<|im_start|>user <|im_end|>"
 )
+MARKS = ["<|im_start|>", "<|im_end|>"]
 TEXT = st.text(st.sampled_from(ODD) | st.characters(), max_size=24) | st.sampled_from(ODD.split(" "))
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
+@pytest.fixture(scope="module", params=["miniature", pytest.param("Qwen", marks=NEEDS_REAL)])
+def tokenizer(request):
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(REAL_TOKENIZER)
+    tokenizer = build_tokenizer() if request.param == "miniature" else AutoTokenizer.from_pretrained(REAL_TOKENIZER)
     tokenizer.chat_template = CHATML
+    composed, decomposed = tokenizer("\u00e9")["input_ids"], tokenizer("e\u0301")["input_ids"]
+    assert composed == decomposed, "it makes NFC of text"
     return tokenizer
 
 
@@ -47,6 +54,7 @@ def account(tokenizer):
     return TokenAccount(tokenizer, None)
 
 
+@pytest.mark.parametrize("tokenizer", [pytest.param("Qwen", marks=NEEDS_REAL)], indirect=True)
 def test_a_dialogue_grown_turn_by_turn_is_the_template_of_the_whole(tokenizer, account):
     """Case 16: "Hi" / "Hello" / "Bye"; the ids as literals of Qwen's vocabulary, the answers as sampled tokens."""
     start, end, newline, assistant = 151644, 151645, 198, 77091
@@ -103,20 +111,26 @@ def test_any_text_of_user_tutor_and_student_adds_up(tokenizer, account, first, t
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.lists(st.integers(0, 151_642), max_size=20), min_size=1, max_size=3))
-def test_any_ids_that_a_model_may_sample_add_up(tokenizer, account, answers):
+@given(st.data())
+def test_any_ids_that_a_model_may_sample_add_up(tokenizer, account, data):
     """Also pieces of characters, which are no text by themselves."""
+    word = st.integers(0, min(special_token_ids(tokenizer)) - 1)
+    answers = data.draw(st.lists(st.lists(word, max_size=20), min_size=1, max_size=3))
     ids, messages = grow(tokenizer, "Hi", [(answer, "Go on .") for answer in answers])
     assert account.problem(ids, messages) is None
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.integers(1000, 100_000), min_size=1, max_size=8), st.data())
-def test_a_lost_or_changed_id_is_still_found(tokenizer, account, answer, data):
+@given(st.data())
+def test_a_lost_or_changed_id_is_still_found(tokenizer, account, data):
+    special = min(special_token_ids(tokenizer))
+    answer = data.draw(st.lists(st.integers(special // 2, special - 1), min_size=1, max_size=8))
     ids, messages = grow(tokenizer, "Hi", [(answer, "Go on ."), (answer, "")])
     changed = list(ids)
     at = data.draw(st.integers(0, len(ids) - 1))
-    changed[at] = data.draw(st.sampled_from([151_644, 151_645, 198, 5501]))
+    changed[at] = data.draw(
+        st.sampled_from([*tokenizer.convert_tokens_to_ids(MARKS), *tokenizer("\n")["input_ids"], special // 3])
+    )
     for wrong in (changed, ids[:at] + ids[at + 1 :]):
         if tokenizer.decode(wrong) != tokenizer.decode(ids):
             assert account.problem(wrong, messages) is not None

@@ -118,6 +118,30 @@ def test_the_same_rows_from_every_format(tmp_path, note, pictures, data):
         assert found == expected, ending
 
 
+LAYOUTS = {  # of rows as JSON, one document or several
+    "one line": lambda rows: json.dumps(rows),
+    "lines of a list": lambda rows: "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]\n",
+    "indented list": lambda rows: json.dumps(rows, indent=2),
+    "indented rows": lambda rows: "\n".join(json.dumps(row, indent=2) for row in rows),
+    "wrapped": lambda rows: json.dumps({"version": 1, "data": rows, "end": {"a": 1}}, indent=1),
+    "lines": lambda rows: "\r".join(map(json.dumps, rows)),
+    "files put together": lambda rows: "".join("\ufeff" + json.dumps(row) + "\n" for row in rows),
+}
+
+
+@pytest.mark.parametrize("ending", ["json", "jsonl"])
+@QUICK
+@given(rows=rows_of(TEXTS | MANY_LINES, TEXTS, PICTURES, "row "))
+def test_json_in_any_layout(tmp_path, ending, rows):
+    for shade, name in enumerate(("a.png", "b.png")):
+        (tmp_path / name).write_bytes(png(shade))
+    expected = seeds(write(tmp_path, "jsonl", rows))
+    for name, layout in LAYOUTS.items():
+        path = tmp_path / f"rows.{ending}"
+        path.write_text(layout(rows), encoding="utf-8", newline="")
+        assert seeds(path) == expected, name
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 @pytest.mark.parametrize("ending", FORMATS[:4])
 def test_text_of_any_unicode_encoding(tmp_path, ending, encoding):
