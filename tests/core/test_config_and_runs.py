@@ -7,7 +7,7 @@ import pytest
 from pydantic import model_validator
 
 from safer_steer.cli import run_cli
-from safer_steer.config import Operational, Section, help_text, load_config
+from safer_steer.config import Operational, Section, help_text, load_config, load_raw
 from safer_steer.errors import UserError
 from safer_steer.load import Load
 from safer_steer.plan import Plan
@@ -145,5 +145,5 @@ def test_missing_input_is_named(config_file, tmp_path):
 def test_a_file_that_is_no_config_is_said(tmp_path, text):
     path = tmp_path / "config.yaml"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match="config.yaml"):
+    with pytest.raises(UserError, match=r"config\.yaml"):
         load_raw(path)
