@@ -60,5 +60,5 @@ class Archive:
 
 
 def _composed(name: PurePosixPath) -> PurePosixPath:
-    """The name with composed accents (NFC): archives of one system hold them decomposed, metadata of another not."""
-    return PurePosixPath(unicodedata.normalize("NFC", str(name)))
+    """The name with composed accents (NFC) and slashes: archives of some systems hold others, metadata does not."""
+    return PurePosixPath(unicodedata.normalize("NFC", str(name).replace("\\", "/")))

@@ -7,7 +7,7 @@ file, so that a misnamed one is read too. NaN and Infinity are numbers; a name t
 
 import json
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,9 @@ def json_records(path: Path, how: HowRead, wanted: Wanted) -> Iterator[Record]:
             return
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield _parsed(f"line {number}", line.removeprefix("\ufeff"), how)  # of files put one after the other
+                yield Record(
+                    f"line {number}", *_parsed(line.removeprefix("\ufeff"), how)
+                )  # of files put one after the other
 
 
 def _is_lines(path: Path, how: HowRead) -> bool:
@@ -44,46 +46,47 @@ def _is_lines(path: Path, how: HowRead) -> bool:
 
 
 def _documents(members: Members, how: HowRead, wanted: Wanted) -> Iterator[Record]:
-    done, held = 0, dict[str, Any]()  # held: what may be the fields of one object alone
+    number = count(1)
+
+    def record(data: dict[str, Any], problem: str) -> Record:
+        return Record(f"item {next(number)}", {} if problem else data, problem)
+
+    held, broken = dict[str, Any](), ""  # what may be the fields of one object alone, and what is wrong with one
     for member in chain(members, [Member("", ends=True)]):
-        where = f"item {done + 1}"
         if member.ends:
-            found = Record(where, held) if held and not members.wrapper else None
-            held = {}
-        elif member.problem:
-            found = Record(where, {}, f"not JSON: {member.problem}")
-        elif member.in_object:
-            found = _field(where, member.text, how, wanted, held)
+            if broken or (held and not members.wrapper):
+                yield record(held, broken)
+            held, broken = {}, ""
+            continue
+        data, problem = {}, member.problem and f"not JSON: {member.problem}"
+        if not problem:
+            data, problem = _parsed(f"{{{member.text}}}" if member.in_object else member.text, how)
+        name, value = next(iter(data.items()), ("", None))
+        if not member.in_object:
+            yield record(data, problem)
+        elif problem and not held:  # of a field, or of a row by the name of it
+            if broken:
+                yield record({}, broken)
+            broken = problem
+        elif problem or name in held:
+            broken = broken or problem or f"{name!r} stands twice in one object"
+        elif isinstance(value, dict) and not held and name not in (wanted.names or ()):
+            if broken:
+                yield record({}, broken)
+            broken = ""
+            yield record({"key": name} | value, "")
         else:
-            found = _parsed(where, member.text, how)
-        if found:
-            done += 1
-            yield found
+            held[name] = value
 
 
-def _field(where: str, text: str, how: HowRead, wanted: Wanted, held: dict[str, Any]) -> Record | None:
-    """The record that a field of an object is; None where it is put with the fields that are held."""
-    record = _parsed(where, f"{{{text}}}", how)
-    if record.problem:
-        return record
-    ((name, value),) = record.data.items()
-    if isinstance(value, dict) and not held and name not in (wanted.names or ()):
-        return Record(where, {"key": name} | value)
-    if name in held:
-        return Record(where, {}, f"{name!r} stands twice in one object")
-    held[name] = value
-    return None
-
-
-def _parsed(where: str, text: str, how: HowRead) -> Record:
+def _parsed(text: str, how: HowRead) -> tuple[dict[str, Any], str]:
+    """The object of a JSON text, or what is wrong with it."""
     if problem := bad_bytes(text, how.encoding):
-        return Record(where, {}, f"not JSON in {problem}")
+        return {}, f"not JSON in {problem}"
     data, problem = _loads(text)
     if problem:
-        return Record(where, {}, f"not JSON: {problem}")
-    if not isinstance(data, dict):
-        return Record(where, {}, f"is a JSON {type(data).__name__}, not an object")
-    return Record(where, data)
+        return {}, f"not JSON: {problem}"
+    return (data, "") if isinstance(data, dict) else ({}, f"is a JSON {type(data).__name__}, not an object")
 
 
 def _loads(text: str) -> tuple[Any, str]:

@@ -57,6 +57,9 @@ class Members:
                 skip_to, fresh = self._indentation(), True
                 yield self._drop(broken)
                 continue
+            if skip_to is not None and fresh and self._begins_document(piece, skip_to):
+                self._open, self._base, self._ended, skip_to = [], 0, True, None
+                yield Member("", ends=True)
             if skip_to is None or (fresh and self._may_begin(piece, skip_to)):
                 skip_to = None
                 yield from self._scan(piece)
@@ -104,6 +107,11 @@ class Members:
             elif depth == self._base == 1 and self._open[0] == "}" and (match := _WRAPPER.fullmatch(before)):
                 self._base, self.wrapper = 2, match[1]
                 self._clear()
+            elif depth == self._base == 1 and self._open == ["}", "}"] and not before[:-1].strip():
+                yield Member("", True, "it is not closed")  # no field begins so: it is the next document
+                yield Member("", ends=True)
+                self._open, self.wrapper = ["}"], ""
+                self._clear()
         elif depth == self._base > 0 and sign in (",", self._open[-1]):
             yield from self._member()
             if sign != ",":
@@ -136,20 +144,27 @@ class Members:
         return "it is not closed" if begins else "the file ends inside it, the rest is lost"
 
     def _no_document(self) -> str:
-        return "text after the end of the document" if self._ended else "neither a list nor an object"
+        return "text after the end of the document, the rest is lost" if self._ended else "neither a list nor an object"
 
     def _may_begin(self, line: str, indentation: int) -> bool:
         text = line.lstrip(" \t\r")
         closing = self._open[self._base - 1]
         begins = text.startswith("{") if closing == "]" else _NAMED.match(text) is not None
-        return len(line) - len(text) <= indentation and (begins or text.startswith(closing))
+        begins = len(line) - len(text) <= indentation and (begins or text.startswith(closing))
+        return begins or self._begins_document(line, indentation)
+
+    def _begins_document(self, line: str, indentation: int) -> bool:
+        """Whether a line stands outside the fields of an object, by its indentation, and begins the next document."""
+        text = line.lstrip(" \t\r")
+        in_fields = self._base == 1 and self._open[0] == "}"
+        return in_fields and text.startswith("{") and len(line) - len(text) < indentation
 
     def _indentation(self) -> int:
         text = "".join(self._text)
         return len(text[: len(text) - len(text.lstrip())].rpartition("\n")[2])
 
     def _drop(self, problem: str) -> Member:
-        member = Member("".join(self._text), problem=problem)
+        member = Member("".join(self._text), self._base == 1 and self._open[0] == "}", problem)
         self._open, self._in_string = self._open[: self._base], False
         if not self._again and self._base == 0:
             self._ended = True

@@ -142,6 +142,25 @@ def test_json_in_any_layout(tmp_path, ending, rows):
         assert seeds(path) == expected, name
 
 
+def test_an_indented_row_that_is_torn_or_spoilt_anywhere_is_one_reject(tmp_path):
+    rows = [{"id": str(n), "question": f"q {n}", "answer": "a", "meta": {"note": [n]}} for n in range(4)]
+    texts = [json.dumps(row, indent=1) for row in rows]
+    path = tmp_path / "rows.jsonl"
+    for number, text in enumerate(texts):
+        cuts = [text[:cut] for cut in range(1, len(text))]
+        spoilt = [
+            text.replace(value, "tru", 1) for value in (f'"{number}"', f'"q {number}"', '"a"', f"[\n   {number}\n  ]")
+        ]
+        for broken in [*cuts, *spoilt, text.replace('"answer"', '"id"')]:
+            path.write_text("\n".join([*texts[:number], broken, *texts[number + 1 :]]))
+            found = list(GENERIC.read(path))
+            good = [
+                {"id": r.id, "question": r.question, "answer": r.answer, "meta": r.meta} for r in found if not r.problem
+            ]
+            assert good == [*rows[:number], *rows[number + 1 :]], broken
+            assert len(found) == 4, broken
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 @pytest.mark.parametrize("ending", FORMATS[:4])
 def test_text_of_any_unicode_encoding(tmp_path, ending, encoding):
