@@ -121,6 +121,7 @@ def _leaks(name: str) -> dict[str, Case]:
         f"thought before it, {name}": _whole("answer", lambda t: completion({"content": f"{before}{LEAK}{after}{t}"})),
         f"thought alone, {name}": _whole("thought", lambda t: completion({"content": f"{before}{LEAK}{after}"})),
         f"thought without end, {name}": _whole("thought", lambda t: completion({"content": f"{before}{LEAK}"})),
+        f"thought, cut, {name}": _message("cut empty", "length", content=f"{before}{LEAK}"),
     }
 
 

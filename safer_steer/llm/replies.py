@@ -7,6 +7,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
+from safer_steer.answer_tags import THOUGHT_TAGS, split_answer
 from safer_steer.llm.finish import Ending, ending_of
 from safer_steer.verdict import Outcome
 
@@ -95,7 +96,8 @@ def read_reply(completion: dict[str, Any], allow_empty: bool) -> Reply:
     calls = message.get("tool_calls") or message.get("function_call")
     if ending == Ending.TOOL or (calls and not text.strip()):
         return Reply(Outcome.UNPARSED, None, "the model called a tool instead of answering")
-    if not text.strip():
+    cut_thought = ending == Ending.CUT and not split_answer(text, THOUGHT_TAGS).answer.strip()
+    if not text.strip() or cut_thought:
         thought = any(map(message.get, REASONING)) or _parts(message, "thinking", "reasoning")
         if ending == Ending.CUT:
             return Reply(Outcome.TRUNCATED, None, "cut at max_tokens before the answer began")
