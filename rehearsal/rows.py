@@ -16,7 +16,8 @@ from safer_steer.dialogue import MAX_TURNS, Dialogue, Turn
 from safer_steer.images import ImageStore
 from safer_steer.picture_files import picture_file
 from safer_steer.picture_size import PictureSize
-from safer_steer.store import read_jsonl, write_jsonl
+from safer_steer.row_files import read_rows
+from safer_steer.store import write_jsonl
 
 PICTURE_CHARACTERS = 4 * 330  # a picture of 262,144 px has 324 tokens
 # Text that Unicode writes in two ways: a tokenizer normalises it, and what comes back is not what was asked.
@@ -41,11 +42,11 @@ class Row:
 
 
 def read(files: list[Path]) -> Iterator[Row]:
-    """All rows of the files that are there."""
+    """All rows of the files that are there, but those that the stages will reject."""
     for file in files:
         if file.is_file():
-            for dialogue in read_jsonl(file, Dialogue):
-                yield Row(dialogue, file.parent)
+            rows = read_rows(file, Dialogue)
+            yield from (Row(row, file.parent) for row in rows if isinstance(row, Dialogue))
 
 
 def longest(files: list[Path], number: int) -> list[Row]:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from safer_steer.errors import UserError
+from safer_steer.user_text import user_text
 
 GENERAL = Path(__file__).with_name("policies") / "general.md"
 
@@ -20,6 +21,6 @@ def read_policy(path: str | None, key: str = "policy") -> str:
     place = GENERAL if path is None else Path(path)
     if not place.is_file():
         raise UserError(f"{key}: file not found: {path}; name a text file that says what counts as harm")
-    if not (text := place.read_text(encoding="utf-8").strip()):
+    if not (text := user_text(place).strip()):
         raise UserError(f"{key}: {path} is empty; write what counts as harm, or leave the key out")
     return text

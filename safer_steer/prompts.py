@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template, Tem
 from safer_steer.data_block import data_block
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
+from safer_steer.user_text import user_text
 
 PARTS = Path(__file__).with_name("prompt_parts")  # what several prompts say in the same words
 
@@ -34,12 +35,21 @@ class Prompt:
     @cached_property
     def source(self) -> str:
         """The template text with that of its parts, in the order in which they are read."""
-        return "\n".join(self._sources(self.path.read_text(encoding="utf-8")))
+        return "\n".join(self._sources(user_text(self.path)))
 
     @cached_property
     def hash(self) -> str:
         """16 hex digits that change with any change of the wording."""
         return stable_hash(self.source, self.given, _no_picture())
+
+    @property
+    def variables(self) -> set[str]:
+        """What the template and its parts read.
+
+        Raises:
+            TemplateError: it is none, or a part is missing.
+        """
+        return meta.find_undeclared_variables(self._environment.parse(self.source))
 
     def _sources(self, text: str) -> list[str]:
         found = [text]
@@ -58,7 +68,7 @@ class Prompt:
 
     @cached_property
     def _template(self) -> Template:
-        return self._environment.from_string(self.path.read_text(encoding="utf-8"))
+        return self._environment.from_string(user_text(self.path))
 
     def render(self, *, pictures: bool = True, **variables: Any) -> str:
         """The prompt text; every variable the template names must be given.

@@ -7,6 +7,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from safer_steer.errors import UserError
+from safer_steer.user_text import user_text
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -18,7 +19,7 @@ def read_data_file(path: Path, model: type[Model]) -> Model:
         UserError: the file is missing, is not YAML, or does not have the model's fields.
     """
     try:
-        return model.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return model.model_validate(yaml.safe_load(user_text(path)))
     except FileNotFoundError:
         raise UserError(f"{path} is not there; write it, or take {path.stem} out of the registry next to it") from None
     except (yaml.YAMLError, ValidationError) as error:

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
 
+from data_construction.prompts import load_prompts
 from safer_steer.data_block import DATA_CLOSE, data_block, parse_data_block, transcript
 from safer_steer.errors import UserError
 from safer_steer.policy import read_policy
@@ -109,3 +110,28 @@ def test_a_policy_that_says_nothing_is_refused(tmp_path):
         read_policy(str(tmp_path / "empty.md"))
     with pytest.raises(UserError, match="policy: file not found"):
         read_policy(str(tmp_path / "none.md"))
+
+
+@pytest.mark.parametrize(
+    ("template", "message"),
+    [
+        ("{% if %}{{ data_block(data) }}", "cannot be rendered: Expected an expression"),
+        ("{% include 'nowhere.jinja' %}{{ data_block(data) }}", "cannot be rendered: 'nowhere.jinja' not found"),
+        ("{{ data_block(data) }} {{ policy }}", "reads data, policy; it has data"),
+        ("Rewrite it.", "reads nothing; it has data"),
+    ],
+)
+def test_an_own_prompt_of_data_construction_is_tried_before_any_call(tmp_path, template, message):
+    path = tmp_path / "own.jinja"
+    path.write_text("\ufeff" + template, encoding="utf-8")
+    with pytest.raises(UserError, match=f"prompts.probe: .*own.jinja {message}"):
+        load_prompts({"probe": str(path)})
+    path.write_text("\ufeffRewrite it: {{ data_block(data) }}", encoding="utf-8")
+    assert load_prompts({"probe": str(path)})["probe"].render(data={}).startswith("Rewrite it")
+
+
+def test_texts_of_users_are_utf_8(tmp_path):
+    for name, read in (("policy", read_policy), ("prompt", lambda path: Prompt(path).source)):
+        (tmp_path / name).write_bytes("Schädlich".encode("latin-1"))
+        with pytest.raises(UserError, match=f"{name}: .* save it as UTF-8"):
+            read(str(tmp_path / name))
