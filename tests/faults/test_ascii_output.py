@@ -10,14 +10,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = ("data_construction", "evaluation", "miniature", "rehearsal", "reproduce", "safer_steer", "training", "verl")
+SOURCES = [folder for folder in sorted(ROOT.iterdir()) if folder.name not in ("tests", "benchmarks")]
 GUARD = re.compile(r"^if __name__ == .__main__.:", re.MULTILINE)
-FILES = [path.relative_to(ROOT) for folder in SOURCES for path in sorted((ROOT / folder).rglob("*.py"))]
+SOURCES = [folder for folder in SOURCES if folder.name == "verl" or (folder / "__init__.py").is_file()]
+FILES = [path.relative_to(ROOT) for folder in SOURCES for path in sorted(folder.rglob("*.py"))]
 ENTRIES = [
     ".".join(path.with_suffix("").parts).removeprefix("verl.").removesuffix(".__main__")
     for path in FILES
     if path.name == "__main__.py" or GUARD.search((ROOT / path).read_text(encoding="utf-8"))
 ]
+
+pytestmark = pytest.mark.xdist_group("ascii output")  # the commands run once
 
 
 @pytest.fixture(scope="module")
