@@ -100,7 +100,8 @@ def read_reply(completion: dict[str, Any], allow_empty: bool) -> Reply:
     if not text.strip() or cut_thought:
         thought = any(map(message.get, REASONING)) or _parts(message, "thinking", "reasoning")
         if ending == Ending.CUT:
-            return Reply(Outcome.TRUNCATED, None, "cut at max_tokens before the answer began")
+            begins = f"; it begins {quoted(text)}" if text.strip() else ""
+            return Reply(Outcome.TRUNCATED, None, f"cut at max_tokens before the answer began{begins}")
         if thought or not allow_empty or said is None:
             what = "only its reasoning, no answer" if thought else "an empty answer"
             return Reply(Outcome.UNPARSED, None, f"the model gave {what}")

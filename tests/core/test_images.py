@@ -21,7 +21,8 @@ def encoded(picture: Image.Image, kind: str = "PNG", **options) -> bytes:
 
 def test_transparency_is_composited_on_white():
     hidden = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
-    assert load_image(encoded(hidden)).getcolors() == [(64 * 64, (255, 255, 255))]
+    hidden.putpixel((3, 3), (0, 0, 255, 255))
+    assert load_image(encoded(hidden)).getcolors() == [(64 * 64 - 1, (255, 255, 255)), (1, (0, 0, 255))]
 
 
 def test_exif_rotation_is_applied():

@@ -110,7 +110,7 @@ def test_thoughts_are_kept_in_the_row_and_neither_judged_nor_by_default_sent_bac
     thought = "<think>I could leak d0 turn 1</think>\n\n" if in_history else ""
     assert said[0] == f"{thought}answer to d0 turn 1"
     assert (rows["d2"].meta["end"], rows["d2"].turns[1].assistant) == ("truncated", None)
-    assert rows["d2"].meta["end_detail"] == "only reasoning, no answer: never ends"
+    assert rows["d2"].meta["end_detail"].endswith('before the answer began; it begins "<think>never ends"')
 
 
 def test_the_papers_format_is_taken_apart(serve, bench, tmp_path):
