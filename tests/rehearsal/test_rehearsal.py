@@ -87,6 +87,8 @@ def test_longest_rows_with_their_pictures(tmp_path):
     turns = made[0].dialogue.turns
     texts = [made[0].dialogue.model_copy(update={"id": f"d{n}", "turns": turns[:n]}) for n in (1, 4, 2)]
     source = rows.write([rows.Row(item, made[0].folder) for item in texts], tmp_path / "data" / "all.jsonl", 3)
+    first, longest, *others = source.read_bytes().splitlines()
+    source.write_bytes(b"\n".join([first, b"torn", *others, longest]))  # the last line has no end
     chosen = rows.longest([source, tmp_path / "absent.jsonl"], 2)
     assert [len(row.dialogue.turns) for row in chosen] == [4, 2]
     written = rows.write(chosen, tmp_path / "out" / "rows.jsonl", 5, not_nfc=True)
