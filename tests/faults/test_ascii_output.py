@@ -20,8 +20,6 @@ ENTRIES = [
     if path.name == "__main__.py" or GUARD.search((ROOT / path).read_text(encoding="utf-8"))
 ]
 
-pytestmark = pytest.mark.xdist_group("ascii output")  # the commands run once
-
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
