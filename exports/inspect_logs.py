@@ -23,6 +23,8 @@ from safer_steer.store import read_jsonl, replacing
 
 RATES = ("safe", "help", "joint")  # of dialogues, in percent in our summary and from 0 to 1 in the log
 MEANS = ("harmlessness", "helpfulness")
+NEEDED = ("models", "passing", "note", "judges", "judged_by")  # of a summary
+NEEDED_OF_A_MODEL = ("title", "repeats", "unscored", "left_out")
 NOT_SHOWN = ("id", "benchmark", "kind", "safe", "help", *MEANS)  # of a dialogue's outcome: elsewhere in the sample
 
 
@@ -30,12 +32,23 @@ def read_summary(evaluation: Path) -> dict[str, Any]:
     """The numbers of a finished evaluation.
 
     Raises:
-        UserError: there are none.
+        UserError: there are none, or not all of them.
     """
     path = evaluation / SUMMARY
     if not path.is_file():
         raise UserError(f"no finished evaluation in {evaluation}: no {SUMMARY}; run it to its end, or name another one")
-    summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        summary = {}
+    lacking = [key for key in NEEDED if key not in summary]
+    for name, numbers in summary.get("models", {}).items():
+        lacking += [f"models.{name}.{key}" for key in NEEDED_OF_A_MODEL if key not in numbers]
+    if lacking:
+        raise UserError(
+            f"{path} lacks {', '.join(lacking)}: damaged, or written by an earlier version; "
+            "run that evaluation's command again, which makes the summary from its verdicts"
+        )
     return summary
 
 

@@ -85,6 +85,17 @@ def test_an_evaluation_becomes_a_log_of_inspect(published, bench, tmp_path):
     assert safe["metrics"]["95 % from"]["value"] == pytest.approx(numbers["safe_ci"][0] / 100)
 
 
+@pytest.mark.parametrize("damage", ["{", '{"models": {}}', "without repeats"])
+def test_a_summary_that_lacks_something_is_named_with_what_to_do(published, tmp_path, damage):
+    path = tmp_path / "evaluation" / "summary.json"
+    whole = json.loads(path.read_text())
+    del whole["models"]["mine"]["repeats"]
+    path.write_text(json.dumps(whole) if damage == "without repeats" else damage)
+    lacking = "models.mine.repeats" if damage == "without repeats" else "judged_by"
+    with pytest.raises(UserError, match=rf"summary.json lacks .*{lacking}.* run that evaluation's command again"):
+        published("formats=[inspect]")
+
+
 def test_the_model_card_says_what_the_records_say_and_what_they_do_not(published, tmp_path):
     config = load_config(SftConfig, "configs/sft/qwen2_5_vl_3b.yaml", [f"output={tmp_path}/sft", *SFT])
     with Run.open(tmp_path / "sft", config, stage="sft") as run:
