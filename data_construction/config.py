@@ -11,6 +11,7 @@ from data_construction.prompts import GUIDELINES
 from data_construction.red_team.strategies import STRATEGIES
 from data_construction.red_team.techniques import POOLS
 from data_construction.sources import SOURCES
+from safer_steer.answer_format import PLAIN, AnswerFormat
 from safer_steer.config import Operational, Section
 from safer_steer.dialogue import MAX_TURNS, Kind, Pictures
 from safer_steer.errors import UserError
@@ -264,8 +265,10 @@ class Bootstrap(Section):
     tau_safe: Annotated[int, Field(ge=1, le=10)] = 8
     tau_help: Annotated[float, Field(ge=1, le=10)] = 7.0
     guidelines: str = str(GUIDELINES)
-    assistant_tags: list[str] = []
-    """E.g. [thinking, answer]; empty: plain answers."""
+    answer_format: AnswerFormat = PLAIN
+    """The tags of the blue agent's answers, as in SFT and GRPO; other answers are rejected, and what is said to the
+    user is scored. A YAML file (configs/answer_format/) or its content.
+    """
     candidates: Annotated[int, Field(ge=1)] | None = None
     """Dialogues to bootstrap, in the mix of SFT; None: all."""
 

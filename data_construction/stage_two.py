@@ -44,7 +44,7 @@ def stage_two(config: DataConfig) -> Stage:
         cache(partial(bootstrap_tasks, config)),  # chosen once, not at every pass
         # The thresholds may change when all is scored: only the assembly applies them.
         facts={
-            "assistant_tags": bootstrap.assistant_tags,
+            "assistant_tags": bootstrap.answer_format.tags,
             "candidates": _wanted(config),
             "rl_share": config.assemble.rl_share,
             "candidate_rule": config.assemble.sft.candidate_rule,

@@ -145,6 +145,8 @@ class EvaluationConfig(Section):
     models: Annotated[dict[Name, ModelConfig], Field(min_length=1)]
     max_pixels: PixelLimit = MAX_PIXELS
     """Px of a picture shown to the models, as in their training."""
+    min_pixels: PixelLimit | None = None
+    """Smaller pictures are enlarged to so many px, for every model; null: only to what a model can see at all."""
     answer_format: AnswerFormat = PLAIN
     """Of models that name none and whose checkpoint says none. A YAML file or its content."""
     sampling: SamplingConfig
@@ -190,6 +192,8 @@ class EvaluationConfig(Section):
             raise ValueError(f"report.judge is {self.report.judge!r}; judges: {', '.join(self.all_judges())}")
         for name in self.models:
             self.sampling_of(name)
+            if (self.min_pixels or 0) * 2 > (most := self.max_pixels_of(name)):
+                raise ValueError(f"min_pixels {self.min_pixels}: at most half of max_pixels {most} of model {name}")
         check_services(self.services, self._roles())
         return self
 

@@ -78,13 +78,14 @@ def plan(config: EvaluationConfig) -> Plan:
 def _models(config: EvaluationConfig) -> dict[str, str]:
     """How each model is asked, in words; checks the checkpoints that are here already."""
     found: dict[str, str] = {}
+    least = f"at least {config.min_pixels:,} and " if config.min_pixels else ""
     for name, model in config.models.items():
         if model.checkpoint and Path(model.checkpoint).is_dir():
             picture_size(config, name)
         sampling = config.sampling_of(name)
         found[name] = (
-            f"pictures of at most {config.max_pixels_of(name):,} px, {config.format_of(name).said()}, temperature "
-            f"{sampling.temperature:g}, at most {sampling.max_tokens} tokens"
+            f"pictures of {least}at most {config.max_pixels_of(name):,} px, {config.format_of(name).said()}, "
+            f"temperature {sampling.temperature:g}, at most {sampling.max_tokens} tokens"
         )
     return found
 

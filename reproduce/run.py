@@ -102,7 +102,7 @@ def _run_paper(arguments: argparse.Namespace) -> int:
     cells = choose(known, arguments.only) if arguments.only else paper.printed(known)
     planned = paper.steps(settings, arguments.root, cells)
     if left := [row for row, model in settings.baselines.items() if not model]:
-        _say(f"baselines without a model in {arguments.config}, so not run: {', '.join(left)}")
+        _say(f"not run, no model is named ({arguments.config} says how): {', '.join(left)}")
     if arguments.dry_run:
         return dry_run(planned, arguments.jobs)
     report = asyncio.run(Runner(planned, arguments.jobs, _say).run())

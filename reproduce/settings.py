@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from safer_steer.config import Section
 
@@ -61,5 +61,12 @@ class PaperSettings(Section):
     evaluation: Overrides = []
     baselines: dict[str, dict[str, Any] | None] = {}
     """Row of the paper's tables -> the model section of an evaluation (checkpoint or endpoint, and what is its own:
-    answer_format, max_pixels, sampling); null: not run.
+    answer_format, max_pixels, sampling); null, or neither of the two: not run.
     """
+
+    @field_validator("baselines")
+    @classmethod
+    def _named(cls, rows: dict[str, dict[str, Any] | None]) -> dict[str, dict[str, Any] | None]:
+        return {
+            row: one if one and (one.get("checkpoint") or one.get("endpoint")) else None for row, one in rows.items()
+        }

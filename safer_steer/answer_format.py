@@ -5,6 +5,7 @@ and the stages refuse to disagree with it.
 """
 
 import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -26,6 +27,16 @@ class AnswerFormat(Section):
     """Names of the tags that an answer is made of, in order; what is in the last one is said to the user and judged,
     the others hold reasoning. []: plain answers.
     """
+
+    @model_validator(mode="after")
+    def _one_wording(self) -> Self:
+        asked = re.findall(r"<([A-Za-z][A-Za-z0-9_-]*)>", self.system or "")
+        if asked and (lacking := [tag for tag in self.tags if tag not in asked]):
+            raise ValueError(
+                f"the system prompt asks for the tags {', '.join(dict.fromkeys(asked))}, and not for "
+                f"{', '.join(lacking)}; give system and tags together"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

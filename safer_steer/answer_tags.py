@@ -88,14 +88,15 @@ def split_answer(text: str, reasoning_tags: Sequence[str], answer_tag: str | Non
     """Splits an answer into reasoning and the answer proper. A text without tags is the answer, byte for byte.
 
     Reasoning stands at the beginning, in one of its tags or several after each other; its first opening tag may be
-    missing, as chat templates write it into the prompt. Tags that come later are part of the answer.
+    missing, as chat templates write it into the prompt. Tags that come later are part of the answer. Where an answer
+    tag is asked for and opened, all before it is reasoning, and all after it the answer, closed or not.
 
     Args:
         text: everything the model wrote.
         reasoning_tags: names of tags around thoughts, such as `think`.
         answer_tag: name of the tag that the answer must be in; None where none is asked for.
     """
-    rest, thoughts = text, list[str]()
+    rest, thoughts, problem = text, list[str](), ""
     marks = thought_marks(tuple(reasoning_tags))
     closings = filter(None, (closing.search(rest) for _, closing in marks))
     closed = min(closings, key=re.Match.start, default=None)
@@ -104,17 +105,23 @@ def split_answer(text: str, reasoning_tags: Sequence[str], answer_tag: str | Non
     while opened := next(_opened(rest.lstrip(), marks), None):
         mark, inside, closing = opened
         closed = closing.search(inside)
-        thoughts.append(inside[: closed.start()] if closed else inside)
         if not closed:
-            return SplitAnswer("", _joined(thoughts), f"{mark.strip()} is not closed")
+            problem = f"{mark.strip()} is not closed"
+            if answer_tag is None or f"<{answer_tag}>" not in inside:
+                return SplitAnswer("", _joined([*thoughts, inside]), problem)
+            rest = inside
+            break
+        thoughts.append(inside[: closed.start()])
         rest = inside[closed.end() :]
     rest = rest.strip() if thoughts else rest
     if answer_tag is None:
         return SplitAnswer(rest, _joined(thoughts))
-    parts = split_parts(rest, [answer_tag])
-    if parts is None:
+    if f"<{answer_tag}>" not in rest:
         return SplitAnswer(rest, _joined(thoughts), f"not in <{answer_tag}>...</{answer_tag}>")
-    return SplitAnswer(parts[0], _joined(thoughts))
+    if not split_parts(rest, [answer_tag]):
+        problem = problem or f"not exactly <{answer_tag}>...</{answer_tag}>"
+    before, *inside = re.split(rf"</?{re.escape(answer_tag)}>", rest)
+    return SplitAnswer("\n".join(inside).strip(), _joined([*thoughts, before]), problem)
 
 
 def _opened(text: str, marks: Marks) -> Iterator[tuple[str, str, re.Pattern[str]]]:
@@ -122,6 +129,11 @@ def _opened(text: str, marks: Marks) -> Iterator[tuple[str, str, re.Pattern[str]
     for opening, closing in marks:
         if found := opening.match(text):
             yield found[0], text[found.end() :], closing
+
+
+def form_note(problem: str) -> str:
+    """What judge and tutor are told of a problem with an answer's tags; "" where there is none."""
+    return f"form: {problem}" if problem else ""
 
 
 def unwrapped(answer: str) -> str:

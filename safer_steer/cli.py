@@ -8,12 +8,15 @@ from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from typing import Any, NoReturn
 
+from pydantic import BaseModel
+
 from safer_steer import interrupts
 from safer_steer.config import Config, help_text, load_config, resolved_yaml
 from safer_steer.errors import UserError
 from safer_steer.failures import explain
 from safer_steer.plan import Plan
 
+DRY_RUN = "print the resolved config and the plan; touch nothing"
 JSON = "print the result as one JSON object, and everything else on stderr"
 
 
@@ -41,7 +44,7 @@ def run_cli(
             return in_json(lambda: (main(config), closing(config)))
         if not given.dry_run:
             return main(config)
-        print(f"# {' '.join([given.config, *words])}\n{resolved_yaml(config)}# plan\n{plan(config)}")
+        print_dry_run([given.config, *words], config, plan(config))
         return 0
 
     keys = ["keys of the config, with their defaults:", *help_text(config_class)]
@@ -62,7 +65,7 @@ def command(
     """
     parser = config_parser(doc, keys, default_config)
     ways = parser.add_mutually_exclusive_group()
-    ways.add_argument("--dry-run", action="store_true", help="print the resolved config and the plan; touch nothing")
+    ways.add_argument("--dry-run", action="store_true", help=DRY_RUN)
     if json_too:
         ways.add_argument("--json", action="store_true", help=JSON)
     given = parse(parser, argv)
@@ -76,6 +79,11 @@ def in_json(run: Callable[[], tuple[int | None, Mapping[str, Any]]]) -> int | No
         code, said = run()
     print(json.dumps(said, allow_nan=False), file=out, flush=True)
     return code
+
+
+def print_dry_run(words: list[str], config: BaseModel, plan: Plan) -> None:
+    """What --dry-run says: the command's words, the resolved config, the plan."""
+    print(f"# {' '.join(words)}\n{resolved_yaml(config)}# plan\n{plan}")
 
 
 def config_parser(doc: str, keys: list[str], default_config: str) -> argparse.ArgumentParser:

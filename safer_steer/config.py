@@ -52,14 +52,17 @@ def load_raw(path: str | Path, overrides: list[str] | None = None) -> dict[str, 
     """The merged and interpolated config as plain data, before validation.
 
     A file holds only what differs from the file that its key `base` names, relative to its own folder: sections are
-    merged key by key, a list takes the place of a list, and null takes a section of the base out.
+    merged key by key, a list takes the place of a list, and null takes a section of the base out. Where the base, or an
+    override's file, names a YAML file in place of a section, keys of that section are laid over that file's.
     """
     path = Path(path)
     for item in overrides or []:
         if "=" not in item:
             raise UserError(f"override {item!r} is not of the form key=value, for example training.epochs=2")
     try:
-        merged = OmegaConf.merge(with_base(path), OmegaConf.from_dotlist(list(overrides or [])))
+        below, above = with_base(path), OmegaConf.from_dotlist(list(overrides or []))
+        _open_files(below, above)
+        merged = OmegaConf.merge(below, above)
         data = OmegaConf.to_container(merged, resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise UserError(f"{path}: {error}") from error
@@ -92,7 +95,19 @@ def with_base(path: Path, above: tuple[Path, ...] = ()) -> Any:
         raise UserError(f"{path}: base names one file, got {base}")
     below = with_base(path.parent / base, (*above, path))
     _take_out(below, tree)
+    _open_files(below, tree)
     return OmegaConf.merge(below, tree)
+
+
+def _open_files(below: DictConfig, above: DictConfig) -> None:
+    """Puts a YAML file's content where a config names the file and a section is laid over it."""
+    for key, value in OmegaConf.to_container(above, resolve=False).items():  # type: ignore[union-attr]
+        if not isinstance(value, dict) or key not in below:
+            continue
+        if isinstance(text := below[key], str) and text.endswith(".yaml"):
+            below[key] = load_raw(text)
+        if OmegaConf.is_dict(below[key]):
+            _open_files(below[key], above[key])
 
 
 def _take_out(below: DictConfig, tree: DictConfig) -> None:

@@ -62,6 +62,7 @@ class Prompt:
     def _environment(self) -> Environment:
         loader = FileSystemLoader([self.path.parent, PARTS])
         options = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True, "autoescape": False}
+        options["keep_trailing_newline"] = True  # a part ends with its line, so that what follows begins a new one
         environment = Environment(loader=loader, **options)  # type: ignore[arg-type]
         environment.globals["data_block"] = data_block
         return environment

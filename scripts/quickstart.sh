@@ -11,7 +11,7 @@ while (($#)); do
     --root) root=${2:?--root needs a folder}; shift 2 ;;
     --seed) seed=${2:?--seed needs a number}; shift 2 ;;
     --tagged)
-      format=configs/answer_format/miniature.yaml data=('bootstrap.assistant_tags=[think,answer]') sft=("answer_format=$format")
+      format=configs/answer_format/miniature.yaml data=("bootstrap.answer_format=$format") sft=("answer_format=$format")
       grpo=("safer_steer.answer_format=$format" safer_steer.turns.{max,min}_tokens=64 data.max_prompt_length=96
         data.max_response_length=448 actor_rollout_ref.rollout.max_model_len=544)
       evaluation=(sampling.max_tokens=64 serving.max_model_len=544); shift ;;

@@ -12,7 +12,6 @@ from data_construction.bootstrap.answer_format import format_instruction
 from data_construction.calls import Answer, Caller, Rejected, why_unusable
 from data_construction.config import Bootstrap
 from data_construction.step import RowTask
-from safer_steer.answer_format import AnswerFormat
 from safer_steer.answer_tags import split_parts
 from safer_steer.chat import dialogue_messages
 from safer_steer.data_block import transcript
@@ -70,8 +69,8 @@ class RedBlueLoop:
 
     def __init__(self, caller: Caller, config: Bootstrap, guidelines: str):
         self._caller, self._config = caller, config
-        self._system = guidelines.strip() + format_instruction(config.assistant_tags)
-        self._split = AnswerFormat(tags=config.assistant_tags).split
+        self._system = guidelines.strip() + format_instruction(config.answer_format.tags)
+        self._split = config.answer_format.split
 
     async def __call__(self, task: RowTask) -> Dialogue | Reject:
         """The scored dialogue, or why it ended, with its turns so far."""
@@ -130,9 +129,9 @@ class RedBlueLoop:
             raise Rejected(f"blue: {reply.outcome}", why_unusable(reply, limit), reply.outcome)
         if not (said := self._split(answer).answer.strip()):
             raise Rejected("blue: unparsed", f"only thoughts, no answer: {quoted(answer)}", Outcome.UNPARSED)
-        if not self._config.assistant_tags:
+        if not self._config.answer_format.tags:
             return said  # plain answers are learnt without thoughts
-        if split_parts(answer, self._config.assistant_tags) is None:
-            tags = ", ".join(self._config.assistant_tags)
+        if split_parts(answer, self._config.answer_format.tags) is None:
+            tags = ", ".join(self._config.answer_format.tags)
             raise Rejected("blue: wrong format", f"expected the tags {tags}; got {quoted(answer)}")
         return answer

@@ -1,6 +1,7 @@
 """Calibrates a judge or tutor on the gold set before money is spent: agreement, kappa, confusion, cost, a verdict.
 
     python -m evaluation.calibrate CONFIG [key=value ...] [--json]  asks the model; exit code 1 below the threshold
+    python -m evaluation.calibrate CONFIG --dry-run        says how many cases, calls and tokens, and the cost
     python -m evaluation.calibrate CONFIG --write DIR      writes prompts, pictures and schema for another reader
     python -m evaluation.calibrate CONFIG --answers FILE   scores that reader's JSONL of {"id", "answer"}
 
@@ -16,16 +17,18 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from evaluation.calibrate.ask import SCHEMAS, messages_of, prompt_of, scores_of, write_cases
+from evaluation.calibrate.ask import SCHEMAS, messages_of, prompt_of, scores_of, text_of, write_cases
 from evaluation.calibrate.config import CalibrationConfig
 from evaluation.calibrate.gold import GoldCase, gold_cases
 from evaluation.calibrate.table import compare
-from safer_steer.cli import JSON, config_parser, exit_code, in_json, parse
+from safer_steer.cli import DRY_RUN, JSON, config_parser, exit_code, in_json, parse, print_dry_run
 from safer_steer.config import help_text, load_config
 from safer_steer.engine import Work
 from safer_steer.errors import UserError
 from safer_steer.llm import LLMClient
+from safer_steer.load import CHARACTERS_A_TOKEN, PICTURE, SCORES, Load
 from safer_steer.machine import Needs
+from safer_steer.plan import Plan
 from safer_steer.prompts import Prompt
 from safer_steer.rows import Reject
 from safer_steer.stage import Stage, run
@@ -77,6 +80,16 @@ def _work(role: str, prompt: Prompt, clients: Mapping[str, LLMClient]) -> Work:
     return work
 
 
+def plan(config: CalibrationConfig, cases: list[GoldCase]) -> Plan:
+    """What a run would ask for, one call a case."""
+    prompt, load = prompt_of(config), Load()
+    for case in cases:
+        load.add(1, len(text_of(case, config.role, prompt)) / CHARACTERS_A_TOKEN + PICTURE, SCORES)
+    endpoint = config.endpoint.from_environment(config.role)
+    lines = [f"{len(cases)} cases -> {config.output}/{{{VERDICTS},{UNSCORED},{REPORT}}}, by {endpoint.model}"]
+    return Plan(lines, {config.role: load}, {config.role: endpoint})
+
+
 def _cost(config: CalibrationConfig) -> str:
     """What the run's record says of its calls, in words."""
     record = json.loads((Path(config.output) / RECORD).read_text(encoding="utf-8"))
@@ -90,7 +103,7 @@ Scores = Mapping[str, Mapping[str, int]]
 
 def verdict(config: CalibrationConfig, cases: list[GoldCase], given: Scores, cost: str) -> tuple[int, dict[str, Any]]:
     """Prints and writes the report; returns the exit code and what --json prints."""
-    found = compare(cases, given, config.role)
+    found = compare(cases, given, config.role, config.printed)
     passed = found.passes(config.threshold)
     shares = ", ".join(f"{scale} {share:.1%}" for scale, share in found.exact.items())
     said = f"{'fit' if passed else 'not fit'} for use: {shares}; wanted {config.threshold:.0%} on each scale"
@@ -126,7 +139,10 @@ def read_answers(path: Path, config: CalibrationConfig, cases: list[GoldCase]) -
 
 def _act(given: argparse.Namespace) -> int:
     config = load_config(CalibrationConfig, given.config, given.overrides)
-    cases = gold_cases()[: config.limit]
+    cases = gold_cases(config.printed)[: config.limit]
+    if given.dry_run:
+        print_dry_run([given.config, *given.overrides], config, plan(config, cases))
+        return 0
     if given.write:
         write_cases(cases, config, Path(given.write))
         print(f"{len(cases)} cases in {given.write}: answer cases.jsonl as schema.json says, score with --answers FILE")
@@ -139,7 +155,7 @@ def _act(given: argparse.Namespace) -> int:
 def _scored(config: CalibrationConfig, cases: list[GoldCase], answers: str | None) -> tuple[int, dict[str, Any]]:
     if answers:
         return verdict(config, cases, read_answers(Path(answers), config, cases), "another reader's")
-    run([calibration(config, cases)])
+    run([calibration(config, cases)], lambda: plan(config, cases))
     given = {row.id: row.scores for row in read_jsonl(Path(config.output) / VERDICTS, GoldVerdict)}
     return verdict(config, cases, given, _cost(config))
 
@@ -148,6 +164,7 @@ def main(argv: list[str] | None = None) -> int:
     """Parses the command line; returns the exit code."""
     keys = ["keys of the config, with their defaults:", *help_text(CalibrationConfig)]
     parser = config_parser(__doc__, keys, DEFAULT_CONFIG)
+    parser.add_argument("--dry-run", action="store_true", help=DRY_RUN)
     parser.add_argument("--write", metavar="DIR", help="write the cases for another reader; calls nobody")
     parser.add_argument("--answers", metavar="FILE", help="score another reader's answers; calls nobody")
     parser.add_argument("--json", action="store_true", help=JSON)

@@ -33,7 +33,7 @@ def text_of(case: GoldCase, role: str, prompt: Prompt) -> str:
     """The rendered prompt; the picture is shown at the first turn."""
     shown = (1, *(0 for _ in case.history))
     if role == "tutor":
-        data = tutor_data(case.history, case.user, case.answer, case.static_next, shown)
+        data = tutor_data(case.history, case.user, case.answer, case.static_next, shown, case.note)
         return prompt.render(feedback_dynamics=True, data=data)
     return prompt.render(conversation=judge_data(case.history, case.user, case.answer, shown, case.note))
 

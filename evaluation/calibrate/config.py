@@ -32,6 +32,11 @@ class CalibrationConfig(Section):
     """Share of cases lost on the way to the model that stops the run."""
     services: Annotated[dict[str, ServiceConfig], Operational] = {}
 
+    @property
+    def printed(self) -> bool:
+        """Whether the judge reads the protocol as printed."""
+        return self.role == "judge" and self.prompt == "printed"
+
     @model_validator(mode="after")
     def _served(self) -> Self:
         check_services(self.services, {self.role: self.endpoint})

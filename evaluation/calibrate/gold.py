@@ -58,9 +58,22 @@ class GoldCase:
         """The same."""
         return self.case_id
 
-    def labels(self, role: str) -> dict[str, int]:
-        """Scale -> score, of the judge's or the tutor's scales."""
-        return (judge_labels if role == "judge" else tutor_labels)(self.harm, self.said)
+    @property
+    def settled_in_print(self) -> bool:
+        """Whether the judge's protocol as printed has a level for it: not for a refusal that tells a step, a lecture
+        without an alternative, or an answer that takes no stand.
+        """
+        said = self.said
+        lecture = said.refuses and said.preaches and not said.alternative
+        return not (lecture or (said.refuses and said.gives == "step")) and bool(
+            said.gives or said.refuses or said.answers
+        )
+
+    def labels(self, role: str, printed: bool = False) -> dict[str, int]:
+        """Scale -> score, of the judge's or the tutor's scales; the printed protocol has a rule on tags of its own."""
+        if role == "tutor":
+            return tutor_labels(self.harm, self.said)
+        return judge_labels(self.harm, self.said) | ({"helpfulness": 0} if printed and self.note else {})
 
     def picture(self) -> Image.Image:
         """RGB, 448 x 448 px."""
@@ -68,14 +81,15 @@ class GoldCase:
         return small.resize((SIDE, SIDE), Image.Resampling.NEAREST)
 
 
-def gold_cases() -> list[GoldCase]:
-    """All cases, in an order that says nothing about them."""
+def gold_cases(printed: bool = False) -> list[GoldCase]:
+    """All cases, or those that the judge's printed protocol settles, in an order that says nothing about them."""
     data = yaml.safe_load(PHRASES.read_text(encoding="utf-8"))
     found: dict[str, GoldCase] = {}
     for name, form in data["forms"].items():
         for case in _of_form(name, form, data):
             found.setdefault(case.case_id, case)
-    return sorted(found.values(), key=lambda case: case.case_id)
+    kept = [case for case in found.values() if case.settled_in_print or not printed]
+    return sorted(kept, key=lambda case: case.case_id)
 
 
 def _of_form(name: str, form: dict[str, Any], data: dict[str, Any]) -> Iterator[GoldCase]:

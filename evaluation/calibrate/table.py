@@ -47,11 +47,14 @@ class Agreement:
         return all(share >= threshold for share in self.exact.values())
 
 
-def compare(cases: Sequence[GoldCase], given: Mapping[str, Mapping[str, int]], role: str) -> Agreement:
-    """Compares scores, by case id, with the labels."""
+def compare(
+    cases: Sequence[GoldCase], given: Mapping[str, Mapping[str, int]], role: str, printed: bool = False
+) -> Agreement:
+    """Compares scores, by case id, with the labels; those of the printed protocol where that was asked."""
+    labels = {case.case_id: case.labels(role, printed) for case in cases}
     exact, rows, parts = {}, [], list[str]()
     for scale in SCALES[role]:
-        pairs = [(case.labels(role)[scale], given[case.case_id][scale]) for case in cases if case.case_id in given]
+        pairs = [(labels[case.case_id][scale], given[case.case_id][scale]) for case in cases if case.case_id in given]
         hits = sum(label == score for label, score in pairs)
         exact[scale] = hits / len(cases) if cases else 0.0
         kappa = weighted_kappa(*zip(*pairs, strict=True), LEVELS[scale]) if pairs else None
@@ -59,7 +62,7 @@ def compare(cases: Sequence[GoldCase], given: Mapping[str, Mapping[str, int]], r
         rows.append([scale, len(cases), unscored, f"{exact[scale]:.1%}", "–" if kappa is None else f"{kappa:.3f}"])
         parts.append(_confusion(scale, Counter(pairs)))
     summary = table(["scale", "cases", "unscored", "exact", "weighted kappa"], rows)
-    return Agreement("\n\n".join([summary, *parts, _forms(cases, given, role)]), exact)
+    return Agreement("\n\n".join([summary, *parts, _forms(cases, given, labels)]), exact)
 
 
 def _confusion(scale: str, pairs: Counter[tuple[int, int]]) -> str:
@@ -71,15 +74,17 @@ def _confusion(scale: str, pairs: Counter[tuple[int, int]]) -> str:
     return f"{scale}: label (row) and score (column)\n\n" + table(["", *map(str, levels), "exact"], rows)
 
 
-def _forms(cases: Sequence[GoldCase], given: Mapping[str, Mapping[str, int]], role: str) -> str:
-    scales, rows = SCALES[role], []
+def _forms(
+    cases: Sequence[GoldCase], given: Mapping[str, Mapping[str, int]], labels: Mapping[str, Mapping[str, int]]
+) -> str:
+    scales, rows = list(dict.fromkeys(scale for found in labels.values() for scale in found)), []
     for form in dict.fromkeys(case.form for case in sorted(cases, key=lambda case: case.form)):
         mine = [case for case in cases if case.form == form]
         missed = Counter(
             scale
             for case in mine
             for scale in scales
-            if given.get(case.case_id, {}).get(scale) != case.labels(role)[scale]
+            if given.get(case.case_id, {}).get(scale) != labels[case.case_id][scale]
         )
         if missed:
             rows.append([form, len(mine), *(missed[scale] or "" for scale in scales)])

@@ -10,7 +10,7 @@ are in the stage's cache, which is deleted when all are complete.
 import os
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -272,15 +272,17 @@ def picture_size(config: EvaluationConfig, name: str) -> tuple[PictureSize, int 
         UserError: its checkpoint was trained with another limit, and the config does not say so for this model.
     """
     model, most = config.models[name], config.max_pixels_of(name)
-    if model.checkpoint is None:
-        return PictureSize(max_pixels=most), None
-    return served_size(model.checkpoint, most, agree=model.max_pixels is None)
+    size, limit = PictureSize(max_pixels=most), None
+    if model.checkpoint is not None:
+        size, limit = served_size(model.checkpoint, most, agree=model.max_pixels is None)
+    return replace(size, min_pixels=max(size.min_pixels, config.min_pixels or 0)), limit
 
 
 def _facts(config: EvaluationConfig, name: str, model: ModelConfig) -> dict[str, Any]:
     """What a model's answers depend on, next to its endpoint and the benchmark files."""
     facts: dict[str, Any] = {"max_pixels": config.max_pixels_of(name)}
     facts |= {"answer_format": config.format_of(name), "sampling": config.sampling_of(name)}
+    facts |= {"min_pixels": config.min_pixels} if config.min_pixels else {}
     if model.endpoint:
         return facts | {"model": model.endpoint.model}
     arguments = [item for item in config.serving.arguments if item not in NOT_ANSWERS]

@@ -15,6 +15,7 @@ from typing import Any
 from evaluation.config import MAIN_JUDGE, EvaluationConfig, judge_role
 from evaluation.multi_turn.inference import ANSWERS, SAMPLE_OF
 from evaluation.multi_turn.verdicts import NO_ANSWER, JudgeIdentity, VerdictRow, verdict_id
+from safer_steer.answer_tags import form_note
 from safer_steer.chat import user_message
 from safer_steer.data_block import transcript
 from safer_steer.dialogue import Dialogue, stable_hash
@@ -157,8 +158,8 @@ def judge_text(dialogue: Dialogue, turn: int, prompt: Prompt) -> str:
     """The judge's prompt on one turn (1-based): protocol, and the dialogue up to there as a data block."""
     *earlier, last = dialogue.turns[:turn]
     shown = [dialogue.images_at(index) for index in range(turn)]
-    history, form = [(turn.user, turn.assistant) for turn in earlier], last.meta.get("format_problem")
-    note = f"form: {form}" if form else ""
+    history = [(turn.user, turn.assistant) for turn in earlier]
+    note = form_note(last.meta.get("format_problem", ""))
     conversation = judge_data(history, last.user, last.assistant, [len(paths) for paths in shown], note)
     return prompt.render(pictures=any(shown), conversation=conversation)
 

@@ -124,26 +124,27 @@ def test_tasks_travel_to_workers_without_their_text(staged, monkeypatch, tmp_pat
 
 
 def test_tags_are_asked_for_and_checked(double, staged):
-    config = staged("good", bootstrap={"assistant_tags": ["thinking", "answer"]})
+    config = staged("good", bootstrap={"answer_format": {"tags": ["thinking", "answer"]}})
     with pytest.raises(UserError, match="wrong format"):
         run_step("stage2", config)
     assert "<thinking>...</thinking>" in double.called("blue")[0]["messages"][0]["content"]
 
 
-def test_thoughts_are_kept_and_neither_scored_nor_shown_to_red(double, staged):
-    config = staged("good", bootstrap={"assistant_tags": ["thinking", "answer"]})
+@pytest.mark.parametrize("tags", [["thinking", "answer"], ["plan", "reply"]])
+def test_thoughts_are_kept_and_neither_scored_nor_shown_to_red(double, staged, tags):
+    config, (thought, reply) = staged("good", bootstrap={"answer_format": {"tags": tags}}), tags
 
     def blue(name, payload, body):
-        said = f"<thinking>how to do it</thinking>\n<answer>no {len(body['messages'])}</answer>"
+        said = f"<{thought}>how to do it</{thought}>\n<{reply}>no {len(body['messages'])}</{reply}>"
         return double.completion(said) if name == "blue" else None
 
     double.fault = blue
     run_step("stage2", config)
     (row,) = bootstrapped(config)
-    assert all("<thinking>how to do it" in turn.assistant for turn in row.turns)
+    assert all(f"<{thought}>how to do it" in turn.assistant for turn in row.turns)
     for name in ("turn_scores", "rewrite"):
         texts = [json.dumps(body) for body in double.called(name)]
-        assert not any("how to do it" in text for text in texts)
+        assert not any("how to do it" in text or f"<{reply}>" in text for text in texts)
     assert "how to do it" in json.dumps(double.called("blue")[-1])  # blue sees what it said
 
 

@@ -1,6 +1,7 @@
 """Calibration: levels have enough cases, labels are the oracle's, agreement is counted as it should be."""
 
 import json
+import re
 from collections import Counter
 
 import pytest
@@ -10,7 +11,7 @@ from evaluation.calibrate.ask import prompt_of, text_of
 from evaluation.calibrate.config import SCALES, CalibrationConfig
 from evaluation.calibrate.facts import Said, judge_labels, tutor_labels
 from evaluation.calibrate.gold import gold_cases
-from evaluation.calibrate.table import weighted_kappa
+from evaluation.calibrate.table import compare, weighted_kappa
 from miniature.language import REFUSAL, STEPS, THIN_REFUSAL
 from miniature.rules import judge_scores, tutor_scores
 from miniature.world import Scene
@@ -37,6 +38,18 @@ def test_every_level_of_every_scale_has_its_cases(role):
         found = Counter(case.labels(role)[scale] for case in cases)
         assert found.keys() == LEVELS[scale]
         assert min(found.values()) >= 12
+
+
+def test_the_printed_protocol_has_its_cases_and_its_rule_on_tags():
+    cases = gold_cases(printed=True)
+    for scale in SCALES["judge"]:
+        found = Counter(case.labels("judge", printed=True)[scale] for case in cases)
+        assert found.keys() == LEVELS[scale]
+        assert min(found.values()) >= 12
+    given = {case.case_id: case.labels("judge", printed=True) for case in cases}
+    assert {given[case.case_id]["helpfulness"] for case in cases if case.note} == {0}
+    assert compare(cases, given, "judge", printed=True).passes(1.0)
+    assert not compare(cases, given, "judge").passes(1.0)
 
 
 @pytest.mark.parametrize(
@@ -104,6 +117,13 @@ def test_a_model_over_http_is_asked_once_for_each_case(serve, tmp_path, capsys):
     (tmp_path / "c.yaml").write_text(CONFIG.format(folder=tmp_path, role="judge"))
     with serve(behave) as server:
         command = [str(tmp_path / "c.yaml"), f"endpoint.base_url={server.url}", "limit=20"]
+        prices = ["endpoint.price_in=1000000", "endpoint.price_out=0"]
+        assert main([*command, *prices, "--dry-run"]) == 0
+        said = capsys.readouterr().out
+        tokens, usd = re.search(r"at most 20, about ([\d,]+) tokens in .* about \$([\d,.]+)", said).groups()
+        assert float(usd.replace(",", "")) == pytest.approx(int(tokens.replace(",", "")), abs=1)
+        assert server.requests == []
+        assert not (tmp_path / "out").exists()
         assert [main(command), main(command)] == [0, 0]
         said = capsys.readouterr().out
         assert main([*command, "--json"]) == 0
@@ -112,5 +132,6 @@ def test_a_model_over_http_is_asked_once_for_each_case(serve, tmp_path, capsys):
     exact = {"harmlessness": 1.0, "helpfulness": 1.0}
     assert {"fit": True, "exact": exact, "cases": 20, "unscored": 0}.items() <= json.loads(result).items()
     assert "fit for use" in beside
+    assert said.count("calls of judge: at most 20") == 1, "said before the first call"
     assert "fit for use: harmlessness 100.0%" in said
     assert "tokens in" in said

@@ -111,3 +111,15 @@ def test_the_picture_limit_reaches_the_server_and_agrees_with_the_checkpoint(con
     said = config(NOBODY, f"{{base: {{checkpoint: {tmp_path}/hub, max_pixels: 50176}}}}")
     assert picture_size(said, "base") == (PictureSize(28, 3136, 50176), 50176)
     assert "base: pictures of at most 50,176 px" in str(entry.plan(said))
+
+
+def test_small_pictures_are_enlarged_where_the_config_says_so(config):
+    found = config(NOBODY)
+    for least, area in ((None, 56 * 56), (114_244, 364 * 364)):
+        size, _ = picture_size(found.model_copy(update={"min_pixels": least}), "one")
+        assert size.fit(60, 60)[0] * size.fit(60, 60)[1] == area
+    with pytest.raises(ValueError, match="min_pixels 200000: at most half of max_pixels 262144"):
+        EvaluationConfig.model_validate(found.model_dump() | {"min_pixels": 200_000})
+    released = load_config(EvaluationConfig, "configs/evaluation/steer_bench_released.yaml")
+    assert (released.min_pixels, released.max_pixels) == (338**2, 512**2)
+    assert released.sampling_of("base").repetition_penalty == 1.1

@@ -31,6 +31,23 @@ def settings():
     return found.model_copy(update={"baselines": dict.fromkeys(found.baselines, ENDPOINT)})
 
 
+def test_a_baseline_is_named_by_its_environment_variable(monkeypatch, tmp_path):
+    assert not any("spa-vl" in name for name in paper.cells(load_config(PaperSettings, CONFIG)))
+    monkeypatch.setenv("SPA_VL_7B", "models/spa_vl")
+    own = tmp_path / "own.yaml"
+    row = "  3B TIS: {endpoint: {model: m, base_url: 'https://h.example/v1'}}"
+    own.write_text(f"base: {Path(CONFIG).resolve()}\nbaselines:\n{row}\n", encoding="utf-8")
+    found = load_config(PaperSettings, own)
+    planned = {step.name: step for step in paper.steps(found, Path("r"), paper.printed(paper.cells(found)))}
+    models = {}
+    for name in ("7b/evaluate_spa-vl", "3b/evaluate_tis"):
+        config = load_config(EvaluationConfig, planned[name].command[2], list(planned[name].command[3:]))
+        models[name] = config.models["model"]
+    assert models["7b/evaluate_spa-vl"].checkpoint == "models/spa_vl"
+    assert models["3b/evaluate_tis"].endpoint.model == "m"
+    assert "3b/evaluate_spa-vl" not in planned
+
+
 def test_every_printed_row_is_a_cell(settings):
     rows = {row for name, table in paper_tables().items() if name != "table1" for row in table.rows}
     cells = paper.printed(paper.cells(settings))
@@ -104,7 +121,7 @@ def test_the_dry_run_prints_commands_hours_calls_and_cost(monkeypatch, capsys, t
     monkeypatch.setattr(run, "Runner", Checked)
     assert run.main(["paper", "--dry-run", "--root", str(tmp_path), "--only", "3b/grpo,7b/base"]) == 0
     said = capsys.readouterr().out
-    assert "not run: 3B TIS" in said
+    assert "says how): 3B TIS" in said
     for word in (
         "3b/grpo: bash scripts/run_grpo.sh",
         "GPU hours",

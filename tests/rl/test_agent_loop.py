@@ -61,6 +61,18 @@ def test_every_answer_is_scored_the_last_too_and_the_return_is_the_sum(processor
     assert [len(history) for history, *_ in tutor.seen] == [0, 1, 2]
 
 
+def test_the_tutor_is_told_of_a_broken_format_and_never_hears_thoughts_as_the_answer(processor):
+    answers = {"system": None, "tags": ["thinking", "answer"]}
+    said = ["<answer> no . </answer>", "it is a <answer> no . </answer>", "<thinking> it is a"]
+    output, _, tutor = play(
+        processor, [f"{text}<|im_end|>" for text in said], answer_format=answers, max_tokens=64, response_length=400
+    )
+    assert [heard[3] for heard in tutor.seen] == ["no .", "no .", ""]
+    notes = ["", "form: not exactly <answer>...</answer>", "form: <thinking> is not closed"]
+    assert tutor.notes == notes
+    assert record_of(output).format_problems == 2
+
+
 def test_a_cut_turn_gets_an_end_token_with_mask_zero(processor):
     output, engine, _ = play(processor, ["it is red and so on", "b .<|im_end|>"], turns=2, max_tokens=4)
     record = record_of(output)

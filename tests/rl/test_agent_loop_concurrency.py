@@ -62,10 +62,10 @@ class Stuck:
         self.inner, self.waiting, self.cancelled = Tutor(), asyncio.Event(), 0
         self.client = self.inner.client
 
-    async def step(self, history, images, user, answer, static_next, shown):
+    async def step(self, history, images, user, answer, static_next, shown, note):
         if "stuck" not in user:
             self.inner.seen = list(history)  # its turn number is the trajectory's own
-            return await self.inner.step(history, images, user, answer, static_next, shown)
+            return await self.inner.step(history, images, user, answer, static_next, shown, note)
         self.waiting.set()
         try:
             await asyncio.Event().wait()

@@ -26,13 +26,15 @@ def step(serve):
     A reply is the tutor's JSON, a text or an HTTP status.
     """
 
-    def run(*replies, answer="no .", static_next="go on ?", history=(("hi", "hello"),), pictures=1, **settings):
+    def run(
+        *replies, answer="no .", static_next="go on ?", history=(("hi", "hello"),), pictures=1, note="", **settings
+    ):
         as_sent = {dict: json.dumps, int: lambda status: (status, "no")}
         server = Script(*(as_sent.get(type(reply), lambda same: same)(reply) for reply in replies))
         endpoint = EndpointConfig(model="t", base_url=serve(server.app), max_retries=0)
         tutor = SafetyTutor(LLMClient("tutor", endpoint), **settings)
         shown = [Image.new("RGB", (56, 56))] * pictures
-        return asyncio.run(tutor.step(list(history), shown, "open it ?", answer, static_next)), server
+        return asyncio.run(tutor.step(list(history), shown, "open it ?", answer, static_next, note=note)), server
 
     return run
 
@@ -70,6 +72,14 @@ def test_a_dialogue_in_words_alone_is_scored_and_the_tutor_is_told(step):
     text = server.requests[0]["messages"][0]["content"]
     assert "There is no picture here" in text
     assert "pictures" not in parse_data_block(text)["history"][0]
+
+
+def test_a_note_on_the_form_is_data_that_the_prompt_explains(step):
+    text = step(GOOD, note="form: x")[1].requests[0]["messages"][0]["content"][-1]["text"]
+    assert parse_data_block(text)["note"] == "form: x"
+    explained = 'and change nothing about how you judge.\n- "note" says how the answer was cut out'
+    assert explained in text
+    assert '"note" says' not in step(GOOD)[1].requests[0]["messages"][0]["content"][-1]["text"]
 
 
 @pytest.mark.parametrize("question", [None, "", "   ", "x" * 5000, " go on ?"])

@@ -47,8 +47,13 @@ def test_the_format_bonus_is_added_once_when_it_is_on():
 
 def test_the_repetition_penalty_of_long_answers():
     config = RewardConfig(repetition={"penalty": 0.2})
-    assert repeated_share(LOOP, 3) == pytest.approx(1 - 3 / 28)
+    assert repeated_share(LOOP.split(), 3) == pytest.approx(1 - 3 / 28)
     assert turn_reward(TEN, LOOP, config) == pytest.approx(1 - 0.2 * (1 - 3 / 28))
     assert turn_reward(TEN, "a b c a b c", config) == pytest.approx(1.0)  # fewer than 24 words
     assert turn_reward(TEN, " ".join(map(str, range(30))), config) == pytest.approx(1.0)  # nothing twice
     assert turn_reward(TEN, LOOP, RewardConfig()) == pytest.approx(1.0)  # off
+    marks = "A, b. " * 6  # 12 words, 24 tokens of which 22 3-grams, 4 different
+    assert turn_reward(TEN, marks, config) == turn_reward(TEN, marks.lower(), config)
+    assert turn_reward(TEN, marks.replace("A", "a", 3), config) == pytest.approx(1 - 0.2 * (1 - 4 / 22))
+    one = TurnScores(safety=1, usefulness=1, faithfulness=1)
+    assert turn_reward(one, "a " * 100, config) == 0.0, "never below 0, as released"

@@ -40,13 +40,14 @@ class Tutor:
     """Scores turn t with t + 5 and adapts every question; `unscored_at` (1-based) loses that turn's score."""
 
     def __init__(self, unscored_at=0, question="turn {turn} ?"):
-        self.unscored_at, self.question, self.seen = unscored_at, question, []
+        self.unscored_at, self.question, self.seen, self.notes = unscored_at, question, [], []
         self.client = SimpleNamespace(stats=lambda: {"calls": len(self.seen)})
 
-    async def step(self, history, images, user, answer, static_next, shown):
+    async def step(self, history, images, user, answer, static_next, shown, note):
         from safer_steer_verl.interactions.safety_tutor import TutorTurn
 
         self.seen.append((list(history), list(shown), user, answer))
+        self.notes.append(note)
         assert sum(shown) == len(images)
         turn = len(self.seen)
         if turn == self.unscored_at:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from data_construction.config import DataConfig
+from evaluation.config import EvaluationConfig
 from safer_steer.answer_format import AnswerFormat
 from safer_steer.config import load_config as load_sft
 from safer_steer.errors import UserError
@@ -70,12 +72,16 @@ def test_each_form_of_tcsr_has_its_partner(tutor_elsewhere):
         load_config("configs/grpo/miniature.yaml", ["ablation=no_tcsr", "safer_steer.tcsr.rule=last"])
 
 
-def test_a_checkpoint_of_another_answer_format_is_refused(tmp_path):
+def test_a_checkpoint_of_another_answer_format_is_refused(tmp_path, tutor_elsewhere):
     AnswerFormat(tags=["thinking", "answer"]).write(tmp_path)
     model = f"actor_rollout_ref.model.path={tmp_path}"
     with pytest.raises(UserError, match="was trained with another one: <thinking>…</thinking><answer>"):
         load_config("configs/grpo/miniature.yaml", [model])
     assert load_config("configs/grpo/miniature.yaml", [model, "+safer_steer.answer_format.tags=[thinking,answer]"])
+    with pytest.raises(UserError, match=r"the system prompt asks for the tags thinking, answer, and not for think"):
+        load_config("configs/grpo/qwen2_5_vl_3b.yaml", ["safer_steer.answer_format.tags=[think,answer]"])
+    laid = load_config("configs/grpo/qwen2_5_vl_3b.yaml", ["safer_steer.answer_format.system=Think."])
+    assert laid.config.safer_steer.answer_format == AnswerFormat(system="Think.", tags=["thinking", "answer"])
     with pytest.raises(UserError, match=r"reward.format.tags .* are not those of answer_format"):
         load_config("configs/grpo/miniature.yaml", ["safer_steer.reward.format.bonus=1.0"])
 
@@ -87,7 +93,10 @@ def test_released_configs_do_what_the_released_code_does(tutor_elsewhere):
     assert actor["loss_agg_mode"] == "token-mean"
     sft = load_sft(SftConfig, "configs/sft/qwen2_5_vl_3b_released.yaml")
     assert config.verl["actor_rollout_ref"]["model"]["path"] == f"{sft.output}/checkpoint"
-    assert sft.answer_format == ours.answer_format != AnswerFormat()
+    data = load_sft(DataConfig, "configs/data_construction/default.yaml")
+    assert data.bootstrap.answer_format == sft.answer_format == ours.answer_format != AnswerFormat()
+    evaluated = load_sft(EvaluationConfig, "configs/evaluation/steer_bench_released.yaml")
+    assert evaluated.answer_format == sft.answer_format
 
 
 def test_sft_has_no_part_in_the_ablations_of_grpo():

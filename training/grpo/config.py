@@ -19,7 +19,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from safer_steer.config import Section, refuse_keys, validate
+from safer_steer.config import Section, load_raw, refuse_keys, validate
 from safer_steer.errors import UserError
 from safer_steer.picture_size import image_settings, limit_problem
 from safer_steer.runs import is_finished
@@ -68,6 +68,7 @@ REQUIRED = ("root", "safer_steer.tutor", "safer_steer.turns.max_tokens", "actor_
 GROUPS = ("layout",)  # words on the command line that choose a file of configs/grpo
 ACTOR, ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
 RULE = "safer_steer.tcsr.rule"
+FORMAT = "safer_steer.answer_format"
 PACKAGE = Path(importlib.util.find_spec("safer_steer_verl").origin).parent
 
 
@@ -104,6 +105,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Loaded:
         raise UserError(f"config file not found: {path}; see configs/grpo/ for the ones that exist")
     words, added = _override_words(path, expand("grpo", given))
     tree = _compose(path.parent.resolve(), path.stem, words)
+    _lay_over_file(tree, path, given)
     if named(given) == "no_tcsr":
         rule = OmegaConf.select(tree, RULE, default=TcsrConfig().rule)
         OmegaConf.update(tree, RULE, without_tcsr(rule), force_add=True)
@@ -131,6 +133,15 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Loaded:
 def bare_tree(path: str | Path) -> DictConfig:
     """The composed config of a file, unchecked: what it lacks may come with overrides."""
     return _compose(Path(path).parent.resolve(), Path(path).stem, [])
+
+
+def _lay_over_file(tree: DictConfig, path: Path, overrides: list[str]) -> None:
+    """Puts the answer format's file below the keys of it that overrides set, which for Hydra take its place."""
+    if not any(item.lstrip("+").startswith(f"{FORMAT}.") for item in overrides):
+        return
+    if isinstance(named := OmegaConf.select(bare_tree(path), FORMAT), str):
+        whole = load_raw(named) | OmegaConf.to_container(OmegaConf.select(tree, FORMAT))
+        OmegaConf.update(tree, FORMAT, whole, merge=False, force_add=True)
 
 
 def known(key: str, tree: DictConfig) -> bool:

@@ -21,6 +21,7 @@ from ray.exceptions import RayError
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase
 from verl.utils.profiler import simple_timer
 
+from safer_steer.answer_tags import form_note
 from safer_steer.config import validate
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.failures import in_one_line
@@ -136,9 +137,11 @@ class SafetyTutorLoop(AgentLoopBase):
             history = list(zip(record.users[:turn], record.answers[:turn], strict=True))
             with simple_timer("tool_calls", metrics):
                 spoken = shared.settings.answer_format.split
-                heard = [(asked, spoken(said).answer) for asked, said in history]
-                said = spoken(answer).answer.strip()
-                result = await _verdict(shared.tutor, heard, images, user, said, static_next, shown)
+                heard = [(asked, spoken(earlier).answer) for asked, earlier in history]
+                said = spoken(answer)
+                record.format_problems += bool(said.problem)
+                told = (heard, images, user, said.answer.strip(), static_next, shown, form_note(said.problem))
+                result = await _verdict(shared.tutor, *told)
             beat(VERDICT)
             if isinstance(result, Unscored):
                 record.end, record.unscored, record.reason = "unscored", True, f"turn {turn + 1}: {result.reason}"

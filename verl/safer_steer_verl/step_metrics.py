@@ -51,6 +51,7 @@ def _rollout(records: Sequence[TrajectoryRecord], expected: int) -> dict[str, fl
         "rollout/token_fault_rate": faults / max(expected, 1),
         "rollout/turns": sum(len(record.answers) for record in records),
         "rollout/cut_turns": sum(record.cut_turns for record in records),
+        "rollout/format_problems": sum(record.format_problems for record in records),
         "rollout/context_full": sum(record.end == "context_full" for record in records),
         "rollout/generated_tokens": sum(record.generated_tokens for record in records),
         "rollout/mask_tokens": sum(record.mask_tokens for record in records),

@@ -46,6 +46,7 @@ class TrajectoryRecord(BaseModel):
     reward_fault: bool = False  # masked because the user's reward function failed, which ends the run
     end: str = "complete"  # or "context_full", "rollout_failed", "unscored", "reward_failed"
     cut_turns: int = 0  # answers that hit the token limit or a special token
+    format_problems: int = 0  # answers that are not in the tags of the answer format
     generated_tokens: int = 0
     mask_tokens: int = 0  # ones in the response mask before masking; equals generated_tokens
     turn_ends: list[int | None] = []  # response position of each answer's last generated token; None: it has none

@@ -112,6 +112,7 @@ class SafetyTutor:
         answer: str,
         static_next: str | None,
         shown: Sequence[int] | None = None,
+        note: str = "",
     ) -> TutorTurn | Unscored:
         """Judges one answer and chooses the next user turn.
 
@@ -119,9 +120,10 @@ class SafetyTutor:
             history: earlier exchanges (user, assistant), oldest first, without the one being judged.
             images: every picture shown so far.
             user: the user turn that was answered.
-            answer: the model's answer; may be empty or hostile, it is data.
+            answer: what the model says to the user; may be empty or hostile, it is data.
             static_next: the planned next user turn, None when this was the last turn.
             shown: how many of the pictures each turn shows first, the last one included; None: the first turn all.
+            note: how the answer was cut out of what the model wrote; "" when there is nothing to say.
 
         Returns:
             The scored turn; the static question when only the next one is missing or unusable. Without a
@@ -130,7 +132,7 @@ class SafetyTutor:
         Raises:
             RunAborted: so many calls in a row failed that the client gives up.
         """
-        data = tutor_data(history, user, answer, static_next, shown or (len(images), *(0 for _ in history)))
+        data = tutor_data(history, user, answer, static_next, shown or (len(images), *(0 for _ in history)), note)
         text = self.prompt.render(pictures=bool(images), feedback_dynamics=self.feedback_dynamics, data=data)
         message = user_message(text, images)
         started = time.monotonic()
@@ -166,8 +168,14 @@ class SafetyTutor:
 
 
 def tutor_data(
-    history: Sequence[tuple[str, str]], user: str, answer: str, static_next: str | None, shown: Sequence[int]
+    history: Sequence[tuple[str, str]],
+    user: str,
+    answer: str,
+    static_next: str | None,
+    shown: Sequence[int],
+    note: str = "",
 ) -> dict[str, object]:
     """What the template shows of a dialogue."""
     earlier, pictures = transcript(history, shown)
-    return {"history": earlier, "user": user, **pictures, "assistant": answer, "static_next": static_next}
+    said = {"note": note} if note else {}
+    return {"history": earlier, "user": user, **pictures, "assistant": answer, **said, "static_next": static_next}

@@ -4,6 +4,7 @@ A function of the user's takes its place where the config names one (`own_reward
 """
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
@@ -12,6 +13,7 @@ from pydantic import Field, model_validator
 from safer_steer.config import Operational, Section
 from safer_steer.rubric import SCALE_MAX, TurnScores
 
+_TOKEN = re.compile(r"\w+|[^\w\s]")  # as the released code counts: a word, or one mark
 Weight = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -30,8 +32,8 @@ class RepetitionPenalty(Section):
     penalty: Weight = 0.0
     """Times the share of repeated n-grams; 0 is off, 0.2 is the released code's."""
     n: Annotated[int, Field(ge=1)] = 3
-    """Words of an n-gram; released code."""
-    min_words: Annotated[int, Field(ge=1)] = 24
+    """Tokens of an n-gram, which are words and punctuation marks; released code."""
+    min_tokens: Annotated[int, Field(ge=1)] = 24
     """Shorter answers are left alone; released code."""
 
 
@@ -76,14 +78,15 @@ def turn_reward(scores: TurnScores, answer: str, config: RewardConfig) -> float:
         config: weights, non-negative and summing to 1, and the additions.
 
     Returns:
-        A number in [0.1, 1.0]; with additions, in [0.1 - penalty, 1.0 + bonus].
+        A number in [0.1, 1.0]; with additions, in [0, 1.0 + bonus].
     """
     total = config.safety * scores.safety + config.usefulness * scores.usefulness
     reward = (total + config.faithfulness * scores.faithfulness) / SCALE_MAX
     if config.format.bonus:
         reward += config.format.bonus * in_tags(answer, config.format.tags)
-    if config.repetition.penalty and len(answer.split()) >= config.repetition.min_words:
-        reward -= config.repetition.penalty * repeated_share(answer, config.repetition.n)
+    repetition = config.repetition
+    if repetition.penalty and len(tokens := _TOKEN.findall(answer.lower())) >= repetition.min_tokens:
+        reward = max(0.0, reward - repetition.penalty * repeated_share(tokens, repetition.n))
     return reward
 
 
@@ -94,10 +97,9 @@ def in_tags(answer: str, tags: Sequence[str]) -> bool:
     return all(answer.count(mark) == 1 for mark in marks) and places == sorted(places)
 
 
-def repeated_share(answer: str, n: int) -> float:
-    """The share, in [0, 1), of an answer's n-grams of words that occurred earlier in it; 0 without any n-gram."""
-    words = answer.split()
-    grams = [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
+def repeated_share(tokens: Sequence[str], n: int) -> float:
+    """The share, in [0, 1), of the n-grams that occurred earlier among the tokens; 0 without any n-gram."""
+    grams = [tuple(tokens[start : start + n]) for start in range(len(tokens) - n + 1)]
     return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
