@@ -21,6 +21,7 @@ from safer_steer.row_choice import Id, Limit, check_choice
 from safer_steer.servers import ServiceConfig, check_services
 
 Step = Literal["seeds", "stage1", "score", "stage2", "history", "assemble"]
+InjectorMode = Literal["noise", "typography", "both"]
 Role = Literal["generator", "target", "red", "blue", "evaluator"]
 PromptName = Literal[
     *("probe", "expand", "forensics", "intent", "plan", "leak", "refusal", "rewrite", "turn_scores", "request_risk")
@@ -242,11 +243,7 @@ class Injector(Section):
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Of the seeds with red-team dialogues; the paper: 0.1."""
-    modes: Annotated[list[Literal["noise", "typography", "both"]], Field(min_length=1)] = [
-        "noise",
-        "typography",
-        "both",
-    ]
+    modes: Annotated[list[InjectorMode], Field(min_length=1)] = ["noise", "typography", "both"]
     noise_sigma: Annotated[float, Field(gt=0, le=1)] = 0.03
     """Standard deviation, of full scale."""
     phrases: Annotated[list[Annotated[str, Field(min_length=1, max_length=60)]], Field(min_length=1)] = [
@@ -266,9 +263,7 @@ class Bootstrap(Section):
     tau_help: Annotated[float, Field(ge=1, le=10)] = 7.0
     guidelines: str = str(GUIDELINES)
     answer_format: AnswerFormat = PLAIN
-    """The tags of the blue agent's answers, as in SFT and GRPO; other answers are rejected, and what is said to the
-    user is scored. A YAML file (configs/answer_format/) or its content.
-    """
+    """Tags of the blue agent's answers, as in SFT and GRPO; other answers are rejected. A YAML file or its content."""
     candidates: Annotated[int, Field(ge=1)] | None = None
     """Dialogues to bootstrap, in the mix of SFT; None: all."""
 

@@ -120,8 +120,8 @@ def split_answer(text: str, reasoning_tags: Sequence[str], answer_tag: str | Non
         return SplitAnswer(rest, _joined(thoughts), f"not in <{answer_tag}>...</{answer_tag}>")
     if not split_parts(rest, [answer_tag]):
         problem = problem or f"not exactly <{answer_tag}>...</{answer_tag}>"
-    before, *inside = re.split(rf"</?{re.escape(answer_tag)}>", rest)
-    return SplitAnswer("\n".join(inside).strip(), _joined([*thoughts, before]), problem)
+    before, *parts = re.split(rf"</?{re.escape(answer_tag)}>", rest)
+    return SplitAnswer("\n".join(parts).strip(), _joined([*thoughts, before]), problem)
 
 
 def _opened(text: str, marks: Marks) -> Iterator[tuple[str, str, re.Pattern[str]]]:

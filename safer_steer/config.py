@@ -102,7 +102,7 @@ def with_base(path: Path, above: tuple[Path, ...] = ()) -> Any:
 def _open_files(below: DictConfig, above: DictConfig) -> None:
     """Puts a YAML file's content where a config names the file and a section is laid over it."""
     for key, value in OmegaConf.to_container(above, resolve=False).items():  # type: ignore[union-attr]
-        if not isinstance(value, dict) or key not in below:
+        if not isinstance(value, dict) or not value or key not in below:  # {} takes the file's place
             continue
         if isinstance(text := below[key], str) and text.endswith(".yaml"):
             below[key] = load_raw(text)

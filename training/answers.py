@@ -65,7 +65,8 @@ def _advice(answer: str, tags: Sequence[str]) -> str:
     own = list(dict.fromkeys(re.findall(r"<([A-Za-z][A-Za-z0-9_-]*)>", answer)))
     fits = own if own and split_parts(answer, own) is not None else []
     what = "these answers have no tags" if not fits else f"these answers have the tags {', '.join(fits)}"
-    return f"answer_format.tags is [{','.join(tags)}], but {what}: set answer_format.tags=[{','.join(fits)}]"
+    to = f".tags=[{','.join(fits)}]" if fits else "={}"  # without tags the system prompt that asks for them goes too
+    return f"answer_format.tags is [{','.join(tags)}], but {what}: set answer_format{to}"
 
 
 def most_frequent(advice: Sequence[str]) -> str:

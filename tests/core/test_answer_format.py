@@ -46,6 +46,8 @@ def test_keys_are_laid_over_the_file_that_a_config_names(tmp_path):
     for path, words, tags in (("below", ["answer_format.tags=[b]"], ["b"]), ("above", [], ["b"]), ("below", [], None)):
         found = AnswerFormat.model_validate(load_raw(tmp_path / f"{path}.yaml", words)["answer_format"])
         assert (found.system, found.tags) == ("S", tags or ["a", "b"])
+    plain = load_raw(tmp_path / "below.yaml", ["answer_format={}"])["answer_format"]
+    assert AnswerFormat.model_validate(plain) == AnswerFormat()
 
 
 def test_a_system_prompt_for_other_tags_is_refused():

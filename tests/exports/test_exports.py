@@ -57,7 +57,8 @@ def root(tmp_path_factory):
 
 
 def export(root, name, *overrides):
-    base = [f"root={root}", f"output={root / name}", "answer_format.tags=[thinking,answer]"]
+    form = ["answer_format.system=null", "answer_format.tags=[thinking,answer]"]
+    base = [f"root={root}", f"output={root / name}", *form]
     config = load_config(ExportConfig, "configs/exports/default.yaml", [*base, *overrides])
     main(config)
     return root / name
@@ -186,7 +187,8 @@ def test_losing_every_row_is_an_error_and_unfit_tags_are_refused(root):
     export(
         root, "none", "answer_format.tags=[thinking,answer]", "formats=[messages]"
     )  # it made nothing: the folder is free
+    form = ["answer_format.system=null", "answer_format.tags=[a,b]"]
     with pytest.raises(UserError, match="must be as many as"):
-        load_config(ExportConfig, "configs/exports/default.yaml", ["answer_format.tags=[a,b]", "write_tags=[c]"])
+        load_config(ExportConfig, "configs/exports/default.yaml", [*form, "write_tags=[c]"])
     with pytest.raises(UserError, match="needs verl"):
         load_config(ExportConfig, "configs/exports/default.yaml", ["formats=[verl]"])
