@@ -34,7 +34,9 @@ def root(tmp_path_factory):
     data = root / "data"
     store = ImageStore(data)
     red, blue = (store.put(Image.new("RGB", (84, 56), colour)) for colour in (RED, BLUE))
-    Image.new("RGBA", (64, 64), CLEAR).save(data / "clear.png")
+    clear = Image.new("RGBA", (64, 64), CLEAR)
+    clear.putpixel((63, 63), (255, 0, 0, 255))  # a picture that shows nothing at all is rejected
+    clear.save(data / "clear.png")
     turn = lambda user, word, **extra: {"user": user, "assistant": TAGGED.format(word)} | extra  # noqa: E731
     rows = {
         "two": ([turn("Hi", "one"), turn("Look", "two", images=[1]), turn("And", "3", images=[0, 1])], [red, blue]),
