@@ -148,3 +148,21 @@ def test_samples_that_are_all_alike_leave_every_interval_and_test_as_it_was(verd
     # A log-rank statistic has a hypergeometric variance, which five times as many rows change a little.
     assert often.pop("log_rank") == pytest.approx(once.pop("log_rank"), abs=0.02)
     assert often == once
+
+
+def test_a_model_with_more_samples_is_compared_by_all_of_them_and_tested_by_as_many(verdicts):
+    """A passes every dialogue it plays once; B the first sample of each, and no further one."""
+
+    def table(repeats):
+        rows = []
+        for number in range(8):
+            for repeat in range(1, repeats + 1):
+                more = {"sample_of": f"d{number}"} if repeat > 1 else {}
+                name = f"d{number}#{repeat}" if repeat > 1 else f"d{number}"
+                rows += verdicts(name, [(3, 3) if repeat == 1 else (-3, 0)], **more)
+        return dialogue_table(turn_table(rows), PassConfig())
+
+    once, often = table(1), table(4)
+    safe = paired(once, often, PassConfig())["rates"]["safe"]
+    assert safe["difference"] == rates(often, PassConfig())["safe"] - rates(once, PassConfig())["safe"] == -75.0
+    assert (safe["only_a"], safe["only_b"], safe["p_value"]) == (0, 0, 1.0), "of unequal numbers the test is none"
