@@ -22,7 +22,6 @@ from safer_steer.picture_digest import dialogue_pictures
 from safer_steer.picture_files import picture_file
 from safer_steer.row_choice import chosen_dialogues, require_ids
 from safer_steer.row_files import BadRow
-from safer_steer.rows import Counts
 from safer_steer.stage import Result, Stage
 from safer_steer.store import JsonlStore
 
@@ -49,22 +48,20 @@ def own_dialogues(config: DataConfig) -> Stage:
     own, bad = config.dialogues, list[BadRow]()
     tasks = cache(partial(own_tasks, config, bad))
 
-    def before(rejects: JsonlStore) -> dict[str, int]:
+    def before(_: JsonlStore) -> dict[str, int]:
         (config.folder / SEEDS).touch()  # there are none
-        for row in bad:
-            rejects.append(row.as_dict() | {"outcome": None})
         return {}
 
     def after(result: Result) -> dict[str, int]:
-        counts: Counts = result.counts.with_rejected(row.reason for row in bad)
-        require_some("dialogues", counts, REJECTS, "correct the rows")
-        return counts.as_dict()
+        require_some("dialogues", result.counts, REJECTS, "correct the rows")
+        return result.counts.as_dict()
 
     stage = step(
         config,
         "stage1",
         _store,
         tasks,
+        bad=bad,
         facts={},
         inputs={"dialogues": Path(own.path)},
         contents=lambda: {"pictures": dialogue_pictures(own.path)},
@@ -91,7 +88,7 @@ def own_tasks(config: DataConfig, bad: list[BadRow]) -> list[OwnTask]:
 
     path = Path(own.path)
     tasks = [OwnTask(row, path.parent) for row in chosen_dialogues(path, own.limit, own.ids, bad, problem)]
-    require_ids(own.ids, known, "dialogues.ids", own.path)
+    require_ids(own.ids, known, "dialogues.ids", own.path, bad)
     return tasks
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.picture_files import picture_file
-from safer_steer.row_choice import chosen_dialogues, require_ids
+from safer_steer.row_choice import chosen_dialogues, require_ids, some_bad
 from safer_steer.row_files import BadRow
 
 
@@ -132,21 +132,17 @@ def read_benchmarks(
         taken = chosen_dialogues(path, limit, ids, bad, partial(_problem, name=name, known=known))
         dialogues += [BenchmarkDialogue(name, row, path.parent) for row in taken]
     where = ", ".join(map(str, files.values()))
-    require_ids(ids, known, "ids", f"{where}{_some(bad)}")
+    require_ids(ids, known, "ids", where, bad)
     if not dialogues:
         which = f"no dialogue of limit={limit}" if known else "no dialogue"
         raise UserError(
-            f"the benchmark files hold {which}{_some(bad)}: {where}; correct the rows or the limit, or run the data "
+            f"the benchmark files hold {which}{some_bad(bad)}: {where}; correct the rows or the limit, or run the data "
             "stage again"
         )
     samples = [replace(item, repeat=number) for item in dialogues for number in range(1, repeats + 1)]
     if clash := known.keys() & {item.task_id for item in samples if item.repeat > 1}:
         raise UserError(f"repeats: {clash.pop()!r} is the id of a dialogue and would be that of a sample; rename it")
     return samples
-
-
-def _some(bad: list[BadRow]) -> str:
-    return f" but {len(bad)} bad rows; the first: {bad[0].detail}" if bad else ""
 
 
 def _problem(dialogue: Dialogue, name: str, known: dict[str, str]) -> tuple[str, str] | None:

@@ -1,7 +1,7 @@
 """Which rows of a file a run takes: the first so many, a range of places, or those of given ids."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,14 +49,19 @@ def check_choice(limit: int | str | None, ids: Collection[str]) -> None:
         raise ValueError("limit and ids both choose rows; give one of them")
 
 
-def require_ids(ids: Iterable[str], found: Collection[str], key: str, where: str) -> None:
-    """Checks that every row that was asked for is there.
+def some_bad(bad: Sequence[BadRow]) -> str:
+    """How many rows are bad, and why the first is, to stand in a message."""
+    return f" but {len(bad)} bad rows; the first: {bad[0].detail}" if bad else ""
+
+
+def require_ids(ids: Iterable[str], found: Collection[str], key: str, where: str, bad: Sequence[BadRow] = ()) -> None:
+    """Checks that every row that was asked for is there, and usable.
 
     Raises:
         UserError: some are not.
     """
     if unknown := [name for name in ids if name not in found]:
-        raise UserError(f"{key}: no row {', '.join(map(repr, unknown))} in {where}; correct the ids")
+        raise UserError(f"{key}: no row {', '.join(map(repr, unknown))} in {where}{some_bad(bad)}; correct the ids")
 
 
 def chosen_dialogues(
@@ -79,12 +84,11 @@ def chosen_dialogues(
     for number, row in numbered_rows(path, Dialogue):
         if wanted.stop is not None and place >= wanted.stop:
             return
+        if isinstance(row, Dialogue) and (found := problem(row)):
+            row = BadRow.at(path, number, found[0], f"dialogue {row.id} {found[1]}", row.id)
         if isinstance(row, BadRow):
-            if not ids:
+            if not ids or row.own_id in ids:
                 bad.append(row)
-        elif found := problem(row):
-            if not ids or row.id in ids:
-                bad.append(BadRow.at(path, number, found[0], f"dialogue {row.id} {found[1]}"))
         else:
             if place >= wanted.start and (not ids or row.id in ids):
                 yield row

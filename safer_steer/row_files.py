@@ -25,16 +25,19 @@ _ESCAPED_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # in UTF-8 half of a surrogat
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be used: FILE:LINE, the reason to count it under, and what exactly is wrong."""
+    """A row that cannot be used: FILE:LINE, the reason to count it under, what exactly is wrong, and the id that it has
+    of its own, "" without one.
+    """
 
     id: str
     reason: str
     detail: str
+    own_id: str = ""
 
     @classmethod
-    def at(cls, path: Path, line: int, reason: str, detail: str) -> "BadRow":
+    def at(cls, path: Path, line: int, reason: str, detail: str, own_id: str = "") -> "BadRow":
         """The bad row of a line, counted from 1."""
-        return cls(f"{path.name}:{line}", reason, f"{path}:{line}: {detail}")
+        return cls(f"{path.name}:{line}", reason, f"{path}:{line}: {detail}", own_id)
 
     def as_dict(self) -> dict[str, str]:
         """For a rejects file."""
@@ -71,8 +74,10 @@ def numbered_rows(path: str | Path, model: type[Row]) -> Iterator[tuple[int, Row
 
 
 def _row(line: bytes, model: type[Row], path: Path, number: int) -> Row | BadRow:
+    data: Any = None
+
     def bad(reason: str, detail: str) -> BadRow:
-        return BadRow.at(path, number, reason, detail)
+        return BadRow.at(path, number, reason, detail, _own_id(data))
 
     try:
         text = line.decode("utf-8-sig")
@@ -126,9 +131,14 @@ def _unseen(dialogue: Dialogue) -> str:
     return ", ".join(left) if named else ""
 
 
-def _name(data: Any) -> str:
+def _own_id(data: Any) -> str:
     name = data.get("id") if isinstance(data, dict) else None
-    return f"row {name!a:.80}: " if isinstance(name, str) and name else ""
+    return name if isinstance(name, str) else ""
+
+
+def _name(data: Any) -> str:
+    name = _own_id(data)
+    return f"row {name!a:.80}: " if name else ""
 
 
 def _said(error: ValidationError) -> str:

@@ -6,7 +6,7 @@ limits, usage, and workers on other machines.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +19,7 @@ from safer_steer.engine import Engine, MakeWork, RayWorkers, open_here
 from safer_steer.llm import EndpointConfig
 from safer_steer.machine import Needs, require
 from safer_steer.plan import Plan
+from safer_steer.row_files import BadRow
 from safer_steer.rows import (
     Counts,
     Reject,
@@ -37,8 +38,8 @@ from safer_steer.weights import is_hub_id, weights_fingerprint
 
 @dataclass(frozen=True)
 class Result:
-    """What there is when every task was tried: the stage's two files, its tasks, the counts that `before` gave, and
-    what each role was called for.
+    """What there is when every task was tried: the stage's two files, its tasks, the counts that `before` gave, what
+    each role was called for, and the rows that are no task.
     """
 
     kept: JsonlStore
@@ -46,11 +47,13 @@ class Result:
     tasks: Callable[[], Iterable[Task]]
     before: Mapping[str, Any]
     usage: Mapping[str, Any]
+    bad: Sequence[BadRow] = ()
 
     @cached_property
     def counts(self) -> Counts:
         """How the tasks ended, by the files as they are when this is first asked for."""
-        return count_results(self.tasks(), self.kept, self.rejects)
+        counts = count_results(self.tasks(), self.kept, self.rejects)
+        return counts.with_rejected(row.reason for row in self.bad)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,7 @@ class Stage:
         roles: role -> endpoint that is called, with the environment's values filled in.
         services: those that endpoints may name.
         tasks: begins the stream of tasks, with unique ids; called several times.
+        bad: rows of the input that are no task, there once `tasks` was read; they are rejected.
         work: makes the function that does one task out of the roles' clients. Can be pickled where `ray` is set.
         kept: name of the file of rows.
         rejects: name of the file of tasks without a row.
@@ -100,6 +104,7 @@ class Stage:
     concurrency: int
     max_transport_rate: float
     needs: Needs
+    bad: Sequence[BadRow] = ()
     inputs: Mapping[str, Path] = field(default_factory=dict)
     contents: Callable[[], Mapping[str, str]] = dict
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -166,12 +171,14 @@ def _run(stage: Stage, services: "_Services", plan: Callable[[], Plan] | None) -
         with kept, stage.open_rejects(stage.folder / stage.rejects) as rejects:
             before = stage.before(rejects)
             total, open_tasks = _survey(stage, kept, rejects)
+            for row in stage.bad:
+                rejects.append(row.as_dict() | {"outcome": None})
             if open_tasks:
                 if plan:
                     plan().announce()
                 urls = services.urls(stage)
                 asyncio.run(_call(stage, record, urls, kept, rejects, total))
-            numbers = stage.after(Result(kept, rejects, stage.tasks, before, record.record.get("usage", {})))
+            numbers = stage.after(Result(kept, rejects, stage.tasks, before, record.record.get("usage", {}), stage.bad))
         if stage.ordered:
             put_in_order(kept.path, [task.task_id for task in stage.tasks()], task_of)
         record.finish(numbers)
@@ -183,7 +190,7 @@ def _reopen(stage: Stage, record: Run) -> None:
     files = [stage.folder / name for name in (stage.kept, stage.rejects)]
     if stage.grows:
         tasks = [task.task_id for task in stage.tasks()]
-        record.expect(stable_hash(tasks))
+        record.expect(stable_hash([*tasks, *(row.id for row in stage.bad)]))
         if not record.finished:
             for path in files:
                 set_aside(path, set(tasks))

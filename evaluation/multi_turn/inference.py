@@ -64,10 +64,8 @@ def inference(config: EvaluationConfig, name: str) -> Stage:
     prompt = load_prompt(tutor.prompt, config.policy) if tutor else None
     endpoint, services = _served(config, model, name, most_pictures(task.dialogue for task in tasks), limit)
 
-    def before(rejects: JsonlStore) -> dict[str, int]:
+    def before(_: JsonlStore) -> dict[str, int]:
         pictures.prepare(tasks, f"infer {name}")  # a bad picture costs no start of a server
-        for row in bad:
-            rejects.append(row.as_dict() | {"outcome": None})
         return {}
 
     def work(clients: Clients) -> Work:
@@ -79,7 +77,7 @@ def inference(config: EvaluationConfig, name: str) -> Stage:
 
     def after(result: Result) -> dict[str, int]:
         record_left(result.kept, result.rejects, Dialogue)
-        counts = result.counts.with_rejected(row.reason for row in bad)
+        counts = result.counts
         ends = count_ends(result.kept.path)
         if not any(row.turns[0].assistant is not None for row in result.kept.rows(Dialogue)):
             problems = ", ".join(f"{count} {end}" for end, count in (ends | counts.reasons).items())
@@ -103,6 +101,7 @@ def inference(config: EvaluationConfig, name: str) -> Stage:
         contents=lambda: {f"pictures of {key}": dialogue_pictures(path) for key, path in files.items()},
         prompts={"tutor": prompt.hash} if prompt else {},
         tasks=lambda: tasks,
+        bad=bad,
         work=work,
         before=before,
         after=after,

@@ -15,7 +15,7 @@ from evaluation.benchmarks import benchmark_files
 from evaluation.config import ADAPTIVE, EvaluationConfig, ReportConfig
 from evaluation.multi_turn.aggregate import OUTCOME, Numbers, PassConfig, plain_rows, turn_table
 from evaluation.multi_turn.agreement import agreement
-from evaluation.multi_turn.inference import ANSWERS
+from evaluation.multi_turn.inference import ANSWERS, REJECTS
 from evaluation.multi_turn.judge import VERDICTS, judge_file
 from evaluation.multi_turn.verdicts import read_verdicts
 from evaluation.report import tables
@@ -93,7 +93,7 @@ class Report:
     def _fingerprint(self) -> str:
         report, data = self.config.report, []
         for model in self.played():
-            files = [ANSWERS, *(judge_file(VERDICTS, judge) for judge in self.config.all_judges())]
+            files = [ANSWERS, REJECTS, *(judge_file(VERDICTS, judge) for judge in self.config.all_judges())]
             data += [model.folder / file for file in files]
         data += [path for files in self._splits().values() for path in map(Path, files)]
         data += [path for folder in report.training.values() for path in sorted(Path(folder).glob("*.jsonl"))]
