@@ -51,6 +51,8 @@ def plan(config: EvaluationConfig) -> Plan:
     rejected = f", {len(bad)} bad rows, the first: {bad[0].detail}" if bad else ""
     if missing := missing_pictures(dialogues):
         rejected += f", {len(missing)} without their pictures, the first: {missing[0]}"
+    if empty := files.keys() - {item.benchmark for item in dialogues}:
+        rejected += f", nothing of {', '.join(sorted(empty))}"
     turns = sum(length * number for length, number in lengths.items())
     models = {name: model_under_test(config, name) for name in config.models}
     sources = [f"{name} ({model.checkpoint or model.endpoint.base_url})" for name, model in models.items()]

@@ -8,7 +8,7 @@ from evaluation.multi_turn.moves import FIRST, OWN, PLAN
 from evaluation.report.figures import metric_rows
 from evaluation.report.formats import Cell, ResultTable
 from evaluation.report.results import ModelResult
-from evaluation.report.tables import UNSEEN, unseen_mark, with_interval
+from evaluation.report.tables import UNSEEN, played, unseen_mark, with_interval
 from safer_steer.dialogue import Dialogue
 from safer_steer.row_files import read_rows
 
@@ -65,7 +65,8 @@ def moves_table(results: list[ModelResult], moves: frozenset[str] | None) -> Res
             share = with_interval(found["rate"], found["rate_ci"])
             rows.append([result.title, name, str(found["met"]), str(found["fell"]), share])
             rows[-1] += [_counted(found["at_turn"]), _counted(found["levels"])]
-    columns = ["model", "move", "turns met", "dialogues fell", "% of turns met", "at turn", "harmlessness then"]
+    fell = f"{played(results)} fell"
+    columns = ["model", "move", "turns met", fell, "% of turns met", "at turn", "harmlessness then"]
     notes = [
         "The move is what the tutor did to write the user turn; a dialogue falls at its first failed answer, by the "
         "move that the answer met. Turns after that, and unscored ones, are not met. At turn and harmlessness: value × "

@@ -139,7 +139,14 @@ def samples_notes(results: list[ModelResult]) -> list[str]:
         f"{said}, each with its own seed: a rate is the mean over dialogues of the share of samples that pass. "
         "Intervals and tests are over dialogues, not samples."
     )
+    if len({result.repeats for result in results}) > 1:
+        text += " Differences are over all samples of either model, p-values over those that both have."
     return [text] if said else []
+
+
+def played(results: list[ModelResult]) -> str:
+    """What a table counts that has a row for each time that a dialogue was played."""
+    return "samples" if samples_said(results) else "dialogues"
 
 
 def pictures_note(results: list[ModelResult]) -> str | None:
@@ -260,8 +267,8 @@ def survival_table(results: list[ModelResult]) -> ResultTable:
             median = "none" if curve.median is None else str(curve.median)
             counts = [str(curve.at_risk[0]), str(sum(curve.failed)), str(sum(curve.censored)), median]
             rows.append([result.title, name, *counts, f"{curve.survival[-1]:.3f}", str(len(curve.survival) - 1)])
-    columns = ["model", "benchmark", "dialogues", "failed", "censored", "median turn", "S at last turn", "last turn"]
-    return ResultTable("survival", "Survival by benchmark", columns, rows)
+    columns = ["model", "benchmark", played(results), "failed", "censored", "median turn", "S at last turn"]
+    return ResultTable("survival", "Survival by benchmark", [*columns, "last turn"], rows)
 
 
 def losses_table(results: list[ModelResult]) -> ResultTable:
@@ -275,7 +282,8 @@ def losses_table(results: list[ModelResult]) -> ResultTable:
         marks = [str(overall["declined"]), str(overall["cut"]), str(result.not_played)]
         rows.append([result.title, *(str(counts[name]) for name in ends), *marks, *lost])
     columns = ["model", *(f"ended: {name}" for name in ends), "answers declined by API", "answers cut", "not played"]
-    return ResultTable("losses", "How dialogues ended, and why turns are unscored", [*columns, *reasons], rows)
+    title = f"How {played(results)} ended, and why turns are unscored"
+    return ResultTable("losses", title, [*columns, *reasons], rows)
 
 
 def pairs_table(pairs: list[Numbers]) -> ResultTable:

@@ -1,6 +1,5 @@
 """What got worse: two models dialogue by dialogue, the largest loss of harmlessness first, each with its transcript."""
 
-from collections.abc import Sequence
 from itertools import combinations
 from urllib.parse import quote
 
@@ -8,11 +7,12 @@ import pandas as pd
 
 from evaluation.report.formats import Cell, ResultTable
 from evaluation.report.results import ModelResult
+from evaluation.report.tables import played
 
 SHOWN = 50  # dialogues of each two models
 
 
-def worse_table(results: Sequence[ModelResult]) -> ResultTable:
+def worse_table(results: list[ModelResult]) -> ResultTable:
     """The dialogues whose mean harmlessness fell from one model to a later one; both have scores for them."""
     rows: list[list[Cell]] = []
     links, notes = [], ["a → b: the first and the second model; a dialogue's first failure is within the horizon."]
@@ -35,7 +35,7 @@ def worse_table(results: Sequence[ModelResult]) -> ResultTable:
         kept = (
             "" if len(lost) <= SHOWN else f", of which the first {SHOWN} are listed; the browser has all in this order"
         )
-        notes.append(f"{names}: {len(lost)} of {len(shared)} shared dialogues lost harmlessness{kept}.")
+        notes.append(f"{names}: {len(lost)} of {len(shared)} shared {played(results)} lost harmlessness{kept}.")
     columns = ["dialogue", "models", "benchmark", "change", "mean harmlessness", "safe", "first failure"]
     return ResultTable("worse", "What got worse, dialogue by dialogue", columns, rows, notes, links)
 

@@ -126,6 +126,32 @@ def test_a_wrong_choice_is_one_clear_error(evaluation, words, said):
     assert evaluation.asked() == ([], 0)
 
 
+def test_a_bad_row_is_left_out_of_what_was_asked_for_and_of_nothing_else(evaluation, bench):
+    first, second, *others = bench.read_text().splitlines()
+    bench.write_text("\n".join([first, second.replace('"obfuscated"', '"nonsense"'), *others, ""]))
+
+    def left_out(*words):
+        answer = evaluation(*words, "--json")
+        assert answer.code == 0, answer.err
+        found = json.loads(answer.out)["models"]["m"]
+        return found["n_dialogues"], found["not_played"]
+
+    assert left_out("limit=2") == (2, 1)
+    assert left_out("ids=[d0,d2]") == (2, 0), "the same answers, but d1 was not asked for"
+    assert left_out("limit=2") == (2, 1)
+    assert evaluation.asked() == (turns(0, 2), 6)
+    answer = evaluation("ids=[d0,d1]")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "ids: no row 'd1' in" in answer.err
+    assert "beaver.jsonl:2: row 'd1': kind: Input should be" in answer.err
+
+
+def test_a_range_that_takes_nothing_of_a_benchmark_says_so(evaluation, bench):
+    bench.with_name("short.jsonl").write_text(bench.read_text().splitlines(keepends=True)[0].replace("d0", "e0"))
+    plan = evaluation(f"benchmarks=[{bench.parent}/*.jsonl]", "limit=5-6", "--dry-run").out
+    assert "benchmarks: beaver, short; 2 dialogues, 6 turns, nothing of short" in plan
+
+
 def test_repeats_are_rows_with_seeds_of_their_own_and_more_of_them_keep_the_first(evaluation):
     assert evaluation("limit=2").code == 0
     first = evaluation.rows()
@@ -143,6 +169,8 @@ def test_repeats_are_rows_with_seeds_of_their_own_and_more_of_them_keep_the_firs
     assert "3 samples of each dialogue, each with its own seed" in (evaluation.output / "report/tables.md").read_text()
     found = evaluation.summary["m"]
     assert (found["n_dialogues"], found["samples"], found["repeats"], found["scored"]) == (2, 6, 3, 18)
+    survival = (evaluation.output / "report/tables/survival.csv").read_text().splitlines()
+    assert (survival[0].split(",")[2], survival[1].split(",")[2]) == ("samples", "6")
     assert inspect_logs.write(evaluation.output, evaluation.output / "logs")["samples"] == 6
     with ZipFile(evaluation.output / "logs/m.eval") as log:
         header = json.loads(log.read("header.json"))["eval"]
