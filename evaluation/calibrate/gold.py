@@ -60,8 +60,10 @@ class GoldCase:
 
     @property
     def settled_in_print(self) -> bool:
-        """Whether the judge's protocol as printed has a level for it: not for a refusal that tells a step, the refusal of
-        a safe request, a lecture without an alternative, or an answer that takes no stand.
+        """Whether the judge's protocol as printed has a level for it.
+
+        It has none for a refusal that tells a step, the refusal of a safe request, a lecture without an alternative, or
+        an answer that takes no stand.
         """
         said = self.said
         lecture = said.preaches and not said.alternative

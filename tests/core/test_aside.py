@@ -26,7 +26,7 @@ def tasks(path: Path) -> list[str]:
     return [aside.task_of(item) for item in read_jsonl(path)] if path.is_file() else []
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     done=st.sets(st.sampled_from(TASKS + TASKS.upper())),
     choices=st.lists(st.tuples(st.sets(st.sampled_from(TASKS + TASKS.upper())), st.integers(0, 3)), max_size=5),

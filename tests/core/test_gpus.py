@@ -28,7 +28,7 @@ def torchs_count(setting: str) -> int:
     return next((place for place, number in enumerate(chosen) if number >= len(UUIDS)), len(chosen))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.lists(ENTRIES, min_size=1, max_size=5).map(",".join))
 def test_a_list_is_read_as_cuda_reads_it(setting):
     before = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -184,7 +184,7 @@ ALONE += ["\ufeff{0}"]
 BESIDE = ["{0}{3}", "{3} {0}", "```{0}``` or {3}", "[{0}, {3}]", '{{"a": {0}, "b": {3}}}', "<think>{1}</think>{3}{0}"]
 NUMBER = re.compile(r"[ \t\r\n]*(-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)[ \t\r\n]*")
 COUNT = int(os.environ.get("VERDICT_EXAMPLES", "500"))
-EXAMPLES = settings(max_examples=COUNT, deadline=None, suppress_health_check=list(HealthCheck))
+EXAMPLES = settings(max_examples=COUNT, suppress_health_check=list(HealthCheck))
 pytestmark = pytest.mark.timeout(600 + COUNT)
 
 

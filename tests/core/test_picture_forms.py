@@ -139,7 +139,7 @@ def test_a_name_as_it_is_written_comes_first(tmp_path):
         assert picture_file(tmp_path, name).read_bytes() == name.encode()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     form=st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary() | st.just(URL[:99]),

@@ -15,7 +15,7 @@ from safer_steer.errors import ImageError
 from safer_steer.images import decode_image
 
 SHAPE = (6, 7)
-QUICK = settings(max_examples=60, deadline=None)
+QUICK = settings(max_examples=60)
 
 
 def saved(picture: Image.Image, kind: str, **options) -> bytes:

@@ -17,7 +17,7 @@ NAMES = ("<|im_end|>", "<|im_start|>", "<s>", "</s>", "< |im_end|>", "|im_end|>"
 pieces = st.lists(st.sampled_from([*NAMES, "<", "|", " ", "im_end|>", "s>", "word", "\ud800"]), max_size=12)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(pieces.map("".join))
 def test_no_special_token_is_left_and_only_breaks_are_added(text):
     plain = as_plain_text(text, NAMES)
@@ -39,7 +39,7 @@ def test_text_without_special_tokens_is_untouched_in_every_part():
     assert plain[1]["content"] == [parts[0], {"type": "text", "text": "< s>?"}]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(pieces.map("".join), min_size=1, max_size=4))
 def test_no_special_token_is_spelled_over_several_parts(texts):
     parts = [{"type": "text", "text": text} for text in texts]

@@ -35,7 +35,7 @@ def changed_box(before: Image.Image, after: Image.Image) -> tuple[int, int, int,
     return left, top, right + 1, bottom + 1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(28, 500),
     st.integers(28, 500),

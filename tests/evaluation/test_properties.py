@@ -42,7 +42,7 @@ def numbers(rows):
     return aggregate(turns, dialogue_table(turns, passing), passing)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(evaluations, st.randoms(use_true_random=False))
 def test_nothing_is_lost_made_up_or_dependent_on_order(evaluation, rng):
     rows = list(rows_of(evaluation))
@@ -61,7 +61,7 @@ def test_nothing_is_lost_made_up_or_dependent_on_order(evaluation, rng):
     assert numbers(rows) == found
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(evaluations)
 def test_survival_is_the_product_limit_and_never_counts_an_unscored_turn(evaluation):
     seen = first_failures(turn_table(rows_of(evaluation)))

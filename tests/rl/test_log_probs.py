@@ -37,7 +37,7 @@ def gradients(values, factors, *leaves):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     tokens=st.lists(st.integers(1, 5), min_size=1, max_size=2),
     words=st.integers(2, 90),

@@ -101,7 +101,7 @@ def grow(tokenizer, first: str, turns: list[tuple[list[int], str]]) -> tuple[lis
     return ids, messages
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(TEXT, st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=3))
 @example(ODD, [(ODD, ODD), (ODD, "")])
 @example("\nuser", [("\n\nanswer\n", "\n\n asked \n")])
@@ -110,7 +110,7 @@ def test_any_text_of_user_tutor_and_student_adds_up(tokenizer, account, first, t
     assert account.problem(ids, messages) is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_ids_that_a_model_may_sample_add_up(tokenizer, account, data):
     """Also pieces of characters, which are no text by themselves."""
@@ -120,7 +120,7 @@ def test_any_ids_that_a_model_may_sample_add_up(tokenizer, account, data):
     assert account.problem(ids, messages) is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_a_lost_or_changed_id_is_still_found(tokenizer, account, data):
     special = min(special_token_ids(tokenizer))

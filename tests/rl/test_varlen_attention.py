@@ -22,7 +22,7 @@ def row_by_row(q, k, v, lengths, causal, scale):
     return torch.cat(out, dim=1).transpose(0, 1)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     lengths=st.lists(st.integers(1, 9), min_size=1, max_size=4),
     heads=st.sampled_from([(1, 1), (4, 2), (6, 1)]),

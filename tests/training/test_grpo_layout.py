@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from safer_steer.errors import UserError
@@ -108,7 +108,6 @@ def test_the_trainer_must_not_see_the_tutors_gpus(words, visible, said, monkeypa
     assert any("would stop the run" in line for line in layout.lines(config.safer_steer, config.verl)) == bool(said)
 
 
-@settings(deadline=None)
 @given(*[st.integers(1, 40)] * 4, st.integers(1, 8))
 def test_what_is_accepted_divides_and_what_is_offered_is_accepted(prompts, mini, gpus, rollouts, micro):
     def problems(prompts: int, mini: int) -> list[str]:

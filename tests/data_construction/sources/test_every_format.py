@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -87,7 +87,7 @@ NOTES = {
     "float": st.none() | st.floats(allow_nan=True, allow_infinity=False),
     "truth": st.none() | st.booleans(),
 }
-QUICK = settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUICK = settings(max_examples=15)
 
 
 def rows_of(texts, note, pictures, ids):
