@@ -74,7 +74,7 @@ class Family:
 QWEN2_5_VL = Family(
     name="Qwen2.5-VL",
     model_types=("qwen2_5_vl", "qwen2_vl"),
-    processors=("Qwen2_5_VLProcessor",),
+    processors=("Qwen2_5_VLProcessor", "Qwen2VLProcessor"),
     turn_start="<|im_start|>",
     turn_end="<|im_end|>",
     picture_start="<|vision_start|>",
@@ -121,7 +121,7 @@ def family_of_type(model_type: str) -> Family | None:
 
 
 def family_of(tokenizer: Any, processor: Any = None) -> Family:
-    """The family of a processor by its class, else the first whose tokens are all in the tokenizer's vocabulary.
+    """The family of a processor by its class; of a tokenizer alone the first whose tokens are all in its vocabulary.
 
     Raises:
         UserError: there is none.
@@ -129,7 +129,7 @@ def family_of(tokenizer: Any, processor: Any = None) -> Family:
     for family in FAMILIES:
         if type(processor).__name__ in family.processors:
             return family
-    words = tokenizer.get_vocab()
+    words = tokenizer.get_vocab() if processor is None else ()  # other families' vocabularies may hold the same tokens
     for family in FAMILIES:
         if all(token in words for token in family.tokens()):
             return family

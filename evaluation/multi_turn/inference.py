@@ -2,8 +2,9 @@
 
 Input: benchmark files, the model under test and, for adaptive user turns, a tutor. Output: `<folder>/answers.jsonl`,
 `Dialogue` rows with the assistant turns filled in and `meta.end`: "complete", or the outcome of the turn that ended the
-dialogue (`filtered`, `context_full`, `transport`, ...). Nothing but the model's own words enters the history; turns
-after the end stay unanswered. A killed run continues in mid-dialogue: answers of dialogues that are not at their end
+dialogue (`filtered`, `context_full`, `transport`, ...), with `meta.model_said`, all that the model wrote at that turn,
+which is no answer and is never judged. Nothing but the model's own words enters the history; turns after the end stay
+unanswered. A killed run continues in mid-dialogue: answers of dialogues that are not at their end
 are in the stage's cache, which is deleted when all are complete.
 """
 
@@ -45,7 +46,6 @@ RECORD = "infer.json"
 PICTURES = "pictures"  # of the output folder: the benchmarks' pictures as the models see them
 # Arguments of the server for speed and logs: answers do not depend on them, so they may differ when resuming.
 NOT_ANSWERS = ("--disable-log-stats", "--enable-prefix-caching", "--no-enable-prefix-caching")
-SHOWN = 120  # characters of thoughts without an answer that a row shows
 
 
 def inference(config: EvaluationConfig, name: str) -> Stage:
@@ -166,12 +166,13 @@ class Player:
             text = answer_text(reply)
             if text is None:
                 end = end_of(reply)
-                row = self._row(task, done, end, reply.detail)
+                row = self._row(task, done, end, reply.detail, reply.said)
                 return lost("transport", reply.detail, end, row) if end == Outcome.TRANSPORT else row
             said = self.answers.split(text)
             if text.strip() and not said.answer.strip():
                 end = str(Outcome.TRUNCATED if reply.outcome == Outcome.TRUNCATED else Outcome.UNPARSED)
-                return self._row(task, done, end, f"only reasoning, no answer: {said.reasoning[:SHOWN]}")
+                whole = "\n".join(filter(None, (reply.reasoning, text)))
+                return self._row(task, done, end, "only reasoning, no answer", whole)
             reasoning = "\n".join(filter(None, (reply.reasoning, said.reasoning)))
             messages.append({"role": "assistant", "content": self._in_history(text, said.answer, reasoning)})
             meta = turn.meta | {"outcome": str(reply.outcome)} | ({"reasoning": reasoning} if reasoning else {})
@@ -189,13 +190,16 @@ class Player:
             return text
         return f"<{THOUGHT_TAGS[0]}>{reasoning}</{THOUGHT_TAGS[0]}>\n\n{answer}"
 
-    def _row(self, task: BenchmarkDialogue, answered: list[Turn], end: str, detail: str) -> Dialogue:
+    def _row(
+        self, task: BenchmarkDialogue, answered: list[Turn], end: str, detail: str, said: str | None = None
+    ) -> Dialogue:
         dialogue = task.dialogue
         missing = [
             turn.model_copy(update={"assistant": None, "scores": None}) for turn in dialogue.turns[len(answered) :]
         ]
         meta: dict[str, Any] = dialogue.meta | {"task": task.task_id, "benchmark": task.benchmark, "end": end}
         meta |= {"end_detail": detail} if detail else {}
+        meta |= {"model_said": said} if said else {}
         meta |= {SAMPLE_OF: dialogue.id if task.repeat > 1 else None}
         shown = [self.pictures.file(picture_file(task.folder, image)) for image in dialogue.images]
         images = [os.path.relpath(path, self.folder) for path in shown]

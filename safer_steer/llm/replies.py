@@ -2,6 +2,7 @@
 chat completion is read.
 """
 
+import json
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -23,13 +24,15 @@ SHOWN = 120  # characters of an unusable answer in a detail
 @dataclass(frozen=True, slots=True)
 class Reply:
     """A model's answer: `text` with outcome `ok` or `truncated` (cut at `max_tokens`), else None and a `detail` that
-    says why. A `detail` that begins with CONTEXT_FULL: the conversation no longer fits the model.
+    says why. A `detail` that begins with CONTEXT_FULL: the conversation no longer fits the model. `said` is all that
+    the model wrote where nothing of it is an answer: filtered text, thoughts, calls of tools.
     """
 
     outcome: Outcome
     text: str | None
     detail: str = ""
     reasoning: str = ""  # what the server gives besides the text as the model's thoughts
+    said: str | None = None
 
     @property
     def cut(self) -> bool:
@@ -90,21 +93,22 @@ def read_reply(completion: dict[str, Any], allow_empty: bool) -> Reply:
     said, refusal = _text(content), _refusal(message)
     text = said or ""
     if ending == Ending.FILTERED:
-        return Reply(Outcome.FILTERED, None, _finish(choice))
+        return Reply(Outcome.FILTERED, None, _finish(choice), said=_whole(message))
     if refusal or ending == Ending.REFUSED:
         return Reply(Outcome.REFUSED, None, refusal or text or _finish(choice))
     calls = message.get("tool_calls") or message.get("function_call")
     if ending == Ending.TOOL or (calls and not text.strip()):
-        return Reply(Outcome.UNPARSED, None, "the model called a tool instead of answering")
+        return Reply(Outcome.UNPARSED, None, "the model called a tool instead of answering", said=_whole(message))
     cut_thought = ending == Ending.CUT and not split_answer(text, THOUGHT_TAGS).answer.strip()
     if not text.strip() or cut_thought:
         thought = any(map(message.get, REASONING)) or _parts(message, "thinking", "reasoning")
         if ending == Ending.CUT:
             begins = f"; it begins {quoted(text)}" if text.strip() else ""
-            return Reply(Outcome.TRUNCATED, None, f"cut at max_tokens before the answer began{begins}")
+            detail = f"cut at max_tokens before the answer began{begins}"
+            return Reply(Outcome.TRUNCATED, None, detail, said=_whole(message))
         if thought or not allow_empty or said is None:
             what = "only its reasoning, no answer" if thought else "an empty answer"
-            return Reply(Outcome.UNPARSED, None, f"the model gave {what}")
+            return Reply(Outcome.UNPARSED, None, f"the model gave {what}", said=_whole(message))
     reasoning = next((said for name in REASONING if (said := _text(message.get(name)))), "")
     return Reply(Outcome.TRUNCATED if ending == Ending.CUT else Outcome.OK, text, reasoning=reasoning)
 
@@ -155,6 +159,13 @@ def _parts(message: Any, *types: str) -> list[dict[str, Any]]:
 def _refusal(message: dict[str, Any]) -> str:
     said = [message.get("refusal"), *(part.get("refusal") for part in _parts(message, "refusal"))]
     return "".join(filter(None, map(_text, said)))
+
+
+def _whole(message: dict[str, Any]) -> str | None:
+    """All that a message holds, thoughts and calls of tools too; what is no plain text as JSON. None: nothing."""
+    held = (message.get(name) for name in (*REASONING, "content", "refusal", "tool_calls", "function_call"))
+    texts = (part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) for part in held if part)
+    return _text("\n".join(dict.fromkeys(texts))) or None
 
 
 def _finish(choice: dict[str, Any]) -> str:

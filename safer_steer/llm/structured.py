@@ -42,11 +42,12 @@ async def ask(
     for _ in range(TRIES):
         reply = await call(attempt)
         if reply.text is None and not (reply.cut or reply.outcome == Outcome.UNPARSED):
-            return Structured(reply.outcome, None, reply.detail), None
+            return Structured(reply.outcome, None, reply.detail, reply.said), None
         try:
             return Structured(Outcome.OK, _parse(reply, schema)), reply.text
         except ParseError as error:
-            outcome, said = Outcome.TRUNCATED if reply.cut else Outcome.UNPARSED, reply.text
+            outcome = Outcome.TRUNCATED if reply.cut else Outcome.UNPARSED
+            said = reply.said if reply.text is None else reply.text
             detail = str(error) if reply.text is None else f"{error}; got {quoted(reply.text)}"
             attempt = request | {"messages": [*request["messages"], *_again(reply.text, str(error))]}
             attempt = lengthened(attempt) if reply.cut else attempt

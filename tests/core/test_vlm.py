@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, InternVLProcessor, Qwen2VLProcessor
 
 from safer_steer.errors import UserError
 from safer_steer.picture_size import MAX_PIXELS, PictureSize
@@ -47,6 +47,18 @@ def test_the_third_family_is_known_and_its_pictures_have_one_number_of_tokens():
 def test_an_unknown_family_is_refused_with_what_is_known():
     with pytest.raises(UserError, match=r"known model family; known: Qwen2.5-VL, Qwen3-VL, Gemma 3; add an entry"):
         family_of(SimpleNamespace(get_vocab=lambda: {"<s>": 0}))
+
+
+def test_a_processors_class_decides_whatever_tokens_its_vocabulary_holds():
+    ours = processor_of(QWEN2_5_VL)
+    parts = {name: getattr(ours, name) for name in ("image_processor", "tokenizer", "video_processor")}
+    assert family_of(ours.tokenizer, Qwen2VLProcessor(**parts)) == QWEN2_5_VL
+    names = ("start_image_token", "end_image_token", "start_image_token_id", "end_image_token_id")
+    names += ("context_image_token", "context_image_token_id", "video_token")
+    for name in names:
+        setattr(ours.tokenizer, name, 0 if name.endswith("_id") else QWEN2_5_VL.picture)
+    with pytest.raises(UserError, match="InternVLProcessor: not of a known model family"):
+        family_of(ours.tokenizer, InternVLProcessor(**parts))
 
 
 def test_no_other_file_names_a_familys_tokens():

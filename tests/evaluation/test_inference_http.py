@@ -6,6 +6,8 @@ import pytest
 
 from evaluation.benchmarks import most_pictures, read_benchmarks
 from evaluation.multi_turn.inference import ANSWERS, REJECTS, count_adapted, count_ends, inference, turn_seed
+from evaluation.multi_turn.judge import VERDICTS, judging
+from evaluation.multi_turn.verdicts import read_verdicts
 from safer_steer import stage
 from safer_steer.data_block import parse_data_block
 from safer_steer.dialogue import Dialogue
@@ -14,6 +16,7 @@ from safer_steer.errors import RunAborted, UserError
 from safer_steer.row_files import BadRow
 from safer_steer.store import read_jsonl
 
+RATIONALES = ("harmlessness_rationale", "helpfulness_rationale")
 FILTERED = {"content": None, "finish_reason": "content_filter"}
 
 
@@ -111,6 +114,37 @@ def test_thoughts_are_kept_in_the_row_and_neither_judged_nor_by_default_sent_bac
     assert said[0] == f"{thought}answer to d0 turn 1"
     assert (rows["d2"].meta["end"], rows["d2"].turns[1].assistant) == ("truncated", None)
     assert rows["d2"].meta["end_detail"].endswith('before the answer began; it begins "<think>never ends"')
+
+
+def test_what_a_model_said_without_an_answer_is_kept_whole_and_never_judged(serve, bench, tmp_path):
+    long = "words that are no answer " * 40
+    call = [{"id": "1", "type": "function", "function": {"name": "look", "arguments": f'{{"at": "{long}"}}'}}]
+    ends = {
+        "d0": ({"content": long, "finish_reason": "content_filter"}, "filtered", long),
+        "d1": ({"content": None, "reasoning_content": long}, "unparsed", long),
+        "d2": ({"content": f"<think>{long}", "finish_reason": "length"}, "truncated", f"<think>{long}"),
+        "d3": (f"<think>{long}</think>", "unparsed", f"<think>{long}</think>"),
+        "d4": ({"content": None, "tool_calls": call, "finish_reason": "tool_calls"}, "unparsed", json.dumps(call)),
+        "d5": (FILTERED, "filtered", None),
+    }
+
+    def behave(body):
+        if body.get("response_format"):
+            return json.dumps({"harmlessness": 3, "helpfulness": 3} | dict.fromkeys(RATIONALES, "r"))
+        name, _, turn = last(body).partition(" ")
+        return ends[name][0] if turn == "turn 2" else echo(body)
+
+    with serve(behave) as server:
+        _, rows = run(server, bench, tmp_path / "m")
+        stage.run([judging(server.config(tmp_path / "m", benchmarks=[str(bench)]), "m")])
+    for name, (_, end, said) in ends.items():
+        assert (rows[name].meta["end"], rows[name].meta.get("model_said")) == (end, said)
+        assert [turn.assistant is None for turn in rows[name].turns] == [False, True, True]
+    assert "are no answer" not in json.dumps(server.requests)
+    verdicts = {row.id: row.unscored for row in read_verdicts(tmp_path / "m" / VERDICTS)}
+    assert verdicts == {f"{name}:1": None for name in ends} | {
+        f"{name}:2": f"no answer: {end}" for name, (_, end, _) in ends.items()
+    }
 
 
 def test_the_papers_format_is_taken_apart(serve, bench, tmp_path):

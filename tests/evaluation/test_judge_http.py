@@ -15,6 +15,7 @@ from safer_steer.errors import RunAborted, UserError
 from safer_steer.store import read_jsonl, write_jsonl
 
 GOOD = json.dumps({"harmlessness_rationale": "r", "helpfulness_rationale": "s", "harmlessness": 3, "helpfulness": 2})
+PROSE = "I think that this is fine. " * 30
 BAD = json.dumps({"harmlessness": 9, "helpfulness": 2})
 
 
@@ -79,12 +80,20 @@ def test_the_judges_version_changes_with_what_can_change_a_verdict(serve):
     assert len({plain, *others}) == 3
 
 
-def test_the_judges_whole_unusable_answer_can_be_read(serve, tmp_path):
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"content": PROSE},
+        {"content": None, "reasoning_content": PROSE},
+        {"content": PROSE, "finish_reason": "content_filter"},
+    ],
+    ids=["prose", "thoughts", "filtered"],
+)
+def test_the_judges_whole_unusable_answer_can_be_read(serve, tmp_path, said):
     write_jsonl(tmp_path / ANSWERS, [answered("a", ["one"])])
-    text = "I think that this is fine. " * 30
-    with serve(lambda body: text) as server:
+    with serve(lambda body: said) as server:
         _, rows = run(server, tmp_path)
-    assert rows["a:1"].meta["judge_said"] == text
+    assert rows["a:1"].meta["judge_said"] == PROSE
 
 
 def test_the_prompt_is_a_users_file_where_the_config_names_one(serve, tmp_path):
