@@ -7,6 +7,7 @@ from functools import lru_cache
 
 THOUGHT_TAGS = ("think", "thinking", "thought", "reasoning")  # of reasoning models, and of the paper's format
 ANSWER_TAG = "answer"  # of the paper's format
+_QUOTES = "`'\"“”‘’"
 _CHANNEL = r"(?:<\|start\|>assistant)?<\|channel\|>{}[^<{{]*(?:<\|constrain\|>\w+)?<\|message\|>"
 _OTHER_MARKS = (
     (r"\[think\]", r"\[/think\]"),  # Magistral
@@ -28,12 +29,19 @@ def thought_marks(tags: Sequence[str]) -> Marks:
     """What opens and what closes a thought, for each of the tags and, where `think` is one, each model that has marks
     of its own. Capitals do not matter, and a tag may have the model's name before it: `<seed:think>`, `<mm:think>`.
 
-    Nothing else is a mark. What may be reasoning but has no mark, such as `<scratchpad>`, or words ("Here is my thought
-    process:"), is left whole: it is judged as part of the answer, and a verdict inside it is asked for again.
+    Nothing else is a mark, nor is one that is quoted. What may be reasoning but has no mark, such as `<scratchpad>`, or
+    words ("Here is my thought process:"), is left whole: it is judged as part of the answer, and a verdict inside it is
+    asked for again.
     """
     named = [(rf"<(?:\w+:|longcat_)?{tag}>", rf"</(?:\w+:|longcat_)?{tag}>") for tag in map(re.escape, tags)]
     marks = [*named, *(_OTHER_MARKS if THOUGHT_TAGS[0] in tags else ())]
-    return [(re.compile(opening, re.IGNORECASE), re.compile(closing, re.IGNORECASE)) for opening, closing in marks]
+    return [(_unquoted(opening), _unquoted(closing)) for opening, closing in marks]
+
+
+def _unquoted(mark: str) -> re.Pattern[str]:
+    """The mark, but not between quotation marks or backticks: a text that says what it is does not use it."""
+    opened = rf"(?<!\A[{_QUOTES}])(?<![\s(\[][{_QUOTES}])"
+    return re.compile(f"{opened}(?:{mark})|(?:{mark})(?![{_QUOTES}])", re.IGNORECASE)
 
 
 def check_tags(tags: list[str]) -> list[str]:

@@ -69,6 +69,10 @@ def test_tag_names_are_checked(tags):
         ("<|START_THINKING|>hm<|END_THINKING|>No.", "No.", "hm", ""),
         ("<scratchpad>hm</scratchpad>No.", "<scratchpad>hm</scratchpad>No.", "", ""),
         ("<think>hm</think>No. Write </seed:think> there.", "No. Write </seed:think> there.", "hm", ""),
+        ("Close it with `</think>`. Then answer.", "Close it with `</think>`. Then answer.", "", ""),
+        ('I must not say "</think>" yet.\n</think>No.', "No.", 'I must not say "</think>" yet.', ""),
+        ("<think>No '<think>' or “</Think>” here.</think>No.", "No.", "No '<think>' or “</Think>” here.", ""),
+        ('<think>I say "no"</think>"No."', '"No."', 'I say "no"', ""),
         ("", "", "", ""),
     ],
 )
