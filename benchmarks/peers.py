@@ -159,14 +159,15 @@ def logs(folder: Path) -> str:
     from inspect_ai.log import read_eval_log
 
     lines = []
-    for path in sorted(folder.glob("*.eval")):
+    for path in sorted(folder.rglob("*.eval")):
         log = read_eval_log(str(path))
         contents = [part for sample in log.samples for message in sample.messages for part in message.content_list]
         pictures = sum(part.type == "image" and part.image.startswith("data:image/") for part in contents)
         scores = {
             score.name: {name: metric.value for name, metric in score.metrics.items()} for score in log.results.scores
         }
-        lines.append(f"{path.name}: {log.status}, {len(log.samples)} samples, {pictures} pictures, {scores}")
+        found = f"{log.status}, {len(log.samples)} samples, {pictures} pictures, {scores}"
+        lines.append(f"{path.relative_to(folder)}: {found}")
     return "\n".join([f"inspect_ai {version('inspect_ai')}", *lines])
 
 

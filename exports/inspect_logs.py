@@ -7,7 +7,8 @@ inspect's own mark for it, and gives its reason. Several samples of a dialogue a
 """
 
 import json
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
@@ -25,6 +26,7 @@ RATES = ("safe", "help", "joint")  # of dialogues, in percent in our summary and
 MEANS = ("harmlessness", "helpfulness")
 NEEDED = ("models", "passing", "note", "judges", "judged_by")  # of a summary
 NEEDED_OF_A_MODEL = ("title", "repeats", "unscored", "left_out")
+STOPS = {"ok": "stop", "truncated": "max_tokens"}  # outcome of the last answer, in inspect's words
 NOT_SHOWN = ("id", "benchmark", "kind", "safe", "help", *MEANS)  # of a dialogue's outcome: elsewhere in the sample
 
 
@@ -75,7 +77,7 @@ def write(evaluation: Path, folder: Path) -> dict[str, int]:
                 log.writestr(f"samples/{sample['id']}_epoch_{sample['epoch']}.json", json.dumps(sample))
                 short.append(_short(sample))
             log.writestr("summaries.json", json.dumps(short))
-            header = _header(name, numbers, summary, record)
+            header = _header(name, numbers, summary, record, short)
             ids = list(dict.fromkeys(sample["id"] for sample in short))
             header["eval"]["dataset"] |= {"samples": len(ids), "sample_ids": ids}
             header["results"] |= {"total_samples": len(short), "completed_samples": len(short)}
@@ -84,7 +86,13 @@ def write(evaluation: Path, folder: Path) -> dict[str, int]:
     return {"logs": len(summary["models"]), "samples": samples}
 
 
-def _header(name: str, numbers: Mapping[str, Any], summary: Mapping[str, Any], record: Mapping[str, Any]) -> dict:
+def _header(
+    name: str,
+    numbers: Mapping[str, Any],
+    summary: Mapping[str, Any],
+    record: Mapping[str, Any],
+    short: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
     """The log without its samples: what was run and when, and the rates with their intervals."""
     origin, benchmarks = numbers["origin"], ", ".join(numbers["by_benchmark"])
     sampling = {key: origin["sampling"].get(key) for key in ("temperature", "top_p", "max_tokens")}
@@ -109,22 +117,23 @@ def _header(name: str, numbers: Mapping[str, Any], summary: Mapping[str, Any], r
             "scorers": [{"name": key} for key in (*RATES, *MEANS)],
         },
         "plan": {"config": sampling},
-        "results": {"scores": [_score(key, numbers) for key in (*RATES, *MEANS)]},
+        "results": {"scores": [_score(key, numbers, short) for key in (*RATES, *MEANS)]},
         "stats": {"started_at": record["started_at"], "completed_at": record["finished_at"]},
     }
 
 
-def _score(name: str, numbers: Mapping[str, Any]) -> dict[str, Any]:
+def _score(name: str, numbers: Mapping[str, Any], short: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A rate or a mean with its 95 % interval; nothing where no dialogue was scored."""
     scale, metrics = (0.01, "rate") if name in RATES else (1.0, "mean"), {}
+    unscored = sum(math.isnan(sample["scores"][name]["value"]) for sample in short)
     if numbers[name] is not None:
         low, high = numbers[f"{name}_ci"]
         metrics = {scale[1]: numbers[name], "95 % from": low, "95 % to": high}
     return {
         "name": name,
         "scorer": name,
-        "scored_samples": numbers["n_dialogues"],
-        "unscored_samples": numbers["left_out"],
+        "scored_samples": len(short) - unscored,
+        "unscored_samples": unscored,
         "metrics": {key: {"name": key, "value": scale[0] * value} for key, value in metrics.items()},
     }
 
@@ -136,7 +145,8 @@ def _sample(
     answers = [message for message in messages if message["role"] == "assistant"]
     metadata = {"benchmark": row.meta["benchmark"], "kind": row.kind, "strategy": row.strategy, "end": row.meta["end"]}
     metadata |= {name: value for name, value in outcome.items() if name not in NOT_SHOWN}
-    stopped = "stop" if row.turns[-1].assistant is not None else "unknown"
+    how = [turn.meta.get("outcome") for turn in row.turns if turn.assistant is not None]
+    stopped = STOPS.get(how[-1], "unknown") if how else "unknown"
     dialogue, number = sample_of(row)
     return {
         "id": dialogue,
