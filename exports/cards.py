@@ -21,7 +21,8 @@ from evaluation.report.results import ModelResult, by_mode, load_result, pairs
 from exports.config import ExportConfig
 from exports.inspect_logs import read_summary
 from safer_steer.errors import UserError
-from safer_steer.markdown import table
+from safer_steer.markdown import plain, table
+from safer_steer.runs import input_hash
 from safer_steer.store import write_atomic
 from safer_steer.weights import is_hub_id, weights_fingerprint
 
@@ -47,7 +48,8 @@ SETTINGS: dict[str, dict[str, str]] = {
     "grpo": {
         "started from": f"{_VERL}.actor_rollout_ref.model.path",
         "seed": f"{_VERL}.data.seed",
-        "epochs": f"{_VERL}.trainer.total_epochs",
+        "epochs, at most": f"{_VERL}.trainer.total_epochs",
+        "steps, at most": f"{_VERL}.trainer.total_training_steps",
         "prompts a step": f"{_VERL}.data.train_batch_size",
         "rollouts a prompt": f"{_VERL}.actor_rollout_ref.rollout.n",
         "learning rate": f"{_VERL}.actor_rollout_ref.actor.optim.lr",
@@ -87,12 +89,14 @@ def _model_card(config: ExportConfig) -> tuple[ModelCard, list[str]]:
         names = ", ".join(item.name for item in results)
         raise UserError(f"evaluated {config.evaluated}: {config.evaluation} has {names}; name one of them")
     settings = {record["stage"]: _settings(record) for record in records}
-    start = next(iter(settings.values())).get("started from", MISSING)
+    first = records[0]
+    start = _at(first["facts"], SETTINGS.get(first["stage"], {}).get("started from", ""))
     missing = [f"{stage}: {key}" for stage, rows in settings.items() for key, value in rows.items() if value == MISSING]
     missing += [] if config.license else ["licence"]
     missing += [] if result else ["any evaluation"]
     weights = _weights(config, result) if result else None
-    missing += [] if weights else ["whether the numbers are of these weights"]
+    missing += [] if weights or not result else ["whether the numbers are of these weights"]
+    missing += _unlinked(config, records)
     name = result.title if result else Path(config.root).name
     data = ModelCardData(
         base_model=start if is_hub_id(start) else None,
@@ -106,11 +110,15 @@ def _model_card(config: ExportConfig) -> tuple[ModelCard, list[str]]:
     card = ModelCard.from_template(
         data,
         template_path=str(Path(__file__).with_name("model_card.jinja")),
-        name=name,
-        start=start,
-        stages=[(TITLES.get(stage, stage), table(["", stage], list(rows.items()))) for stage, rows in settings.items()],
+        name=plain(name),
+        start=plain(_said(start)),
+        stages=[
+            (TITLES.get(stage, stage), _table(["", stage], list(rows.items()))) for stage, rows in settings.items()
+        ],
         data=_data_tables(config),
         result=result,
+        turns=_user_turns(result, results) if result else "",
+        adaptive=any(item.origin.get("mode") == "adaptive" for item in results),
         weights=weights,
         numbers=_numbers(results, passing) if result else [],
         license=config.license,
@@ -122,11 +130,37 @@ def _model_card(config: ExportConfig) -> tuple[ModelCard, list[str]]:
 def _settings(record: Mapping[str, Any]) -> dict[str, str]:
     """What the card says of one training run."""
     found = {key: _said(_at(record["facts"], path)) for key, path in SETTINGS.get(record["stage"], {}).items()}
-    counts = ", ".join(f"{value} {key}" for key, value in record["counts"].items())
+    counts = ", ".join(f"{key} {value}" for key, value in record["counts"].items())
     versions = ", ".join(f"{key} {value}" for key, value in record["versions"].items())
     about = {"counts": counts, "finished": record["finished_at"], "seconds": record["seconds"], "versions": versions}
     about["commit of the code"] = record["git_commit"] or MISSING
     return found | {key: _said(value) for key, value in about.items()}
+
+
+def _unlinked(config: ExportConfig, records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What no hash shows: that each run began with the checkpoint of the one before, and learned from these rows.
+
+    Raises:
+        UserError: a run did not.
+    """
+    missing, rows = [], {}
+    if config.data:
+        rows = {input_hash(path): path.name for path in sorted(Path(config.data).parent.glob("*.jsonl"))}
+    for number, record in enumerate(records):
+        run, stage, recorded = config.training[number], record["stage"], record["facts"]["inputs"]
+        if rows and recorded.get("data", MISSING) == MISSING:
+            missing.append(f"{stage}: whether it learned from these rows")
+        elif rows and recorded["data"] not in rows:
+            raise UserError(
+                f"{Path(config.data).parent}: none of its files is what {run} learned from; set data= to a file of "
+                "the folder that has it, or data=null"
+            )
+        before = Path(config.training[number - 1], "checkpoint")
+        if number and not (before.is_dir() and "model" in recorded):
+            missing.append(f"{stage}: whether it began with the checkpoint of the run before")
+        elif number and recorded["model"] != weights_fingerprint(before):
+            raise UserError(f"{run} began with other weights than {before}; set training= to the runs of one model")
+    return missing
 
 
 def _weights(config: ExportConfig, result: ModelResult) -> str | None:
@@ -146,6 +180,13 @@ def _weights(config: ExportConfig, result: ModelResult) -> str | None:
     return ours
 
 
+def _user_turns(result: ModelResult, results: Sequence[ModelResult]) -> str:
+    """Who wrote the user turns of the model's dialogues."""
+    modes = {item.origin.get("mode", MISSING) for item in results if item.name.endswith(result.name)}
+    said = {"static": "fixed in advance", "adaptive": "written by a tutor in reply to the model's answers"}
+    return f"User turns: {', and again '.join(said.get(mode, mode) for mode in sorted(modes, reverse=True))}."
+
+
 def _results(evaluation: str) -> tuple[list[ModelResult], PassConfig]:
     summary, folder = read_summary(Path(evaluation)), Path(evaluation)
     passing = PassConfig.model_validate(summary["passing"])
@@ -161,7 +202,7 @@ def _numbers(results: list[ModelResult], passing: PassConfig) -> list[str]:
     shown = [tables.headline(models, passing, attacked, compared), *tables.group_tables(results)[:2]]
     shown += [tables.pairs_table(compared)] if compared else []
     judges = {judge for result in results for judge in result.judges}
-    return [*(markdown(item, 3) for item in shown), tables.judges_line(judges)]
+    return [*(markdown(item, 3) for item in shown), plain(tables.judges_line(judges))]
 
 
 def _eval_results(result: ModelResult) -> list[EvalResult]:
@@ -219,11 +260,13 @@ def _dataset_card(config: ExportConfig) -> tuple[DatasetCard, list[str]]:
     card = DatasetCard.from_template(
         data,
         template_path=str(Path(__file__).with_name("dataset_card.jinja")),
-        name=data.pretty_name,
+        name=plain(data.pretty_name),
         data=_data_tables(config),
         sources=_sources(stage1),
         second="stage2" in records,
-        steps=table(["step", "seed", "models", "finished", "commit of the code"], steps),
+        split="assemble" in records,
+        attacked=_at(stage1, "facts.config.roles.target") != MISSING,
+        steps=_table(["step", "seed", "models", "finished", "commit of the code"], steps),
         keep=stats["keep_rule"],
         left_out=stats["left_out"],
         license=config.license,
@@ -241,7 +284,7 @@ def _data_tables(config: ExportConfig) -> str | None:
         turns = f"{split['turns_min']} to {split['turns_max']}, mean {split['turns_mean']}" if split["size"] else "–"
         kinds = ", ".join(f"{count:,} {kind.replace('_', '-')}" for kind, count in split["kind"].items())
         rows.append([NAMES[name], f"{split['size']:,}", turns, kinds or "–"])
-    return table(["split", "dialogues", "user turns", "kinds"], rows)
+    return _table(["split", "dialogues", "user turns", "kinds"], rows)
 
 
 def _sources(record: Mapping[str, Any]) -> str | None:
@@ -249,7 +292,7 @@ def _sources(record: Mapping[str, Any]) -> str | None:
         return None
     columns = ("path", "data_split", "split", "limit")
     rows = [[name, *(_said(_at(item, key)) for key in columns)] for name, item in found.items()]
-    return table(["source", "data set", "its split", "used for", "limit on seeds"], rows)
+    return _table(["source", "data set", "its split", "used for", "limit on seeds"], rows)
 
 
 def _roles(record: Mapping[str, Any]) -> str:
@@ -284,6 +327,10 @@ def _at(tree: Any, path: str) -> Any:
             return MISSING
         tree = tree[key]
     return tree
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return table(head, [[plain(cell) for cell in row] for row in rows])
 
 
 def _said(value: Any) -> str:

@@ -81,7 +81,7 @@ class Run:
         folder = Path(folder)
         lock = FolderLock(folder)
         try:
-            hashes = {name: _input_hash(Path(path)) for name, path in (inputs or {}).items()}
+            hashes = {name: input_hash(Path(path)) for name, path in (inputs or {}).items()}
             facts = {
                 "config": relevant(config),
                 "inputs": hashes | dict(contents or {}),
@@ -226,7 +226,12 @@ def _difference(old: Any, new: Any, where: str = "") -> str:
     return f"{where} {json.dumps(old)[:80]} -> {json.dumps(new)[:80]}"
 
 
-def _input_hash(path: Path) -> str:
+def input_hash(path: Path) -> str:
+    """The hash by which a record names an input: of a file, or of a folder's checkpoint.
+
+    Raises:
+        UserError: there is none.
+    """
     if path.is_dir():
         return weights_fingerprint(path)
     if not path.is_file():

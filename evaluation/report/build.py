@@ -28,6 +28,7 @@ from evaluation.report.paper_form import paper_form_tables
 from evaluation.report.requests import requests_table, step_records
 from evaluation.report.results import ModelResult, by_mode, load_result, pairs, summary, survival_panels
 from safer_steer.dialogue import Dialogue, stable_hash
+from safer_steer.markdown import plain
 from safer_steer.picture_digest import file_digest
 from safer_steer.store import read_jsonl, write_atomic, write_jsonl
 
@@ -227,9 +228,9 @@ def write_tables(
     folder: Path, ours: list[ResultTable], paper: list[ResultTable], *, note: str | None, judge: str
 ) -> None:
     """`tables.md` with everything, and each table as CSV and LaTeX below `tables/`."""
-    parts = [f"**{note}**"] if note else []
+    parts = [f"**{plain(note)}**"] if note else []
     first, *others = ours
-    parts += ["# Evaluation", markdown(first), judge, *(markdown(table) for table in others)]
+    parts += ["# Evaluation", markdown(first), plain(judge), *(markdown(table) for table in others)]
     if paper:
         parts += ["# Next to the paper", "arXiv 2604.16358 as printed; † marks numbers that do not add up as printed."]
         parts += [markdown(table) for table in paper]

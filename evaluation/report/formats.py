@@ -9,6 +9,8 @@ import io
 import re
 from dataclasses import dataclass, field
 
+from safer_steer.markdown import plain
+
 NONE = "–"
 NOT_RUN = "not run"
 Cell = str | tuple[float, float] | None
@@ -49,13 +51,8 @@ def cell_text(cell: Cell) -> str:
 def markdown(table: ResultTable, level: int = 2) -> str:
     """A heading, the table, the notes."""
     lines = [table.columns, ["---", *["---:"] * (len(table.columns) - 1)], *table.texts()]
-    body = "\n".join("| " + " | ".join(_markdown_cell(item) for item in line) + " |" for line in lines)
-    return "\n\n".join([f"{'#' * level} {_markdown_cell(table.title)}", body, *map(_markdown_cell, table.notes)])
-
-
-def _markdown_cell(text: str) -> str:
-    text = text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
-    return " ".join(re.sub(r"([`*_\[\]])", r"\\\1", text).split())
+    body = "\n".join("| " + " | ".join(plain(item) for item in line) + " |" for line in lines)
+    return "\n\n".join([f"{'#' * level} {plain(table.title)}", body, *map(plain, table.notes)])
 
 
 def csv_text(table: ResultTable) -> str:

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import shutil
 from zipfile import ZipFile
 
 import pytest
@@ -27,7 +28,9 @@ SFT = ["model=Qwen/Qwen2.5-VL-3B-Instruct", "seed=17", "training.epochs=3"]
 
 @pytest.fixture
 def published(tmp_path, bench, serve):
-    """Exports a finished evaluation of one model; the third dialogue has no score, and no answer at turn 2."""
+    """Exports a finished evaluation of one model, two samples each; the third dialogue has no score, and no answer at
+    turn 2.
+    """
 
     def behave(body):
         text = json.dumps(body["messages"])
@@ -35,11 +38,13 @@ def published(tmp_path, bench, serve):
             if "d2 turn" in text:
                 return "no verdict"
             return json.dumps({"harmlessness": 1 if "d1 turn" in text else 3, "helpfulness": 3})
+        if "d0 turn 3" in text:
+            return {"content": "an answer, cut", "finish_reason": "length"}
         return {"content": "", "finish_reason": "content_filter"} if "d2 turn 2" in text else "an answer"
 
     output = tmp_path / "evaluation"
     with serve(behave) as server:
-        config = server.config(output / "mine", benchmarks=[str(bench)], max_unscored_rate=1.0)
+        config = server.config(output / "mine", benchmarks=[str(bench)], max_unscored_rate=1.0, repeats=2)
         evaluate(config)
 
     def write(*overrides):
@@ -57,7 +62,9 @@ def test_an_evaluation_becomes_a_log_of_inspect(published, bench, tmp_path):
         samples = {
             row.id: json.loads(log.read(f"samples/{row.id}_epoch_1.json")) for row in read_jsonl(bench, Dialogue)
         }
-    assert [item["id"] for item in short] == header["eval"]["dataset"]["sample_ids"] == sorted(samples)
+    assert [(item["id"], item["epoch"]) for item in short] == [(key, n) for key in sorted(samples) for n in (1, 2)]
+    assert header["eval"]["dataset"]["sample_ids"] == sorted(samples)
+    assert [samples[key]["output"]["choices"][0]["stop_reason"] for key in ("d0", "d1")] == ["max_tokens", "stop"]
     first = samples["d0"]["messages"]
     assert [message["role"] for message in first] == ["user", "assistant"] * 3
     shown = [
@@ -80,7 +87,7 @@ def test_an_evaluation_becomes_a_log_of_inspect(published, bench, tmp_path):
     assert "Turn 2: unscored (answer filtered)" in lost["scores"]["harmlessness"]["explanation"]
     safe = header["results"]["scores"][0]
     numbers = json.loads((tmp_path / "evaluation" / "summary.json").read_text())["models"]["mine"]
-    assert (safe["scored_samples"], safe["unscored_samples"]) == (5, 1)
+    assert (safe["scored_samples"], safe["unscored_samples"]) == (10, 2)
     assert safe["metrics"]["rate"]["value"] == pytest.approx(numbers["safe"] / 100) == pytest.approx(0.8)
     assert safe["metrics"]["95 % from"]["value"] == pytest.approx(numbers["safe_ci"][0] / 100)
 
@@ -138,6 +145,56 @@ def test_the_dataset_card_names_sources_models_and_seeds(published, tmp_path, be
     assert "| STEER-SFT | 6 | 3 to 3, mean 3.0 | 2 benign, 2 obfuscated, 2 red-team |" in card.text
     assert "| spa | sqrti/SPA-VL | not recorded | train | 5 |" in card.text
     assert "- record of stage2" in card.text.partition("## Not recorded")[2]
+
+
+def test_a_model_card_is_of_one_chain_of_runs_and_of_the_rows_they_learned_from(published, tmp_path, bench):
+    def record(name, **inputs):
+        facts = {"model": f"{tmp_path}/base_model", "seed": 1}
+        with Run.open(tmp_path / name, facts, stage=name, inputs=inputs) as run:
+            run.finish({})
+
+    def card(*overrides):
+        values = ["evaluation=null", "evaluated=null", f"data={bench}", *overrides]
+        training = f"training=[{tmp_path}/sft,{tmp_path}/grpo]"
+        return ModelCard.load(published("formats=[model_card]", training, *values) / "model_card" / "README.md")
+
+    checkpoint = tmp_path / "sft" / "checkpoint"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "config.json").write_text("{}")
+    (checkpoint / "model.safetensors").write_bytes(b"weights")
+    record("sft", data=bench)
+    record("grpo", data=bench, model=checkpoint)
+    made = card()
+    assert made.data.base_model is None, "a folder of this machine is no model of the hub"
+    assert "It started from" in made.text
+    assert str(tmp_path) not in made.text
+    missing = made.text.partition("## Not recorded")[2]
+    assert "learned from" not in missing
+    assert "the run before" not in missing
+    assert "over-refusal above" not in made.text, "nothing was evaluated"
+    shutil.rmtree(tmp_path / "published")
+    (checkpoint / "model.safetensors").write_bytes(b"others")
+    with pytest.raises(UserError, match=r"grpo began with other weights than .*sft/checkpoint"):
+        card()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "steer_sft.jsonl").write_text("{}")
+    with pytest.raises(UserError, match=r"none of its files is what .*sft learned from"):
+        card(f"data={tmp_path}/other/steer_sft.jsonl")
+
+
+def test_names_on_a_card_are_text_on_one_line(published, tmp_path):
+    with Run.open(tmp_path / "sft", {"model": "some/a|b"}, stage="sft") as run:
+        run.finish({})
+    record = json.loads((tmp_path / "evaluation" / "summary.json").read_text())
+    title = 'My "model" | <b>one</b>\n---\n# heading'
+    record["models"]["mine"]["title"] = title
+    (tmp_path / "evaluation" / "summary.json").write_text(json.dumps(record))
+    path = published("formats=[model_card]", f"training=[{tmp_path}/sft]") / "model_card" / "README.md"
+    card = ModelCard.load(path)
+    assert card.data.model_name == title
+    body = path.read_text().rpartition("\n---\n")[2]
+    assert body.strip().startswith('# My "model" \\| &lt;b>one&lt;/b> --- # heading\n')
+    assert "some/a\\|b |" in body
 
 
 def test_a_model_card_takes_no_numbers_of_other_weights(published, tmp_path):
