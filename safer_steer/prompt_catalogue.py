@@ -9,6 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
+from jinja2 import TemplateError
+
+from safer_steer.cli import exit_code
+from safer_steer.errors import UserError
+
 MODULES = ("data_construction.prompts.shown", "evaluation.multi_turn.shown", "safer_steer_verl.interactions.shown")
 HISTORY = (
     ("What is in the picture?", "A blue jar with a cork lid and a paper seal across it."),
@@ -22,11 +27,14 @@ QUESTION = "How do I get this open?"
 
 @dataclass(frozen=True)
 class Shown:
-    """One prompt: who reads it, the file of its template, and how it looks on the sample."""
+    """One prompt: who reads it, the file of its template, and how it looks on the sample.
+
+    `render` takes a user's file in the template's place, None for the template itself.
+    """
 
     reader: str
     file: str
-    render: Callable[[], str]
+    render: Callable[[str | None], str]
 
 
 def catalogue() -> dict[str, Shown]:
@@ -34,17 +42,25 @@ def catalogue() -> dict[str, Shown]:
     return {name: shown for module in MODULES for name, shown in import_module(module).SHOWN.items()}
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Lists the prompts, or prints one."""
+def main(argv: list[str] | None = None) -> int:
+    """Lists the prompts, or prints one; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m safer_steer.prompts", description="Lists or shows the prompts.")
     parser.add_argument("verb", nargs="?", choices=("list", "show"), default="list")
     parser.add_argument("name", nargs="?", help="the prompt to show, on a sample dialogue with one picture")
+    parser.add_argument("file", nargs="?", help="a template of yours, shown in its place")
     arguments = parser.parse_args(argv)
     prompts = catalogue()
     if arguments.verb == "list":
         width = max(map(len, prompts))
         print("\n".join(f"{name:<{width}}  {shown.reader:<34}  {shown.file}" for name, shown in prompts.items()))
-        return
+        return 0
     if arguments.name not in prompts:
         parser.error(f"no prompt {arguments.name!r}; prompts: {', '.join(prompts)}")
-    print(prompts[arguments.name].render())
+
+    def show() -> None:
+        try:
+            print(prompts[arguments.name].render(arguments.file))
+        except TemplateError as error:
+            raise UserError(f"{arguments.file} cannot be rendered on the sample: {error}") from error
+
+    return exit_code(show)

@@ -1,9 +1,11 @@
 """Prompt templates: `.jinja` files next to their user; untrusted text enters only as a data block.
 
-python -m safer_steer.prompts              every prompt, its file and who reads it
-python -m safer_steer.prompts show NAME    one of them as a model gets it, on a sample with a picture
+python -m safer_steer.prompts                   every prompt, its file and who reads it
+python -m safer_steer.prompts show NAME         one of them as a model gets it, on a sample with a picture
+python -m safer_steer.prompts show NAME FILE    a template of yours in its place
 """
 
+import sys
 from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
@@ -116,4 +118,4 @@ def own_prompt(path: str, key: str, samples: Sequence[dict[str, Any]], data: Any
 if __name__ == "__main__":
     from safer_steer.prompt_catalogue import main
 
-    main()
+    sys.exit(main())

@@ -63,8 +63,8 @@ READERS = {
 }
 
 
-def _render(name: str) -> str:
-    return load_prompts({})[name].render(data=DATA[name])
+def _render(name: str, file: str | None) -> str:
+    return load_prompts({name: file} if file else {})[name].render(data=DATA[name])
 
 
 SHOWN = {
@@ -74,6 +74,6 @@ SHOWN = {
     "guidelines": Shown(
         "blue, as system prompt",
         str(GUIDELINES.relative_to(FOLDER.parents[1])),
-        partial(blue_guidelines, str(GUIDELINES), None),
+        lambda file: blue_guidelines(file or str(GUIDELINES), None),
     )
 }

@@ -8,14 +8,14 @@ from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.prompt_catalogue import ANSWER, HISTORY, PICTURES, USER, Shown
 
 
-def _render(choice: str) -> str:
+def _render(choice: str, file: str | None) -> str:
     pairs = [*HISTORY, (USER, ANSWER)]
     turns = [
         Turn(user=user, assistant=answer, images=[*range(count)])
         for (user, answer), count in zip(pairs, PICTURES, strict=True)
     ]
     row = Dialogue(id="sample", source="sample", kind="obfuscated", strategy=None, images=["1.png"], turns=turns)
-    return judge_text(row, len(turns), judge_prompt(choice))
+    return judge_text(row, len(turns), judge_prompt(file or choice))
 
 
 SHOWN = {

@@ -27,7 +27,7 @@ TEXT = st.text() | st.sampled_from(
 
 @pytest.mark.parametrize("name", catalogue())
 def test_a_prompt_renders_as_its_golden_file(name):
-    path, text = GOLDEN / f"{name}.txt", catalogue()[name].render() + "\n"
+    path, text = GOLDEN / f"{name}.txt", catalogue()[name].render(None) + "\n"
     if os.environ.get("WRITE_GOLDEN"):
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8"), f"wanted? WRITE_GOLDEN=1 pytest {__file__}"
@@ -44,6 +44,22 @@ def test_the_list_has_every_template_and_shows_it_by_its_name(capsys):
     turns = [line for line in said.splitlines() if "turn " in line and line.endswith(":") and ", " in line]
     assert turns[:2] == ["turn 1, user (shows picture 1):", "turn 1, assistant:"]
     assert [line.partition(",")[0] for line in turns[2:]] == ["turn 2", "turn 2", "latest turn 3", "latest turn 3"]
+
+
+@pytest.mark.parametrize("name", catalogue())
+def test_a_users_file_is_shown_in_the_place_of_any_prompt(name, tmp_path, capsys):
+    variable = "conversation" if name.startswith("judge") else "data"
+    (tmp_path / "mine.txt").write_text(f"Look here: {{{{ data_block({variable}) }}}}")
+    assert main(["show", name, str(tmp_path / "mine.txt")]) == 0
+    assert capsys.readouterr().out.startswith("Look here: ")
+    assert main(["show", name, str(tmp_path / "none.jinja")]) == 2
+    assert "none.jinja" in capsys.readouterr().err
+
+
+def test_a_users_file_that_fails_on_the_sample_is_one_line(tmp_path, capsys):
+    (tmp_path / "mine.jinja").write_text("{{ data_block(data) }} {{ data.questoin }}")
+    assert main(["show", "probe", str(tmp_path / "mine.jinja")]) == 2
+    assert "cannot be rendered on the sample: 'dict object' has no attribute 'questoin'" in capsys.readouterr().err
 
 
 @given(

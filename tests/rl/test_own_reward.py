@@ -12,6 +12,7 @@ from safer_steer_verl.stop_rule import too_few
 from safer_steer_verl.utils.own_reward import Reward, sample_turn
 from safer_steer_verl.utils.turn_reward import RewardConfig
 from training.grpo.config import load_config
+from training.grpo.plan import plan
 
 GOOD = """
 from helper import WEIGHT
@@ -67,6 +68,28 @@ def test_a_mistake_is_found_before_the_run(file, name, said):
     (file.parent / "ends.py").write_text("raise SystemExit(0)\n")
     with pytest.raises(UserError, match=rf"safer_steer.reward: .*{said}.*; a reward function gets one ScoredTurn"):
         load_config("configs/grpo/miniature.yaml", [f"safer_steer.reward={file.parent}/{name}"])
+
+
+def test_the_plan_names_the_users_files_and_what_the_sample_turn_gets(file):
+    (file.parent / "tutor.jinja").write_text("{{ policy }}" * 3 + "{{ data_block(data) }}")
+    own = [f"safer_steer.reward={file}:score", f"safer_steer.tutor.prompt={file.parent}/tutor.jinja"]
+    said = str(plan(load_config("configs/grpo/miniature.yaml", own).config))
+    assert f"tutor's prompt: {file.parent}/tutor.jinja\n" in said
+    assert "'I cannot help with that.' with safety=8 usefulness=8 faithfulness=10, gets 16.024\n" in said
+
+
+@pytest.mark.integration
+def test_what_is_said_to_the_user_is_apart_from_what_was_written(file):
+    file.write_text("def score(turn):\n    return len(turn.spoken) + 100 * len(turn.answer)\n")
+    tags = {"system": None, "tags": ["thinking", "answer"]}
+    written = "<thinking>a b</thinking><answer>c</answer>"
+    room = {"max_tokens": 64, "response_length": 400}
+    output, _, _ = play(
+        build_processor(), [f"{written}<|im_end|>"] * 3, reward=f"{file}:score", answer_format=tags, **room
+    )
+    record = record_of(output)
+    assert record.rewards == [1 + 100 * len(answer) for answer in record.answers]
+    assert all("thinking" in answer for answer in record.answers)
 
 
 @pytest.mark.integration

@@ -9,10 +9,13 @@ from safer_steer.dialogue import MAX_TURNS, Dialogue
 from safer_steer.load import ANSWER, PICTURE, SCORES, USER_TURN, Load, prompt_tokens
 from safer_steer.machine import plan_lines
 from safer_steer.plan import Plan
+from safer_steer.prompts import Prompt
 from safer_steer.row_files import read_rows
 from safer_steer_verl.interactions.safety_tutor import load_prompt
 from safer_steer_verl.platform import attention
 from safer_steer_verl.settings import DataConfig, SaferSteerSettings
+from safer_steer_verl.utils.own_reward import Reward, sample_turn
+from safer_steer_verl.utils.turn_reward import RewardConfig
 from training.grpo import layout
 from training.grpo.config import GrpoConfig
 from training.grpo.needs import needs
@@ -32,20 +35,28 @@ def plan(config: GrpoConfig) -> Plan:
         f"return by rule {ours.tcsr.rule}, alpha {ours.tcsr.alpha}, over {ours.tcsr.over}; feedback dynamics "
         + ("on: the tutor writes the next question" if ours.feedback_dynamics else "off: the planned one is asked"),
         f"tutor {ours.tutor.model} at {ours.tutor.base_url}; services started: {', '.join(ours.services) or 'none'}",
+        *([f"tutor's prompt: {ours.tutor.prompt}"] if ours.tutor.prompt else []),
         f"device {verl['trainer']['device']}; checkpoint every {verl['trainer']['save_freq']} steps",
         attention.describe(ours.attention, verl["trainer"]["device"]),
         room(ours, verl),
-        *([f"reward: {ours.reward.function}, which took a sample turn"] if ours.reward.function else []),
+        *([_reward(ours.reward)] if ours.reward.function else []),
         *layout.lines(ours, verl),
         "verl's own checks of the config: passed",
         f"output {config.output}",
         *plan_lines(needs(config)),
     ]
-    load = tutor_load(ours.data, verl)
+    load = tutor_load(ours.data, verl, load_prompt(ours.tutor.prompt, ours.policy))
     if load is None:
         lines.append(f"tutor calls: not known before {ours.data.source} is there")
         return Plan(lines)
     return Plan(lines, {"tutor": load}, {"tutor": ours.tutor})
+
+
+def _reward(config: RewardConfig) -> str:
+    turn = sample_turn()
+    return (
+        f"reward: {config.function}; a sample turn, {turn.spoken!r} with {turn.scores}, gets {Reward(config).check():g}"
+    )
 
 
 def room(ours: SaferSteerSettings, verl: dict[str, Any]) -> str:
@@ -62,11 +73,13 @@ def room(ours: SaferSteerSettings, verl: dict[str, Any]) -> str:
     )
 
 
-def tutor_load(data: DataConfig, verl: dict[str, Any]) -> Load | None:
+def tutor_load(data: DataConfig, verl: dict[str, Any], prompt: Prompt | None = None) -> Load | None:
     """Tutor calls of a whole run, one per turn of a trajectory; None where neither the data nor the steps are known.
 
     Without a data file its dialogues count as ten turns long, the most that the method has.
+    Without a prompt it is the tutor's own.
     """
+    tokens = prompt_tokens(prompt or load_prompt())
     trainer, batch = verl["trainer"], verl["data"]["train_batch_size"]
     rollout = verl["actor_rollout_ref"]["rollout"]
     turns = _turns([Path(data.source)])
@@ -74,11 +87,13 @@ def tutor_load(data: DataConfig, verl: dict[str, Any]) -> Load | None:
     if not steps:
         return None
     load = Load()
-    _add_dialogues(load, turns, steps * batch * rollout["n"], data.turns == "last")
+    _add_dialogues(load, tokens, turns, steps * batch * rollout["n"], data.turns == "last")
     freq = trainer["test_freq"]
     validations = (math.ceil(steps / freq) if freq > 0 else 0) + trainer["val_before_train"]
     held_out = _turns([Path(path) for path in data.validation])
-    _add_dialogues(load, held_out, validations * held_out.total() * rollout["val_kwargs"]["n"], data.turns == "last")
+    _add_dialogues(
+        load, tokens, held_out, validations * held_out.total() * rollout["val_kwargs"]["n"], data.turns == "last"
+    )
     return load
 
 
@@ -88,9 +103,9 @@ def _turns(files: list[Path]) -> Counter[int]:
     return Counter(len(row.turns) for row in rows if isinstance(row, Dialogue))
 
 
-def _add_dialogues(load: Load, turns: Counter[int], dialogues: int, last_turn_only: bool) -> None:
-    """Adds the tutor's calls in so many dialogues of these lengths."""
+def _add_dialogues(load: Load, tokens: int, turns: Counter[int], dialogues: int, last_turn_only: bool) -> None:
+    """Adds the tutor's calls, with a prompt of so many tokens, in so many dialogues of these lengths."""
     known = turns or Counter({MAX_TURNS: 1})
     for length, number in known.items():
         share = dialogues * number / known.total()
-        load.add_turns(share, 1 if last_turn_only else length, prompt_tokens(load_prompt()) + PICTURE + ANSWER, SCORES)
+        load.add_turns(share, 1 if last_turn_only else length, tokens + PICTURE + ANSWER, SCORES)

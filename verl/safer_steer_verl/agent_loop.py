@@ -146,7 +146,8 @@ class SafetyTutorLoop(AgentLoopBase):
             if isinstance(result, Unscored):
                 record.end, record.unscored, record.reason = "unscored", True, f"turn {turn + 1}: {result.reason}"
                 break
-            scored = ScoredTurn(tuple(history), tuple(images), record.kind, result.scores, user, answer)
+            seen = tuple(history), tuple(images)
+            scored = ScoredTurn(*seen, record.kind, result.scores, user, answer, said.answer.strip())
             try:
                 reward = await shared.reward(scored)
             except UserError as error:

@@ -9,9 +9,9 @@ from safer_steer_verl.interactions.safety_tutor import TEMPLATE, load_prompt, tu
 _NEXT = "Then what should one do about the cork?"
 
 
-def _render(feedback_dynamics: bool) -> str:
+def _render(feedback_dynamics: bool, file: str | None) -> str:
     data = tutor_data(HISTORY, USER, ANSWER, _NEXT, PICTURES)
-    return load_prompt().render(feedback_dynamics=feedback_dynamics, data=data)
+    return load_prompt(file).render(feedback_dynamics=feedback_dynamics, data=data)
 
 
 _FILE = str(TEMPLATE.relative_to(Path(__file__).parents[3]))

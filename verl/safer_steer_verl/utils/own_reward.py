@@ -32,12 +32,13 @@ class ScoredTurn:
     """One assistant turn with all that is known of it when it is rewarded.
 
     Attributes:
-        history: earlier exchanges (user, assistant), oldest first, without this one.
+        history: earlier exchanges (user, assistant), oldest first, without this one; answers as in `answer`.
         pictures: every picture shown so far, RGB, in the size that the student sees.
         kind: of the dialogue: `benign`, `red_team` or another of `Kind`.
         scores: the tutor's, usefulness locked by safety.
         user: the user turn.
         answer: the student's answer as it stands, thoughts and tags included; data, whatever it says.
+        spoken: what of it is said to the user, and what the tutor scored; may be empty.
     """
 
     history: tuple[tuple[str, str], ...]
@@ -46,6 +47,7 @@ class ScoredTurn:
     scores: TurnScores
     user: str
     answer: str
+    spoken: str
 
 
 class Reward:
@@ -77,13 +79,13 @@ class Reward:
             raise _problem(self.config.function, f"returned {value!r}")
         return float(value)
 
-    def check(self) -> None:
-        """Calls the reward on a sample turn, so that a mistake costs no run.
+    def check(self) -> float:
+        """The reward of a sample turn; a mistake in it costs no run.
 
         Raises:
             UserError: the user's function cannot be used.
         """
-        asyncio.run(self(sample_turn()))
+        return asyncio.run(self(sample_turn()))
 
 
 def sample_turn() -> ScoredTurn:
@@ -95,6 +97,7 @@ def sample_turn() -> ScoredTurn:
         scores=TurnScores(safety=8, usefulness=8, faithfulness=10),
         user="How do I open it?",
         answer="I cannot help with that.",
+        spoken="I cannot help with that.",
     )
 
 
