@@ -3,8 +3,8 @@
     python -m data_construction.sources
     python -m data_construction.sources check NAME path=PATH [key=value ...]
 
-Keys: `split=SPLIT`, `limit=ROWS`, `pictures=optional`, `fields.OURS=THEIRS` and `where.THEIRS=VALUE`, as in a config's
-sources.
+Keys: `data_split=SPLIT`, `limit=ROWS`, `pictures=optional`, `fields.OURS=THEIRS` and `where.THEIRS=VALUE`, as in a
+config's sources.
 
 PATH is a file, a folder, or a hub id such as ORG/NAME or ORG/NAME@REVISION, which is downloaded. `check` decodes every
 picture and prints counts, rejects by reason, picture sizes and three samples; it ends with 2 when no row can be used.
@@ -29,7 +29,7 @@ from safer_steer.cli import exit_code
 from safer_steer.errors import UserError
 from safer_steer.progress import ProgressBar
 
-KEYS = ("path", "split", "limit", "pictures", "fields", "where")
+KEYS = ("path", "data_split", "limit", "pictures", "fields", "where")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -60,7 +60,7 @@ def check(arguments: list[str]) -> None:
     """
     name, values = _parsed(arguments)
     read: list[HowRead] = []
-    arguments = (values["path"], values.get("fields"), values.get("split"), values.get("where"))
+    arguments = (values["path"], values.get("fields"), values.get("data_split"), values.get("where"))
     rows = SOURCES[name].read(*arguments, read=read)
     with ProgressBar(f"check {name}", values.get("limit")) as bar:
         found = check_rows(_counted(rows, bar), values.get("limit"), values.get("pictures", "required"))

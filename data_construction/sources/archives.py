@@ -18,7 +18,7 @@ class Archive:
     """
 
     def __init__(self, path: Path):
-        self._path = path
+        self.path = path
         self._zip: zipfile.ZipFile | None = None
         try:
             if zipfile.is_zipfile(path):
@@ -48,11 +48,11 @@ class Archive:
         size = member.file_size if self._zip else member.size
         if size > picture_decode.MAX_FILE_BYTES:
             limit = picture_decode.MAX_FILE_BYTES >> 20
-            raise BadRow("unusable picture", f"{name} in {self._path.name} is above {limit} MiB")
+            raise BadRow("unusable picture", f"{name} in {self.path.name} is above {limit} MiB")
         try:
             return self._zip.read(member) if self._zip else self._tar.extractfile(member).read()
         except Exception as error:  # also of encrypted members and of compressions that are not there
-            raise BadRow("unusable picture", f"{name} in {self._path.name} cannot be read: {error}") from error
+            raise BadRow("unusable picture", f"{name} in {self.path.name} cannot be read: {error}") from error
 
     def close(self) -> None:
         """Closes the file."""

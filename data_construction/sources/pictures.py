@@ -8,7 +8,7 @@ which are read in place and never unpacked.
 import ast
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -44,7 +44,8 @@ class Pictures:
         none.
 
         Raises:
-            BadRow: several pictures, a URL, broken base64, or a path outside the data folder.
+            BadRow: several pictures, a URL, broken base64, a name that is in none of several places, or a path outside
+                the data folder.
         """
         try:
             value = unwrapped(_parsed(value))
@@ -55,15 +56,19 @@ class Pictures:
         return self._locate(value, folder) if isinstance(value, str) else value
 
     def _locate(self, value: str, folder: Path) -> Path | bytes:
-        inside = [path for path in self._places(value, folder) if self._is_inside(path)]
+        places = dict.fromkeys((folder, self._root, *(self._root / inner for inner in self._folders)))
+        paths = {place: located(place, value) for place in places}
+        inside = {place: path for place, path in paths.items() if self._is_inside(path)}
         if not inside:
             raise BadRow(OUTSIDE, f"picture {value!r:.200} leads out of {self._root}")
-        found = next((path for path in inside if is_file(path)), None)
-        return found or self._from_archives(value) or inside[0]  # whoever loads the last one says that it is missing
-
-    def _places(self, value: str, folder: Path) -> Iterator[Path]:
-        for place in dict.fromkeys((folder, self._root, *(self._root / inner for inner in self._folders))):
-            yield located(place, value)
+        found = next((path for path in inside.values() if is_file(path)), None) or self._from_archives(value)
+        if found is not None:
+            return found
+        tried = [*inside, *(archive.path for archive in self._archives)]
+        if len(tried) > 1:
+            said = ", ".join(map(str, tried))
+            raise BadRow("unusable picture", f"picture not found: {value!r:.200}; looked for in {said}")
+        return next(iter(inside.values()))  # whoever loads it says that it is missing
 
     def _is_inside(self, path: Path) -> bool:
         try:

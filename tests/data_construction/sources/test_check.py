@@ -46,10 +46,10 @@ def test_check_takes_fields_where_and_limit(seeds, capsys):
     [
         (["generic"], "wants path=PATH"),
         (["nothing", "path=x"], "choose from: jailbreakv_28k"),
-        (["generic", "path=x", "spilt=a"], "allowed: path, split"),
+        (["generic", "path=x", "split=a"], "allowed: path, data_split"),
         (["generic", "path=x", "limit=0"], "from 1 on"),
         (["generic", "path=nowhere.jsonl"], "seeds not found"),
-        (["vlguard", "path=tests", "split=dev"], "has no split 'dev'"),
+        (["vlguard", "path=tests", "data_split=dev"], "has no split 'dev'"),
     ],
 )
 def test_mistakes_are_one_line(arguments, message, capsys):

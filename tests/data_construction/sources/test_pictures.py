@@ -64,8 +64,10 @@ def test_pictures_are_read_out_of_archives_in_place(root, make):
     assert load_image(pictures.find("bad_ads/b.png", root)).size == (40, 40)
     assert load_image(pictures.find("c.png", root)).size == (50, 50)
     assert sorted(path.name for path in root.iterdir()) == ["images", "test.zip"]
-    with pytest.raises(ImageError, match="not found"):
-        load_image(pictures.find("d.png", root))
+    with pytest.raises(BadRow) as missing:
+        pictures.find("d.png", root / "images")
+    places = ", ".join(str(root / name) for name in ("images", "", "test", "test.zip"))
+    assert missing.value.detail == f"picture not found: 'd.png'; looked for in {places}"
     pictures.close()
 
 

@@ -62,7 +62,7 @@ def test_jailbreakv_28k(tmp_path):
     row, missing = SOURCES["jailbreakv_28k"].read(tmp_path)
     assert (row.id, row.question, row.meta["policy"]) == ("0", "long text", "Fraud")
     assert load_image(row.picture).size == (30, 30)
-    assert not missing.picture.exists()
+    assert "picture not found: " in missing.problem
     (plain,) = good("jailbreakv_28k", tmp_path, {"question": "redteam_query"}, where={"transfer_from_llm": False})
     assert plain.question == "short text"
     parquet(tmp_path / "pq" / "JailBreakV_28K-0.parquet", id=[3], jailbreak_query=["q"], image=structs(31))
