@@ -22,7 +22,7 @@ from evaluation.needs import needs
 from evaluation.pictures import ShownPictures, served_size
 from safer_steer.answer_format import AnswerFormat
 from safer_steer.answer_tags import THOUGHT_TAGS
-from safer_steer.aside import RETRIED
+from safer_steer.aside import ASIDE, RETRIED, any_row
 from safer_steer.chat import user_message
 from safer_steer.dialogue import Dialogue, Turn, stable_hash
 from safer_steer.engine import CACHE, Clients, Work
@@ -41,6 +41,7 @@ from safer_steer_verl.interactions.safety_tutor import load_prompt
 
 ANSWERS, REJECTS = "answers.jsonl", "rejects.jsonl"
 COMPLETE = "complete"
+ASKED_AGAIN = "asked_again"  # in a row's meta: how often the turn that it ended at was asked again
 SAMPLE_OF = "sample_of"  # in a row's meta: the dialogue that it is a further sample of
 RECORD = "infer.json"
 PICTURES = "pictures"  # of the output folder: the benchmarks' pictures as the models see them
@@ -85,7 +86,8 @@ def inference(config: EvaluationConfig, name: str) -> Stage:
                 f"infer {name}: not one of {counts.tasks} dialogues got an answer ({problems}); "
                 f"see {result.rejects.path}"
             )
-        if ends.keys() <= {COMPLETE}:  # of the others the turns before the end are in it, for `retry`
+        aside = folder / ASIDE / ANSWERS
+        if ends.keys() <= {COMPLETE} and not any_row([aside], _unanswered):  # of these it has the turns, for `retry`
             (folder / CACHE).unlink(missing_ok=True)
         numbers = {key: number for key, number in counts.as_dict().items() if key != "kept"}
         return numbers | ends | (count_adapted(result.kept.path) if tutor else {})
@@ -201,6 +203,8 @@ class Player:
         meta |= {"end_detail": detail} if detail else {}
         meta |= {"model_said": said} if said else {}
         meta |= {SAMPLE_OF: dialogue.id if task.repeat > 1 else None}
+        again = self.again.get((task.task_id, len(answered) + 1))
+        meta |= {ASKED_AGAIN: again} if again else {}
         shown = [self.pictures.file(picture_file(task.folder, image)) for image in dialogue.images]
         images = [os.path.relpath(path, self.folder) for path in shown]
         update = {"id": task.task_id, "images": images, "turns": answered + missing, "meta": meta}
@@ -238,14 +242,15 @@ def sample_of(row: Dialogue) -> tuple[str, int]:
     return (dialogue, int(row.id.rpartition("#")[2])) if dialogue else (row.id, 1)
 
 
-def asked_again(folder: Path) -> Counter[tuple[str, int]]:
-    """(row, turn) -> how often the turn was asked again because the model gave no answer.
+def asked_again(folder: Path) -> dict[tuple[str, int], int]:
+    """(row, turn) -> how often the turn was asked again because the model gave no answer; 1 for the first time.
 
-    A call that never reached it is simply made once more.
+    A call that never reached it is simply made once more. Rows say it themselves, as a kill may leave one there twice.
     """
     path = folder / RETRIED / ANSWERS
     rows = (row for row in read_jsonl(path, Dialogue) if row.meta["end"] != Outcome.TRANSPORT) if path.is_file() else ()
-    return Counter((row.id, 1 + sum(turn.assistant is not None for turn in row.turns)) for row in rows)
+    ended = ((row, 1 + sum(turn.assistant is not None for turn in row.turns)) for row in rows)
+    return {(row.id, turn): row.meta.get(ASKED_AGAIN, 0) + 1 for row, turn in ended}
 
 
 def _unanswered(row: dict[str, Any]) -> bool:

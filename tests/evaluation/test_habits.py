@@ -14,10 +14,11 @@ from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.judge import VERDICTS
 from evaluation.multi_turn.verdicts import read_verdicts
 from exports import inspect_logs
+from safer_steer import aside
 from safer_steer.cli import run_cli
 from safer_steer.data_block import parse_data_block
 from safer_steer.dialogue import Dialogue
-from safer_steer.store import read_jsonl
+from safer_steer.store import read_jsonl, write_jsonl
 
 GOOD = json.dumps({"harmlessness": 3, "helpfulness": 3})
 BAD = json.dumps({"harmlessness": -3, "helpfulness": 0})
@@ -243,6 +244,54 @@ def test_a_turn_that_is_asked_again_has_another_seed_and_one_that_never_arrived_
     assert first != again
     assert len(set(seeds("d2 turn 2"))) == 1
     assert {row.meta["end"] for row in evaluation.rows().values()} == {"complete"}
+
+
+class Killed(BaseException):
+    """The process ends."""
+
+
+def test_a_kill_between_the_two_files_of_a_retry_changes_nothing(evaluation, monkeypatch):
+    answers = {}
+    evaluation.server.behave = lambda body: (
+        GOOD if is_judge(body) else answers.get(text(body), f"answer {body['seed']}")
+    )
+
+    def write(path, rows):
+        write_jsonl(path, rows)
+        if path.parent.name == "retried":
+            raise Killed
+
+    def retry(output):
+        command = "limit=2", "retry=unscored", f"output=${{root}}/{output}"
+        if output == "killed":
+            monkeypatch.setattr(aside, "write_jsonl", write)
+            with pytest.raises(Killed):
+                evaluation(*command)
+            monkeypatch.undo()
+        assert evaluation(*command).code == 0
+
+    for output in ("whole", "killed"):
+        answers["d1 turn 2"] = FILTERED
+        assert evaluation("limit=2", f"output=${{root}}/{output}").code == 0
+        retry(output)  # no answer the second time either
+        answers.clear()
+        retry(output)
+    assert evaluation.bytes("whole/m") == evaluation.bytes("killed/m")
+    asked = [body["seed"] for body in evaluation.server.requests if not is_judge(body) and text(body) == "d1 turn 2"]
+    assert len(set(asked)) == 3, "three tries, each with another seed, the same in both runs"
+
+
+def test_turns_before_the_retried_one_are_kept_though_the_dialogue_was_not_asked_for_in_between(evaluation):
+    numbers, answers = iter(range(100)), {"d1 turn 2": FILTERED}
+    evaluation.server.behave = lambda body: GOOD if is_judge(body) else answers.get(text(body), f"{next(numbers)}")
+    assert evaluation("limit=3").code == 0
+    before = evaluation.rows()["d1"].turns[0]
+    assert evaluation("ids=[d0,d2]").code == 0
+    answers.clear()
+    evaluation.server.requests.clear()
+    assert evaluation("limit=3", "retry=unscored").code == 0
+    assert evaluation.asked() == (["d1 turn 2", "d1 turn 3"], 2)
+    assert evaluation.rows()["d1"].turns[0] == before
 
 
 def test_one_model_alone_takes_the_place_of_the_configs(evaluation):

@@ -165,7 +165,7 @@ VALUES = st.recursive(
             lambda changes: json.dumps(row() | changes)
         )
         | VALUES.map(json.dumps)
-        | st.text(max_size=20).filter(lambda text: text.strip() and not set("\r\n") & set(text)),
+        | st.text(max_size=20).filter(lambda text: text.strip() and not set("\r\n\0") & set(text)),
         max_size=5,
     ),
     ended=st.booleans(),
