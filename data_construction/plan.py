@@ -24,7 +24,7 @@ from safer_steer.llm.prices import load_prices
 from safer_steer.load import Load
 from safer_steer.machine import Needs, plan_lines
 from safer_steer.plan import Plan
-from safer_steer.row_choice import places
+from safer_steer.row_choice import places, some_bad
 from safer_steer.row_files import BadRow
 
 
@@ -107,10 +107,9 @@ def _own(config: DataConfig) -> _Own:
     bad: list[BadRow] = []
     rows = [task.row for task in own_tasks(config, bad)]
     lengths = Counter(len(row.turns) for row in rows)
-    rejected = f", {len(bad)} bad rows, the first: {bad[0].detail}" if bad else ""
     turns = sum(length * number for length, number in lengths.items())
     return _Own(
-        f"dialogues {path}: {len(rows):,} dialogues, {turns:,} turns{rejected}",
+        f"dialogues {path}: {len(rows):,} dialogues, {turns:,} turns{some_bad(bad)}",
         dict(Counter(row.kind for row in rows)),
         {length: number / len(rows) for length, number in lengths.items()},
     )

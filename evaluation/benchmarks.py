@@ -134,11 +134,8 @@ def read_benchmarks(
     where = ", ".join(map(str, files.values()))
     require_ids(ids, known, "ids", where, bad)
     if not dialogues:
-        which = f"no dialogue of limit={limit}" if known else "no dialogue"
-        raise UserError(
-            f"the benchmark files hold {which}{some_bad(bad)}: {where}; correct the rows or the limit, or run the data "
-            "stage again"
-        )
+        none = f"limit={limit} takes none of the {len(known)} dialogues" if known else "no usable dialogue"
+        raise UserError(f"{none} in {where}{some_bad(bad)}; correct the {'limit' if known else 'file'}")
     samples = [replace(item, repeat=number) for item in dialogues for number in range(1, repeats + 1)]
     if clash := known.keys() & {item.task_id for item in samples if item.repeat > 1}:
         raise UserError(f"repeats: {clash.pop()!r} is the id of a dialogue and would be that of a sample; rename it")

@@ -30,8 +30,9 @@ from safer_steer.folder_lock import hold
 from safer_steer.load import ANSWER, PICTURE, SCORES, USER_TURN, Load, prompt_tokens
 from safer_steer.machine import plan_lines
 from safer_steer.plan import Plan
-from safer_steer.row_files import BadRow
+from safer_steer.row_files import BadRow, first_few
 from safer_steer.stage import run
+from safer_steer.weights import is_hub_id
 
 DEFAULT_CONFIG = "configs/evaluation/steer_bench.yaml"
 HEADLINE = (  # of a model in `summary.json`
@@ -48,9 +49,8 @@ def plan(config: EvaluationConfig) -> Plan:
     choice = {"ids": config.ids, "repeats": config.repeats}
     dialogues = read_benchmarks(config.benchmarks, config.limit, bad, **choice) if files else []
     lengths = Counter(len(item.dialogue.turns) for item in dialogues)
-    rejected = f", {len(bad)} bad rows, the first: {bad[0].detail}" if bad else ""
-    if missing := missing_pictures(dialogues):
-        rejected += f", {len(missing)} without their pictures, the first: {missing[0]}"
+    left = {"bad rows": [row.detail for row in bad], "without their pictures": missing_pictures(dialogues)}
+    rejected = "".join(f", {len(found)} {what}" for what, found in left.items() if found)
     if empty := files.keys() - {item.benchmark for item in dialogues}:
         rejected += f", nothing of {', '.join(sorted(empty))}"
     turns = sum(length * number for length, number in lengths.items())
@@ -60,6 +60,7 @@ def plan(config: EvaluationConfig) -> Plan:
     several = f", {config.repeats} samples of each, together" if config.repeats > 1 else ","
     lines = [
         f"benchmarks: {names}; {len(dialogues) // config.repeats} dialogues{several} {turns} turns{rejected}",
+        *(f"  {problem}" for found in left.values() for problem in first_few(found)),
         f"models, one after another: {', '.join(sources)}",
         *(f"1 infer  -> {part.output}/<model>/answers.jsonl, {part.mode} user turns" for part in config.parts()),
         *(f"  {name}: {said}" for name, said in _models(config).items()),
@@ -82,11 +83,13 @@ def _models(config: EvaluationConfig) -> dict[str, str]:
     found: dict[str, str] = {}
     least = f"at least {config.min_pixels:,} and " if config.min_pixels else ""
     for name, model in config.models.items():
+        sampling, answers = config.sampling_of(name), config.format_of(name).said()
         if model.checkpoint and Path(model.checkpoint).is_dir():
             picture_size(config, name)
-        sampling = config.sampling_of(name)
+        elif model.checkpoint and not model.answer_format and not is_hub_id(model.checkpoint):
+            answers = f"not there yet (its own answer format counts; if it has none: {answers})"
         found[name] = (
-            f"pictures of {least}at most {config.max_pixels_of(name):,} px, {config.format_of(name).said()}, "
+            f"pictures of {least}at most {config.max_pixels_of(name):,} px, {answers}, "
             f"temperature {sampling.temperature:g}, at most {sampling.max_tokens} tokens"
         )
     return found

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator
 
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
-from safer_steer.row_files import BadRow, numbered_rows
+from safer_steer.row_files import BadRow, first_few, numbered_rows
 
 _RANGE = re.compile(r"(\d+)-(\d+)")
 
@@ -50,8 +50,9 @@ def check_choice(limit: int | str | None, ids: Collection[str]) -> None:
 
 
 def some_bad(bad: Sequence[BadRow]) -> str:
-    """How many rows are bad, and why the first is, to stand in a message."""
-    return f" but {len(bad)} bad rows; the first: {bad[0].detail}" if bad else ""
+    """How many rows are bad, and why the first few are, to stand in a message."""
+    number = f"{len(bad)} bad row{'s' if len(bad) > 1 else ''}"
+    return f"; {number}: {'; '.join(first_few([row.detail for row in bad]))}" if bad else ""
 
 
 def require_ids(ids: Iterable[str], found: Collection[str], key: str, where: str, bad: Sequence[BadRow] = ()) -> None:

@@ -7,7 +7,7 @@ are read by `store`, which takes a line without an end for one that was being wr
 import json
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.store import dump_row
 
+SHOWN = 6  # fields that a row lacks (a dialogue requires so many), and bad rows, that a message names
 MAX_BRACKETS = 200  # a row with fewer is never nested too deep
 Row = TypeVar("Row", bound=BaseModel)
 _ESCAPED_HALF = re.compile(rb"\\u[dD][89a-fA-F]")  # in UTF-8 half of a surrogate pair can only be an escape
@@ -42,6 +43,12 @@ class BadRow:
     def as_dict(self) -> dict[str, str]:
         """For a rejects file."""
         return {"id": self.id, "reason": self.reason, "detail": self.detail}
+
+
+def first_few(problems: Sequence[str]) -> list[str]:
+    """The first of several problems, and how many more there are."""
+    more = len(problems) - SHOWN
+    return [*problems[:SHOWN], *([f"and {more} more"] if more > 0 else [])]
 
 
 def read_rows(path: str | Path, model: type[Row]) -> Iterator[Row | BadRow]:
@@ -142,12 +149,16 @@ def _name(data: Any) -> str:
 
 
 def _said(error: ValidationError) -> str:
-    """The first of the errors: field, rule and what was there."""
-    first, more = error.errors(include_url=False)[0], error.error_count() - 1
-    place = ".".join(map(str, first["loc"]))
-    said = f"{place}: {first['msg']}" if place else first["msg"]
-    got = "" if isinstance(first["input"], dict) else f", got {first['input']!a:.80}"
-    return said + got + (f" (and {more} more)" if more else "")
+    """The fields that are missing, and the first other error: field, rule and what was there."""
+    errors = [(".".join(map(str, item["loc"])), item) for item in error.errors(include_url=False)]
+    missing = [place for place, item in errors if item["type"] == "missing"]
+    wrong = [(place, item) for place, item in errors if item["type"] != "missing"]
+    said = [f"{', '.join(missing[:SHOWN])}: Field required"] if missing else []
+    for place, item in wrong[:1]:
+        got = "" if isinstance(item["input"], dict) else f", got {item['input']!a:.80}"
+        said.append((f"{place}: " if place else "") + item["msg"] + got)
+    more = len(missing[SHOWN:]) + len(wrong[1:])
+    return "; ".join(said) + (f" (and {more} more)" if more else "")
 
 
 def _is_unicode(data: Any) -> bool:

@@ -101,7 +101,8 @@ def test_bad_rows_are_rejected_with_their_line_and_the_rest_is_used(config, own)
     assert set(rows(found)) == {"own/b", "own/d"}
     reasons = {row["id"]: row["reason"] for row in read_jsonl(found.folder / "rejects.jsonl")}
     assert reasons == {"mine.jsonl:2": "not JSON", "mine.jsonl:3": "repeated id", "own/f": "unusable picture"}
-    assert "2 bad rows" in str(plan(found))
+    assert "; 2 bad rows: " in str(plan(found))
+    assert f"{own}:3: " in str(plan(found)), "each of them is named"
     counts = json.loads((found.folder / "run.stage1.json").read_text())["counts"]
     assert (counts["in"], counts["kept"], counts["rejected"]) == (5, 2, 3)
 

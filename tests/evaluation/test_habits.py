@@ -113,7 +113,7 @@ def test_a_range_takes_these_places_and_a_larger_limit_asks_only_for_the_rest(ev
     [
         (["limit=3-2"], "limit: Value error, a limit is a number from 1 on, or a range such as 10-20"),
         (["limit=0"], "from 1 and with both ends, got 0"),
-        (["limit=10-20"], "no dialogue of limit=10-20"),
+        (["limit=10-20"], "limit=10-20 takes none of the 6 dialogues in"),
         (["ids=[d1,nobody,d9]"], "ids: no row 'nobody', 'd9' in "),
         (["ids=[d1]", "limit=2"], "limit and ids both choose rows"),
         (["retry=all"], "retry: Input should be 'unscored'"),
@@ -144,6 +144,7 @@ def test_a_bad_row_is_left_out_of_what_was_asked_for_and_of_nothing_else(evaluat
     answer = evaluation("ids=[d0,d1]")
     assert (answer.code, answer.err.count("\n")) == (2, 1)
     assert "ids: no row 'd1' in" in answer.err
+    assert "; 1 bad row: " in answer.err
     assert "beaver.jsonl:2: row 'd1': kind: Input should be" in answer.err
 
 
@@ -151,6 +152,25 @@ def test_a_range_that_takes_nothing_of_a_benchmark_says_so(evaluation, bench):
     bench.with_name("short.jsonl").write_text(bench.read_text().splitlines(keepends=True)[0].replace("d0", "e0"))
     plan = evaluation(f"benchmarks=[{bench.parent}/*.jsonl]", "limit=5-6", "--dry-run").out
     assert "benchmarks: beaver, short; 2 dialogues, 6 turns, nothing of short" in plan
+
+
+def test_the_plan_names_what_a_run_would_leave_out_and_a_checkpoint_that_is_to_come(evaluation, bench):
+    rows = [json.loads(line) for line in bench.read_text().splitlines()]
+    lacking = ("source", "strategy", "images")
+    rows[1] = {key: value for key, value in rows[1].items() if key not in lacking}
+    rows[2] |= {"images": ["gone.png"]}
+    rows[3] |= {"kind": "nonsense"}
+    bench.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    answer = evaluation("model.checkpoint=runs/to/come", "--dry-run")
+    assert (answer.code, "2 bad rows, 1 without their pictures\n" in answer.out) == (0, True), answer.out
+    assert "beaver.jsonl:2: row 'd1': source, strategy, images: Field required\n" in answer.out
+    assert "beaver.jsonl:4: row 'd3': kind: Input should be" in answer.out
+    assert "d2: picture not found" in answer.out
+    assert "not there yet (its own answer format counts; if it has none: plain answers" in answer.out
+    bench.write_text(json.dumps(rows[1]) + "\n")
+    answer = evaluation()
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert f"no usable dialogue in {bench}; 1 bad row: {bench}:1: row 'd1': source, strategy" in answer.err
 
 
 def test_repeats_are_rows_with_seeds_of_their_own_and_more_of_them_keep_the_first(evaluation):
