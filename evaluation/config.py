@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -186,6 +187,9 @@ class EvaluationConfig(Section):
             raise ValueError(f"models and services share the name(s) {', '.join(sorted(clash))}; rename one")
         if clash := self.models.keys() & {"logs", "pictures", ADAPTIVE}:
             raise ValueError(f"model {clash.pop()!r}: a folder of that name is used for other things; rename it")
+        titles = Counter(map(self.title, self.models))
+        if shared := [name for name in self.models if titles[self.title(name)] > 1]:
+            raise ValueError(f"models {', '.join(shared)} share a title; give each its own, as tables name them by it")
         if MAIN_JUDGE in self.judges:
             raise ValueError(f"{MAIN_JUDGE!r} is the name of the main judge; give the one under judges another name")
         if self.report.judge not in self.all_judges():

@@ -164,10 +164,11 @@ def main(argv: list[str] | None = None) -> int:
     """Parses the command line; returns the exit code."""
     keys = ["keys of the config, with their defaults:", *help_text(CalibrationConfig)]
     parser = config_parser(__doc__, keys, DEFAULT_CONFIG)
-    parser.add_argument("--dry-run", action="store_true", help=DRY_RUN)
-    parser.add_argument("--write", metavar="DIR", help="write the cases for another reader; calls nobody")
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument("--dry-run", action="store_true", help=DRY_RUN)
+    ways.add_argument("--write", metavar="DIR", help="write the cases for another reader; calls nobody")
     parser.add_argument("--answers", metavar="FILE", help="score another reader's answers; calls nobody")
-    parser.add_argument("--json", action="store_true", help=JSON)
+    ways.add_argument("--json", action="store_true", help=JSON)
     given = parse(parser, argv)
     return exit_code(lambda: _act(given))
 

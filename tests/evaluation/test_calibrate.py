@@ -101,6 +101,9 @@ def test_another_readers_answers_are_scored_and_the_written_cases_hide_the_label
     (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given[: len(given) * 9 // 10]))
     assert main([str(tmp_path / "c.yaml"), "--answers", str(tmp_path / "b.jsonl")]) == 1  # the missing ones are misses
     assert "not fit for use" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "c.yaml"), "--write", str(tmp_path / "cases"), "--json"])
+    assert capsys.readouterr().out == "", "--json is alone on stdout"
 
 
 def test_a_model_over_http_is_asked_once_for_each_case(serve, tmp_path, capsys):

@@ -118,6 +118,7 @@ def test_a_range_takes_these_places_and_a_larger_limit_asks_only_for_the_rest(ev
         (["ids=[d1]", "limit=2"], "limit and ids both choose rows"),
         (["retry=all"], "retry: Input should be 'unscored'"),
         (["model.checkpoint=x", "model.endpoint.model=y"], "models.model"),
+        (["models.other={checkpoint: x, title: m}"], "models m, other share a title"),
     ],
 )
 def test_a_wrong_choice_is_one_clear_error(evaluation, words, said):
