@@ -70,7 +70,7 @@ def test_unusable_pictures_cost_no_start(config, capsys):
         entry.main(config(NOBODY))
     assert "1 of 2 dialogues have an unusable picture; the first: d0:" in capsys.readouterr().err
     planned = str(entry.plan(config(NOBODY, images=["images/none.png", "images/broken.png"])))
-    assert "2 dialogues, 3 turns, 1 without their pictures, the first: d0: picture not found:" in planned
+    assert "2 dialogues, 3 turns, 1 without their pictures\n    d0: picture not found:" in planned
 
 
 def test_model_judge_and_report_see_the_same_picture(config, serve, tmp_path):
