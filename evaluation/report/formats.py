@@ -91,6 +91,8 @@ _LATEX = {char: f"\\{char}" for char in "&%$#_{}"} | {
     "−": "$-$",
     "≥": r"$\geq$",
     "…": r"\ldots{}",
+    "×": r"$\times$",
+    "→": r"$\to$",
 }
 
 

@@ -114,6 +114,7 @@ def test_compare_command(runs, compare):
     assert (runs / "out/tables.md").read_text(encoding="utf-8").count("## ") > 4
     header = (runs / "out/tables/pairs.csv").read_text(encoding="utf-8").splitlines()[0]
     assert header.startswith("models,dialogues,")
+    assert all(path.read_bytes().isascii() for path in (runs / "out/tables").glob("*.tex")), "LaTeX knows no other sign"
     code, _, err = compare(runs)
     assert (code, err.count("\n")) == (2, 1)
     assert "no verdicts.jsonl here" in err

@@ -164,6 +164,7 @@ def test_static_and_adaptive_safety_stand_next_to_each_other(attacked_config):
         ("deepen", 4, 0),
         ("first turn", 4, 0),
     ]
+    assert r"3 $\times$ 4" in (report.folder / "tables" / "moves.tex").read_text(encoding="ascii")
     base = summary["models"]["adaptive/base"]["by_move"]
     assert [item["move"] for item in base] == ["deepen", "first turn"]  # its third turns come after the fall
     table3 = tables[tables.index("## Table 3") : tables.index("## Table 4")]
