@@ -9,6 +9,7 @@ from safer_steer.answer_tags import check_tags
 from safer_steer.config import Section
 from safer_steer.dialogue import Pictures
 from safer_steer.picture_size import MAX_PIXELS, PixelLimit
+from safer_steer.vlm import family_of_type
 
 Format = Literal["messages", "llama_factory", "ms_swift", "verl", "inspect", "model_card", "dataset_card"]
 NEEDS: dict[Format, tuple[str, ...]] = {
@@ -54,7 +55,9 @@ class ExportConfig(Section):
     max_pixels: PixelLimit = MAX_PIXELS
     """Px of one picture; larger ones are reduced."""
     family: Types = "qwen2_5_vl"
-    """`model_type` of the model to be trained: pictures get a size that its processor leaves as it is."""
+    """`model_type` of the model to be trained: pictures get a size that its processor leaves as it is. For verl,
+    `verl.model` says it.
+    """
     verl: VerlExport | None = None
     evaluation: str | None = None
     """Output folder of a finished evaluation: for inspect's logs, and the numbers of the model card."""
@@ -70,6 +73,11 @@ class ExportConfig(Section):
         if self.write_tags and len(self.write_tags) != len(self.answer_format.tags):
             raise ValueError(
                 f"write_tags {self.write_tags} must be as many as answer_format.tags {self.answer_format.tags}, or []"
+            )
+        known = family_of_type(self.family)
+        if known and self.max_pixels < (least := known.min_pixels):
+            raise ValueError(
+                f"max_pixels {self.max_pixels} is below {known.name}'s smallest picture, {least} px; raise it"
             )
         for name in self.formats:
             if lacking := [key for key in NEEDS[name] if not getattr(self, key)]:

@@ -192,5 +192,7 @@ def test_losing_every_row_is_an_error_and_unfit_tags_are_refused(root):
     form = ["answer_format.system=null", "answer_format.tags=[a,b]"]
     with pytest.raises(UserError, match="must be as many as"):
         load_config(ExportConfig, "configs/exports/default.yaml", [*form, "write_tags=[c]"])
+    with pytest.raises(UserError, match="max_pixels 20000 is below Qwen3-VL's smallest picture, 65536 px"):
+        load_config(ExportConfig, "configs/exports/default.yaml", ["family=qwen3_vl", "max_pixels=20000"])
     with pytest.raises(UserError, match="needs verl"):
         load_config(ExportConfig, "configs/exports/default.yaml", ["formats=[verl]"])

@@ -228,7 +228,7 @@ def main(argv: list[str]) -> int:
         processor = AutoProcessor.from_pretrained(model)
         family = family_of(processor.tokenizer, processor)
         if not family.grpo:
-            able = ", ".join(known.name for known in FAMILIES if known.grpo)
+            able = " or ".join(known.name for known in FAMILIES if known.grpo)
             raise UserError(f"{model}: GRPO does not know {family.name}; train a model of {able}")
         answers = AnswerFormat.model_validate(OmegaConf.to_container(config.safer_steer.answer_format, resolve=True))
         builder = PromptBuilder(processor, data, limit, template, answers.system)
