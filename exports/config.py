@@ -1,5 +1,6 @@
 """Configuration of an export: of which rows or which finished runs, in which formats."""
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -51,7 +52,9 @@ class ExportConfig(Section):
     are rejected. A YAML file (configs/answer_format/) or its content.
     """
     write_tags: Annotated[list[str], AfterValidator(check_tags)] | None = None
-    """What to write instead: as many tags, in the same order, or [] for the last part alone; null: the same tags."""
+    """What to write instead, in answers and the system prompt: as many tags, in the same order, or [] for the last part
+    alone; null: the same tags.
+    """
     max_pixels: PixelLimit = MAX_PIXELS
     """Px of one picture; larger ones are reduced."""
     family: Types = "qwen2_5_vl"
@@ -74,6 +77,11 @@ class ExportConfig(Section):
             raise ValueError(
                 f"write_tags {self.write_tags} must be as many as answer_format.tags {self.answer_format.tags}, or []"
             )
+        system = self.answer_format.system or ""
+        if self.write_tags == [] and any(f"<{tag}>" in system for tag in self.answer_format.tags):
+            raise ValueError(
+                "write_tags [] writes answers without the tags that answer_format.system asks for; set it to null"
+            )
         known = family_of_type(self.family)
         if known and self.max_pixels < (least := known.min_pixels):
             raise ValueError(
@@ -90,3 +98,10 @@ class ExportConfig(Section):
     def tags_written(self) -> list[str]:
         """The tags of the answers in the export."""
         return self.answer_format.tags if self.write_tags is None else self.write_tags
+
+    @property
+    def system_written(self) -> str | None:
+        """The system prompt in the export: it asks for the tags written."""
+        names = dict(zip(self.answer_format.tags, self.tags_written, strict=False))
+        system = self.answer_format.system
+        return system and re.sub(r"(?<=<)(/?)([\w-]+)(?=>)", lambda tag: tag[1] + names.get(tag[2], tag[2]), system)

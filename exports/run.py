@@ -101,7 +101,7 @@ def _write_rows(name: str, config: ExportConfig, folder: Path) -> dict[str, Any]
 
     folder.mkdir(parents=True, exist_ok=True)
     rows = Rows(config)
-    (llama_factory if name == "llama_factory" else messages).write(rows, folder, config.answer_format.system)
+    (llama_factory if name == "llama_factory" else messages).write(rows, folder, config.system_written)
     write_jsonl(folder.parent / "rejects.jsonl", rows.rejects)
     if not rows.kept:
         reasons = ", ".join(f"{count} {reason}" for reason, count in rows.counts().items() if reason[0] == "(")

@@ -142,7 +142,8 @@ def test_trls_collator_gives_the_ids_of_our_own_encoder_and_the_pictures_as_they
 
 
 def test_llama_factory_finds_file_columns_and_pictures(root):
-    folder = export(root, "lf", "formats=[llama_factory]", "write_tags=[think,answer]") / "llama_factory"
+    asked = "answer_format.system=Use <thinking> </thinking> and <answer> </answer>, no <b>."
+    folder = export(root, "lf", "formats=[llama_factory]", "write_tags=[think,answer]", asked) / "llama_factory"
     info = json.loads((folder / "dataset_info.json").read_text(encoding="utf-8"))["safer_steer"]
     assert info["formatting"] == "sharegpt"
     rows = {row["id"]: row for row in json.loads((folder / info["file_name"]).read_text(encoding="utf-8"))}
@@ -152,6 +153,7 @@ def test_llama_factory_finds_file_columns_and_pictures(root):
         pictures = [Image.open(folder / path) for path in row[columns["images"]]]
         assert colours(pictures) == KEPT[name]
         messages = row[columns["messages"]]
+        assert row[columns["system"]] == "Use <think> </think> and <answer> </answer>, no <b>."
         assert [message[tags["role_tag"]] for message in messages] == ["human", "gpt"] * (len(messages) // 2)
         texts = [message[tags["content_tag"]] for message in messages]
         assert sum(text.count("<image>") for text in texts) == len(pictures), "else LLaMA-Factory drops the row"
@@ -192,6 +194,8 @@ def test_losing_every_row_is_an_error_and_unfit_tags_are_refused(root):
     form = ["answer_format.system=null", "answer_format.tags=[a,b]"]
     with pytest.raises(UserError, match="must be as many as"):
         load_config(ExportConfig, "configs/exports/default.yaml", [*form, "write_tags=[c]"])
+    with pytest.raises(UserError, match=r"write_tags \[\] .* answer_format.system asks for; set it to null"):
+        load_config(ExportConfig, "configs/exports/default.yaml", ["write_tags=[]"])
     with pytest.raises(UserError, match="max_pixels 20000 is below Qwen3-VL's smallest picture, 65536 px"):
         load_config(ExportConfig, "configs/exports/default.yaml", ["family=qwen3_vl", "max_pixels=20000"])
     with pytest.raises(UserError, match="needs verl"):
