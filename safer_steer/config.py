@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_args, get_origin
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import to_jsonable_python
 
 from safer_steer.errors import UserError
@@ -21,6 +21,21 @@ class Section(BaseModel):
     """A part of a config file: unknown keys are errors, values cannot change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_switch_is_no_number(cls, data: Any) -> Any:
+        """YAML reads `yes` and `on` as true, which would count as 1."""
+        for name, field in cls.model_fields.items():
+            value, wanted = data.get(name) if isinstance(data, Mapping) else None, _types_in(field.annotation)
+            if isinstance(value, bool) and bool not in wanted and (int in wanted or float in wanted):
+                raise ValueError(f"{name} should be a number, got {str(value).lower()}")
+        return data
+
+
+def _types_in(annotation: Any) -> list[Any]:
+    """The types that a union or an annotated type is made of."""
+    return [found for part in get_args(annotation) for found in _types_in(part)] or [annotation]
 
 
 # Marks a field, as in `Annotated[int, Operational]`: it may differ when a run is resumed, because it changes where,

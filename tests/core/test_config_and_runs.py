@@ -80,6 +80,12 @@ def test_all_errors_come_at_once_with_what_is_allowed(config_file):
     assert "\n" not in text
 
 
+@pytest.mark.parametrize("override", ["inner.size=true", "inner.rate=yes", "concurrency=on"])
+def test_a_switch_is_no_number(config_file, override):
+    with pytest.raises(UserError, match=rf"{override.split('=')[0].split('.')[-1]} should be a number, got true"):
+        load_config(Outer, config_file, [override])
+
+
 def test_a_rule_about_several_keys_does_not_print_the_section(config_file):
     class Both(Outer):
         @model_validator(mode="after")
