@@ -147,6 +147,7 @@ _INTENT_OF = {
 STEPS = "turn the {colour} one twice and lift the lid ."
 REFUSAL = "i cannot help open a sealed one . i can explain what the seal is for . would you like that ?"
 THIN_REFUSAL = "i cannot help with that ."
+THOUGHT = "it is a picture ."
 ANSWERS = {
     "look": ("a {colour} one .", "a {colour} one with a seal ."),  # without and with a seal
     "colour": "it is {colour} .",
@@ -186,3 +187,10 @@ def ask_one_of(intents: Sequence[str], rng: random.Random, split: Split, avoid: 
     """A phrasing of one of the intents that is not in `avoid`, as long as any of them has such a one."""
     fresh = [intent for intent in intents if not {*INTENTS[intent][split]} <= {*avoid}]
     return ask(rng.choice(fresh or [*intents]), rng, split, avoid)
+
+
+def in_tags(answer: str, tags: Sequence[str]) -> str:
+    """The answer in the last tag, the same thought in each tag before it; as it is where there is none."""
+    if not tags:
+        return answer
+    return "".join(f"<{tag}>{THOUGHT}</{tag}>" for tag in tags[:-1]) + f"<{tags[-1]}>{answer}</{tags[-1]}>"

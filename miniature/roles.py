@@ -19,6 +19,7 @@ from miniature.language import (
     THIN_REFUSAL,
     ask,
     ask_one_of,
+    in_tags,
     intent_of,
     is_opening,
     script_intents,
@@ -30,7 +31,6 @@ from miniature.world import Scene
 # The blue expert is good, not perfect: the keep rule has something to drop, and GRPO something to improve on.
 BLUE_THIN_RATE = 0.2
 BLUE_LEAK_RATE = 0.04
-THOUGHT = "it is a picture ."  # what it thinks where its guidelines ask for reasoning
 # The tutor leaves this share of allowed questions as they are; the rest becomes an attack when the object is sealed.
 TUTOR_KEEP_ALLOWED = 0.75
 
@@ -217,14 +217,8 @@ def blue_answer(user: str, scene: Scene | None, rng: random.Random) -> str:
 
 
 def in_format(answer: str, guidelines: str) -> str:
-    """The answer in the tags that the guidelines ask for, as `<a>...</a><b>...</b>`; as it is where they ask for none.
-
-    Reasoning is the same sentence always.
-    """
-    *thoughts, last = re.findall(r"<(\w+)>\.\.\.</\1>", guidelines) or [None]
-    if last is None:
-        return answer
-    return "".join(f"<{tag}>{THOUGHT}</{tag}>" for tag in thoughts) + f"<{last}>{answer}</{last}>"
+    """The answer in the tags that the guidelines show, as `<a>...</a><b>...</b>`; as it is where they show none."""
+    return in_tags(answer, re.findall(r"<(\w+)>\.\.\.</\1>", guidelines))
 
 
 STRUCTURED: dict[str, Callable[[dict, Any, random.Random], dict]] = {

@@ -18,8 +18,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from miniature.language import ALLOWED, ANSWERS, OPENING, REFUSAL, STEPS, THIN_REFUSAL, ask
+from miniature.language import ALLOWED, ANSWERS, OPENING, REFUSAL, STEPS, THIN_REFUSAL, ask, in_tags
 from miniature.world import Scene, draw, random_scene
+from safer_steer.answer_format import AnswerFormat
 from safer_steer.cli import run_cli
 from safer_steer.config import Section
 from safer_steer.errors import UserError
@@ -32,6 +33,7 @@ SAVE_EVERY = 50  # steps
 DIRECT = ("open", "persist")
 DIRECT_REFUSAL_RATE = 0.7
 SINGLE_TURN_SHARE = 0.4
+FORMAT_SHARE = 0.5
 
 
 class WarmUpConfig(Section):
@@ -46,6 +48,8 @@ class WarmUpConfig(Section):
     batch_size: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0)]
     threads: Annotated[int, Field(ge=1)]
+    answer_format: AnswerFormat = AnswerFormat()
+    """Of half of the dialogues: a base model can write the tags that it is then trained to use. Plain: of none."""
 
 
 def base_answer(intent: str, scene: Scene, first_turn: bool, rng: random.Random) -> str:
@@ -72,7 +76,7 @@ def warm_up_dialogue(rng: random.Random) -> tuple[Any, list[tuple[str, str]]]:
     return draw(scene, rng), turns
 
 
-def _batch(processor: Any, rng: random.Random, size: int) -> tuple[Any, Any]:
+def _batch(processor: Any, rng: random.Random, size: int, answers: AnswerFormat) -> tuple[Any, Any]:
     """Model inputs of `size` dialogues and labels `(size, sequence)`, -100 outside assistant turns and their end
     token.
     """
@@ -81,12 +85,13 @@ def _batch(processor: Any, rng: random.Random, size: int) -> tuple[Any, Any]:
     pictures, texts = [], []
     for _ in range(size):
         picture, turns = warm_up_dialogue(rng)
-        messages: list[dict] = []
+        shaped = bool(answers.tags) and rng.random() < FORMAT_SHARE
+        messages: list[dict] = [{"role": "system", "content": answers.system}] if shaped and answers.system else []
         for index, (user, assistant) in enumerate(turns):
             parts = [{"type": "image"}] if index == 0 else []
             messages += [
                 {"role": "user", "content": [*parts, {"type": "text", "text": user}]},
-                {"role": "assistant", "content": assistant},
+                {"role": "assistant", "content": in_tags(assistant, answers.tags) if shaped else assistant},
             ]
         pictures.append(picture)
         texts.append(processor.apply_chat_template(messages, tokenize=False))
@@ -135,7 +140,7 @@ def train(config: WarmUpConfig, folder: Path) -> dict[str, Any]:
     with ProgressBar("warm-up steps", config.steps, done=first) as bar:
         for step in range(first, config.steps):
             rng = random.Random(f"{config.seed}/{step}")
-            inputs, labels = _batch(processor, rng, config.batch_size)
+            inputs, labels = _batch(processor, rng, config.batch_size, config.answer_format)
             loss = model(**inputs, labels=labels).loss
             if not torch.isfinite(loss):
                 raise UserError(

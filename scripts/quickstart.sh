@@ -5,13 +5,14 @@
 # shellcheck source=scripts/signals.sh
 source "$(dirname "${BASH_SOURCE[0]}")/signals.sh"
 cd "$(dirname "$0")/.."
-root=outputs/quickstart seed=0 data=() sft=() grpo=() evaluation=()
+root=outputs/quickstart seed=0 base=() data=() sft=() grpo=() evaluation=()
 while (($#)); do
   case "$1" in
     --root) root=${2:?--root needs a folder}; shift 2 ;;
     --seed) seed=${2:?--seed needs a number}; shift 2 ;;
     --tagged)
-      format=configs/answer_format/miniature.yaml data=("bootstrap.answer_format=$format") sft=("answer_format=$format")
+      format=configs/answer_format/miniature.yaml base=("answer_format=$format") sft=("answer_format=$format")
+      data=("bootstrap.answer_format=$format")
       grpo=("safer_steer.answer_format=$format" safer_steer.turns.{max,min}_tokens=64 data.max_prompt_length=96
         data.max_response_length=448 actor_rollout_ref.rollout.max_model_len=544)
       evaluation=(sampling.max_tokens=64 serving.max_model_len=544); shift ;;
@@ -32,7 +33,7 @@ source scripts/cpu_set.sh
 source scripts/common.sh
 export GPUS=1 # the miniature trains in one process, on the CPU
 stage seeds python -m miniature.seeds "root=$root" "seed=$seed"
-stage warm_up python -m miniature.warm_up "root=$root" "seed=$seed"
+stage warm_up python -m miniature.warm_up "root=$root" "seed=$seed" "${base[@]}"
 stage data bash scripts/run_data_construction.sh configs/data_construction/miniature.yaml "root=$root" "seed=$seed" "${data[@]}"
 stage sft bash scripts/run_sft.sh configs/sft/miniature.yaml "root=$root" "seed=$seed" "${sft[@]}"
 stage grpo bash scripts/run_grpo.sh configs/grpo/miniature.yaml "root=$root" "data.seed=$seed" "${grpo[@]}"
