@@ -162,8 +162,12 @@ class EvaluationConfig(Section):
     """A text file that says what counts as harm, for judges and tutor; its content counts, not where it lies. Null:
     safer_steer/policies/general.md."""
     max_unscored_rate: Share = 0.05
+    """Share of a model's turns that may lack a usable verdict before its judging stops; one or two are borne,
+    unless they are all or this is 0. Our choice."""
     max_transport_rate: Share = 0.2
+    """Share of dialogues, or of turns to judge, that may reach no model before the run stops. Our choice."""
     concurrency: Annotated[int, Field(ge=1)] = 64
+    """Dialogues, or turns to judge, in flight."""
     services: dict[Name, ServiceConfig] = {}
     passing: PassConfig = PassConfig()
     report: ReportConfig
