@@ -11,9 +11,8 @@ while (($#)); do
     --root) root=${2:?--root needs a folder}; shift 2 ;;
     --seed) seed=${2:?--seed needs a number}; shift 2 ;;
     --tagged)
-      format=configs/answer_format/miniature.yaml base=("answer_format=$format") sft=("answer_format=$format")
-      data=("bootstrap.answer_format=$format")
-      grpo=("safer_steer.answer_format=$format" safer_steer.turns.{max,min}_tokens=64 data.max_prompt_length=96
+      format=configs/answer_format/miniature.yaml data=("bootstrap.answer_format=$format") base=("answer_format=$format")
+      sft=("${base[@]}") grpo=("safer_steer.answer_format=$format" safer_steer.turns.{max,min}_tokens=64 data.max_prompt_length=96
         data.max_response_length=448 actor_rollout_ref.rollout.max_model_len=544)
       evaluation=(sampling.max_tokens=64 serving.max_model_len=544); shift ;;
     --help | -h) sed -n '2,4s/^# //p' "$0"; exit 0 ;;
