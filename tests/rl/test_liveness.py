@@ -47,7 +47,7 @@ def test_killed_actors_are_named_and_those_that_were_told_to_end_are_not(job):
             ray.actor.exit_actor()
 
     def make(name):
-        return job.remote(num_cpus=0)(type(name, (Actor,), {})).remote()
+        return job.remote(num_cpus=0)(type(name, (Actor,), {"__qualname__": f"make.<locals>.{name}"})).remote()
 
     engine, worker, leaving, dropped, ended = map(make, ("vLLMHttpServer", "WorkerDict", "A", "B", "C"))
     pids = job.get([actor.pid.remote() for actor in (engine, worker, leaving, dropped, ended)])
@@ -65,6 +65,7 @@ def test_killed_actors_are_named_and_those_that_were_told_to_end_are_not(job):
     assert found.keys() == {"rollout engine", "trainer worker"}, deaths()
     assert (found["rollout engine"].pid, found["rollout engine"].name) == (pids[0], "vLLMHttpServer")
     assert (found["rollout engine"].code, found["rollout engine"].detail) == (None, "")
+    assert found["trainer worker"].name == "WorkerDict"
     assert "SIGTERM" in found["trainer worker"].detail
 
 

@@ -82,6 +82,6 @@ def _dead_actors() -> list[Death]:
                 detail = "it was asked to end (SIGTERM)"
         else:
             continue
-        name = actor["ActorClassName"]
+        name = actor["ActorClassName"].rpartition(".")[2]  # verl makes a class inside a function
         found.append(Death(role_of(name), name, int(actor["Pid"]), actor["Address"]["IPAddress"], detail=detail))
     return found
