@@ -227,7 +227,9 @@ def _training(report: ReportConfig) -> dict[str, str] | None:
 def write_tables(
     folder: Path, ours: list[ResultTable], paper: list[ResultTable], *, note: str | None, judge: str
 ) -> None:
-    """`tables.md` with everything, and each table as CSV and LaTeX below `tables/`."""
+    """`tables.md` with everything, and each table as CSV and LaTeX below `tables/`, where an earlier report's are
+    removed that this one has not.
+    """
     parts = [f"**{plain(note)}**"] if note else []
     first, *others = ours
     parts += ["# Evaluation", markdown(first), plain(judge), *(markdown(table) for table in others)]
@@ -235,6 +237,11 @@ def write_tables(
         parts += ["# Next to the paper", "arXiv 2604.16358 as printed; † marks numbers that do not add up as printed."]
         parts += [markdown(table) for table in paper]
     write_atomic(folder / "tables.md", "\n\n".join(parts) + "\n")
+    names = {table.name for table in (*ours, *paper)}
+    for path in (folder / "tables").glob("*.csv"):
+        if path.stem not in names and path.with_suffix(".tex").is_file():  # both: none that a user put there
+            path.unlink()
+            path.with_suffix(".tex").unlink()
     for table in (*ours, *paper):
         write_atomic(folder / "tables" / f"{table.name}.csv", csv_text(table))
         write_atomic(folder / "tables" / f"{table.name}.tex", latex(table))

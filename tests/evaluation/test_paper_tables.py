@@ -9,6 +9,7 @@ import yaml
 
 from evaluation.multi_turn.aggregate import PassConfig, average
 from evaluation.multi_turn.judge import VERDICTS
+from evaluation.report.build import write_tables
 from evaluation.report.formats import NOT_RUN, ResultTable, csv_text, latex, markdown
 from evaluation.report.paper import AVERAGE, paper_tables, print_errors, system
 from evaluation.report.paper_form import paper_form_tables
@@ -104,3 +105,11 @@ def test_formats_escape_and_keep_numbers():
     tex = latex(table)
     assert r"50 \% | \textless{}b\textgreater{}\_ & 1.23 / 5.00 \\" in tex
     assert r"\caption{A \& B \textless{}i\textgreater{}}" in tex
+
+
+def test_tables_of_an_earlier_report_do_not_stay(tmp_path):
+    summary, moves = (ResultTable(name, name, ["model"], [["m"]]) for name in ("summary", "moves"))
+    write_tables(tmp_path, [summary, moves], [], note=None, judge="")
+    (tmp_path / "tables" / "mine.csv").touch()
+    write_tables(tmp_path, [summary], [], note=None, judge="")
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == {"summary.csv", "summary.tex", "mine.csv"}
