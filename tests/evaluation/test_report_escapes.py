@@ -57,7 +57,7 @@ def test_every_name_stays_text(attacked):
         scripts = {attrs.get("src") for tag, attrs in page.found if tag == "script"}
         assert scripts <= {"assets/browser.js", "data/index.js"}
         assert (ATTACK in page.text) == (name == "index.html")
-    assert "<img" not in (report.folder / "tables.md").read_text(encoding="utf-8").replace(f"**{ATTACK}**", "")
+    assert "<img" not in (report.folder / "tables.md").read_text(encoding="utf-8")
     for path in (report.folder / "data").iterdir():
         text = path.read_text(encoding="utf-8")
         assert not set("<>&") & set(text), path
