@@ -105,7 +105,7 @@ def _row(task: OwnTask, images: ImageStore) -> Dialogue:
     row = task.row
     pictures = [images.put(load_image(picture_file(task.folder, name))) for name in row.images]
     content = [*pictures, *(turn.user for turn in row.turns)]
-    meta = row.meta | {"task": task.task_id, "seed": task.task_id, "split": "train"}
+    meta = {"task": task.task_id, "seed": task.task_id, "split": "train"} | ({"own": row.meta} if row.meta else {})
     turns = [turn.model_copy(update={"scores": None}) for turn in row.turns]
     new_id = dialogue_id(row.source, row.id, row.kind, row.strategy, content)
     return row.model_copy(update={"id": new_id, "images": pictures, "turns": turns, "meta": meta})

@@ -24,7 +24,7 @@ def own(tmp_path):
     Image.new("RGB", (40, 40), "red").save(folder / "red.png")
     score = {"safety": 1, "usefulness": 1, "faithfulness": 1}
     rows = [
-        dialogue("a", "one", {"user": "two", "images": [0]}, images=["red.png"]),
+        dialogue("a", "one", {"user": "two", "images": [0]}, images=["red.png"], meta={"injector": "mine", "task": 3}),
         dialogue("b", "no picture", "at all", kind="red_team", strategy="mine", meta={"category": "c"}),
         dialogue("c", *(f"turn {number}" for number in range(12)), kind="obfuscated"),
         dialogue("d", {"user": "scored", "assistant": "yes", "scores": score}, "and on"),
@@ -63,6 +63,7 @@ def test_stage_two_takes_any_dialogue_file(config, double):
     assert first.images_at(1) == first.images
     assert (found.folder / first.images[0]).is_file()
     assert [turn.scores.safety for turn in made["own/d"].turns] == [9, 9], "old scores are not taken over"
+    assert first.meta["own"] == {"injector": "mine", "task": 3}, "its own words mean nothing here"
     assert (made["own/b"].kind, made["own/b"].strategy) == ("red_team", "mine")
     calls = len(double.requests)
     pipeline.main(found)
