@@ -63,7 +63,8 @@ def test_stage_two_takes_any_dialogue_file(config, double):
     assert first.images_at(1) == first.images
     assert (found.folder / first.images[0]).is_file()
     assert [turn.scores.safety for turn in made["own/d"].turns] == [9, 9], "old scores are not taken over"
-    assert first.meta["own"] == {"injector": "mine", "task": 3}, "its own words mean nothing here"
+    stored = rows(found, "dialogues.jsonl")["own/a"]
+    assert stored.meta["own"] == {"injector": "mine", "task": 3}, "its own words mean nothing here"
     assert (made["own/b"].kind, made["own/b"].strategy) == ("red_team", "mine")
     calls = len(double.requests)
     pipeline.main(found)
