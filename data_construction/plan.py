@@ -31,8 +31,6 @@ from safer_steer.row_files import BadRow
 def plan(config: DataConfig) -> Plan:
     """Counts without decoding a picture or calling a model; a source that is not there yet counts with its `limit`."""
     lines = [f"steps: {', '.join(config.steps)}; output: {config.folder}"]
-    models = [config.roles[role].model for role in ("target", "generator") if role in config.roles]
-    same = len(models) == 2 and models[0] == models[1]
     own = _own(config) if config.dialogues else None
     parts: list[dict[str, Load]] = []
     if own:
@@ -41,9 +39,9 @@ def plan(config: DataConfig) -> Plan:
     else:
         said, tasks, stage_one = _sources(config)
         lines += said
-        lines += (
-            ["note: the target is the generator's model; attacks are then tried on their own author"] if same else []
-        )
+        models = [config.roles[role].model for role in ("target", "generator") if role in config.roles]
+        if len(models) == 2 and models[0] == models[1]:
+            lines.append("note: the target is the generator's model; attacks are then tried on their own author")
         pool = {kind: candidates({kind: number}) for kind, number in tasks["train"].items()}
         made = {split: candidates(kinds) for split, kinds in tasks.items()}
     lines += plan_lines(Needs("cpu", config.folder))

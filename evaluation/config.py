@@ -209,7 +209,12 @@ class EvaluationConfig(Section):
         """The roles whose endpoints the config names."""
         roles = {judge_role(name): judge for name, judge in self.all_judges().items()}
         roles |= {role_of("evaluated", name): model.endpoint for name, model in self.models.items() if model.endpoint}
-        return roles | ({"tutor": self.tutor} if self.tutor and self.mode != "static" else {})
+        return roles | ({"tutor": self.attacker} if self.attacker else {})
+
+    @property
+    def attacker(self) -> TutorConfig | None:
+        """The tutor, where it writes user turns."""
+        return None if self.mode == "static" else self.tutor
 
     def parts(self) -> "list[EvaluationConfig]":
         """What is played: this evaluation; with mode `both` the static one and, in a folder of its output, the adaptive

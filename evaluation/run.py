@@ -68,12 +68,12 @@ def plan(config: EvaluationConfig) -> Plan:
         f"3 report -> {config.report.folder}/{{{','.join(FILES)}}}, {config.output}/summary.json",
     ]
     roles = [*(role_of("evaluated", name) for name in models), *map(judge_role, judges)]
-    roles += ["tutor"] if config.mode != "static" else []
+    roles += ["tutor"] if config.attacker else []
     if replaced := [name for role in roles for name in set_variables(role)]:
         lines.append(f"of the environment, in place of the config's values: {', '.join(replaced)}")
     lines += plan_lines(needs(config))
     tested = {role_of("evaluated", name): model.endpoint for name, model in models.items() if model.endpoint}
-    tutor = {"tutor": config.tutor.from_environment("tutor")} if config.tutor and config.mode != "static" else {}
+    tutor = {"tutor": config.attacker.from_environment("tutor")} if config.attacker else {}
     endpoints = {judge_role(name): judge for name, judge in judges.items()}
     return Plan(lines, _loads(config, lengths, list(endpoints), list(tested)), tested | endpoints | tutor)
 
@@ -108,7 +108,7 @@ def _loads(config: EvaluationConfig, lengths: Counter[int], judges: list[str], t
         judge.add_turns(number * models * plays, length, judging_tokens, SCORES)
         # It sees a turn's answer and writes the next turn.
         tutor.add_turns(number * models, length - 1, PICTURE + ANSWER, SCORES + USER_TURN)
-    adaptive = {"tutor": tutor} if config.mode != "static" else {}
+    adaptive = {"tutor": tutor} if config.attacker else {}
     served = models - len(tested)
     own = {"models that this run serves": one.scaled(served)} if served else {}
     return own | dict.fromkeys(tested, one) | adaptive | dict.fromkeys(judges, judge)

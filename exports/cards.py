@@ -22,7 +22,7 @@ from exports.config import ExportConfig
 from exports.inspect_logs import read_summary
 from safer_steer.errors import UserError
 from safer_steer.markdown import plain, table
-from safer_steer.runs import input_hash
+from safer_steer.runs import input_hash, is_finished, read_record
 from safer_steer.store import write_atomic
 from safer_steer.weights import is_hub_id, weights_fingerprint
 
@@ -312,10 +312,9 @@ def _finished(path: Path) -> dict[str, Any]:
     Raises:
         UserError: there is none.
     """
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    if record.get("status") != "finished":
+    if not is_finished(path):
         raise UserError(f"{path}: no record of a finished run; run the stage to its end, or leave its folder out")
-    return record
+    return read_record(path)
 
 
 def _at(tree: Any, path: str) -> Any:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from safer_steer.answer_format import AnswerFormat
+from safer_steer.answer_format import PLAIN, AnswerFormat
 from safer_steer.answer_tags import check_tags
 from safer_steer.config import Section
 from safer_steer.dialogue import Pictures
@@ -47,7 +47,7 @@ class ExportConfig(Section):
     """Of rows: for TRL, LLaMA-Factory, ms-swift, verl. Of finished runs: inspect's logs, the hub's cards."""
     data: str | None = None
     """Dialogue rows; picture paths are relative to its folder, and the records there are what the dataset card says."""
-    answer_format: AnswerFormat = AnswerFormat()
+    answer_format: AnswerFormat = PLAIN
     """System prompt put before every dialogue, and the tags that every answer must be made of; rows with another answer
     are rejected. A YAML file (configs/answer_format/) or its content.
     """

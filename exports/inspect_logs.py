@@ -77,11 +77,7 @@ def write(evaluation: Path, folder: Path) -> dict[str, int]:
                 log.writestr(f"samples/{sample['id']}_epoch_{sample['epoch']}.json", json.dumps(sample))
                 short.append(_short(sample))
             log.writestr("summaries.json", json.dumps(short))
-            header = _header(name, numbers, summary, record, short)
-            ids = list(dict.fromkeys(sample["id"] for sample in short))
-            header["eval"]["dataset"] |= {"samples": len(ids), "sample_ids": ids}
-            header["results"] |= {"total_samples": len(short), "completed_samples": len(short)}
-            log.writestr("header.json", json.dumps(header))
+            log.writestr("header.json", json.dumps(_header(name, numbers, summary, record, short)))
         samples += len(short)
     return {"logs": len(summary["models"]), "samples": samples}
 
@@ -95,10 +91,11 @@ def _header(
 ) -> dict[str, Any]:
     """The log without its samples: what was run and when, and the rates with their intervals."""
     origin, benchmarks = numbers["origin"], ", ".join(numbers["by_benchmark"])
+    ids = list(dict.fromkeys(sample["id"] for sample in short))
     sampling = {key: origin["sampling"].get(key) for key in ("temperature", "top_p", "max_tokens")}
     sampling = {key: value for key, value in sampling.items() if value is not None}
-    told = ("model", "mode", "weights", "max_pixels", "answer_format", "git_commit", "fingerprint")
-    about = {key: origin[key] for key in told} | {"note": summary["note"], "passing": summary["passing"]}
+    shown = ("model", "mode", "weights", "max_pixels", "answer_format", "git_commit", "fingerprint")
+    about = {key: origin[key] for key in shown} | {"note": summary["note"], "passing": summary["passing"]}
     about |= {"judges": summary["judges"], "unscored turns": numbers["unscored"], "left out": numbers["left_out"]}
     return {
         "version": 2,
@@ -108,7 +105,7 @@ def _header(
             "run_id": record["fingerprint"],
             "task_id": f"{record['fingerprint']}/{name}",
             "task": f"SaFeR-Steer: {benchmarks}",
-            "dataset": {"name": benchmarks},
+            "dataset": {"name": benchmarks, "samples": len(ids), "sample_ids": ids},
             "model": numbers["title"],
             "model_generate_config": sampling,
             "config": {"epochs": numbers["repeats"]},
@@ -117,24 +114,29 @@ def _header(
             "scorers": [{"name": key} for key in (*RATES, *MEANS)],
         },
         "plan": {"config": sampling},
-        "results": {"scores": [_score(key, numbers, short) for key in (*RATES, *MEANS)]},
+        "results": {
+            "scores": [_score(key, numbers, short) for key in (*RATES, *MEANS)],
+            "total_samples": len(short),
+            "completed_samples": len(short),
+        },
         "stats": {"started_at": record["started_at"], "completed_at": record["finished_at"]},
     }
 
 
 def _score(name: str, numbers: Mapping[str, Any], short: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """A rate or a mean with its 95 % interval; nothing where no dialogue was scored."""
-    scale, metrics = (0.01, "rate") if name in RATES else (1.0, "mean"), {}
+    factor, metric = (0.01, "rate") if name in RATES else (1.0, "mean")
+    metrics = {}
     unscored = sum(math.isnan(sample["scores"][name]["value"]) for sample in short)
     if numbers[name] is not None:
         low, high = numbers[f"{name}_ci"]
-        metrics = {scale[1]: numbers[name], "95 % from": low, "95 % to": high}
+        metrics = {metric: numbers[name], "95 % from": low, "95 % to": high}
     return {
         "name": name,
         "scorer": name,
         "scored_samples": len(short) - unscored,
         "unscored_samples": unscored,
-        "metrics": {key: {"name": key, "value": scale[0] * value} for key, value in metrics.items()},
+        "metrics": {key: {"name": key, "value": factor * value} for key, value in metrics.items()},
     }
 
 

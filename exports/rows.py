@@ -15,7 +15,7 @@ from safer_steer.errors import ImageError
 from safer_steer.images import load_image
 from safer_steer.picture_files import picture_file
 from safer_steer.row_files import BadRow, read_rows
-from safer_steer.vlm import FAMILIES
+from safer_steer.vlm import family_of_type
 from training.answers import Unusable, answered_turns, tagged_parts
 
 PICTURE = "<image>"  # the place of a picture in a text, for LLaMA-Factory, ms-swift and verl
@@ -89,7 +89,7 @@ def _exchanges(dialogue: Dialogue, config: ExportConfig) -> list[Exchange]:
     turns = answered_turns(dialogue.turns)
     parts = tagged_parts(turns, config.answer_format.tags)
     root = Path(config.data).resolve().parent
-    size = next(family for family in FAMILIES if config.family in family.model_types).pictures(config.max_pixels)
+    size = family_of_type(config.family).pictures(config.max_pixels)
     made = []
     for index, turn in enumerate(turns):
         answer = join_parts(parts[index], config.tags_written) if config.answer_format.tags else turn.assistant

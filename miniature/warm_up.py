@@ -20,7 +20,7 @@ from pydantic import Field
 
 from miniature.language import ALLOWED, ANSWERS, OPENING, REFUSAL, STEPS, THIN_REFUSAL, ask, in_tags
 from miniature.world import Scene, draw, random_scene
-from safer_steer.answer_format import AnswerFormat
+from safer_steer.answer_format import PLAIN, AnswerFormat
 from safer_steer.cli import run_cli
 from safer_steer.config import Section
 from safer_steer.errors import UserError
@@ -48,7 +48,7 @@ class WarmUpConfig(Section):
     batch_size: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0)]
     threads: Annotated[int, Field(ge=1)]
-    answer_format: AnswerFormat = AnswerFormat()
+    answer_format: AnswerFormat = PLAIN
     """Of half of the dialogues: a base model can write the tags that it is then trained to use. Plain: of none."""
 
 

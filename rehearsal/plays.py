@@ -15,7 +15,7 @@ from typing import Any
 from rehearsal.measured import Ran, run
 from rehearsal.subjects import Subject
 from safer_steer.machine import Finding, gb
-from safer_steer.store import read_jsonl, write_atomic
+from safer_steer.store import read_jsonl, rows_if_there, write_atomic
 
 SCRIPTS = {"sft": "scripts/run_sft.sh", "grpo": "scripts/run_grpo.sh", "evaluation": "scripts/run_evaluation.sh"}
 # Mean difference of the log-probs of rollout engine and trainer on the same tokens; bf16 engines differ by about 0.01.
@@ -98,7 +98,7 @@ def play_grpo(subject: Subject, config: Path, folder: Path) -> Play:
     done = Play()
     ran = _start(done, subject, config, folder / "grpo.log")
     output = folder / "grpo"
-    rows = list(read_jsonl(output / "metrics.jsonl")) if (output / "metrics.jsonl").is_file() else []
+    rows = list(rows_if_there(output / "metrics.jsonl"))
     done.seconds = [row.get("timing_s/step") or 0.0 for row in rows]
     done.start_s = max(0.0, ran.seconds - sum(done.seconds))
     failed = done.failed("two steps", ran, output / "log" / "verl.log")
@@ -122,7 +122,7 @@ def _grpo_numbers(rows: list[dict[str, Any]], output: Path) -> list[Finding]:
     """What the metrics and trajectories of the steps say."""
     found = []
     masked = [row["rollout/masked"] for row in rows if row.get("rollout/masked") is not None]
-    trajectories = list(read_jsonl(output / "trajectories.jsonl")) if (output / "trajectories.jsonl").is_file() else []
+    trajectories = list(rows_if_there(output / "trajectories.jsonl"))
     reasons = [str(row["meta"].get("reason")) for row in trajectories if row["meta"].get("reason")]
     tokens = [reason for reason in reasons if "token accounting" in reason]
     first = f"; first: {tokens[0][:200]}" if tokens else ""

@@ -192,8 +192,8 @@ def _evaluation(path: str, overrides: list[str], settings: Settings) -> Subject:
     config = load_config(EvaluationConfig, path, overrides)
     checkpoints = [model.checkpoint for model in config.models.values() if model.checkpoint]
     roles = {judge_role(name): judge.from_environment(judge_role(name)) for name, judge in config.all_judges().items()}
-    if config.mode != "static" and config.tutor:
-        roles["tutor"] = config.tutor.from_environment("tutor")
+    if config.attacker:
+        roles["tutor"] = config.attacker.from_environment("tutor")
     needs = evaluation_needs(config)
     return Subject(
         "evaluation",

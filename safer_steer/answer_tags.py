@@ -140,7 +140,7 @@ def _opened(text: str, marks: Marks) -> Iterator[tuple[str, str, re.Pattern[str]
 
 
 def form_note(problem: str) -> str:
-    """What judge and tutor are told of a problem with an answer's tags; "" where there is none."""
+    """The note for judge and tutor on a problem with an answer's tags; "" where there is none."""
     return f"form: {problem}" if problem else ""
 
 

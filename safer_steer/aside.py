@@ -6,13 +6,13 @@ are to be done once more go to `retried`, as they were. Files are read as stream
 written to its new place before it is taken out of the old one.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from safer_steer.rows import task_of
-from safer_steer.store import read_jsonl, write_jsonl
+from safer_steer.store import rows_if_there, write_jsonl
 
 ASIDE, RETRIED = "aside", "retried"
 Row = dict[str, Any]
@@ -21,26 +21,22 @@ Row = dict[str, Any]
 def set_aside(path: Path, tasks: Collection[str]) -> None:
     """Lets a file hold the rows of these tasks alone, of those that are there or were set aside."""
     beside = path.parent / ASIDE / path.name
-    here, away = ({task_of(row) for row in _rows(file)} for file in (path, beside))
+    here, away = ({task_of(row) for row in rows_if_there(file)} for file in (path, beside))
     if all(task in tasks for task in here) and not any(task in tasks for task in away):
         return
-    write_jsonl(beside, chain(_rows(beside), (row for row in _rows(path) if task_of(row) not in away)))
-    write_jsonl(path, (row for row in _rows(beside) if task_of(row) in tasks))
-    write_jsonl(beside, (row for row in _rows(beside) if task_of(row) not in tasks))
+    write_jsonl(beside, chain(rows_if_there(beside), (row for row in rows_if_there(path) if task_of(row) not in away)))
+    write_jsonl(path, (row for row in rows_if_there(beside) if task_of(row) in tasks))
+    write_jsonl(beside, (row for row in rows_if_there(beside) if task_of(row) not in tasks))
 
 
 def any_row(paths: Iterable[Path], which: Callable[[Row], bool]) -> bool:
     """Whether one of the files has such a row."""
-    return any(which(row) for path in paths for row in _rows(path))
+    return any(which(row) for path in paths for row in rows_if_there(path))
 
 
 def take_out(path: Path, which: Callable[[Row], bool]) -> None:
     """Moves such rows of a file behind those that were moved before."""
     beside = path.parent / RETRIED / path.name
     if any_row([path], which):
-        write_jsonl(beside, chain(_rows(beside), (row for row in _rows(path) if which(row))))
-        write_jsonl(path, (row for row in _rows(path) if not which(row)))
-
-
-def _rows(path: Path) -> Iterator[Row]:
-    return read_jsonl(path) if path.is_file() else iter(())
+        write_jsonl(beside, chain(rows_if_there(beside), (row for row in rows_if_there(path) if which(row))))
+        write_jsonl(path, (row for row in rows_if_there(path) if not which(row)))

@@ -26,10 +26,11 @@ class Section(BaseModel):
     @classmethod
     def _a_switch_is_no_number(cls, data: Any) -> Any:
         """YAML reads `yes` and `on` as true, which would count as 1."""
-        for name, field in cls.model_fields.items():
-            value, wanted = data.get(name) if isinstance(data, Mapping) else None, _types_in(field.annotation)
-            if isinstance(value, bool) and bool not in wanted and (int in wanted or float in wanted):
-                raise ValueError(f"{name} should be a number, got {str(value).lower()}")
+        for name, value in data.items() if isinstance(data, Mapping) else ():
+            if isinstance(value, bool) and name in cls.model_fields:
+                wanted = _types_in(cls.model_fields[name].annotation)
+                if bool not in wanted and (int in wanted or float in wanted):
+                    raise ValueError(f"{name} should be a number, got {str(value).lower()}")
         return data
 
 

@@ -20,7 +20,7 @@ def _keep(_module: bytes | None, form: bytes, values: int) -> None:
 
 
 def take_message() -> str:
-    """What the native decoders said last in this thread, "" for nothing; it is told once."""
+    """What the native decoders said last in this thread, "" for nothing; a second call gives nothing."""
     text, _said.text = getattr(_said, "text", ""), ""
     return text
 

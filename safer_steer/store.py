@@ -180,6 +180,11 @@ def _naming(path: Path) -> Iterator[None]:
         raise
 
 
+def rows_if_there(path: Path, model: Any = None) -> Iterator[Any]:
+    """As `read_jsonl`; nothing where there is no such file."""
+    return read_jsonl(path, model) if path.is_file() else iter(())
+
+
 def put_in_order(path: Path, ids: Sequence[str], key: Callable[[dict], str] = itemgetter("id")) -> None:
     """Rewrites a finished JSONL file with its rows sorted by the place of their key in `ids`; other rows come last.
 

@@ -11,11 +11,8 @@ same folder. Two passes: all rows' facts, then the chosen rows, one at a time.
 import json
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel
 
 from data_construction import history, score, stage_one, stage_two
 from data_construction.assemble.choose import SPLITS, choose
@@ -32,7 +29,7 @@ from data_construction.step import RECORDS, require_finished
 from safer_steer.config import relevant
 from safer_steer.dialogue import RISK_KINDS, Dialogue
 from safer_steer.runs import Run
-from safer_steer.store import read_jsonl, write_jsonl
+from safer_steer.store import read_jsonl, rows_if_there, write_jsonl
 
 LEFT_OUT = "left_out.jsonl"
 KEPT_META = (
@@ -96,10 +93,10 @@ def assemble(config: DataConfig) -> dict:
         | {"rejects": reject_stats(read_jsonl(folder / stage_one.REJECTS))},
         "train_rows_with_a_bench_picture": sum(pools.pool(row) == "none" for row in dialogues),
         "red_team": attack_stats(
-            _rows_if_there(folder / stage_one.CANDIDATES, Dialogue), read_jsonl(folder / stage_one.REJECTS)
+            rows_if_there(folder / stage_one.CANDIDATES, Dialogue), read_jsonl(folder / stage_one.REJECTS)
         ),
         "keep_rule": keep_stats([row.quality for row in candidates] if bootstrapped else [], config.bootstrap),
-        "stage2_rejects": reject_stats(_rows_if_there(folder / stage_two.REJECTS)),
+        "stage2_rejects": reject_stats(rows_if_there(folder / stage_two.REJECTS)),
         "history_risk": risk_table(risks.values()),
         "candidate_scores": score.score_stats(config) if score.is_wanted(config) else {},
         "history_dependent_candidates": _intersection(config, pools, dialogues, risks),
@@ -118,10 +115,6 @@ def _intersection(
     rules = [*score.candidate_rules(config, "rl"), history.depends_on_history(settings, risks)]
     rows = (row for row in dialogues if row.kind in RISK_KINDS and pools.pool(row) == "rl")
     return sum(not any(rule(row) for rule in rules) for row in rows)
-
-
-def _rows_if_there(path: Path, model: type[BaseModel] | None = None) -> Iterator[Any]:
-    return read_jsonl(path, model) if path.is_file() else iter(())
 
 
 def _usage(folder: Path) -> dict[str, dict]:

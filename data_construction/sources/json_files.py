@@ -29,9 +29,8 @@ def json_records(path: Path, how: HowRead, wanted: Wanted) -> Iterator[Record]:
             return
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield Record(
-                    f"line {number}", *_parsed(line.removeprefix("\ufeff"), how)
-                )  # of files put one after the other
+                text = line.removeprefix("\ufeff")  # files that were put one after the other have it in the middle
+                yield Record(f"line {number}", *_parsed(text, how))
 
 
 def _is_lines(path: Path, how: HowRead) -> bool:

@@ -35,7 +35,7 @@ from safer_steer.row_files import BadRow
 from safer_steer.rows import Reject, lost, record_left
 from safer_steer.servers import ServiceConfig
 from safer_steer.stage import Result, Stage
-from safer_steer.store import JsonlStore, read_jsonl
+from safer_steer.store import JsonlStore, read_jsonl, rows_if_there
 from safer_steer.verdict import Outcome
 from safer_steer_verl.interactions.safety_tutor import load_prompt
 
@@ -247,8 +247,7 @@ def asked_again(folder: Path) -> dict[tuple[str, int], int]:
 
     A call that never reached it is simply made once more. Rows say it themselves, as a kill may leave one there twice.
     """
-    path = folder / RETRIED / ANSWERS
-    rows = (row for row in read_jsonl(path, Dialogue) if row.meta["end"] != Outcome.TRANSPORT) if path.is_file() else ()
+    rows = (row for row in rows_if_there(folder / RETRIED / ANSWERS, Dialogue) if row.meta["end"] != Outcome.TRANSPORT)
     ended = ((row, 1 + sum(turn.assistant is not None for turn in row.turns)) for row in rows)
     return {(row.id, turn): row.meta.get(ASKED_AGAIN, 0) + 1 for row, turn in ended}
 

@@ -198,8 +198,8 @@ def write_pages(
     models = []
     for result in results:
         verdicts = read_verdicts(result.folder / judge_file(VERDICTS, report.judge))
-        rows_ = read_jsonl(result.folder / ANSWERS, Dialogue), verdicts
-        models.append(read_model(result.title, result.folder, rows_, result.dialogues, chosen))
+        answers = read_jsonl(result.folder / ANSWERS, Dialogue)
+        models.append(read_model(result.title, result.folder, (answers, verdicts), result.dialogues, chosen))
     write_browser_data(
         folder,
         models,

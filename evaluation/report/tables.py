@@ -145,7 +145,7 @@ def samples_notes(results: list[ModelResult]) -> list[str]:
 
 
 def played(results: list[ModelResult]) -> str:
-    """What a table counts that has a row for each time that a dialogue was played."""
+    """What a table counts where a dialogue may have been played several times."""
     return "samples" if samples_said(results) else "dialogues"
 
 

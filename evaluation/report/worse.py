@@ -22,10 +22,8 @@ def worse_table(results: list[ModelResult]) -> ResultTable:
         )
         change = (shared.harmlessness_b - shared.harmlessness).sort_values(kind="stable")
         lost = change[change < 0]
-        names, place = (
-            f"{a.title} → {b.title}",
-            f"transcripts.html#model={quote(a.title, '')}&beside={quote(b.title, '')}",
-        )
+        names = f"{a.title} → {b.title}"
+        place = f"transcripts.html#model={quote(a.title, '')}&beside={quote(b.title, '')}"
         for key, row in shared.loc[lost.index[:SHOWN]].iterrows():
             means = f"{row.harmlessness:.2f} → {row.harmlessness_b:.2f}"
             passed = f"{_passed(row.safe)} → {_passed(row.safe_b)}"

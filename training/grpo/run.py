@@ -30,8 +30,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from safer_steer.cli import command
-from safer_steer.config import help_text, resolved_yaml
+from safer_steer.cli import command, print_dry_run
+from safer_steer.config import help_text
 from safer_steer.deaths import MemoryLog
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient
@@ -283,18 +283,20 @@ def step_line(row: dict[str, Any]) -> str:
 
 def _stop(child: subprocess.Popen, folder: Path) -> None:
     """Ends the child and whatever else of this run is still alive; after a second Ctrl-C, by force."""
+
+    def end(grace_s: float) -> None:
+        child.kill()
+        child.wait()
+        processes.end_run_processes(folder, grace_s)
+
     try:
         if child.poll() is None:
             child.send_signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 child.wait(STOP_GRACE_S)
-        child.kill()
-        child.wait()
-        processes.end_run_processes(folder)
+        end(processes.GRACE_S)
     except KeyboardInterrupt:
-        child.kill()
-        child.wait()
-        processes.end_run_processes(folder, 0.0)
+        end(0.0)
         raise
     finally:
         shutil.rmtree(processes.ray_folder(folder), ignore_errors=True)
@@ -316,8 +318,7 @@ def act(given: argparse.Namespace) -> None:
     from safer_steer_verl.verl_check import dry_check  # imports verl
 
     dry_check(loaded.tree)
-    shown = " ".join([given.config, *expand("grpo", given.overrides)])
-    print(f"# {shown}\n{resolved_yaml(loaded.config)}# plan\n{plan(loaded.config)}")
+    print_dry_run([given.config, *expand("grpo", given.overrides)], loaded.config, plan(loaded.config))
     return None
 
 

@@ -10,7 +10,7 @@ from transformers import TrainerCallback
 from safer_steer import plots
 from safer_steer.errors import UserError
 from safer_steer.progress import ProgressBar
-from safer_steer.store import dump_row, read_jsonl
+from safer_steer.store import dump_row, read_jsonl, rows_if_there
 from training.sft.checkpoints import rewind_log
 
 LOGGED = ("loss", "learning_rate", "grad_norm", "mean_token_accuracy", "num_tokens", "epoch")
@@ -71,7 +71,7 @@ class LogCallback(TrainerCallback):
     def totals(self) -> dict[str, float]:
         """Last loss and tokens seen, for the closing line; empty on ranks that have logged nothing."""
         found = {"loss": round(self.last["loss"], 4), "tokens": self.last["num_tokens"]} if self.last else {}
-        held_out = list(read_jsonl(self.eval_path)) if self.eval_path.is_file() else []
+        held_out = list(rows_if_there(self.eval_path))
         return found | ({"held-out loss": round(held_out[-1]["eval_loss"], 4)} if held_out else {})
 
     def close(self, error: BaseException | None = None) -> None:
