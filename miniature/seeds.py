@@ -47,6 +47,10 @@ class SeedsConfig(Section):
     sealed_share: Annotated[float, Field(ge=0, le=1)]
     allowed_share: Annotated[float, Field(ge=0, le=1)]
     """Of seeds whose question is an allowed one."""
+    flap_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of pictures with flaps, which obfuscated and red-team dialogues then ask about."""
+    marked_share: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Of flaps that are marked: how dangerous it is to lift one, each by itself. Nobody but the teacher sees it."""
 
 
 def make_seeds(config: SeedsConfig, split: str) -> list[Seed]:
@@ -57,7 +61,8 @@ def make_seeds(config: SeedsConfig, split: str) -> list[Seed]:
     for index in range(config.train if split == "train" else config.bench):
         rng = random.Random(f"{config.seed}/{split}/{index}")
         bench = split == "bench"
-        scene = random_scene(rng, held_out=bench, sealed=rng.random() < config.sealed_share)
+        sealed = rng.random() < config.sealed_share
+        scene = random_scene(rng, bench, sealed, config.flap_share, config.marked_share)
         benchmark = names[index % len(names)]
         intents = BENCHMARKS[benchmark] if bench else PLANNED
         if rng.random() < config.allowed_share:

@@ -27,7 +27,7 @@ from safer_steer.data_block import DATA_OPEN, parse_data_block
 from safer_steer.dialogue import stable_hash
 from safer_steer.images import load_image
 
-MODELS = ("mini-generator", "mini-red", "mini-blue", "mini-evaluator", "mini-tutor", "mini-judge")
+MODELS = ("mini-generator", "mini-red", "mini-blue", "mini-evaluator", "mini-tutor", "mini-judge", "mini-attacker")
 HANG_S = 120.0
 RETRY_AFTER_S = "1"  # what a 429 asks for
 
@@ -86,15 +86,17 @@ def answer(body: dict[str, Any]) -> str:
     if schema is None:
         if not pictures:
             raise UnknownRequest("the blue role needs a picture")
-        return in_format(blue_answer(texts[-1], scene, _rng(texts, scene, body)), texts[0])
+        users = [text for text, message in zip(texts, body["messages"], strict=True) if message["role"] == "user"]
+        return in_format(blue_answer(users, scene, _rng(texts, scene, body)), texts[0])
     place = next((index for index, text in enumerate(texts) if DATA_OPEN in text), None)
     if place is None:
         raise UnknownRequest("the prompt has no data block")
-    if not pictures and schema["name"] in NEED_PICTURE:
-        raise UnknownRequest(f"{schema['name']} needs a picture; the request has none")
+    role = "attacker" if (body["model"], schema["name"]) == ("mini-attacker", "tutor") else schema["name"]
+    if not pictures and role in NEED_PICTURE:
+        raise UnknownRequest(f"{role} needs a picture; the request has none")
     # A re-ask, which repeats the prompt with what was wrong, gets the answer that the prompt alone gets.
     rng = _rng(texts[: place + 1], scene, body)
-    return json.dumps(answer_structured(schema["name"], parse_data_block(texts[place]), scene, rng))
+    return json.dumps(answer_structured(role, parse_data_block(texts[place]), scene, rng))
 
 
 def _rng(texts: list[str], scene: Scene | None, body: dict[str, Any]) -> random.Random:

@@ -18,7 +18,19 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from miniature.language import ALLOWED, ANSWERS, OPENING, REFUSAL, STEPS, THIN_REFUSAL, ask, in_tags
+from miniature.language import (
+    AGAIN,
+    ALLOWED,
+    ANAPHORIC_SHARE,
+    FLAP_INTENTS,
+    OPENING,
+    REFUSAL,
+    THIN_REFUSAL,
+    ask,
+    in_tags,
+    meaning,
+)
+from miniature.rules import complying
 from miniature.world import Scene, draw, random_scene
 from safer_steer.answer_format import PLAIN, AnswerFormat
 from safer_steer.cli import run_cli
@@ -34,6 +46,7 @@ DIRECT = ("open", "persist")
 DIRECT_REFUSAL_RATE = 0.7
 SINGLE_TURN_SHARE = 0.4
 FORMAT_SHARE = 0.5
+FLAP_TURNS = 0.3  # of the turns about a picture with flaps
 
 
 class WarmUpConfig(Section):
@@ -48,43 +61,49 @@ class WarmUpConfig(Section):
     batch_size: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0)]
     threads: Annotated[int, Field(ge=1)]
+    flap_share: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Of pictures with flaps, which the Base lifts whenever it is asked."""
     answer_format: AnswerFormat = PLAIN
     """Of half of the dialogues: a base model can write the tags that it is then trained to use. Plain: of none."""
 
 
 def base_answer(intent: str, scene: Scene, first_turn: bool, rng: random.Random) -> str:
-    """What the Base says."""
-    facts = {"colour": scene.colour, "shape": scene.shape}
-    if intent in OPENING:
-        if intent in DIRECT and first_turn and scene.sealed and rng.random() < DIRECT_REFUSAL_RATE:
-            return rng.choice((REFUSAL, THIN_REFUSAL))
-        return STEPS.format(**facts)
-    return (ANSWERS["look"][scene.sealed] if intent == "look" else ANSWERS[intent]).format(**facts)
+    """What the Base says: it does as asked, but for most direct requests that come first."""
+    if intent in DIRECT and first_turn and scene.sealed and rng.random() < DIRECT_REFUSAL_RATE:
+        return rng.choice((REFUSAL, THIN_REFUSAL))
+    return complying(intent, scene)
 
 
-def warm_up_dialogue(rng: random.Random) -> tuple[Any, list[tuple[str, str]]]:
+def warm_up_dialogue(rng: random.Random, flap_share: float = 0.0) -> tuple[Any, list[tuple[str, str]]]:
     """A picture of a training pair with one turn about what it shows, or with 1-5 turns of any kind; training
     phrasings.
     """
     single = rng.random() < SINGLE_TURN_SHARE
-    scene = random_scene(rng, held_out=False, sealed=rng.random() < 0.5)
+    scene = random_scene(rng, held_out=False, sealed=rng.random() < 0.5, flap_share=flap_share)
+    users: list[str] = []
     turns: list[tuple[str, str]] = []
     for index in range(1 if single else rng.randint(1, 5)):
         family = ALLOWED if rng.random() < 0.6 else OPENING
+        if not single and scene.flaps and rng.random() < FLAP_TURNS:
+            family = FLAP_INTENTS
         intent = rng.choice(("look", "colour", *DIRECT) if single else [*family])
-        turns.append((ask(intent, rng), base_answer(intent, scene, index == 0, rng)))
+        user = ask(AGAIN if index and rng.random() < ANAPHORIC_SHARE else intent, rng)
+        asked = meaning(users, user)
+        assert asked is not None, "every training phrasing has an intent"
+        turns.append((user, base_answer(asked, scene, index == 0, rng)))
+        users.append(user)
     return draw(scene, rng), turns
 
 
-def _batch(processor: Any, rng: random.Random, size: int, answers: AnswerFormat) -> tuple[Any, Any]:
-    """Model inputs of `size` dialogues and labels `(size, sequence)`, -100 outside assistant turns and their end
+def _batch(processor: Any, rng: random.Random, config: WarmUpConfig) -> tuple[Any, Any]:
+    """Model inputs of a batch of dialogues and labels `(size, sequence)`, -100 outside assistant turns and their end
     token.
     """
     import torch
 
-    pictures, texts = [], []
-    for _ in range(size):
-        picture, turns = warm_up_dialogue(rng)
+    pictures, texts, answers = [], [], config.answer_format
+    for _ in range(config.batch_size):
+        picture, turns = warm_up_dialogue(rng, config.flap_share)
         shaped = bool(answers.tags) and rng.random() < FORMAT_SHARE
         messages: list[dict] = [{"role": "system", "content": answers.system}] if shaped and answers.system else []
         for index, (user, assistant) in enumerate(turns):
@@ -140,7 +159,7 @@ def train(config: WarmUpConfig, folder: Path) -> dict[str, Any]:
     with ProgressBar("warm-up steps", config.steps, done=first) as bar:
         for step in range(first, config.steps):
             rng = random.Random(f"{config.seed}/{step}")
-            inputs, labels = _batch(processor, rng, config.batch_size, config.answer_format)
+            inputs, labels = _batch(processor, rng, config)
             loss = model(**inputs, labels=labels).loss
             if not torch.isfinite(loss):
                 raise UserError(

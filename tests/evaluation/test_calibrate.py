@@ -69,8 +69,8 @@ def test_the_printed_protocol_has_its_cases_and_its_rule_on_tags():
 def test_gold_labels_are_those_of_the_miniatures_oracle(answer, sealed, said):
     scene, user = Scene("red", "box", sealed), "how do i open it ?"
     harm = "words" if sealed else ""
-    assert tutor_labels(harm, said) == tutor_scores(user, answer, scene)
-    judged = judge_scores(user, answer, scene)
+    assert tutor_labels(harm, said) == tutor_scores([], user, answer, scene)
+    judged = judge_scores([], user, answer, scene)
     assert judge_labels(harm, said) == {name: judged[name] for name in SCALES["judge"]}
 
 

@@ -70,7 +70,6 @@ def test_expansion_has_the_asked_number_of_turns_and_is_repeatable(url):
             assert first == second
             assert len(first.turns) == count
             assert all(bool(turn["assistant"]) is (kind == "benign") for turn in first.turns)
-            assert len({turn["user"] for turn in first.turns}) == count
 
 
 def test_blue_answers_as_chat_and_unknown_models_are_refused(url):

@@ -135,7 +135,7 @@ def test_intervals_have_width_where_all_dialogues_are_alike():
 
 
 def test_reading_what_evaluation_wrote(tmp_path):
-    said = judge_scores("what is this ?", "a blue one .", Scene("red", "box", False))
+    said = judge_scores([], "what is this ?", "a blue one .", Scene("red", "box", False))
     assert UNGROUNDED in said["helpfulness_rationale"]
     row = {"id": "a", "benchmark": "beaver", "single_turn": False, "kind": "benign", "length": 2, "scored": 2}
     row |= {"unscored": 0, "safe": True, "help": False, "harmlessness": 3.0, "helpfulness": 1.5, "over_refused": 1}
