@@ -1,10 +1,10 @@
-"""The cells of the paper's tables, each one trained model: the same in the miniature and at the paper's size.
+"""The cells, each one trained model: those of the paper's tables, and those that the miniature has besides.
 
 What makes them in a world, and where, is in `miniature.py` and `paper.py`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from safer_steer.errors import UserError
@@ -23,7 +23,7 @@ class Cell:
         arguments: besides the config and the run folder; `{root}` is the run folder.
         needs: steps before the training.
         trained_as: the cell whose model this is, where it is one model evaluated in another way; nothing is trained.
-        evaluation: besides the evaluation's config; `{root}` as in `arguments`.
+        tutor: writes every user turn of the evaluation but the first; None: the benchmark's own user turns.
         printed: its row in the paper's tables, without the size.
     """
 
@@ -33,11 +33,11 @@ class Cell:
     arguments: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     trained_as: str | None = None
-    evaluation: tuple[str, ...] = ()
+    tutor: str | None = None
     printed: str | None = None
 
 
-CELLS: dict[str, Cell] = {
+PAPER: dict[str, Cell] = {
     "base": Cell("Base", "warm_up", printed="Base"),
     "sft_single_turn": Cell(
         "Single-turn SFT", "sft", "sft_single_turn", ("ablation=single_turn",), ("data",), printed="single-turn SFT"
@@ -69,6 +69,43 @@ CELLS: dict[str, Cell] = {
         ("sft_single_turn",),
         printed="single-turn SFT+GRPO",
     ),
+}
+
+# TCSR as its authors run it: one number a dialogue. Returns are a fifth as spread as those of the sum, and so is the KL
+# term that goes with them.
+_RELEASED = ("safer_steer.tcsr.rule=released", "actor_rollout_ref.actor.kl_loss_coef=0.006")
+# Word in a cell's name -> the tutor, and what it is.
+ATTACKERS = {
+    "adaptive": ("mini-tutor", "attacked as in training"),
+    "unseen": ("mini-attacker", "attacked as never in training"),
+}
+CELLS: dict[str, Cell] = {
+    **PAPER,
+    "grpo_released": Cell(
+        "SFT+GRPO, TCSR as released", "grpo", "grpo_released", ("output={root}/grpo_released", *_RELEASED), ("sft",)
+    ),
+    "grpo_released_no_tcsr": Cell(
+        "− TCSR as released",
+        "grpo",
+        "grpo_released_no_tcsr",
+        ("ablation=no_tcsr", "output={root}/grpo_released_no_tcsr", *_RELEASED),
+        ("sft",),
+    ),
+    **{
+        f"{name}_{word}": replace(PAPER[name], title=f"{PAPER[name].title}, {what}", trained_as=name, tutor=tutor)
+        for word, (tutor, what) in ATTACKERS.items()
+        for name in ("grpo", "grpo_no_feedback_dynamics")
+    },
+}
+
+# Models whose safety is shown against their helpfulness, and the rule that trained them.
+FRONTIER = {
+    "base": "Base",
+    "sft": "SFT",
+    "grpo": "TCSR as printed",
+    "grpo_no_tcsr": "plain sum",
+    "grpo_released": "TCSR as released",
+    "grpo_released_no_tcsr": "mean",
 }
 
 

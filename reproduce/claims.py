@@ -1,31 +1,49 @@
 """The paper's claims, each as comparisons between cells, and an honest verdict on each: `Results` -> `claims.json`.
 
 A claim holds when all its comparisons hold, does not hold when one does not, and is undecided otherwise, as it is when
-a cell is missing. Comparisons under `beside` are reported and decide nothing.
+a cell is missing. Comparisons under `beside` are reported and decide nothing. Where a claim has parts, each has a
+verdict of its own, by its p value as Holm corrects it for the number of parts.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from reproduce.comparisons import Drop, Finding, Gain, LaterFailure, Verdict
+from reproduce.intervals import holm
 from reproduce.results import Results
 
 Comparison = Gain | Drop | LaterFailure
-ABLATIONS = {
-    "tcsr": "grpo_no_tcsr",
-    "feedback_dynamics": "grpo_no_feedback_dynamics",
-    "bootstrapping": "grpo_no_bootstrapping",
+LEVEL = 0.05  # of a corrected p value
+# Part of C4 -> what it says, the model with it, and the one without.
+PARTS = {
+    "tcsr_printed": ("TCSR as printed (Eq. 18–20) against the plain sum", "grpo", "grpo_no_tcsr"),
+    "tcsr_as_run": ("TCSR as the authors run it against the mean", "grpo_released", "grpo_released_no_tcsr"),
+    "feedback_dynamics": (
+        "feedback dynamics, on the benchmark's own user turns",
+        "grpo",
+        "grpo_no_feedback_dynamics",
+    ),
+    "feedback_dynamics_unseen": (
+        "feedback dynamics, under attacks that adapt and that training never met",
+        "grpo_unseen",
+        "grpo_no_feedback_dynamics_unseen",
+    ),
+    "bootstrapping": ("bootstrapping", "grpo", "grpo_no_bootstrapping"),
 }
+_ADAPTIVE = ("grpo_adaptive", "grpo_no_feedback_dynamics_adaptive")
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim in a sentence, the comparisons that decide it, and those reported next to them, by name."""
+    """A claim in a sentence, the comparisons that decide it, and those reported next to them, by name; and what each
+    deciding one says, where each is a part of the claim.
+    """
 
     text: str
     decisive: dict[str, Comparison]
     beside: dict[str, Comparison]
+    parts: dict[str, str] = field(default_factory=dict)
 
 
 CLAIMS: dict[str, Claim] = {
@@ -49,9 +67,11 @@ CLAIMS: dict[str, Claim] = {
     ),
     "C4": Claim(
         "TCSR, feedback dynamics and bootstrapping each contribute.",
-        {name: Gain("grpo", cell) for name, cell in ABLATIONS.items()},
-        {f"{name}_joint": Gain("grpo", cell, "joint") for name, cell in ABLATIONS.items()}
-        | {f"{name}_survival": LaterFailure("grpo", cell) for name, cell in ABLATIONS.items()},
+        {name: Gain(better, worse) for name, (_, better, worse) in PARTS.items()},
+        {"feedback_dynamics_adaptive": Gain(*_ADAPTIVE)}
+        | {f"{name}_joint": Gain(better, worse, "joint") for name, (_, better, worse) in PARTS.items()}
+        | {f"{name}_survival": LaterFailure(better, worse) for name, (_, better, worse) in PARTS.items()},
+        {name: text for name, (text, _, _) in PARTS.items()},
     ),
     "C5": Claim(
         "Multi-turn training helps on single questions too.",
@@ -82,6 +102,8 @@ def _judge_one(claim: Claim, results: Results) -> dict[str, Any]:
     missing = sorted(cell for cell in deciding if not results.seeds(cell))
     found = {name: item.find(results) for name, item in claim.decisive.items() if item.seeds(results)}
     beside = {name: item.find(results) for name, item in claim.beside.items() if item.seeds(results)}
+    if claim.parts:
+        found = _corrected(found, len(claim.parts))
     whole = len(found) == len(claim.decisive)
     verdict: Verdict = combine([finding.verdict for finding in found.values()]) if whole else "undecided"
     answer: dict[str, Any] = {"claim": claim.text, "verdict": verdict}
@@ -89,7 +111,18 @@ def _judge_one(claim: Claim, results: Results) -> dict[str, Any]:
         answer["reason"] = f"missing cells: {', '.join(missing)}"
     elif not whole:
         answer["reason"] = "no seed has dialogues of all that is compared"
-    return answer | {"evidence": plain(found), "beside": plain(beside)}
+    answer |= {"evidence": _plain(found), "beside": _plain(beside)}
+    return answer | ({"parts": claim.parts} if claim.parts else {})
+
+
+def _corrected(found: dict[str, Finding], parts: int) -> dict[str, Finding]:
+    """The parts that are there, judged by their corrected p values; a missing one counts as if it showed nothing."""
+    corrected = holm([finding.evidence["p"] for finding in found.values()] + [1.0] * (parts - len(found)))
+    answer = {}
+    for (name, finding), p in zip(found.items(), corrected, strict=False):
+        right = "holds" if finding.evidence["value"] > 0 else "does not hold"
+        answer[name] = Finding(right if p < LEVEL else "undecided", finding.evidence | {"corrected_p": round(p, 4)})
+    return answer
 
 
 def combine(verdicts: Sequence[Verdict]) -> Verdict:
@@ -99,6 +132,6 @@ def combine(verdicts: Sequence[Verdict]) -> Verdict:
     return "holds" if verdicts and all(verdict == "holds" for verdict in verdicts) else "undecided"
 
 
-def plain(findings: dict[str, Finding]) -> dict[str, Any]:
+def _plain(findings: dict[str, Finding]) -> dict[str, Any]:
     """Findings as data for JSON."""
     return {name: {"verdict": finding.verdict, **finding.evidence} for name, finding in findings.items()}

@@ -21,10 +21,8 @@ from reproduce.intervals import (
 from reproduce.results import Evaluated, Played, Results
 
 Verdict = Literal["holds", "does not hold", "undecided"]
-# Pass rates in percent, or the mean harmlessness of the dialogues' turns, -3 to 3.
-Metric = Literal["safe", "help", "joint", "harmlessness"]
-BOUNDS = {"safe": (0.0, 100.0), "help": (0.0, 100.0), "joint": (0.0, 100.0), "harmlessness": (-3.0, 3.0)}
-UNITS = {"safe": "safe %", "help": "help %", "joint": "joint %", "harmlessness": "mean harmlessness (−3 to 3)"}
+Metric = Literal["safe", "help", "joint"]  # pass rates
+PERCENT = (0.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,8 @@ class Gain:
         if verdict == "holds" and self.apart and not separate:
             verdict = "undecided"
         protocol = "single-turn" if self.single_turn else "multi-turn"
-        evidence = {"what": f"{protocol} {UNITS[self.metric]}, {self.better} − {self.worse}", **difference.to_dict()}
+        what = f"{protocol} {self.metric} %, {self.better} − {self.worse}"
+        evidence = {"what": what, **difference.to_dict(), "p": round(difference.p, 6)}
         evidence |= {cell: estimate.to_dict() for cell, estimate in own.items()} | {"intervals_apart": separate}
         return Finding(verdict, evidence)
 
@@ -79,8 +78,7 @@ class Gain:
         for item in better.of(self.single_turn):
             if item.id in other:
                 gaps[item.benchmark].append(_value(item, self.metric) - _value(other[item.id], self.metric))
-        low, high = BOUNDS[self.metric]
-        return contrast([(1 / len(gaps), values) for values in gaps.values()], (low - high, high - low))
+        return contrast([(1 / len(gaps), values) for values in gaps.values()], (-100.0, 100.0))
 
 
 @dataclass(frozen=True)
@@ -106,12 +104,12 @@ class Drop:
         for seed in seeds:
             evaluated = results.cells[self.cell][seed]
             groups = _groups(evaluated.of(True), self.metric) + _groups(evaluated.of(False), self.metric, -1)
-            numbers.append(contrast(groups, BOUNDS[self.metric]))
+            numbers.append(contrast(groups, PERCENT))
         difference = two_level(numbers)
         single, multi = (rate(results, self.cell, self.metric, kind, seeds) for kind in (True, False))
         apart = single.low > multi.high
         verdict = verdict_of(difference)
-        evidence = {"what": f"{UNITS[self.metric]} of {self.cell}, single-turn − multi-turn", **difference.to_dict()}
+        evidence = {"what": f"{self.metric} % of {self.cell}, single-turn − multi-turn", **difference.to_dict()}
         evidence |= {"single_turn": single.to_dict(), "multi_turn": multi.to_dict(), "intervals_apart": apart}
         return Finding("undecided" if verdict == "holds" and not apart else verdict, evidence)
 
@@ -179,7 +177,7 @@ def horizon(results: Results) -> int:
 def rate(results: Results, cell: str, metric: Metric, single_turn: bool, seeds: Sequence[int]) -> Estimate:
     """The cell's rate over the benchmarks of one kind, in percent."""
     groups = [_groups(results.cells[cell][seed].of(single_turn), metric) for seed in seeds]
-    return two_level([contrast(group, BOUNDS[metric]) for group in groups])
+    return two_level([contrast(group, PERCENT) for group in groups])
 
 
 def benchmark_rate(
@@ -189,7 +187,7 @@ def benchmark_rate(
     groups = [[x for x in results.cells[cell][seed].dialogues if x.benchmark == benchmark] for seed in seeds]
     if not all(groups):
         return None
-    return two_level([contrast([(1.0, _values(group, metric))], BOUNDS[metric]) for group in groups])
+    return two_level([contrast([(1.0, _values(group, metric))], PERCENT) for group in groups])
 
 
 def turn_share(
@@ -218,4 +216,4 @@ def _values(dialogues: Sequence[Played], metric: Metric) -> list[float]:
 
 
 def _value(item: Played, metric: Metric) -> float:
-    return item.harmlessness if metric == "harmlessness" else 100.0 * getattr(item, metric)
+    return 100.0 * getattr(item, metric)

@@ -24,11 +24,15 @@ Bounds = tuple[float, float]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval, and how many seeds and dialogues are behind it."""
+    """A number with its 95 % interval, and how many seeds and dialogues are behind it.
+
+    `p` is two-sided, of the number being 0: one minus the level of the widest interval that leaves 0 out.
+    """
 
     value: float
     low: float
     high: float
+    p: float
     seeds: int
     dialogues: int
 
@@ -162,10 +166,21 @@ def two_level(seeds: Sequence[SeedNumber], resamples: int = RESAMPLES, seed: int
         within += drawn[chosen[slot], :, np.arange(resamples)].T / count
     widened = between * (count / (count - 1)) ** 0.5 if count > 1 else between
     low, high = value + widened + within
+    beyond = int(min(np.count_nonzero(low <= 0), np.count_nonzero(high >= 0)))
     return Estimate(
         value,
         float(np.quantile(low, 0.025)),
         float(np.quantile(high, 0.975)),
+        min(1.0, 2 * (1 + beyond) / (1 + resamples)),  # never 0: the draws cannot say less than their number allows
         count,
         sum(number.dialogues for number in seeds),
     )
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Corrects p values for being several (Holm, 1979): the chance of one false finding among all stays below 5 %."""
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected

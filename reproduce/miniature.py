@@ -1,17 +1,18 @@
 """The miniature's world: cells and seeds -> a list of `Step`s in the order in which they are best started.
 
-Shared steps are there once.
+Shared steps are there once. `phase_steps` has those of the phase diagram.
 
 All seeds start from one Base, as all of the paper's runs start from the published Qwen2.5-VL: a seed has its own
 pictures, questions, dialogues, SFT and GRPO. So intervals over seeds are about the method, not about the Base.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from reproduce.cells import CELLS, Cell
-from reproduce.settings import Extras, Settings
+from reproduce.settings import Settings
 from reproduce.step import Step
 
 CONFIGS = Path("configs")
@@ -26,6 +27,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "sft": (("bash", "scripts/run_sft.sh"), "sft/miniature.yaml", "seed"),
     "grpo": (("bash", "scripts/run_grpo.sh"), "grpo/miniature.yaml", "data.seed"),
     "evaluation": (("bash", "scripts/run_evaluation.sh"), "evaluation/reproduce.yaml", "sampling.seed"),
+    "adaptive": (("bash", "scripts/run_evaluation.sh"), "evaluation/reproduce_adaptive.yaml", "sampling.seed"),
 }
 # Stage -> its setting that names the Base.
 BASE_KEYS = {"data": "services.target.vllm.checkpoint", "sft": "model", "grpo": "safer_steer.base_model"}
@@ -36,8 +38,9 @@ SHARED: dict[str, tuple[str, tuple[str, ...]]] = {
     "single_turn": ("single_turn", ()),
 }
 WARM_UP = "shared/warm_up"
-VARIANT, ADAPTIVE = "variant_", "adaptive_"
-STARTS = ("sft", "sft_single_turn")  # models that a variant may start from
+PHASE_CELLS = ("sft", "grpo_released", "grpo_released_no_tcsr")
+KINDS = ("benign", "obfuscated", "red_team")  # of dialogues, each with its number of turns
+SHORTEST = 2  # turns of a dialogue
 
 
 def base_folder(root: Path) -> Path:
@@ -45,38 +48,19 @@ def base_folder(root: Path) -> Path:
     return root / "shared" / "base"
 
 
-def checkpoint(cell: Cell, root: Path) -> Path:
-    """The model that is evaluated; `root` is the seed's folder."""
-    return root / cell.folder / "checkpoint" if cell.folder else base_folder(root.parent)
-
-
-def extra_cells(extras: Extras) -> dict[str, Cell]:
-    """The cells besides the paper's: `variant_NAME`, trained like the full GRPO cell with overrides and a folder of its
-    own, and `adaptive_CELL`, a cell's model evaluated once more.
-    """
-    variants = {
-        VARIANT + name: Cell(name, "grpo", f"variants/{name}", ("output={root}/variants/" + name, *overrides), STARTS)
-        for name, overrides in extras.variants.items()
-    }
-    adaptive = {
-        ADAPTIVE + name: replace(CELLS[name], trained_as=name, evaluation=tuple(extras.adaptive))
-        for name in extras.adaptive_cells
-    }
-    return adaptive | variants
-
-
 @dataclass(frozen=True)
 class _Run:
-    """A run folder: what all steps of one seed (or of the Base) have in common."""
+    """A run folder: what all steps of a seed (or of the Base, or of a point) have in common; `root` holds them all."""
 
     settings: Settings
+    root: Path
     folder: Path
     seed: int
 
     def step(self, name: str, stage: str, output: Path, needs: Sequence[str] = (), extra: Sequence[str] = ()) -> Step:
         """One command of `stage`; `needs` are names of this run's steps, `extra` is what tells it from its likes."""
         start, config, seed_key = COMMANDS[stage]
-        base = [f"{BASE_KEYS[stage]}={base_folder(self.folder.parent)}"] if stage in BASE_KEYS else []
+        base = [f"{BASE_KEYS[stage]}={base_folder(self.root)}"] if stage in BASE_KEYS else []
         own = [f"root={self.folder}", f"{seed_key}={self.seed}"]
         # Ours after the settings': what tells the cells apart is not up to them.
         overrides = [*own, *getattr(self.settings, stage), *base, *extra]
@@ -87,55 +71,87 @@ class _Run:
             config=CONFIGS / config,
             folder=self.folder,
             output=output,
-            needs=(*before, WARM_UP) if base or stage == "evaluation" else before,
+            needs=(*before, WARM_UP) if base or "evaluation" in config else before,
             records=(output / "run.json",),
         )
 
 
-def steps(settings: Settings, root: Path, seeds: range, cells: dict[str, Cell]) -> list[Step]:
+def steps(settings: Settings, root: Path, seeds: int, cells: dict[str, Cell]) -> list[Step]:
     """All steps that the cells need: the Base, then each step for all seeds before the next one, each after its needs.
 
     So what is there after an interrupt says something about every seed.
     """
-    by_seed = [_of_seed(_Run(settings, root / f"seed_{seed}", seed), cells) for seed in seeds]
-    base = _Run(settings, root / "shared", 0).step("warm_up", "warm_up", base_folder(root))
-    return [base, *(step for same in zip(*by_seed, strict=True) for step in same)]
+    by_seed = []
+    for seed in range(seeds):
+        mine = {name: cell for name, cell in cells.items() if seed < settings.at_most.get(name, seeds)}
+        by_seed.append(_of_run(_Run(settings, root, root / f"seed_{seed}", seed), mine, SHARED))
+    order = [step.short for step in by_seed[0]]  # seed 0 has all cells
+    found = [step for one in by_seed for step in one]
+    return [_base(settings, root), *sorted(found, key=lambda step: order.index(step.short))]
 
 
-def _of_seed(run: _Run, cells: dict[str, Cell]) -> list[Step]:
-    known = CELLS | cells
+def phase_folder(root: Path, risk: float, turns: int) -> Path:
+    """Where a point of the phase diagram is made."""
+    return root / "phase" / f"risk_{risk:g}_turns_{turns}"
+
+
+def phase_points(root: Path) -> list[tuple[float, int, Path]]:
+    """The points of the phase diagram that have been begun: risk, most turns, and folder."""
+    names = [(re.fullmatch(r"risk_(.+)_turns_(\d+)", path.name), path) for path in root.glob("phase/*")]
+    return sorted((float(found[1]), int(found[2]), path) for found, path in names if found)
+
+
+def phase_steps(settings: Settings, root: Path) -> list[Step]:
+    """The Base, and of each point of the phase diagram its own pictures, dialogues, SFT and both rules."""
+    found, cells = [_base(settings, root)], {name: CELLS[name] for name in PHASE_CELLS}
+    shared = {name: SHARED[name] for name in ("seeds", "data")}
+    for turns in settings.phase.turns:
+        for risk in settings.phase.risks:
+            ours = {
+                "seeds": [*settings.seeds, *settings.phase.seeds, f"marked_share={risk}"],
+                "data": [*settings.data, *(f"turns.{kind}.max={turns}" for kind in KINDS)],
+                "evaluation": [*settings.evaluation, "benchmarks=['${root}/data/steer_bench/*.jsonl']"],
+            }
+            run = _Run(settings.model_copy(update=ours), root, phase_folder(root, risk, turns), 0)
+            found += _of_run(run, cells, shared)
+    return found
+
+
+def _base(settings: Settings, root: Path) -> Step:
+    return _Run(settings, root, root / "shared", 0).step("warm_up", "warm_up", base_folder(root))
+
+
+def _of_run(run: _Run, cells: dict[str, Cell], shared: dict[str, tuple[str, tuple[str, ...]]]) -> list[Step]:
     trained: set[str] = set()
 
     def want(name: str) -> None:
         if name in SHARED:
             return
-        name = known[name].trained_as or name
+        name = CELLS[name].trained_as or name
         if name not in trained:
             trained.add(name)
-            for need in known[name].needs:
+            for need in CELLS[name].needs:
                 want(need)
 
     for name in cells:
         want(name)
-    found = [run.step(name, name, run.folder / where, needs) for name, (where, needs) in SHARED.items()]
-    for name, cell in known.items():
+    found = [run.step(name, name, run.folder / where, needs) for name, (where, needs) in shared.items()]
+    for name, cell in CELLS.items():
         if name in trained and cell.folder:
             extra = [item.replace("{root}", str(run.folder)) for item in cell.arguments]
             found.append(run.step(name, cell.stage, run.folder / cell.folder, cell.needs, extra))
         if name in cells:
-            found.append(_evaluation(run, name, cell))
+            found.append(_evaluation(run, name, cell, [need for need in ("data", "single_turn") if need in shared]))
     return found
 
 
-def _evaluation(run: _Run, name: str, cell: Cell) -> Step:
+def _evaluation(run: _Run, name: str, cell: Cell, needs: list[str]) -> Step:
     output = run.folder / "evaluation" / name
-    extra = [
-        f"models.model.title={cell.title}",
-        f"models.model.checkpoint={checkpoint(cell, run.folder)}",
-        f"output={output}",
-        *(item.replace("{root}", str(run.folder)) for item in cell.evaluation),
-    ]
-    needs = ("data", "single_turn", *([cell.trained_as or name] if cell.folder else []))
-    step = run.step(f"evaluate_{name}", "evaluation", output, needs, extra)
+    checkpoint = run.folder / cell.folder / "checkpoint" if cell.folder else base_folder(run.root)
+    extra = [f"models.model.title={cell.title}", f"models.model.checkpoint={checkpoint}", f"output={output}"]
+    if cell.tutor:
+        extra.append(f"tutor.model={cell.tutor}")
+    needs = [*needs, *([cell.trained_as or name] if cell.folder else [])]
+    step = run.step(f"evaluate_{name}", "adaptive" if cell.tutor else "evaluation", output, needs, extra)
     files = (output / "summary.json", output / "model" / "dialogues.jsonl")
     return replace(step, records=(output / "model" / "judge.json",), files=files)

@@ -8,18 +8,22 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from reproduce import rollouts, tables
-from reproduce.attempts import attempt
+from reproduce import phase_page, phase_runs, pictures, rollouts, tables
 from reproduce.cells import CELLS
 from reproduce.claims import judge
-from reproduce.curves import survival_png, training_png
-from reproduce.miniature import VARIANT
 from reproduce.results import Results, load
+from safer_steer import plots
 from safer_steer.store import write_atomic
 
 FIRST_LINE = "**These are the miniature's numbers, not the paper's.**"
 DOCS = Path("docs")
 CONCLUSIONS = DOCS / "miniature_conclusions.md"  # written by hand
+CAPTIONS = {
+    "frontier": "Safety against helpfulness of each rule",
+    "phase": "Up to which risk answering pays, by length and rule",
+    "survival": "Survival (Figure 4's form): share of dialogues without a failure",
+    "training": "Training of the GRPO cells",
+}
 
 
 def write_pages(root: Path, results: Results, claims: dict[str, Any]) -> list[Path]:
@@ -28,6 +32,18 @@ def write_pages(root: Path, results: Results, claims: dict[str, Any]) -> list[Pa
     """
     images = root / "images"
     images.mkdir(parents=True, exist_ok=True)
+    points = phase_runs.read(root)
+    drawn = {
+        "frontier": pictures.frontier_figure(results),
+        "phase": pictures.phase_figure(points),
+        "survival": pictures.survival_figure(results),
+        "training": pictures.training_figure(root),
+    }
+    shown = dict.fromkeys(drawn, "")
+    for name, figure in drawn.items():
+        if figure:
+            plots.write(figure, images / f"miniature_{name}")
+            shown[name] = f"![{CAPTIONS[name]}](images/miniature_{name}.png)"
     conclusions = [
         FIRST_LINE,
         "# The paper in miniature",
@@ -37,37 +53,35 @@ def write_pages(root: Path, results: Results, claims: dict[str, Any]) -> list[Pa
     ]
     if CONCLUSIONS.is_file():
         conclusions.append(CONCLUSIONS.read_text(encoding="utf-8").strip())
+    conclusions.append("\n".join(shown[name] for name in ("frontier", "phase") if shown[name]))
+    if shown["frontier"]:
+        conclusions += ["## Safety against helpfulness", tables.frontier_table(results)]
+    conclusions += ["## What a minimum buys", phase_page.words(), phase_page.exact_table()]
+    if points:
+        conclusions += [
+            "Real runs (`bash scripts/reproduce.sh miniature --phase`), dots in the picture at the mean length of "
+            "their dialogues, with the share of flap questions that are answered under the released rule | the mean. "
+            "One seed: intervals are over dialogues alone.",
+            phase_runs.runs_table(points),
+        ]
     details = [
         FIRST_LINE,
         "# The paper in miniature: all tables",
-        "Every cell of the paper's tables, trained and evaluated in the miniature world, sampled at temperature 1. "
+        "Every cell, trained and evaluated in the miniature world, sampled at temperature 1. "
         "Rates are percent with 95 % intervals over seeds and dialogues (two-level bootstrap, "
-        "`reproduce/intervals.py`). All seeds start from one Base, as the paper's runs do; a seed has its own "
+        "`reproduce/intervals.py`); p values are from the same draws, corrected for the number of C4's parts (Holm). "
+        "All seeds start from one Base, as the paper's runs do; a seed has its own "
         "pictures, questions, dialogues, SFT and GRPO. The conclusions: [miniature.md](miniature.md).",
         "## Claims",
         tables.comparisons_table(claims),
+        *tables.result_tables(results),
     ]
-    if attempts := claims["C4"].get("fairer"):
-        details += ["## Fairer tests of C4", tables.attempts_table(attempts)]
-    details += tables.result_tables(results)
-    for name, title, png, parts in (
-        (
-            "miniature_survival.png",
-            "Survival (Figure 4's form): share of dialogues without a failure",
-            survival_png(results),
-            conclusions,
-        ),
-        ("miniature_training.png", "Training of the GRPO cells", training_png(root), details),
-    ):
-        if png:
-            (images / name).write_bytes(png)
-            parts += [f"## {title}", f"![{title}](images/{name})"]
+    for name in ("survival", "training"):
+        if shown[name]:
+            details += [f"## {CAPTIONS[name]}", shown[name]]
     if trajectories := rollouts.read(root):
         details.append(tables.signal_tables(trajectories))
-    details.append(tables.requests_table(root, results))
-    if any(name.startswith(VARIANT) for name in results.cells):
-        details.append(tables.variants_table(results))
-    details += [tables.seconds_table(root), origin(root)]
+    details += [tables.requests_table(root, results), tables.seconds_table(root), origin(root)]
     pages = [root / "miniature.md", root / "miniature_tables.md"]
     for path, parts in zip(pages, (conclusions, details), strict=True):
         write_atomic(path, "\n\n".join(part for part in parts if part) + "\n")
@@ -77,7 +91,7 @@ def write_pages(root: Path, results: Results, claims: dict[str, Any]) -> list[Pa
 def copy_pages(pages: list[Path], folder: Path) -> list[Path]:
     """The pages and their pictures in another folder."""
     root = pages[0].parent
-    for path in (*pages, *(root / "images").glob("miniature_*.png")):
+    for path in (*pages, *(root / "images").glob("miniature_*.*")):
         target = folder / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
@@ -86,7 +100,7 @@ def copy_pages(pages: list[Path], folder: Path) -> list[Path]:
 
 def origin(root: Path) -> str:
     """Commit, versions and settings, from the records of the runs."""
-    records = [*root.glob("*/*/run.json"), *root.glob("*/variants/*/run.json")]
+    records = [*root.glob("*/*/run.json")]
     if not records:
         return ""
     found = [json.loads(path.read_text(encoding="utf-8")) for path in records]
@@ -106,11 +120,8 @@ def write_results(root: Path, write_docs: bool) -> tuple[dict[str, Any], list[Pa
         The claims, and the pages written: below `root`, and with `write_docs` below `docs/`.
     """
     seeds = sorted(int(path.name[5:]) for path in root.glob("seed_*") if path.name[5:].isdecimal())
-    extra = {path.name for path in root.glob("seed_*/evaluation/*")} - set(CELLS)
-    results = load(root, [*CELLS, *sorted(extra)], seeds)
+    results = load(root, [*CELLS], seeds)
     claims = judge(results)
-    if attempts := attempt(results):
-        claims["C4"]["fairer"] = attempts
     write_atomic(root / "claims.json", json.dumps(claims, indent=1, ensure_ascii=False) + "\n")
     pages = write_pages(root, results, claims)
     return claims, pages + (copy_pages(pages, DOCS) if write_docs else [])

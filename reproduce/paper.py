@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.report.paper import paper_tables
-from reproduce.cells import CELLS, Cell
+from reproduce.cells import PAPER, Cell
 from reproduce.forecast import Work
 from reproduce.settings import PaperSettings, Size
 from reproduce.step import Step
@@ -23,7 +23,7 @@ SETS = ("beavertails_v", "mm_safetybench", "spa_vl", "vlguard", "vlsbench")  # T
 
 @dataclass(frozen=True)
 class PaperCell:
-    """A cell at one size: one of `CELLS`, or a baseline with its model section. `row` is its row in the paper."""
+    """A cell at one size: one of `PAPER`, or a baseline with its model section. `row` is its row in the paper."""
 
     size: str
     name: str
@@ -41,7 +41,7 @@ def cells(settings: PaperSettings) -> dict[str, PaperCell]:
     """All cells of all sizes, and the baselines that have a model."""
     found: dict[str, PaperCell] = {}
     for size in settings.sizes:
-        for name, cell in CELLS.items():
+        for name, cell in PAPER.items():
             found[f"{size}/{name}"] = PaperCell(size, name, f"{size.upper()} {cell.printed}", cell)
         for row, section in settings.baselines.items():
             prefix, _, name = row.partition(" ")
@@ -64,9 +64,9 @@ def steps(settings: PaperSettings, root: Path, wanted: dict[str, PaperCell]) -> 
         mine = {cell.name: cell for cell in wanted.values() if cell.size == size}
         trained = set(mine)
         for name in [*mine]:
-            trained |= set(CELLS[name].needs) & set(CELLS) if name in CELLS else set()
-        for name in [*CELLS, *(name for name in mine if name not in CELLS)]:
-            if name in CELLS and name in trained and CELLS[name].folder:
+            trained |= set(PAPER[name].needs) & set(PAPER) if name in PAPER else set()
+        for name in [*PAPER, *(name for name in mine if name not in PAPER)]:
+            if name in PAPER and name in trained and PAPER[name].folder:
                 found.append(_training(settings, root, size, name))
             if name in mine:
                 found.append(evaluation(settings, root, mine[name]))
@@ -110,7 +110,7 @@ def _shared(settings: PaperSettings, root: Path, single_turn: bool) -> list[Step
 
 
 def _training(settings: PaperSettings, root: Path, size: str, name: str) -> Step:
-    cell, spec = CELLS[name], settings.sizes[size]
+    cell, spec = PAPER[name], settings.sizes[size]
     folder, rows = root / spec.folder, root / "steer" / "data"
     if cell.stage == "sft":
         start, config, data = "run_sft.sh", spec.sft, [f"data={rows}/steer_sft.jsonl", *settings.sft]

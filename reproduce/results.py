@@ -35,8 +35,6 @@ class Played:
     kind: str
     safe: bool
     help: bool
-    harmlessness: float
-    helpfulness: float
     scored: int
     over_refused: int | None = None
     ungrounded: int = 0

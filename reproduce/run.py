@@ -1,6 +1,6 @@
 """All cells of the paper's tables, in the miniature or at the paper's size: runs what is not done, then reports.
 
-    python -m reproduce.run miniature [--sweep | --fairer] [--seeds N] [--only CELL,...] [--jobs 2] [--dry-run]
+    python -m reproduce.run miniature [--phase] [--seeds N] [--only CELL,...] [--jobs 2] [--dry-run]
     python -m reproduce.run paper [--only SIZE/CELL,...] [--jobs 1] [--dry-run]
 
 Input: `configs/reproduce/*.yaml`. Output below `--root`: run folders with `logs/` and `stages/`; of the miniature
@@ -26,17 +26,12 @@ from reproduce.forecast import forecast, total
 from reproduce.page import say_results, write_results
 from reproduce.paper_report import write_report
 from reproduce.runner import Report, Runner
-from reproduce.settings import Extras, PaperSettings, Settings
+from reproduce.settings import PaperSettings, Settings
 from reproduce.step import Step
 from safer_steer.cli import exit_code
 from safer_steer.config import load_config
 
 CONFIGS = Path("configs/reproduce")
-SEEDS = 3
-EXTRAS = {  # cells besides the paper's, each configs/reproduce/NAME.yaml
-    "sweep": "instead of the cells: variants of GRPO on seed 0",
-    "fairer": "instead of the cells: fairer tests of what the parts of GRPO contribute",
-}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,13 +45,11 @@ def main(argv: list[str] | None = None) -> int:
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("world", choices=["miniature", "paper"])
-    extras = parser.add_mutually_exclusive_group()
-    for name, text in EXTRAS.items():
-        extras.add_argument(f"--{name}", dest="extras", action="store_const", const=name, help=f"miniature: {text}")
-    parser.add_argument("--seeds", type=int, help=f"miniature: how many, from 0 (default: {SEEDS}; --sweep: 1)")
     parser.add_argument(
-        "--only", help=f"cells to make: {', '.join(CELLS)}, of the paper as SIZE/CELL; of --sweep its own"
+        "--phase", action="store_true", help="miniature, instead of the cells: real runs for the phase diagram"
     )
+    parser.add_argument("--seeds", type=int, help="miniature: how many, from 0 (default: as the config says)")
+    parser.add_argument("--only", help=f"cells to make: {', '.join(CELLS)}, of the paper as SIZE/CELL")
     parser.add_argument("--root", type=Path, help="(default: outputs/reproduce, of the paper outputs/paper)")
     parser.add_argument("--jobs", type=int, help="steps at once (default: 2, about 6.5 GB each; of the paper 1)")
     parser.add_argument("--config", help="sizes (default: configs/reproduce/WORLD.yaml)")
@@ -71,8 +64,10 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         arguments.jobs = 2 if arguments.world == "miniature" else 1
     if (arguments.seeds is not None and arguments.seeds < 1) or arguments.jobs < 1:
         parser.error("--seeds and --jobs must be at least 1")
-    if arguments.world == "paper" and (arguments.seeds or arguments.extras or arguments.write_docs):
-        parser.error("--seeds, --sweep, --fairer and --write-docs are of the miniature")
+    if arguments.world == "paper" and (arguments.seeds or arguments.phase or arguments.write_docs):
+        parser.error("--seeds, --phase and --write-docs are of the miniature")
+    if arguments.phase and (arguments.seeds or arguments.only):
+        parser.error("--phase has points of its own (phase in the config): without --seeds and --only")
     return arguments
 
 
@@ -81,12 +76,12 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _run_miniature(arguments: argparse.Namespace) -> int:
-    known, count = CELLS, SEEDS
-    if arguments.extras:
-        extras = load_config(Extras, CONFIGS / f"{arguments.extras}.yaml")
-        known, count = miniature.extra_cells(extras), extras.number_of_seeds
-    cells, seeds = choose(known, arguments.only), range(arguments.seeds or count)
-    planned = miniature.steps(load_config(Settings, arguments.config), arguments.root, seeds, cells)
+    settings = load_config(Settings, arguments.config)
+    if arguments.phase:
+        planned = miniature.phase_steps(settings, arguments.root)
+    else:
+        seeds, cells = arguments.seeds or settings.number_of_seeds, choose(CELLS, arguments.only)
+        planned = miniature.steps(settings, arguments.root, seeds, cells)
     if arguments.dry_run:
         return dry_run(planned, arguments.jobs)
     report = asyncio.run(Runner(planned, arguments.jobs, _say).run())

@@ -1,20 +1,34 @@
-"""Settings of a reproduction: what each stage gets besides its own config, and cells besides the paper's."""
+"""Settings of a reproduction: what each stage gets besides its own config, and how many seeds there are."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
+from reproduce.cells import CELLS
 from safer_steer.config import Section
 
 Overrides = list[Annotated[str, Field(pattern=r"^[^=\s]+=")]]  # key=value, as the stage's command line takes it
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.]*$")]
-# Cells that GRPO, or SFT before it, trains: those an adaptive tutor tells something about.
-Adaptive = Literal["sft", "grpo", "grpo_no_tcsr", "grpo_no_feedback_dynamics", "grpo_no_bootstrapping"]
+
+
+class Phase(Section):
+    """The real runs of the phase diagram: a world of its own for each risk and length, all from the one Base."""
+
+    risks: list[Annotated[float, Field(ge=0, le=1)]]
+    """How probable it is that a flap is marked: `marked_share` of the world."""
+    turns: list[Annotated[int, Field(ge=2)]]
+    """Most user turns of a dialogue."""
+    seeds: Overrides
+    """Besides those of every seed."""
 
 
 class Settings(Section):
     """Everything of `configs/reproduce/miniature.yaml`."""
 
+    number_of_seeds: Annotated[int, Field(ge=1)]
+    """From 0, unless the command line says how many."""
+    at_most: dict[Name, Annotated[int, Field(ge=1)]]
+    """Cell -> number of seeds, for cells that need fewer."""
     seeds: Overrides
     warm_up: Overrides
     single_turn: Overrides
@@ -22,18 +36,15 @@ class Settings(Section):
     sft: Overrides
     grpo: Overrides
     evaluation: Overrides
+    adaptive: Overrides
+    phase: Phase
 
-
-class Extras(Section):
-    """Everything of `configs/reproduce/{sweep,fairer}.yaml`: cells besides the paper's, made from the same seeds."""
-
-    number_of_seeds: Annotated[int, Field(ge=1)]
-    """From 0, unless the command line says how many."""
-    variants: dict[Name, Overrides] = {}
-    """Trainings: the full GRPO cell with these overrides."""
-    adaptive_cells: list[Adaptive] = []
-    """Evaluated once more, with the overrides `adaptive`."""
-    adaptive: Overrides = []
+    @field_validator("at_most")
+    @classmethod
+    def _known(cls, found: dict[str, int]) -> dict[str, int]:
+        if unknown := [name for name in found if name not in CELLS]:
+            raise ValueError(f"no cell(s) {', '.join(unknown)}; choose from {', '.join(CELLS)}")
+        return found
 
 
 class Size(Section):

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from reproduce import failed_requests, rollouts
-from reproduce.cells import CELLS
+from reproduce.cells import CELLS, FRONTIER
 from reproduce.comparisons import benchmark_rate, rate, turn_share
 from reproduce.intervals import Estimate
-from reproduce.miniature import VARIANT
 from reproduce.results import MULTI_TURN, SINGLE_TURN, Results
 from safer_steer.markdown import table
 
@@ -20,12 +19,20 @@ TABLES: tuple[tuple[str, tuple[str, ...], bool], ...] = (
     ("Tables 4 and 9's form: data granularity", ("sft_single_turn", "grpo_single_turn", "sft", "grpo"), False),
     (
         "Tables 5 and 8's form: what each part of GRPO contributes",
-        ("grpo", "grpo_no_tcsr", "grpo_no_feedback_dynamics", "grpo_no_bootstrapping"),
+        (
+            "grpo",
+            "grpo_no_tcsr",
+            "grpo_released",
+            "grpo_released_no_tcsr",
+            "grpo_no_feedback_dynamics",
+            "grpo_no_bootstrapping",
+        ),
         False,
     ),
+    ("Attacks that answer the model", tuple(name for name, cell in CELLS.items() if cell.tutor), False),
     ("Table 2's form: single-turn, pass = score 3", tuple(CELLS), True),
 )
-REQUEST_CELLS = ("base", "sft_single_turn", "sft", "grpo", "grpo_no_tcsr", "grpo_no_feedback_dynamics")
+REQUEST_CELLS = ("base", "sft_single_turn", "sft", "grpo", "grpo_no_tcsr", "grpo_released", "grpo_no_feedback_dynamics")
 
 
 def shown(estimate: Estimate | None) -> str:
@@ -77,15 +84,27 @@ def _beside(results: Results, cells: Sequence[str], single: bool) -> str:
     return table(header, rows)
 
 
+def frontier_table(results: Results) -> str:
+    """What is behind the picture of safety against helpfulness."""
+    rows = []
+    for cell, name in FRONTIER.items():
+        if seeds := results.seeds(cell, kinds=(False,)):
+            rates = [rate(results, cell, metric, False, seeds) for metric in ("safe", "help", "joint")]
+            over = turn_share(results, cell, lambda item: item.over_refused, False, seeds)
+            rows.append([name, *(shown(one) for one in (*rates, over)), str(len(seeds))])
+    return table(["rule", "safe %", "help %", "joint %", "over-refusal, benign turns %", "seeds"], rows)
+
+
 def claims_table(claims: dict[str, Any]) -> str:
-    """One row a claim."""
-    rows = [
-        [
-            f"{name}: {claim['claim']}",
-            f"**{claim['verdict']}**" + (f" ({claim['reason']})" if "reason" in claim else ""),
-        ]
-        for name, claim in claims.items()
-    ]
+    """One row a claim, and one for each part of a claim that has parts."""
+    rows = []
+    for name, claim in claims.items():
+        why = f" ({claim['reason']})" if "reason" in claim else ""
+        rows.append([f"{name}: {claim['claim']}", f"**{claim['verdict']}**{why}"])
+        for part, text in claim.get("parts", {}).items():
+            found = claim["evidence"].get(part)
+            said = f"{found['verdict']}: {_number(found)}, p {_p(found)}" if found else "undecided: missing cells"
+            rows.append([f"· {text}", said])
     return table(["claim", "verdict"], rows)
 
 
@@ -97,41 +116,22 @@ def comparisons_table(claims: dict[str, Any]) -> str:
         for part, found in claim["beside"].items():
             *row, verdict = _compared(f"{name} {part}", found)
             rows.append([*row, f"({verdict}, decides nothing)"])
-    return table(COMPARED, rows) if rows else ""
-
-
-def attempts_table(attempts: dict[str, Any]) -> str:
-    """What each fairer test is, and one row a comparison; none of them decides the claim."""
-    said = "\n".join(f"- *{name}*: {one['text']}" for name, one in attempts.items())
-    rows = [
-        _compared(f"{name} {part}", found) for name, one in attempts.items() for part, found in one["evidence"].items()
-    ]
-    return f"{said}\n\n{table(COMPARED, rows)}"
-
-
-COMPARED = ("comparison", "difference of", "value (95 %)", "own intervals apart", "verdict")
+    header = ["comparison", "difference of", "value (95 %)", "own intervals apart", "corrected p", "verdict"]
+    return table(header, rows) if rows else ""
 
 
 def _compared(name: str, found: dict[str, Any]) -> list[str]:
-    low, high = found["interval"]
-    number = f"{found['value']:+.2f} ({low:+.2f} to {high:+.2f})"
     apart = {True: "yes", False: "no"}.get(found.get("intervals_apart"), "–")
-    return [name.replace("_", " "), found["what"], number, apart, found["verdict"]]
+    return [name.replace("_", " "), found["what"], _number(found), apart, _p(found), found["verdict"]]
 
 
-def variants_table(results: Results) -> str:
-    """GRPO's variants on seed 0, which all of them have, next to the full cell."""
-    rows = []
-    for name in ("grpo", *sorted(cell for cell in results.cells if cell.startswith(VARIANT))):
-        if 0 not in results.cells.get(name, {}):
-            continue
-        row = [name.removeprefix(VARIANT).replace("grpo", "full")]
-        row += [shown(rate(results, name, metric, False, [0])) for metric in ("safe", "help", "joint")]
-        row.append(shown(turn_share(results, name, lambda item: item.ungrounded, False, [0])))
-        row.append(shown(turn_share(results, name, lambda item: item.over_refused, False, [0])))
-        rows.append(row)
-    header = ["variant", "Avg. safe", "Avg. help", "Avg. joint", "ungrounded turns %", "over-refusal %"]
-    return "## Variants of GRPO (seed 0 only: dialogues' intervals)\n\n" + table(header, rows)
+def _number(found: dict[str, Any]) -> str:
+    low, high = found["interval"]
+    return f"{found['value']:+.2f} ({low:+.2f} to {high:+.2f})"
+
+
+def _p(found: dict[str, Any]) -> str:
+    return f"{found['corrected_p']:.3f}" if "corrected_p" in found else "–"
 
 
 def signal_tables(trajectories: Sequence[rollouts.Trajectory], turns: int = 5) -> str:
@@ -169,7 +169,7 @@ def requests_table(root: Path, results: Results) -> str:
 
 
 def seconds_table(root: Path) -> str:
-    """Seconds and memory of every step, over the seeds."""
+    """Seconds and memory of every step, over the seeds; without those of the phase diagram."""
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
     for path in sorted(root.glob("*/stages/*.json")):
         found[path.stem].append(json.loads(path.read_text(encoding="utf-8")))

@@ -2,7 +2,7 @@
 # All cells of the paper's tables: in miniature over seeds, with a verdict on each of its claims, or at the paper's size on GPUs.
 #
 #   bash scripts/reproduce.sh miniature [--seeds N] [--only CELL[,CELL...]] [--root DIR] [--jobs N] [--dry-run]
-#   bash scripts/reproduce.sh miniature --sweep | --fairer [...]    more cells: GRPO's variants on seed 0; fairer tests of C4
+#   bash scripts/reproduce.sh miniature --phase [...]    real runs for the phase diagram: released TCSR against the mean
 #   bash scripts/reproduce.sh paper [--only SIZE/CELL[,...]] [--root DIR] [--dry-run]    Tables 2-5, 8, 9, Figure 4; 3B and 7B
 #
 # --dry-run prints every command, of the paper with GPU hours, calls and cost. Killed and started again, it continues from where it

@@ -7,18 +7,16 @@ import pytest
 
 from miniature.rules import judge_scores
 from miniature.world import Scene
-from reproduce.claims import CLAIMS, judge
-from reproduce.intervals import contrast, ratio, restricted_mean_difference, survived, two_level
+from reproduce.claims import CLAIMS, PARTS, judge
+from reproduce.intervals import contrast, holm, ratio, restricted_mean_difference, survived, two_level
 from reproduce.page import write_pages
 from reproduce.results import MULTI_TURN, SINGLE_TURN, UNGROUNDED, Evaluated, Played, Results, read_evaluation
+from reproduce.tables import claims_table
 from safer_steer.store import write_jsonl
 
 PER_BENCHMARK = 40
 PERCENT = (0.0, 100.0)
-CELLS = (
-    "base", "sft_single_turn", "sft", "grpo", "grpo_no_tcsr", "grpo_no_feedback_dynamics", "grpo_no_bootstrapping",
-    "grpo_single_turn",
-)  # fmt: skip
+WITHOUT = tuple(worse for _, _, worse in PARTS.values())  # the models that lack a part of C4
 
 
 def evaluated(multi: float, single: float, seed: int, last: int = 4) -> Evaluated:
@@ -36,8 +34,6 @@ def evaluated(multi: float, single: float, seed: int, last: int = 4) -> Evaluate
                         kind="benign" if index % 4 == 0 else "red_team",
                         safe=safe,
                         help=safe,
-                        harmlessness=3.0 if safe else 0.0,
-                        helpfulness=3.0 if safe else 0.0,
                         scored=1 if alone else 5,
                         over_refused=1 if index % 8 == 0 else 0 if index % 4 == 0 else None,
                         last_turn=None if alone else 5 if safe else last,
@@ -58,8 +54,8 @@ def results(**rates: tuple[float, float]) -> Results:
 
 def as_the_paper_says() -> dict[str, tuple[float, float]]:
     rates = {"base": (0.2, 0.5), "sft_single_turn": (0.35, 0.9), "sft": (0.6, 0.9), "grpo": (0.85, 0.95)}
-    ablations = dict.fromkeys(CELLS[4:7], (0.7, 0.9))
-    return rates | ablations | {"grpo_single_turn": (0.4, 0.9)}
+    rates |= dict.fromkeys([better for _, better, _ in PARTS.values()], rates["grpo"])
+    return rates | dict.fromkeys(WITHOUT, (0.7, 0.9)) | {"grpo_single_turn": (0.4, 0.9)}
 
 
 def test_all_claims_hold_where_the_cells_are_as_the_paper_says():
@@ -70,7 +66,7 @@ def test_all_claims_hold_where_the_cells_are_as_the_paper_says():
     assert safe["seeds"] == 3
     assert safe["intervals_apart"]
     assert safe["sft"]["interval"][1] < safe["grpo"]["interval"][0]
-    assert set(claims["C4"]["evidence"]) == {"tcsr", "feedback_dynamics", "bootstrapping"}
+    assert set(claims["C4"]["evidence"]) == set(PARTS)
     json.dumps(claims, allow_nan=False)
 
 
@@ -89,8 +85,41 @@ def test_small_differences_are_undecided_and_c3_asks_for_intervals_apart():
     assert safe["interval"][0] > 0, "paired, the difference is clear"
     assert not safe["intervals_apart"]
     assert claims["C3"]["verdict"] == "undecided"
-    assert claims["C4"]["evidence"]["tcsr"]["verdict"] == "undecided"
+    assert claims["C4"]["evidence"]["tcsr_printed"]["verdict"] == "undecided"
     assert claims["C4"]["verdict"] == "undecided"
+
+
+def test_the_parts_of_c4_are_judged_by_corrected_p_values():
+    """With this difference p is 0.017: clear by itself, and not as one of five of which none shows more."""
+    rates = as_the_paper_says() | dict.fromkeys(WITHOUT, (0.85, 0.95)) | {"grpo_no_tcsr": (0.8, 0.9)}
+    rates["grpo_released_no_tcsr"] = (0.975, 0.95)
+    claim = judge(results(**rates))["C4"]
+    small, against, none = (claim["evidence"][name] for name in ("tcsr_printed", "tcsr_as_run", "bootstrapping"))
+    assert small["interval"][0] > 0
+    assert small["p"] < 0.05 < small["corrected_p"]
+    assert (small["verdict"], none["verdict"], against["verdict"]) == ("undecided", "undecided", "does not hold")
+    assert none["p"] == 1.0
+    assert against["corrected_p"] == pytest.approx(5 * 2 / 4001, abs=1e-4), "no draw is there"
+    alone = {name: rates[name] for name in ("grpo", "grpo_no_tcsr")}
+    assert judge(results(**alone))["C4"]["evidence"]["tcsr_printed"]["corrected_p"] == pytest.approx(
+        5 * small["p"], abs=1e-4
+    )
+
+
+def test_holm_by_worked_numbers():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.01, 0.02, 0.03, 0.04, 0.05]) == pytest.approx([0.05, 0.08, 0.09, 0.09, 0.09])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_the_p_value_says_at_which_level_the_interval_reaches_0():
+    """Differences of mean 1 and standard error 0.5: two of them, so 0.0455 by the normal distribution."""
+    values = np.random.default_rng(0).normal(size=1000)
+    values = 1 + (values - values.mean()) / values.std() * 0.5 * 1000**0.5
+    found = two_level([contrast([(1.0, values)], (values.min(), values.max()))])
+    assert found.p == pytest.approx(0.0455, abs=0.02)
+    assert two_level([contrast([(1.0, values - 1)], (values.min() - 1, values.max() - 1))]).p > 0.9
 
 
 def test_missing_cells_are_undecided_and_named():
@@ -99,6 +128,7 @@ def test_missing_cells_are_undecided_and_named():
     assert {claim["verdict"] for claim in claims.values()} == {"undecided"}
     assert claims["C3"]["reason"] == "missing cells: grpo"
     assert claims["C4"]["reason"].startswith("missing cells: grpo, grpo_no_bootstrapping")
+    assert "| undecided: missing cells |" in claims_table(claims)
     assert judge(Results())["C1"]["reason"] == "missing cells: base, sft_single_turn"
 
 
@@ -148,6 +178,22 @@ def test_reading_what_evaluation_wrote(tmp_path):
     assert [(item.id, item.ungrounded, item.joint) for item in found.dialogues] == [("a", 1, False)]
 
 
-def test_the_pages_are_written_of_all_cells_and_of_none(tmp_path):
-    for found, said in ((results(**as_the_paper_says()), "| C1: "), (Results(), "missing cells")):
-        assert said in write_pages(tmp_path, found, judge(found))[0].read_text(encoding="utf-8")
+def test_the_pages_are_written_without_any_cell(tmp_path):
+    page, _ = write_pages(tmp_path, Results(), judge(Results()))
+    assert "missing cells" in page.read_text(encoding="utf-8")
+
+
+def test_the_first_page_has_a_verdict_for_each_part_and_each_rules_rates(tmp_path):
+    found = results(**as_the_paper_says() | {"grpo_no_tcsr": (0.95, 0.95)})
+    page, tables = write_pages(tmp_path, found, judge(found))
+    lines = page.read_text(encoding="utf-8").splitlines()
+    at = next(number for number, line in enumerate(lines) if line.startswith("| C4: "))
+    assert "**does not hold**" in lines[at]
+    assert lines[at + 1].startswith("| · TCSR as printed (Eq. 18–20) against the plain sum | does not hold: -10.00 (")
+    assert [" | holds: +15.00 (" in line for line in lines[at + 2 : at + 6]] == [True] * 4
+    assert "| plain sum | 95.0 (" in page.read_text(encoding="utf-8")
+    assert "| C4 tcsr as run |" in tables.read_text(encoding="utf-8")
+    pictures = sorted(path.name for path in (tmp_path / "images").iterdir())
+    assert pictures == [
+        f"miniature_{name}.{end}" for name in ("frontier", "phase", "survival") for end in ("png", "svg")
+    ]

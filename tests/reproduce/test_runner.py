@@ -11,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.config import EvaluationConfig
 from reproduce.cells import CELLS
-from reproduce.miniature import steps
+from reproduce.miniature import phase_steps, steps
 from reproduce.run import CONFIGS
 from reproduce.runner import Runner
 from reproduce.settings import Settings
 from reproduce.step import Step
 from safer_steer.config import load_config
 from safer_steer.errors import UserError
+from training.grpo.config import load_config as load_grpo_config
 
 CONFIG = CONFIGS / "miniature.yaml"
 
@@ -38,9 +40,12 @@ def run(planned: list[Step], jobs: int = 2):
 
 
 def test_the_graph_has_shared_steps_once_and_every_need_before():
-    planned = steps(load_config(Settings, CONFIG), Path("r"), range(3), CELLS)
+    planned = steps(load_config(Settings, CONFIG, ["at_most={base: 3, grpo_single_turn: 2}"]), Path("r"), 3, CELLS)
     names = [step.name for step in planned]
-    assert len(names) == len(set(names)) == 1 + 3 * (3 + len(CELLS) - 1 + len(CELLS))
+    trained = [name for name, cell in CELLS.items() if cell.folder and not cell.trained_as]
+    # Of the third seed grpo_single_turn is neither trained nor evaluated.
+    assert len(names) == len(set(names)) == 1 + 3 * (3 + len(trained) + len(CELLS)) - 2
+    assert "seed_2/grpo_single_turn" not in names
     for index, step in enumerate(planned):
         assert set(step.needs) <= set(names[:index]), step.name
     commands = {step.name: step.command for step in planned}
@@ -54,6 +59,59 @@ def test_the_graph_has_shared_steps_once_and_every_need_before():
         "seed_0/grpo_no_tcsr"
     )  # what is early is there for all seeds
     assert "data.seed=2" in commands["seed_2/grpo"]
+
+
+def test_the_released_form_and_its_partner_are_trained_alike_but_for_the_rule():
+    planned = {step.short: step.command for step in steps(load_config(Settings, CONFIG), Path("r"), 1, CELLS)}
+    rules = {}
+    for name in ("grpo", "grpo_no_tcsr", "grpo_released", "grpo_released_no_tcsr"):
+        _, _, config, *overrides = planned[name]
+        loaded = load_grpo_config(config, overrides)
+        assert loaded.tree.output == f"r/seed_0/{name}"
+        rule = loaded.config.safer_steer.tcsr.rule
+        rules[name] = (rule, loaded.tree.actor_rollout_ref.actor.kl_loss_coef)
+    assert rules == {
+        "grpo": ("paper", 0.03),
+        "grpo_no_tcsr": ("raw", 0.03),
+        "grpo_released": ("released", 0.006),
+        "grpo_released_no_tcsr": ("mean", 0.006),
+    }
+
+
+def test_adaptive_cells_play_a_trained_model_with_another_tutor():
+    planned = {step.short: step for step in steps(load_config(Settings, CONFIG), Path("r"), 1, CELLS)}
+    step = planned["evaluate_grpo_no_feedback_dynamics_unseen"]
+    assert set(step.needs) == {
+        "seed_0/data",
+        "seed_0/single_turn",
+        "seed_0/grpo_no_feedback_dynamics",
+        "shared/warm_up",
+    }
+    config = load_config(EvaluationConfig, step.command[2], list(step.command[3:]))
+    assert (config.mode, config.tutor.model) == ("adaptive", "mini-attacker")
+    assert config.models["model"].checkpoint == "r/seed_0/grpo_no_feedback_dynamics/checkpoint"
+    assert config.benchmarks == ["r/seed_0/data/steer_bench/*.jsonl"]
+    with pytest.raises(UserError, match=r"at_most.*no cell\(s\) grpo_nonsense"):
+        load_config(Settings, CONFIG, ["at_most.grpo_nonsense=3"])
+
+
+def test_each_point_of_the_phase_diagram_has_a_world_of_its_own_from_the_one_base():
+    settings = load_config(Settings, CONFIG)
+    planned = phase_steps(settings, Path("r"))
+    names = [step.name for step in planned]
+    points = len(settings.phase.risks) * len(settings.phase.turns)
+    assert len(names) == len(set(names)) == 1 + points * (2 + 3 + 3)
+    for index, step in enumerate(planned):
+        assert set(step.needs) <= set(names[:index]), step.name
+    commands = {step.name: step.command for step in planned}
+    point = "risk_0.2_turns_8"
+    assert "marked_share=0.2" in commands[f"{point}/seeds"]
+    assert "turns.red_team.max=8" in commands[f"{point}/data"]
+    assert f"root=r/phase/{point}" in commands[f"{point}/grpo_released"]
+    assert "model=r/shared/base" in commands[f"{point}/sft"]
+    evaluation = commands[f"{point}/evaluate_grpo_released"]
+    config = load_config(EvaluationConfig, evaluation[2], list(evaluation[3:]))
+    assert config.benchmarks == [f"r/phase/{point}/data/steer_bench/*.jsonl"]
 
 
 def test_a_failing_step_stops_what_depends_on_it_and_nothing_else(tmp_path):

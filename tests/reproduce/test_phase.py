@@ -1,0 +1,95 @@
+"""The exact phase diagram against formulas by hand, and the reading of its real runs."""
+
+import random
+
+import pytest
+
+from miniature.language import LIFT, REFUSAL, ask
+from reproduce import phase_page, pictures
+from reproduce.miniature import phase_folder
+from reproduce.phase import (
+    BREACH,
+    GOOD,
+    MEAN,
+    NEEDLESS,
+    PRINTED,
+    RELEASED,
+    RULES,
+    STRONG,
+    bought,
+    break_even,
+    expected_return,
+    turning_point,
+)
+from reproduce.phase_runs import read, runs_table
+from safer_steer.store import write_jsonl
+
+LOST, REFUSED = 0.72, 0.56  # by a breach, by a needless refusal
+
+
+def test_the_rewards_are_the_rubrics():
+    assert pytest.approx((1.0, 1 - LOST, 1 - REFUSED)) == (GOOD, BREACH, NEEDLESS)
+
+
+@pytest.mark.parametrize("risk", [0.1, 0.4])
+def test_released_by_hand(risk):
+    """Always answering: the minimum is a breach unless no tempting turn is harmful; always refusing likewise."""
+    answering = 0.3 * (1 - LOST * (1 - (1 - risk) ** 4)) + 0.7 * (1 - LOST * risk * 4 / 5)
+    refusing = 0.3 * (1 - REFUSED * (1 - risk**4)) + 0.7 * (1 - REFUSED * (1 - risk) * 4 / 5)
+    assert expected_return(RELEASED, 5, 4, risk, 1.0) == pytest.approx(answering)
+    assert expected_return(RELEASED, 5, 4, risk, 0.0) == pytest.approx(refusing)
+
+
+def test_printed_by_hand():
+    """Two turns, the second tempting: r~ = 1, then 0.3 min + 0.7 mean of 1 and the second's reward."""
+    for answering, reward in ((1.0, BREACH), (0.0, GOOD)):
+        expected = 1 + 0.3 * reward + 0.7 * (1 + reward) / 2
+        assert expected_return(PRINTED, 2, 1, 1.0, answering) == pytest.approx(expected)
+
+
+def test_without_a_minimum_the_break_even_is_the_same_at_every_length():
+    for turns in range(2, 9):
+        assert break_even(MEAN, turns, turns - 1) == pytest.approx(REFUSED / (REFUSED + LOST))
+
+
+def test_a_minimum_lowers_it_the_more_the_longer_and_the_heavier():
+    assert [break_even(RELEASED, turns, turns - 1) for turns in (5, 8)] == pytest.approx([0.403, 0.385], abs=1e-3)
+    assert [break_even(PRINTED, turns, turns - 1) for turns in (5, 8)] == pytest.approx([0.419, 0.407], abs=1e-3)
+    assert break_even(STRONG, 8, 7) < break_even(RELEASED, 8, 7) < break_even(RELEASED, 3, 2)
+    breaches, answers = bought(RELEASED, 8, 7)
+    assert breaches + answers == pytest.approx(7)
+    assert breaches == pytest.approx(7 * (0.385 + 0.4375) / 2, abs=0.01)
+
+
+def test_no_mixture_of_answering_and_refusing_is_best():
+    for rule in RULES:
+        for risk in (0.05, 0.25, 0.4, 0.6):
+            earned = [expected_return(rule, 8, 7, risk, share / 20) for share in range(21)]
+            assert max(earned) == pytest.approx(max(earned[0], earned[-1])), (rule, risk)
+
+
+def test_a_minimum_holds_back_who_refuses_and_not_who_answers():
+    for rule in RULES:
+        assert turning_point(rule, 8, 7, 1.0) == pytest.approx(0.4375, abs=1e-3), rule
+    assert turning_point(RELEASED, 8, 7, 0.0) < break_even(RELEASED, 8, 7)
+    assert "does nothing to one that answers everything" in phase_page.words()
+
+
+def test_the_real_runs_are_read_and_drawn(tmp_path):
+    rng = random.Random(0)
+    for risk, turns, cell, answers in ((0.4, 8, "grpo_released", 1), (0.4, 8, "grpo_released_no_tcsr", 3)):
+        folder = phase_folder(tmp_path, risk, turns) / "evaluation" / cell / "model"
+        lifted = [LIFT.format(ordinal="first")] * answers + [REFUSAL] * (4 - answers)
+        asked = [{"user": ask("first flap", rng), "assistant": said} for said in lifted]
+        other = {"user": ask("look", rng), "assistant": "a red one ."}
+        write_jsonl(folder / "answers.jsonl", [{"id": "a", "turns": [other, *asked]}])
+        row = {"id": "a", "benchmark": "dys", "single_turn": False, "kind": "red_team", "scored": 5, "unscored": 0}
+        row |= {"safe": True, "help": False, "over_refused": None, "last_turn": 5, "failed": False}
+        write_jsonl(folder / "dialogues.jsonl", [row])
+        write_jsonl(folder / "verdicts.jsonl", [])
+    (point,) = read(tmp_path)
+    assert (point.risk, point.turns, point.mean_turns) == (0.4, 8, 5)
+    assert point.label() == "25 | 75 %"
+    assert "| 0.4, 2–8 turns | mean | 75.0 (" in runs_table([point])
+    assert len(pictures.phase_figure([point]).axes) == 2
+    assert read(tmp_path / "nothing") == []
