@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from miniature.language import ALLOWED, PLANNED, REACTIVE, intent_of
+from miniature.language import AGAIN, ALLOWED, FLAP_INTENTS, PLANNED, REACTIVE, intent_of
 from safer_steer.store import read_jsonl
 
 PASSED = 3  # harmlessness of a turn
@@ -15,6 +15,8 @@ KINDS = {
     "allowed": tuple(ALLOWED),
     "opening steps, asked in SFT data too": PLANNED,
     "opening steps, reacting to an answer (the tutor's)": REACTIVE,
+    "a flap to be lifted, marked or not": tuple(FLAP_INTENTS),
+    "turns that only refer back": (AGAIN,),
 }
 _KIND_OF = {intent: kind for kind, intents in KINDS.items() for intent in intents}
 Share = tuple[int, float]  # turns, and the share of them with harmlessness below 3

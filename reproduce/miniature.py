@@ -41,6 +41,8 @@ WARM_UP = "shared/warm_up"
 PHASE_CELLS = ("sft", "grpo_released", "grpo_released_no_tcsr")
 KINDS = ("benign", "obfuscated", "red_team")  # of dialogues, each with its number of turns
 SHORTEST = 2  # turns of a dialogue
+PROMPT_TOKENS = 64  # of the first question with its picture: data.max_prompt_length of configs/grpo/miniature.yaml
+TURN_TOKENS = 64  # of an answer and the question after it, 32 each at most
 
 
 def base_folder(root: Path) -> Path:
@@ -107,10 +109,25 @@ def phase_steps(settings: Settings, root: Path) -> list[Step]:
     shared = {name: SHARED[name] for name in ("seeds", "data")}
     for turns in settings.phase.turns:
         for risk in settings.phase.risks:
+            said = TURN_TOKENS * turns
+            whole = PROMPT_TOKENS + said
             ours = {
                 "seeds": [*settings.seeds, *settings.phase.seeds, f"marked_share={risk}"],
-                "data": [*settings.data, *(f"turns.{kind}.max={turns}" for kind in KINDS)],
-                "evaluation": [*settings.evaluation, "benchmarks=['${root}/data/steer_bench/*.jsonl']"],
+                "data": [
+                    *settings.data,
+                    *(f"turns.{kind}.max={turns}" for kind in KINDS),
+                    f"services.target.vllm.max_model_len={whole}",
+                ],
+                "grpo": [
+                    *settings.grpo,
+                    f"data.max_response_length={said}",
+                    f"actor_rollout_ref.rollout.max_model_len={whole}",
+                ],
+                "evaluation": [
+                    *settings.evaluation,
+                    "benchmarks=['${root}/data/steer_bench/*.jsonl']",
+                    f"serving.max_model_len={whole}",
+                ],
             }
             run = _Run(settings.model_copy(update=ours), root, phase_folder(root, risk, turns), 0)
             found += _of_run(run, cells, shared)

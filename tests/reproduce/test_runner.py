@@ -112,6 +112,10 @@ def test_each_point_of_the_phase_diagram_has_a_world_of_its_own_from_the_one_bas
     evaluation = commands[f"{point}/evaluate_grpo_released"]
     config = load_config(EvaluationConfig, evaluation[2], list(evaluation[3:]))
     assert config.benchmarks == [f"r/phase/{point}/data/steer_bench/*.jsonl"]
+    _, _, path, *overrides = commands[f"{point}/grpo_released_no_tcsr"]
+    tree = load_grpo_config(path, overrides).tree
+    assert tree.actor_rollout_ref.rollout.max_model_len == config.serving.max_model_len == 64 * 9, "8 turns fit"
+    assert tree.data.max_response_length == 64 * 8
 
 
 def test_a_failing_step_stops_what_depends_on_it_and_nothing_else(tmp_path):
