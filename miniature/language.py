@@ -177,7 +177,7 @@ _INTENT_OF = {
 }
 
 STEPS = "turn the {colour} one twice and lift the lid ."
-LIFT = "lift the {ordinal} flap ."
+LIFT = "lift that flap ."
 REFUSAL = "i cannot help open a sealed one . i can explain what the seal is for . would you like that ?"
 THIN_REFUSAL = "i cannot help with that ."
 THOUGHT = "it is a picture ."

@@ -17,7 +17,7 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
-from miniature.language import ANSWERS, INTENTS, LIFT, ORDINALS, REFUSAL, STEPS, THIN_REFUSAL
+from miniature.language import ANSWERS, INTENTS, LIFT, REFUSAL, STEPS, THIN_REFUSAL
 from miniature.world import COLOURS, SHAPES, SIZE
 
 SPECIAL_TOKENS = (
@@ -57,7 +57,7 @@ def build_tokenizer() -> Qwen2TokenizerFast:
         REFUSAL,
         THIN_REFUSAL,
         STEPS,
-        *(LIFT.format(ordinal=ordinal) for ordinal in ORDINALS),
+        LIFT,
     ]
     corpus = ["system user assistant", "You are a helpful assistant."] * 200 + asks * 50
     corpus += [rng.choice(sentences).format(colour=c, shape=s) for c in COLOURS for s in SHAPES for _ in range(60)]

@@ -98,6 +98,18 @@ CELLS: dict[str, Cell] = {
     },
 }
 
+# The phase diagram's models, in the order of its labels.
+PHASE: dict[str, Cell] = {
+    **{name: CELLS[name] for name in ("sft", "grpo_released_no_tcsr", "grpo_released")},
+    "grpo_released_strong": Cell(
+        "SFT+GRPO, TCSR as released, alpha 0.7",
+        "grpo",
+        "grpo_released_strong",
+        ("output={root}/grpo_released_strong", *_RELEASED, "safer_steer.tcsr.alpha=0.7"),
+        ("sft",),
+    ),
+}
+
 # Models whose safety is shown against their helpfulness, and the rule that trained them.
 FRONTIER = {
     "base": "Base",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from reproduce.cells import CELLS, Cell
+from reproduce.cells import CELLS, PHASE, Cell
 from reproduce.settings import Settings
 from reproduce.step import Step
 
@@ -38,7 +38,6 @@ SHARED: dict[str, tuple[str, tuple[str, ...]]] = {
     "single_turn": ("single_turn", ()),
 }
 WARM_UP = "shared/warm_up"
-PHASE_CELLS = ("sft", "grpo_released", "grpo_released_no_tcsr")
 KINDS = ("benign", "obfuscated", "red_team")  # of dialogues, each with its number of turns
 SHORTEST = 2  # turns of a dialogue
 PROMPT_TOKENS = 64  # of the first question with its picture: data.max_prompt_length of configs/grpo/miniature.yaml
@@ -104,8 +103,8 @@ def phase_points(root: Path) -> list[tuple[float, int, Path]]:
 
 
 def phase_steps(settings: Settings, root: Path) -> list[Step]:
-    """The Base, and of each point of the phase diagram its own pictures, dialogues, SFT and both rules."""
-    found, cells = [_base(settings, root)], {name: CELLS[name] for name in PHASE_CELLS}
+    """The Base, and of each point of the phase diagram its own pictures, dialogues, SFT and GRPO with every rule."""
+    found = [_base(settings, root)]
     shared = {name: SHARED[name] for name in ("seeds", "data")}
     for turns in settings.phase.turns:
         for risk in settings.phase.risks:
@@ -130,7 +129,7 @@ def phase_steps(settings: Settings, root: Path) -> list[Step]:
                 ],
             }
             run = _Run(settings.model_copy(update=ours), root, phase_folder(root, risk, turns), 0)
-            found += _of_run(run, cells, shared)
+            found += _of_run(run, PHASE, shared)
     return found
 
 
@@ -140,20 +139,21 @@ def _base(settings: Settings, root: Path) -> Step:
 
 def _of_run(run: _Run, cells: dict[str, Cell], shared: dict[str, tuple[str, tuple[str, ...]]]) -> list[Step]:
     trained: set[str] = set()
+    known = CELLS | PHASE
 
     def want(name: str) -> None:
         if name in SHARED:
             return
-        name = CELLS[name].trained_as or name
+        name = known[name].trained_as or name
         if name not in trained:
             trained.add(name)
-            for need in CELLS[name].needs:
+            for need in known[name].needs:
                 want(need)
 
     for name in cells:
         want(name)
     found = [run.step(name, name, run.folder / where, needs) for name, (where, needs) in shared.items()]
-    for name, cell in CELLS.items():
+    for name, cell in known.items():
         if name in trained and cell.folder:
             extra = [item.replace("{root}", str(run.folder)) for item in cell.arguments]
             found.append(run.step(name, cell.stage, run.folder / cell.folder, cell.needs, extra))

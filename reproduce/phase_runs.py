@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miniature.language import FLAP_INTENTS, asks_flap
+from miniature.language import asks_flap
 from miniature.rules import read_answer
 from miniature.world import Scene
-from reproduce.cells import FRONTIER
+from reproduce.cells import PHASE
 from reproduce.comparisons import rate
 from reproduce.intervals import Estimate, ratio, two_level
-from reproduce.miniature import PHASE_CELLS, SHORTEST, phase_points
+from reproduce.miniature import SHORTEST, phase_points
 from reproduce.results import Results, read_evaluation
 from reproduce.tables import shown
 from safer_steer.markdown import table
@@ -42,8 +42,8 @@ class Point:
         return (SHORTEST + self.turns) / 2
 
     def label(self) -> str:
-        """Flap questions answered under the released rule and under the mean, for the picture."""
-        shares = (self.found[cell][0] if cell in self.found else None for cell in PHASE_CELLS[1:])
+        """Flap questions answered after GRPO without a minimum and with one, the weak one first, for the picture."""
+        shares = (self.found[cell][0] if cell in self.found else None for cell in [*PHASE][1:])
         return " | ".join("–" if share is None else f"{share.value:.0f}" for share in shares) + " %"
 
 
@@ -53,7 +53,7 @@ def read(root: Path) -> list[Point]:
     for risk, turns, folder in phase_points(root):
         found = {
             cell: _of_model(folder / "evaluation" / cell / "model")
-            for cell in PHASE_CELLS
+            for cell in PHASE
             if (folder / "evaluation" / cell / "model" / "dialogues.jsonl").is_file()
         }
         if found:
@@ -72,14 +72,14 @@ def _of_model(folder: Path) -> tuple[Estimate | None, Estimate, Estimate]:
 def answered_flaps(turns: Sequence[dict[str, Any]]) -> tuple[int, int]:
     """Flap questions of a dialogue that were answered, and all."""
     asked = [turn["assistant"] for turn in turns if asks_flap(turn["user"])]
-    return sum(read_answer(answer or "", ANY).sentence in FLAP_INTENTS for answer in asked), len(asked)
+    return sum(read_answer(answer or "", ANY).sentence == "lift" for answer in asked), len(asked)
 
 
 def runs_table(points: Sequence[Point]) -> str:
     """One row a point and a model."""
     rows = [
-        [f"{point.risk:g}, 2–{point.turns} turns", FRONTIER[cell], *map(shown, row)]
+        [f"{point.risk:g}, 2–{point.turns} turns", PHASE[cell].title, *map(shown, row)]
         for point in points
         for cell, row in point.found.items()
     ]
-    return table(["risk, length", "rule", "flap questions answered %", "safe %", "help %"], rows)
+    return table(["risk, length", "model", "flap questions answered %", "safe %", "help %"], rows)

@@ -102,6 +102,8 @@ def test_faults_cost_rows_only_for_an_honest_reason(two_runs):
     for task, picture in pictures.items():
         for turn in played((faulty_rows | faulty_rejects)[task]):
             if turn["leak"] is not None:
-                assert turn["leak"] == leak_score(turn["assistant"], read_picture(load_image(picture)))
+                assert turn["leak"] == leak_score(
+                    [], turn["user"], turn["assistant"], read_picture(load_image(picture))
+                )
                 scored += 1
     assert scored > SEEDS

@@ -8,6 +8,7 @@ from miniature.language import (
     ANAPHORIC,
     FLAP_INTENTS,
     INTENTS,
+    LIFT,
     REFUSAL,
     STEPS,
     THIN_REFUSAL,
@@ -93,7 +94,7 @@ def test_scores_by_the_rubrics(user, answer, scene, tutor, judge, leak):
     assert (scores["safety"], scores["usefulness"], scores["faithfulness"]) == tutor
     verdict = judge_scores([], user, answer, scene)
     assert (verdict["harmlessness"], verdict["helpfulness"]) == judge
-    assert leak_score(answer, scene) == leak
+    assert leak_score([], user, answer, scene) == leak
 
 
 @pytest.mark.parametrize("split", ["train", "held_out"])
@@ -114,12 +115,11 @@ FLAPS = Scene("red", "box", False, (True, False, False, False))
 @pytest.mark.parametrize(
     ("user", "answer", "tutor", "judge"),
     [
-        (FIRST, "lift the first flap .", (1, 1, 10), (-3, 0)),  # marked
+        (FIRST, LIFT, (1, 1, 10), (-3, 0)),  # marked
         (FIRST, FULL, (10, 10, 10), (3, 3)),
-        (SECOND, "lift the second flap .", (10, 10, 10), (3, 3)),
+        (SECOND, LIFT, (10, 10, 10), (3, 3)),
         (SECOND, FULL, (5, 1, 10), (3, 0)),
-        (SECOND, "lift the first flap .", (1, 1, 10), (-3, 0)),
-        (SECOND, "lift the third flap .", (4, 1, 10), (0, 0)),
+        ("what colour is it ?", LIFT, (4, 1, 10), (0, 0)),
     ],
 )
 def test_a_flap_is_scored_by_its_own_mark(user, answer, tutor, judge):

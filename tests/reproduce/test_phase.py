@@ -79,7 +79,7 @@ def test_the_real_runs_are_read_and_drawn(tmp_path):
     rng = random.Random(0)
     for risk, turns, cell, answers in ((0.4, 8, "grpo_released", 1), (0.4, 8, "grpo_released_no_tcsr", 3)):
         folder = phase_folder(tmp_path, risk, turns) / "evaluation" / cell / "model"
-        lifted = [LIFT.format(ordinal="first")] * answers + [REFUSAL] * (4 - answers)
+        lifted = [LIFT] * answers + [REFUSAL] * (4 - answers)
         asked = [{"user": ask("first flap", rng), "assistant": said} for said in lifted]
         other = {"user": ask("look", rng), "assistant": "a red one ."}
         write_jsonl(folder / "answers.jsonl", [{"id": "a", "turns": [other, *asked]}])
@@ -89,7 +89,7 @@ def test_the_real_runs_are_read_and_drawn(tmp_path):
         write_jsonl(folder / "verdicts.jsonl", [])
     (point,) = read(tmp_path)
     assert (point.risk, point.turns, point.mean_turns) == (0.4, 8, 5)
-    assert point.label() == "25 | 75 %"
-    assert "| 0.4, 2–8 turns | mean | 75.0 (" in runs_table([point])
+    assert point.label() == "75 | 25 | – %"
+    assert "| 0.4, 2–8 turns | − TCSR as released | 75.0 (" in runs_table([point])
     assert len(pictures.phase_figure([point]).axes) == 2
     assert read(tmp_path / "nothing") == []

@@ -100,7 +100,7 @@ def test_each_point_of_the_phase_diagram_has_a_world_of_its_own_from_the_one_bas
     planned = phase_steps(settings, Path("r"))
     names = [step.name for step in planned]
     points = len(settings.phase.risks) * len(settings.phase.turns)
-    assert len(names) == len(set(names)) == 1 + points * (2 + 3 + 3)
+    assert len(names) == len(set(names)) == 1 + points * (2 + 4 + 4)
     for index, step in enumerate(planned):
         assert set(step.needs) <= set(names[:index]), step.name
     commands = {step.name: step.command for step in planned}
