@@ -1,9 +1,9 @@
 """Other trainers on our exports: whether each makes of 20 dialogues the ids, picture grids and labels that SFT makes.
 
-`peers.sh` runs it: `make` writes a tiny random Qwen2.5-VL, the dialogues and their exports, and what SFT makes of them;
-`read NAME`, in the environment of a peer, what that peer makes of them; `compare` prints the table.
+`peers.sh` runs it: `make FAMILY` writes a tiny random model, the dialogues, their exports, and what SFT makes of them;
+`read PEER`, in the environment of a peer, what that peer makes of them; `compare` prints the table.
 
-    python benchmarks/peers.py make|read NAME|compare FOLDER
+    python benchmarks/peers.py make FAMILY|read PEER|compare FOLDER
     python benchmarks/peers.py logs FOLDER      with inspect_ai: what it reads in the logs of an evaluation
 """
 
@@ -17,33 +17,38 @@ from typing import Any
 DIALOGUES, MAX_PIXELS, IGNORED = 20, 262_144, -100
 Encoded = dict[str, dict[str, Any]]  # by dialogue: ids, labels (-100: not learnt), grids of its pictures
 PEERS = {"trl": "trl", "llama_factory": "llamafactory", "ms_swift": "ms-swift", "verl_sft": "verl"}
+# By family; LLaMA-Factory's qwen3_vl puts thoughts into each answer, empty ones where it has none.
+LLAMA_FACTORY_TEMPLATES = {"qwen2_5_vl": "qwen2_vl", "qwen3_vl": "qwen3_vl_nothink"}
 
 
-def make(folder: Path) -> Encoded:
-    """Model, dialogues and exports; returns what our SFT makes of the dialogues."""
+def make(folder: Path, model_type: str) -> Encoded:
+    """Model of a family, dialogues and exports; returns what our SFT makes of the dialogues."""
     import torch
     from PIL import Image
     from trl import chat_template_utils
 
     from exports.config import ExportConfig
     from exports.run import main as export
-    from miniature.student import build_model
     from rehearsal.weights import stand_in_processor
     from safer_steer.config import load_config
     from safer_steer.dialogue import Dialogue
     from safer_steer.images import ImageStore
     from safer_steer.store import write_jsonl
+    from safer_steer.vlm import family_of_type
+    from tiny_families import model_of
     from training.sft.collator import DialogueCollator
     from training.sft.config import ImageConfig, SftConfig
     from training.sft.data import prepare
     from training.sft.model import limit_pictures
 
-    processor = stand_in_processor()  # special tokens at the ids of the real one, which ms-swift has in its code
-    processor.chat_template = processor.tokenizer.chat_template = chat_template_utils.qwen2_5_vl_chat_template
+    family = family_of_type(model_type)
+    processor = stand_in_processor(family)  # special tokens at the ids of the real one, which ms-swift has in its code
+    processor.chat_template = processor.tokenizer.chat_template = getattr(
+        chat_template_utils, f"{model_type}_chat_template"
+    )
     limit_pictures(processor, ImageConfig(max_pixels=MAX_PIXELS))
     torch.manual_seed(0)
-    model = build_model(processor.tokenizer, hidden_size=64, layers=2)
-    for part in (model, processor):
+    for part in (model_of(family, processor.tokenizer), processor):
         part.save_pretrained(folder / "model")
     store, rows = ImageStore(folder / "data"), []
     for number in range(DIALOGUES):
@@ -55,7 +60,7 @@ def make(folder: Path) -> Encoded:
             }
             for turn in range(2 + number % 3)
         ]
-        sizes = [(120 + 20 * number, 90), (84, 60 + 30 * number)][: (2, 1, 2, 0)[number % 4]]
+        sizes = [(120 + 20 * number, 90), (84, 60 + 30 * number)][: (2, 1, 2, 0)[number // 5]]  # text alone comes last
         images = [store.put(Image.new("RGB", size, (10 * number, 50, 99))) for size in sizes]
         for index in range(len(images)):  # the second one at the last turn
             turns[-index]["images"].append(index)
@@ -67,9 +72,10 @@ def make(folder: Path) -> Encoded:
         f"data={folder}/data/rows.jsonl",
         f"output={folder}/exports",
         f"max_pixels={MAX_PIXELS}",
+        f"family={model_type}",
     ]
-    system = "Answer in few words."
-    export(load_config(ExportConfig, "configs/exports/default.yaml", [*values, f"answer_format={{system: {system}}}"]))
+    plain = "{system: Answer in few words., tags: []}"
+    export(load_config(ExportConfig, "configs/exports/default.yaml", [*values, f"answer_format={plain}"]))
 
     sft = [
         f"root={folder}",
@@ -77,7 +83,7 @@ def make(folder: Path) -> Encoded:
         f"data={folder}/data/rows.jsonl",
         f"images.max_pixels={MAX_PIXELS}",
     ]
-    config = load_config(SftConfig, "configs/sft/miniature.yaml", [*sft, f"answer_format={{system: {system}}}"])
+    config = load_config(SftConfig, "configs/sft/miniature.yaml", [*sft, f"answer_format={plain}"])
     collate = DialogueCollator(processor)
     found: Encoded = {}
     for row in prepare(config, processor).rows:
@@ -106,7 +112,8 @@ def read_llama_factory(folder: Path) -> Encoded:
     from llamafactory.model import load_tokenizer
 
     data = folder / "exports" / "llama_factory"
-    arguments = {"model_name_or_path": str(folder / "model"), "stage": "sft", "do_train": True, "template": "qwen2_vl"}
+    arguments = {"model_name_or_path": str(folder / "model"), "stage": "sft", "do_train": True}
+    arguments["template"] = LLAMA_FACTORY_TEMPLATES[_model_type(folder)]
     arguments |= {"dataset_dir": str(data), "dataset": "safer_steer", "output_dir": str(folder / "lf"), "use_cpu": True}
     arguments |= {"image_max_pixels": MAX_PIXELS, "cutoff_len": 4096, "finetuning_type": "full"}
     model, data_args, training, *_ = get_train_args(arguments)
@@ -124,11 +131,13 @@ def read_llama_factory(folder: Path) -> Encoded:
 
 def read_ms_swift(folder: Path) -> Encoded:
     """ms-swift's template on its own reading of the file."""
-    from swift import get_processor, get_template, load_dataset
+    from swift import get_model_processor, get_template, load_dataset
 
     rows, _ = load_dataset([str(folder / "exports" / "ms_swift" / "ms_swift.parquet")], remove_unused_columns=False)
-    processor = get_processor(str(folder / "model"), model_type="qwen2_5_vl")
-    template = get_template(processor, template_type="qwen2_5_vl")
+    family = _model_type(folder)
+    model, processor = get_model_processor(str(folder / "model"), model_type=family, return_dummy_model=True)
+    template = get_template(processor, template_type=family)
+    template.model = model  # for the positions alone
     template.set_mode("train")
     found = [_batch(template.data_collator([template.encode(row)])) for row in rows]
     return {f"d{number}": item for number, item in enumerate(found)}
@@ -171,6 +180,10 @@ def logs(folder: Path) -> str:
     return "\n".join([f"inspect_ai {version('inspect_ai')}", *lines])
 
 
+def _model_type(folder: Path) -> str:
+    return json.loads((folder / "model" / "config.json").read_text(encoding="utf-8"))["model_type"]
+
+
 def _batch(batch: Any) -> dict[str, Any]:
     """One row's batch, without its padding."""
     ids, labels, grids = batch["input_ids"][0].tolist(), batch["labels"][0].tolist(), batch.get("image_grid_thw")
@@ -210,7 +223,7 @@ def main() -> None:
     """Runs one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=("make", "read", "compare", "logs"))
-    parser.add_argument("name", nargs="?", choices=sorted(PEERS))
+    parser.add_argument("name", nargs="?", choices=(*LLAMA_FACTORY_TEMPLATES, *PEERS))
     parser.add_argument("folder", type=Path)
     arguments = parser.parse_args()
     folder = arguments.folder.resolve()
@@ -219,7 +232,7 @@ def main() -> None:
         return
     os.environ |= {"HF_HUB_OFFLINE": "1", "MAX_PIXELS": str(MAX_PIXELS)}
     if arguments.part == "make":
-        target, rows, made = folder / "ours.json", make(folder), "SFT"
+        target, rows, made = folder / "ours.json", make(folder, arguments.name), "SFT"
     else:
         target, rows = folder / f"{arguments.name}.json", globals()[f"read_{arguments.name}"](folder)
         made = f"{PEERS[arguments.name]} {version(PEERS[arguments.name])}, transformers {version('transformers')}"
