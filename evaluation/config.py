@@ -20,6 +20,7 @@ from safer_steer_verl.interactions.safety_tutor import TutorConfig
 
 MAIN_JUDGE = "judge"
 ADAPTIVE = "adaptive"  # with mode `both`, the folder of the dialogues whose user turns the tutor writes
+TWO_SERVERS = 0.45  # of a GPU's memory, for one of them
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
 SAMPLED = ("temperature", "top_p", "max_tokens", "top_k", "repetition_penalty")  # what an endpoint may set too
@@ -90,6 +91,17 @@ class ServingConfig(Section):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     arguments: list[str] = []
     startup_s: Annotated[float, Field(gt=0)] = STARTUP_S
+    start_ahead: bool = False
+    """Whether the next model's server starts while this one's starts and answers; the machine must hold both."""
+
+    @model_validator(mode="after")
+    def _room_for_two(self) -> Self:
+        if self.start_ahead and self.gpu_memory_utilization > TWO_SERVERS:
+            raise ValueError(
+                f"start_ahead: two servers share each GPU, so gpu_memory_utilization ({self.gpu_memory_utilization:g}) "
+                f"must be at most {TWO_SERVERS}; lower it, or leave start_ahead out"
+            )
+        return self
 
     def copies(self) -> int:
         """How many copies of the model share the calls; one where no GPU is visible."""
@@ -97,7 +109,7 @@ class ServingConfig(Section):
 
     def service(self, name: str, checkpoint: str, pictures: int, max_pixels: int | None) -> ServiceConfig:
         """The server of one checkpoint, which serves it under the model's name."""
-        values = self.model_dump(exclude={"startup_s"}) | {"data_parallel": self.copies()}
+        values = self.model_dump(exclude={"startup_s", "start_ahead"}) | {"data_parallel": self.copies()}
         vllm = VllmConfig(checkpoint=checkpoint, images_per_prompt=pictures, max_pixels=max_pixels, **values)
         return ServiceConfig(serves=name, vllm=vllm, startup_s=self.startup_s)
 

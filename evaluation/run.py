@@ -14,6 +14,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 import json
 from collections import Counter
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -119,7 +120,8 @@ def main(config: EvaluationConfig) -> None:
     _models(config)  # before the first model starts, not before the last
     with hold(Path(config.output)):
         models = [(part, name) for name in config.models for part in config.parts()]
-        played = (inference(part, name) for part, name in models)
+        following = [*(partial(inference, *model) for model in models[1:]), None]
+        played = (inference(*model, ahead) for model, ahead in zip(models, following, strict=True))
         judged = (judging(part, name, judge) for judge in config.all_judges() for part, name in models)
         run(chain(played, judged), lambda: plan(config))
         report = Report(config)

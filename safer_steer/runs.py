@@ -198,9 +198,9 @@ class Run:
             (self.folder / self._file).unlink(missing_ok=True)  # so that the corrected command may use the folder
 
     def _made_nothing(self) -> bool:
-        """Whether nothing lies in the folder but the record, the lock, empty files and what was rejected."""
+        """Whether nothing lies in the folder but the record, the lock, empty files, logs and what was rejected."""
         found = {path.name for path in self.folder.iterdir() if path.is_dir() or path.stat().st_size}
-        others = found - {self._file, LOCK_FILE, "rejects.jsonl"}
+        others = found - {self._file, LOCK_FILE, "rejects.jsonl", "logs"}
         return bool(self.record["attempts"] == 1 and not others)
 
 

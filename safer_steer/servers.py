@@ -30,9 +30,10 @@ STARTUP_S = 1800.0  # for a server that hangs: one that ends is seen at once, an
 PORTS_TRIED = 3
 LOG_END_BYTES = 64 * 1024
 _PORT_TAKEN = re.compile(r"address already in use|errno 98\b", re.IGNORECASE)
-# vLLM on a CPU: a small cache, plain torch kernels, one thread an operation (two cores run two processes better than
-# two threads).
+# vLLM on a CPU: the model in the engine's process, a small cache, plain torch kernels, one thread an operation (two
+# cores run two processes better than two threads).
 VLLM_CPU_ENV = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_SGL_KERNEL": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -135,16 +136,19 @@ def start_services(services: dict[str, ServiceConfig], log_dir: str | Path) -> I
         UserError: a server ended early or did not serve its model in time, ended or fell silent under the run, or the
             run failed and a server had ended before (the message has the log's last lines).
     """
-    started: list[_Server] = []
-    memory = MemoryLog()
-    guard = ServerGuard(started, memory)
+    with starting_services(services, log_dir) as starting:
+        yield starting.ready()
+
+
+@contextmanager
+def starting_services(services: dict[str, ServiceConfig], log_dir: str | Path) -> Iterator["Starting"]:
+    """As `start_services`, without the waiting, which `Starting.ready` does."""
+    starting = Starting()
+    started, guard = starting.servers, starting.guard
     try:
         for name, config in services.items():
             started.append(_Server(name, config, Path(log_dir), guard))
-        for server in started:
-            server.wait_ready()
-        guard.start()
-        yield {server.name: server.url for server in started}
+        yield starting
     except KeyboardInterrupt:
         if guard.problem is None:
             raise  # a real Ctrl-C
@@ -157,7 +161,31 @@ def start_services(services: dict[str, ServiceConfig], log_dir: str | Path) -> I
         raise
     finally:
         guard.stop()
-        _stop(started)
+        _stop([*started, *starting.others])
+
+
+class Starting:
+    """Servers that were started together."""
+
+    def __init__(self) -> None:
+        self.servers: list[_Server] = []
+        self.others: list[_Server] = []
+        self.guard = ServerGuard(self.servers, MemoryLog())
+
+    def ready(self) -> dict[str, str]:
+        """Waits until each answers, and watches them from then on; name -> base URL. To be called once.
+
+        Raises:
+            UserError: one ended early or did not serve its model in time.
+        """
+        for server in self.servers:
+            server.wait_ready()
+        self.guard.start()
+        return {server.name: server.url for server in self.servers}
+
+    def stop_too(self, other: "Starting") -> None:
+        """Lets those of another start be stopped in one go with these: a second Ctrl-C ends all of them at once."""
+        self.others, other.servers[:] = other.servers[:], []
 
 
 def _wait_for_an_end(servers: list["_Server"]) -> None:
@@ -316,6 +344,8 @@ def _vllm_command(vllm: VllmConfig, serves: str) -> tuple[list[str], dict[str, s
     if has_cpu_engine():
         # Seeded requests crash vLLM 0.24's CPU attention when prompts are prefilled in chunks.
         command += ["--dtype", "float32", "--enforce-eager", "--no-enable-chunked-prefill"]
+        # The size of the cache is set, so nothing need be known of the memory that the largest pictures take.
+        command.append("--skip-mm-profiling")
         return [*command, *vllm.arguments], offline | VLLM_CPU_ENV
     return [*command, "--gpu-memory-utilization", str(vllm.gpu_memory_utilization), *vllm.arguments], offline
 

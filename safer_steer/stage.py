@@ -16,6 +16,7 @@ from typing import Any, Self
 from safer_steer.aside import any_row, set_aside, take_out
 from safer_steer.dialogue import stable_hash
 from safer_steer.engine import Engine, MakeWork, RayWorkers, open_here
+from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
 from safer_steer.machine import Needs, require
 from safer_steer.plan import Plan
@@ -30,8 +31,8 @@ from safer_steer.rows import (
     process_twice,
     task_of,
 )
-from safer_steer.runs import Run
-from safer_steer.servers import ServiceConfig, referenced, start_services, with_service_urls
+from safer_steer.runs import Run, is_finished
+from safer_steer.servers import ServiceConfig, Starting, referenced, starting_services, with_service_urls
 from safer_steer.store import JsonlStore, put_in_order
 from safer_steer.weights import is_hub_id, weights_fingerprint
 
@@ -89,6 +90,8 @@ class Stage:
         max_transport_rate: share of tasks lost on the way to a model, in [0, 1], above which the run stops.
         needs: of the machine.
         ray: workers to use; None for this process.
+        following: gives the next stage, whose servers start while this one's start and work, as the machine holds both;
+            None: they start when it is their turn.
         advice: what else may be done when the folder was made by another configuration.
     """
 
@@ -118,6 +121,7 @@ class Stage:
     ordered: bool = False
     cached: bool = True
     ray: RayWorkers | None = None
+    following: "Callable[[], Stage] | None" = None
     advice: str = ""
 
     def facts(self) -> dict[str, Any]:
@@ -126,13 +130,21 @@ class Stage:
         Raises:
             UserError: a service's checkpoint is not there.
         """
-        vllm = {name: service.vllm for name, service in referenced(self.services, self.roles.values()).items()}
+        vllm = {name: service.vllm for name, service in self.needed().items()}
         weights = {
             name: weights_fingerprint(served.checkpoint)
             for name, served in vllm.items()
             if served is not None and not is_hub_id(served.checkpoint)
         }
         return {**self.config, "roles": dict(self.roles), "weights": weights}
+
+    def needed(self) -> dict[str, ServiceConfig]:
+        """The services that the stage's endpoints name.
+
+        Raises:
+            UserError: an endpoint names another one.
+        """
+        return referenced(self.services, self.roles.values())
 
 
 def run(stages: Iterable[Stage], plan: Callable[[], Plan] | None = None) -> None:
@@ -241,25 +253,59 @@ def _opened(stage: Stage, endpoints: Mapping[str, EndpointConfig]) -> AbstractAs
     return open_ray(stage.work, endpoints, stage.folder, stage.concurrency, stage.ray)
 
 
-class _Services:
-    """The servers of the stage that runs now; the next stage starts others only if it needs others."""
+class _Servers:
+    """The servers of one stage; none before `start`."""
 
     def __init__(self) -> None:
-        self._running: dict[str, ServiceConfig] = {}
-        self._urls: dict[str, str] = {}
-        self._stack = ExitStack()
+        self.services: dict[str, ServiceConfig] = {}
+        self.starting = Starting()
+        self.stack = ExitStack()
+
+    def start(self, stage: Stage) -> None:
+        """Starts what the stage needs, and does not wait for it."""
+        services = stage.needed()
+        self.starting = self.stack.enter_context(starting_services(services, stage.folder / "logs"))
+        self.services = services
+
+    @cached_property
+    def urls(self) -> dict[str, str]:
+        """Service -> address, once all of them answer."""
+        return self.starting.ready()
+
+
+class _Services:
+    """The servers of the stage that runs now and, where they may start ahead, of the one that follows. The next stage
+    starts others only if it needs others.
+    """
+
+    def __init__(self) -> None:
+        self._now, self._ahead = _Servers(), _Servers()
 
     def urls(self, stage: Stage) -> dict[str, str]:
         """Service -> address, of all that the stage's endpoints name."""
-        needed = referenced(stage.services, stage.roles.values())
-        if needed != self._running:
-            self._stack.close()
-            self._urls = self._stack.enter_context(start_services(needed, stage.folder / "logs"))
-            self._running = needed
-        return self._urls
+        if stage.needed() != self._now.services:
+            before, self._now = self._now, _Servers()
+            before.stack.close()
+            self._start_ahead(stage)
+            self._now, self._ahead = self._ahead, _Servers()
+        if stage.following:
+            with suppress(UserError):  # said when its turn comes
+                following = stage.following()
+                if not is_finished(following.folder / following.record) and following.needed() != self._now.services:
+                    self._start_ahead(following)
+        return self._now.urls
+
+    def _start_ahead(self, stage: Stage) -> None:
+        if stage.needed() != self._ahead.services:
+            self._ahead.stack.close()
+            self._ahead = _Servers()
+            self._ahead.start(stage)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: Any) -> None:
-        self._stack.__exit__(*error)  # an error that a dead server caused is reported with how the server ended
+        with self._ahead.stack:
+            if self._now.services:
+                self._now.starting.stop_too(self._ahead.starting)
+            self._now.stack.__exit__(*error)  # an error that a dead server caused is reported with how the server ended

@@ -10,7 +10,7 @@ are in the stage's cache, which is deleted when all are complete.
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,13 @@ PICTURES = "pictures"  # of the output folder: the benchmarks' pictures as the m
 NOT_ANSWERS = ("--disable-log-stats", "--enable-prefix-caching", "--no-enable-prefix-caching")
 
 
-def inference(config: EvaluationConfig, name: str) -> Stage:
+def inference(config: EvaluationConfig, name: str, following: Callable[[], Stage] | None = None) -> Stage:
     """Plays all dialogues that one model has not played yet, on a server that lives only for that.
+
+    Args:
+        config: the evaluation.
+        name: the model.
+        following: gives the stage whose server may start ahead.
 
     Raises:
         UserError: there is no benchmark file, or the checkpoint was trained with pictures of another size.
@@ -115,6 +120,7 @@ def inference(config: EvaluationConfig, name: str) -> Stage:
         concurrency=config.concurrency,
         max_transport_rate=config.max_transport_rate,
         needs=needs(config),
+        following=following if config.serving.start_ahead else None,
     )
 
 
