@@ -2,6 +2,7 @@
 
 import csv
 import io
+import itertools
 import json
 import random
 import shutil
@@ -15,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from evaluation import run as entry
-from evaluation.config import EvaluationConfig
+from evaluation.config import EvaluationConfig, ServingConfig
 from evaluation.multi_turn.inference import _facts
 from safer_steer.cli import run_cli
 from safer_steer.config import load_config
@@ -239,3 +240,19 @@ def test_answers_of_a_checkpoint_depend_on_its_servers_arguments(tmp_path):
 
     assert facts("--quantization=fp8")["arguments"] == ["--quantization=fp8"]
     assert facts("--enable-prefix-caching")["arguments"] == []
+
+
+@pytest.mark.parametrize("ahead", [True, False])
+def test_every_model_but_the_last_knows_whose_server_may_start_ahead(ahead, yaml, monkeypatch):
+    config = load_config(EvaluationConfig, str(yaml(NOBODY)), [])
+    serving = config.serving.model_copy(update={"start_ahead": ahead})
+    stages = []
+    monkeypatch.setattr(entry, "run", lambda found, _: stages.extend(itertools.islice(found, 2)))
+    monkeypatch.setattr(entry, "Report", lambda _: SimpleNamespace(build=lambda: True))
+    entry.main(config.model_copy(update={"serving": serving}))
+    assert [stage.following and stage.following().name for stage in stages] == ["infer two" if ahead else None, None]
+
+
+def test_two_servers_at_once_need_room_on_a_gpu():
+    with pytest.raises(ValueError, match=r"gpu_memory_utilization \(0.9\) must be at most 0.45"):
+        ServingConfig(max_model_len=64, start_ahead=True)
