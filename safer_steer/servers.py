@@ -30,10 +30,12 @@ STARTUP_S = 1800.0  # for a server that hangs: one that ends is seen at once, an
 PORTS_TRIED = 3
 LOG_END_BYTES = 64 * 1024
 _PORT_TAKEN = re.compile(r"address already in use|errno 98\b", re.IGNORECASE)
-# vLLM on a CPU: the model in the engine's process, a small cache, plain torch kernels, one thread an operation (two
-# cores run two processes better than two threads).
+# vLLM on a CPU: the model in the engine's process, nothing compiled (10 s of every start, for a sampler that is no
+# faster), a small cache, plain torch kernels, one thread an operation (two cores run two processes better than two
+# threads).
 VLLM_CPU_ENV = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    "TORCH_COMPILE_DISABLE": "1",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_SGL_KERNEL": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from safer_steer import servers as servers_module
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
@@ -97,8 +98,14 @@ def test_a_server_that_dies_while_it_starts_ahead_ends_the_run_when_its_turn_com
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, UserError])
-def test_both_servers_are_stopped_when_the_run_is_interrupted_or_fails(error, tmp_path):
-    seen = []
+def test_both_servers_are_stopped_when_the_run_is_interrupted_or_fails(error, tmp_path, monkeypatch):
+    seen, stopped, stop = [], [], servers_module._stop
+
+    def stopping(found: list) -> None:
+        stopped.append(len(found))
+        stop(found)
+
+    monkeypatch.setattr(servers_module, "_stop", stopping)
 
     def work(name: str) -> None:
         seen.append(servers())
@@ -107,6 +114,7 @@ def test_both_servers_are_stopped_when_the_run_is_interrupted_or_fails(error, tm
     with pytest.raises(error):
         run(stages(tmp_path, work))
     assert seen == [2]
+    assert max(stopped) == 2, "in one go, so that a second Ctrl-C ends both"
     assert servers() == 0
 
 

@@ -12,6 +12,7 @@ READ_BY = {
     "RAY_USAGE_STATS_ENABLED": "ray/_common/usage/usage_constants.py",
     "RAY": "ray/core/src/ray/raylet/raylet",  # the settings of Ray's C++ part
     "VLLM": "vllm/envs.py",
+    "TORCH": "torch/_dynamo/config.py",
     "DO_NOT_TRACK": "vllm/usage/usage_lib.py",
     "TOKENIZERS": "tokenizers/tokenizers.abi3.so",
     "HYDRA": "hydra/_internal/utils.py",

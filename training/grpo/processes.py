@@ -36,6 +36,7 @@ CPU_ENV = {
     "VERL_PLATFORM": "cpu",
     "VERL_USE_EXTERNAL_MODULES": "safer_steer_verl.platform.cpu",
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # lets the model run in the engine's process
+    "TORCH_COMPILE_DISABLE": "1",  # vLLM's sampler would be compiled at every start, 10 s, and be no faster
     "VLLM_CPU_SGL_KERNEL": "0",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": "1",
