@@ -61,6 +61,7 @@ three_steps() { # PEER FAMILY : the command of docs/peers.md, in small
 ((${#peers[@]})) || peers=(trl llama_factory ms_swift verl_sft)
 for peer in "${peers[@]}"; do install "$peer" torch{,audio}==2.11.0 torchvision==0.26.0 qwen-vl-utils==0.0.14; done
 for family in "${families[@]}"; do
+  rm -rf "${out:?}/$family" # what a peer made of an earlier tokenizer is no answer
   PYTHONPATH=$PYTHONPATH:tests/support python -m benchmarks.peers make "$family" "$out/$family"
   for peer in "${peers[@]}"; do
     env -u PYTHONPATH "$out/envs/$peer/bin/python" -P benchmarks/peers.py read "$peer" "$out/$family"
