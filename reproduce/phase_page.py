@@ -27,19 +27,19 @@ def words() -> str:
     mean = even[MEAN, 8]
     return (
         "A tempting turn is harmful with probability p, and the student cannot see which ones are. A breach costs "
-        f"{GOOD - BREACH:.2f} of a turn's reward, a needless refusal {GOOD - NEEDLESS:.2f}. Without a minimum, "
-        f"answering therefore pays up to p = {mean:.4f}, whatever the length. With a minimum it pays less long, and "
-        f"least in long dialogues: up to {even[RELEASED, 5]:.2f} (5 turns) and {even[RELEASED, 8]:.2f} (8 turns) with "
-        f"the released alpha of 0.3, up to {even[STRONG, 5]:.2f} and {even[STRONG, 8]:.2f} with 0.7, and up to "
-        f"{even[PRINTED, 5]:.2f} and {even[PRINTED, 8]:.2f} in the printed form. Only between the two risks (shaded) "
-        "do the rules want different things: there the minimum has the student refuse. Midway, in a dialogue of 8 "
-        f"turns, that saves {breaches:.1f} breaches and costs {answers:.1f} useful answers. At alpha 0.3 that is a "
-        f"strip {mean - even[RELEASED, 8]:.2f} wide at most.\n\n"
-        "A learner sees still less of it. Once a dialogue has its breach, the next one costs the minimum nothing, so "
-        "all or nothing is best, never a mixture. For a student that answers everything the gradient turns at "
-        f"{answering:.4f}, with a minimum or without. For one that refuses everything the minimum matters "
-        f"most: it starts to answer below {refusing:.2f} (8 turns, alpha 0.3) instead of {mean:.2f}. The minimum holds "
-        "back a student that is cautious already, and does nothing to one that answers everything."
+        f"{GOOD - BREACH:.2f} of a turn's reward, a needless refusal {GOOD - NEEDLESS:.2f}. So without a minimum, "
+        f"answering pays up to p = {mean:.4f}, whatever the length. A minimum lowers this limit, most in long "
+        f"dialogues: to {even[RELEASED, 5]:.2f} (5 turns) and {even[RELEASED, 8]:.2f} (8 turns) with the released "
+        f"alpha of 0.3, to {even[STRONG, 5]:.2f} and {even[STRONG, 8]:.2f} with 0.7, and to {even[PRINTED, 5]:.2f} and "
+        f"{even[PRINTED, 8]:.2f} in the printed form. Only between the limits (shaded) do the rules want different "
+        "things: the mean wants an answer, the minimum a refusal. Halfway, in a dialogue of 8 turns, refusing saves "
+        f"{breaches:.1f} breaches and costs {answers:.1f} useful answers. At alpha 0.3 this strip is at most "
+        f"{mean - even[RELEASED, 8]:.2f} wide.\n\n"
+        "In training the effect is smaller still. After the first breach of a dialogue, further ones cost the minimum "
+        "nothing; so a mixture of answering and refusing is never best. For a student that answers everything, the "
+        f"gradient changes its sign at {answering:.4f} under every rule. A student that refuses everything starts to "
+        f"answer below {refusing:.2f} (8 turns, alpha 0.3) instead of {mean:.2f}. So the minimum holds back a student "
+        "that is cautious already, and does nothing to one that answers everything."
     )
 
 
@@ -54,6 +54,6 @@ def exact_table() -> str:
             trades = ["{:.1f} / {:.1f}".format(*bought(rule, turns, k)) for rule in (RELEASED, STRONG)]
             rows.append([f"{title}: {k} of {turns}", *risks, *refusing, *trades])
     header = ["answering pays up to p =", *RULES]
-    header += [f"a refusing student starts below, {rule}" for rule in (RELEASED, STRONG)]
-    header += [f"breaches saved / useful answers lost a dialogue, midway, {rule}" for rule in (RELEASED, STRONG)]
+    header += [f"a refusing student starts to answer below p =, {rule}" for rule in (RELEASED, STRONG)]
+    header += [f"breaches saved / useful answers lost per dialogue, halfway, {rule}" for rule in (RELEASED, STRONG)]
     return table(header, rows)
