@@ -63,7 +63,12 @@ CLAIMS: dict[str, Claim] = {
     "C3": Claim(
         "GRPO with the tutor in the loop adds safety to SFT.",
         {"safe": Gain("grpo", "sft", apart=True)},
-        {"joint": Gain("grpo", "sft", "joint"), "help": Gain("grpo", "sft", "help")},
+        {
+            "joint": Gain("grpo", "sft", "joint"),
+            "help": Gain("grpo", "sft", "help"),
+            "safe_as_released": Gain("grpo_released", "sft", apart=True),
+            "help_as_released": Gain("grpo_released", "sft", "help"),
+        },
     ),
     "C4": Claim(
         "TCSR, feedback dynamics and bootstrapping each contribute.",
