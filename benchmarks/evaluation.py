@@ -30,6 +30,7 @@ from evaluation.multi_turn.inference import ANSWERS, REJECTS, Player
 from evaluation.pictures import ShownPictures
 from miniature.language import ask
 from miniature.world import draw, random_scene
+from safer_steer.answer_format import PLAIN
 from safer_steer.chat import user_message
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.images import ImageStore
@@ -75,7 +76,7 @@ def play(url: str, tasks: list[BenchmarkDialogue], folder: Path, concurrency: in
     async def go() -> float:
         client = LLMClient("evaluated_student", endpoint)
         pictures = ShownPictures(PictureSize(), folder / "pictures")
-        player = Player(client, seed=0, system=None, folder=folder, pictures=pictures)
+        player = Player(client, seed=0, answers=PLAIN, folder=folder, pictures=pictures)
         started = time.monotonic()
         try:
             with JsonlStore(folder / ANSWERS) as kept, JsonlStore(folder / REJECTS) as rejects:
