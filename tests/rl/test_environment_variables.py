@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from safer_steer.servers import VLLM_CPU_ENV
+from safer_steer.servers import SERVER_CPU_ENV
 from training.grpo.processes import CPU_ENV, QUIET_ENV
 
 READ_BY = {
@@ -21,7 +21,7 @@ READ_BY = {
 }
 
 
-@pytest.mark.parametrize("name", sorted({*CPU_ENV, *QUIET_ENV, *VLLM_CPU_ENV} - {"OMP_NUM_THREADS"}))
+@pytest.mark.parametrize("name", sorted({*CPU_ENV, *QUIET_ENV, *SERVER_CPU_ENV} - {"OMP_NUM_THREADS"}))
 def test_the_engine_reads_it(name):
     key = name if name in READ_BY else name.partition("_")[0]
     package, _, path = READ_BY[key].partition("/")

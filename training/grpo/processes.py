@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from safer_steer.dialogue import stable_hash
 from safer_steer.errors import UserError
+from safer_steer.servers import VLLM_CPU_ENV
 from safer_steer_verl.beats import FOLDER as BEATS
 from safer_steer_verl.platform import GROUP_TIMEOUT
 from safer_steer_verl.platform.vllm_metadata import metadata_folder
@@ -31,15 +32,9 @@ QUIET_ENV = {
     "HYDRA_FULL_ERROR": "1",
 }
 OFFLINE_ENV = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}  # for a model that is a folder
-# Two processes on two cores are faster than two threads in one: measured 2,499 against ~1,250 tokens/s in vLLM.
-CPU_ENV = {
+CPU_ENV = VLLM_CPU_ENV | {
     "VERL_PLATFORM": "cpu",
     "VERL_USE_EXTERNAL_MODULES": "safer_steer_verl.platform.cpu",
-    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # lets the model run in the engine's process
-    "TORCH_COMPILE_DISABLE": "1",  # vLLM's sampler would be compiled at every start, 10 s, and be no faster
-    "VLLM_CPU_SGL_KERNEL": "0",
-    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    "OMP_NUM_THREADS": "1",
     "VLLM_LOGGING_LEVEL": "WARN",
     "RAY_memory_monitor_refresh_ms": "0",  # Ray would end workers when the machine is full, also when others fill it
     "RAY_worker_niceness": "0",  # Ray's 15 starves the workers where anything else runs
