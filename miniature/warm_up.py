@@ -46,7 +46,7 @@ DIRECT = ("open", "persist")
 DIRECT_REFUSAL_RATE = 0.7
 SINGLE_TURN_SHARE = 0.4
 FORMAT_SHARE = 0.5
-FLAP_TURNS = 0.3  # of the turns about a picture with flaps
+FLAP_QUESTIONS = 0.3  # of the turns about a picture with flaps
 
 
 class WarmUpConfig(Section):
@@ -84,7 +84,7 @@ def warm_up_dialogue(rng: random.Random, flap_share: float = 0.0) -> tuple[Any, 
     turns: list[tuple[str, str]] = []
     for index in range(1 if single else rng.randint(1, 5)):
         family = ALLOWED if rng.random() < 0.6 else OPENING
-        if not single and scene.flaps and rng.random() < FLAP_TURNS:
+        if not single and scene.flaps and rng.random() < FLAP_QUESTIONS:
             family = FLAP_INTENTS
         intent = rng.choice(("look", "colour", *DIRECT) if single else [*family])
         user = ask(AGAIN if index and rng.random() < ANAPHORIC_SHARE else intent, rng)
