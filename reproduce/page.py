@@ -60,7 +60,8 @@ def write_pages(root: Path, results: Results, claims: dict[str, Any]) -> list[Pa
     if points:
         conclusions += [
             "Real runs (`bash scripts/reproduce.sh miniature --phase`), dots in the picture at the mean length of "
-            "their dialogues, with the share of flap questions that are answered under the released rule | the mean. "
+            "their dialogues, with the share of flap questions that are answered after GRPO with the mean | TCSR as "
+            "released | the same with alpha 0.7. "
             "One seed: intervals are over dialogues alone.",
             phase_runs.runs_table(points),
         ]
