@@ -30,9 +30,9 @@ STARTUP_S = 1800.0  # for a server that hangs: one that ends is seen at once, an
 PORTS_TRIED = 3
 LOG_END_BYTES = 64 * 1024
 _PORT_TAKEN = re.compile(r"address already in use|errno 98\b", re.IGNORECASE)
-# vLLM on a CPU, in a server and in GRPO: the model in the engine's process; nothing compiled (10 s of every start, for a
-# sampler that is no faster); plain torch kernels; one thread an operation, since two processes on two cores are faster
-# than two threads in one (measured 2,499 against ~1,250 tokens/s).
+# vLLM on a CPU, in a server and in GRPO: the model in the process of the engine; nothing compiled (10 s of every start,
+# for a sampler that is no faster); plain torch kernels; one thread an operation, since two processes on two cores are
+# faster than two threads in one (measured 2,499 against ~1,250 tokens/s).
 VLLM_CPU_ENV = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "TORCH_COMPILE_DISABLE": "1",
