@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import time
 from typing import Any
 
@@ -31,6 +32,7 @@ def start_ray(config: DictConfig) -> None:
     local = not options.get("address")
     if local and options.get("include_dashboard") is False:
         leave_out_helpers()
+    draw_job_id()
     for attempt in range(1, ATTEMPTS + 1):
         try:
             ray.init(**options)
@@ -107,6 +109,16 @@ def leave_out_helpers() -> None:
 
     Node.start_monitor = lambda self: None
     Node.start_api_server = no_api_server
+
+
+def draw_job_id() -> None:
+    """Gives this process's Ray job an id that no other run on the machine has, instead of its cluster's next number.
+
+    verl 0.9.1 hands the trainer's weights to the rollout engine through a socket in /tmp that is named by the job id
+    alone. Each run has a Ray of its own, and in each the first job is number 1. So of two runs on one machine, one
+    engine could take the other run's weights, or both would wait for ever.
+    """
+    ray._private.state.next_job_id = lambda: ray.JobID(secrets.token_bytes(ray.JobID.size()))
 
 
 def _end_children() -> None:
