@@ -1,12 +1,16 @@
-"""95 % intervals over seeds and dialogues: a two-level bootstrap of numbers that are made of dialogues.
+"""95 % intervals over seeds and dialogues, of the mean over seeds of numbers that are made of dialogues.
 
-Level one draws seeds with replacement (a seed is one whole training of everything), level two weighs the dialogues of
-each benchmark of each drawn seed as `evaluation.multi_turn.intervals` does: with one more dialogue, at the end of the
-scale, so that there is width also where all dialogues are alike. A number is the mean over seeds of a contrast: a
-weighted sum of means of groups of dialogues, such as the mean of five benchmarks, or that of one model minus that of
-another. Where two models played the same dialogues the difference is taken dialogue by dialogue first (paired), so that
-what is hard for both cancels out. What seeds add is widened by the square root of n / (n - 1), as n drawn from n vary
-less than n new ones; with three seeds it is still rough, and one seed says nothing about other seeds.
+A number is a contrast: a weighted sum of means of groups of dialogues, such as the mean of five benchmarks, or that of
+one model minus that of another. Where two models played the same dialogues the difference is taken dialogue by dialogue
+first (paired), so that what is hard for both cancels out.
+
+Two things make the mean vary. Dialogues: those of each benchmark of each seed are weighed as
+`evaluation.multi_turn.intervals` does, with one more dialogue at the end of the scale, which all groups share, so that
+there is width also where all dialogues are alike. Seeds (a seed is one whole training of everything): their numbers
+vary by their dialogues anyway; what they vary beyond that is estimated as in a random-effects meta-analysis (the
+variance of the numbers minus the mean variance that dialogues give them, at least 0) and drawn from Student's t with
+n - 1 degrees of freedom. With few seeds this is rough, and one seed says nothing about other seeds. Simulated coverage:
+`tests/reproduce/test_intervals.py`.
 """
 
 from collections import Counter
@@ -17,8 +21,9 @@ import numpy as np
 
 RESAMPLES = 4000
 SEED = 0
-# Draws of one seed's number: generator, how many -> array (2, how many), of the lower and of the upper bound.
-Draw = Callable[[np.random.Generator, int], np.ndarray]
+# Draws of one seed's number: generator, how many, and how many dialogues more, such as a third of one
+# -> array (2, how many), of the lower and of the upper bound.
+Draw = Callable[[np.random.Generator, int, float], np.ndarray]
 Bounds = tuple[float, float]
 
 
@@ -60,10 +65,10 @@ def contrast(groups: Sequence[tuple[float, Sequence[float]]], bounds: Bounds) ->
     arrays = [(weight, np.asarray(values, dtype=float)) for weight, values in groups]
     distinct = [(weight, *np.unique(values, return_counts=True)) for weight, values in arrays]
 
-    def draw(rng: np.random.Generator, count: int) -> np.ndarray:
+    def draw(rng: np.random.Generator, count: int, more: float) -> np.ndarray:
         total = np.zeros((2, count))
         for weight, values, counts in distinct:
-            weights, extra = _weights(rng, counts, count)
+            weights, extra = _weights(rng, counts, count, more / len(distinct))
             ends = np.array(bounds if weight > 0 else bounds[::-1])[:, None]
             total += weight * (weights @ values + extra * ends) / (weights.sum(axis=1) + extra)
         return total
@@ -79,11 +84,11 @@ def ratio(pairs: Sequence[tuple[float, float]]) -> SeedNumber:
     values = np.asarray(pairs, dtype=float)
     distinct, counts = np.unique(values, axis=0, return_counts=True)
 
-    def draw(rng: np.random.Generator, count: int) -> np.ndarray:
-        weights, extra = _weights(rng, counts, count)
+    def draw(rng: np.random.Generator, count: int, more: float) -> np.ndarray:
+        weights, extra = _weights(rng, counts, count, more)
         first, second = (weights @ distinct).T
-        more = extra * distinct[:, 1].max()
-        return 100.0 * np.stack([first, first + more]) / (second + more)
+        longest = extra * distinct[:, 1].max()
+        return 100.0 * np.stack([first, first + longest]) / (second + longest)
 
     top, bottom = values.sum(axis=0)
     return SeedNumber(100.0 * top / bottom, draw, len(values))
@@ -133,17 +138,17 @@ def restricted_mean_difference(
     never, at_once = (horizon, False), (1, True)
     better, worse = zip(*times, (at_once, never), (never, at_once), strict=True)
 
-    def draw(rng: np.random.Generator, count: int) -> np.ndarray:
-        weights, extra = _weights(rng, counts[:-2], count)
+    def draw(rng: np.random.Generator, count: int, more: float) -> np.ndarray:
+        weights, extra = _weights(rng, counts[:-2], count, more)
         nothing = np.zeros(count)
-        return np.stack([of(np.column_stack([weights, *more])) for more in ((extra, nothing), (nothing, extra))])
+        return np.stack([of(np.column_stack([weights, *ends])) for ends in ((extra, nothing), (nothing, extra))])
 
     return SeedNumber(float(of(counts[None])[0]), draw, n)
 
 
-def _weights(rng: np.random.Generator, counts: np.ndarray, draws: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights of distinct dialogues (draws, distinct), before division by their sum, and of one more (draws,)."""
-    return rng.standard_gamma(counts.astype(float), size=(draws, len(counts))), rng.standard_exponential(draws)
+def _weights(rng: np.random.Generator, counts: np.ndarray, draws: int, more: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weights of distinct dialogues (draws, distinct), before division by their sum, and of `more` of one (draws,)."""
+    return rng.standard_gamma(counts.astype(float), size=(draws, len(counts))), rng.standard_gamma(more, draws)
 
 
 def two_level(seeds: Sequence[SeedNumber], resamples: int = RESAMPLES, seed: int = SEED) -> Estimate:
@@ -157,15 +162,13 @@ def two_level(seeds: Sequence[SeedNumber], resamples: int = RESAMPLES, seed: int
     rng, count = np.random.default_rng(seed), len(seeds)
     values = np.array([number.value for number in seeds])
     value = float(values.mean())
-    chosen = rng.integers(count, size=(count, resamples))
-    between = values[chosen].mean(axis=0) - value
-    within = np.zeros((2, resamples))
-    for slot in range(count):
-        # A seed that is drawn twice gets new dialogues the second time.
-        drawn = np.stack([number.draw(rng, resamples) - number.value for number in seeds])
-        within += drawn[chosen[slot], :, np.arange(resamples)].T / count
-    widened = between * (count / (count - 1)) ** 0.5 if count > 1 else between
-    low, high = value + widened + within
+    drawn = np.stack([number.draw(rng, resamples, 1 / count) for number in seeds])
+    between = np.zeros(resamples)
+    if count > 1:
+        by_dialogues = float(drawn.mean(axis=1).var(axis=1).mean())
+        beyond_them = max(0.0, float(values.var(ddof=1)) - by_dialogues)
+        between = rng.standard_t(count - 1, resamples) * (beyond_them / count) ** 0.5
+    low, high = drawn.mean(axis=0) + between
     beyond = int(min(np.count_nonzero(low <= 0), np.count_nonzero(high >= 0)))
     return Estimate(
         value,

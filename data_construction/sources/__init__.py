@@ -1,7 +1,7 @@
 """Seed sources: name -> `Source`, a data set declared in one file of its own.
 
-    python -m data_construction.sources                                    # lists them
-    python -m data_construction.sources check NAME path=PATH [data_split=SPLIT]   # reads one in full and says what is in it
+    python -m data_construction.sources                                         # lists them
+    python -m data_construction.sources check NAME path=PATH [data_split=SPLIT]  # reads one in full and reports on it
 
 To add a source, write `sources/NAME.py` with a `SOURCE` and add its line here; docs/own_seeds.md shows how.
 """

@@ -1,6 +1,7 @@
 """Verdicts from hand-made results that hold, do not hold and are undecided; intervals; the page's form."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,20 +91,21 @@ def test_small_differences_are_undecided_and_c3_asks_for_intervals_apart():
 
 
 def test_the_parts_of_c4_are_judged_by_corrected_p_values():
-    """With this difference p is 0.017: clear by itself, and not as one of five of which none shows more."""
-    rates = as_the_paper_says() | dict.fromkeys(WITHOUT, (0.85, 0.95)) | {"grpo_no_tcsr": (0.8, 0.9)}
+    """Two dialogues of each of three seeds: clear by itself, and not as one of five of which none shows more."""
+    rates = as_the_paper_says() | dict.fromkeys(WITHOUT, (0.85, 0.95))
     rates["grpo_released_no_tcsr"] = (0.975, 0.95)
-    claim = judge(results(**rates))["C4"]
+    found = results(**rates)
+    for one in found.cells["grpo_no_tcsr"].values():
+        one.dialogues[:] = [replace(x, safe=x.safe and not x.id.endswith(("beaver/0", "vls/0"))) for x in one.dialogues]
+    claim = judge(found)["C4"]
     small, against, none = (claim["evidence"][name] for name in ("tcsr_printed", "tcsr_as_run", "bootstrapping"))
     assert small["interval"][0] > 0
     assert small["p"] < 0.05 < small["corrected_p"]
     assert (small["verdict"], none["verdict"], against["verdict"]) == ("undecided", "undecided", "does not hold")
     assert none["p"] == 1.0
     assert against["corrected_p"] == pytest.approx(5 * 2 / 4001, abs=1e-4), "no draw is there"
-    alone = {name: rates[name] for name in ("grpo", "grpo_no_tcsr")}
-    assert judge(results(**alone))["C4"]["evidence"]["tcsr_printed"]["corrected_p"] == pytest.approx(
-        5 * small["p"], abs=1e-4
-    )
+    found.cells = {name: found.cells[name] for name in ("grpo", "grpo_no_tcsr")}
+    assert judge(found)["C4"]["evidence"]["tcsr_printed"]["corrected_p"] == pytest.approx(5 * small["p"], abs=1e-4)
 
 
 def test_holm_by_worked_numbers():
@@ -137,8 +139,8 @@ def test_seeds_that_disagree_widen_the_interval():
     apart = two_level([contrast([(1.0, [value] * 100)], PERCENT) for value in (10.0, 50.0, 90.0)])
     assert same.value == apart.value == 50.0
     assert apart.high - apart.low > 2 * (same.high - same.low)
-    # The chance that all three draws are the lowest seed is 1 in 27, above 2.5 %; widened by the root of 3 / 2.
-    assert (apart.low, apart.high) == pytest.approx((50 - 40 * 1.5**0.5, 50 + 40 * 1.5**0.5), abs=2.0)
+    half = 4.303 * 40 / 3**0.5  # Student's t with two degrees of freedom, times the standard error of three seeds
+    assert (apart.low, apart.high) == pytest.approx((50 - half, 50 + half), abs=4.0)
     assert same.low == pytest.approx(50 - 1.96 * 50 / 300**0.5, abs=1.0)
     with pytest.raises(ValueError, match="at least one seed"):
         two_level([])
@@ -149,7 +151,7 @@ def test_survival_by_hand():
     assert survived(rows, 3) == pytest.approx([1.0, 3 / 4, 3 / 4, 3 / 8])
     number = restricted_mean_difference([(3, False)] * 4, rows, 3)
     assert number.value == pytest.approx(3 - (3 / 4 + 3 / 4 + 3 / 8))
-    assert number.draw(np.random.default_rng(0), 7).shape == (2, 7)
+    assert number.draw(np.random.default_rng(0), 7, 1.0).shape == (2, 7)
 
 
 def test_intervals_have_width_where_all_dialogues_are_alike():
