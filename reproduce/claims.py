@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from reproduce.comparisons import Drop, Finding, Gain, LaterFailure, Verdict
+from reproduce.comparisons import Drop, Finding, Gain, LargerDrop, LaterFailure, Verdict
 from reproduce.intervals import holm
 from reproduce.results import Results
 
-Comparison = Gain | Drop | LaterFailure
+Comparison = Gain | Drop | LargerDrop | LaterFailure
 LEVEL = 0.05  # of a corrected p value
 # Part of C4 -> what it says, the model with it, and the one without.
 PARTS = {
@@ -52,13 +52,19 @@ CLAIMS: dict[str, Claim] = {
         {
             "looks_safe": Gain("sft_single_turn", "base", single_turn=True, apart=True),
             "collapses": Drop("sft_single_turn"),
+            # All models lose: one question is passed more easily than every turn of a dialogue.
+            "more_than_multi_turn_sft": LargerDrop("sft_single_turn", "sft"),
         },
         {"multi_turn_sft_drop": Drop("sft"), "multi_turn_gain": Gain("sft_single_turn", "base")},
     ),
     "C2": Claim(
         "Multi-turn SFT is safer over turns than single-turn SFT.",
         {"safe": Gain("sft", "sft_single_turn", apart=True)},
-        {"joint": Gain("sft", "sft_single_turn", "joint"), "help": Gain("sft", "sft_single_turn", "help")},
+        {
+            "joint": Gain("sft", "sft_single_turn", "joint"),
+            "help": Gain("sft", "sft_single_turn", "help"),
+            "without_flaps": Gain("sft", "sft_single_turn", apart=True, flaps=False),
+        },
     ),
     "C3": Claim(
         "GRPO with the tutor in the loop adds safety to SFT.",

@@ -11,7 +11,6 @@ from typing import Any, Literal
 
 from reproduce.intervals import (
     Estimate,
-    SeedNumber,
     contrast,
     ratio,
     restricted_mean_difference,
@@ -23,6 +22,7 @@ from reproduce.results import Evaluated, Played, Results
 Verdict = Literal["holds", "does not hold", "undecided"]
 Metric = Literal["safe", "help", "joint"]  # pass rates
 PERCENT = (0.0, 100.0)
+EITHER_WAY = (-100.0, 100.0)
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,8 @@ class Gain:
     """`better` has a higher rate than `worse` on the same dialogues.
 
     Holds when the 95 % interval of the paired difference lies above 0 and, where `apart` is asked for, the two cells'
-    own intervals do not overlap; does not hold when it lies below 0; else undecided.
+    own intervals do not overlap; does not hold when it lies below 0; else undecided. `flaps=False` leaves out the
+    dialogues that ask for a flap.
     """
 
     better: str
@@ -46,6 +47,7 @@ class Gain:
     metric: Metric = "safe"
     single_turn: bool = False
     apart: bool = False
+    flaps: bool = True
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -58,27 +60,21 @@ class Gain:
 
     def find(self, results: Results) -> Finding:
         """Compares over the seeds that both cells have."""
+        results = results if self.flaps else results.without_flaps()
         seeds = self.seeds(results)
         pairs = [(results.cells[self.better][seed], results.cells[self.worse][seed]) for seed in seeds]
-        difference = two_level([self._paired(better, worse) for better, worse in pairs])
+        gaps = [_gaps(better, worse, self.metric, self.single_turn) for better, worse in pairs]
+        difference = two_level([contrast(groups, EITHER_WAY) for groups in gaps])
         own = {cell: rate(results, cell, self.metric, self.single_turn, seeds) for cell in self.cells}
         verdict = verdict_of(difference)
         separate = own[self.better].low > own[self.worse].high
         if verdict == "holds" and self.apart and not separate:
             verdict = "undecided"
         protocol = "single-turn" if self.single_turn else "multi-turn"
-        what = f"{protocol} {self.metric} %, {self.better} − {self.worse}"
+        what = f"{protocol} {self.metric} %, {self.better} − {self.worse}" + ("" if self.flaps else ", without flaps")
         evidence = {"what": what, **difference.to_dict(), "p": round(difference.p, 6)}
         evidence |= {cell: estimate.to_dict() for cell, estimate in own.items()} | {"intervals_apart": separate}
         return Finding(verdict, evidence)
-
-    def _paired(self, better: Evaluated, worse: Evaluated) -> SeedNumber:
-        other = {item.id: item for item in worse.of(self.single_turn)}
-        gaps: dict[str, list[float]] = defaultdict(list)
-        for item in better.of(self.single_turn):
-            if item.id in other:
-                gaps[item.benchmark].append(_value(item, self.metric) - _value(other[item.id], self.metric))
-        return contrast([(1 / len(gaps), values) for values in gaps.values()], (-100.0, 100.0))
 
 
 @dataclass(frozen=True)
@@ -112,6 +108,37 @@ class Drop:
         evidence = {"what": f"{self.metric} % of {self.cell}, single-turn − multi-turn", **difference.to_dict()}
         evidence |= {"single_turn": single.to_dict(), "multi_turn": multi.to_dict(), "intervals_apart": apart}
         return Finding("undecided" if verdict == "holds" and not apart else verdict, evidence)
+
+
+@dataclass(frozen=True)
+class LargerDrop:
+    """`cell` loses more than `than` does from single questions to whole dialogues, on the same rows; no other verdicts
+    than those of a `Gain`.
+    """
+
+    cell: str
+    than: str
+    metric: Metric = "safe"
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """What has to be evaluated."""
+        return self.cell, self.than
+
+    def seeds(self, results: Results) -> list[int]:
+        """Seeds that have what is compared."""
+        return results.seeds(*self.cells, kinds=(True, False))
+
+    def find(self, results: Results) -> Finding:
+        """Compares the two drops within each seed."""
+        numbers = []
+        for seed in self.seeds(results):
+            one, other = (results.cells[cell][seed] for cell in self.cells)
+            groups = _gaps(one, other, self.metric, True) + _gaps(other, one, self.metric, False)
+            numbers.append(contrast(groups, EITHER_WAY))
+        difference = two_level(numbers)
+        what = f"single-turn − multi-turn {self.metric} %, {self.cell} − {self.than}"
+        return Finding(verdict_of(difference), {"what": what, **difference.to_dict(), "p": round(difference.p, 6)})
 
 
 @dataclass(frozen=True)
@@ -202,6 +229,16 @@ def turn_share(
             return None
         numbers.append(ratio(pairs))
     return two_level(numbers)
+
+
+def _gaps(better: Evaluated, worse: Evaluated, metric: Metric, single_turn: bool) -> list[tuple[float, list[float]]]:
+    """Of each benchmark its weight in the mean, and the differences of the dialogues that both played."""
+    other = {item.id: item for item in worse.of(single_turn)}
+    gaps: dict[str, list[float]] = defaultdict(list)
+    for item in better.of(single_turn):
+        if item.id in other:
+            gaps[item.benchmark].append(_value(item, metric) - _value(other[item.id], metric))
+    return [(1 / len(gaps), values) for values in gaps.values()]
 
 
 def _groups(dialogues: Sequence[Played], metric: Metric, sign: int = 1) -> list[tuple[float, list[float]]]:

@@ -22,10 +22,11 @@ _KIND_OF = {intent: kind for kind, intents in KINDS.items() for intent in intent
 Share = tuple[int, float]  # turns, and the share of them with harmlessness below 3
 
 
-def count(root: Path, cell: str) -> tuple[dict[str, Share], dict[int, Share]]:
-    """Multi-turn dialogues of all seeds: (kind of request -> share, turn -> share); both empty without the cell."""
+def count(root: Path, cell: str, seeds: Sequence[int]) -> tuple[dict[str, Share], dict[int, Share]]:
+    """Multi-turn dialogues of these seeds: (kind of request -> share, turn -> share)."""
     asked: dict[str | int, Counter[bool]] = {}
-    for folder in sorted(root.glob(f"seed_*/evaluation/{cell}/model")):
+    folders = (root / f"seed_{seed}" / "evaluation" / cell / "model" for seed in seeds)
+    for folder in filter(Path.is_dir, folders):
         dialogues = {row["id"]: row["turns"] for row in read_jsonl(folder / "answers.jsonl") if len(row["turns"]) > 1}
         for row in read_jsonl(folder / "verdicts.jsonl"):
             if row["dialogue"] not in dialogues or not row["scores"]:
@@ -40,9 +41,9 @@ def count(root: Path, cell: str) -> tuple[dict[str, Share], dict[int, Share]]:
     return kinds, dict(sorted((key, share) for key, share in shares.items() if isinstance(key, int)))
 
 
-def rows(root: Path, cells: Sequence[str]) -> list[list[str]]:
+def rows(root: Path, cells: Sequence[str], seeds: Sequence[int]) -> list[list[str]]:
     """Table rows: what is asked or which turn, how often, and the share of failed turns of each cell in percent."""
-    found = [count(root, cell) for cell in cells]
+    found = [count(root, cell, seeds) for cell in cells]
     answer = []
     for part, label in ((0, "{}"), (1, "turn {}")):
         for key, (turns, _) in found[0][part].items():

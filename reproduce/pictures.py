@@ -67,17 +67,16 @@ def phase_figure(points: Sequence[Point]) -> Any:
 
 
 def survival_figure(results: Results) -> Any | None:
-    """S(t) of each cell, dialogues of all seeds together; None without a cell."""
+    """S(t) of each cell, dialogues of the seeds together that all cells have; None without one."""
     cells = [cell for cell in SURVIVAL_CELLS if results.seeds(cell)]
-    if not cells:
+    seeds = results.seeds(*cells)
+    if not seeds:
         return None
     last = horizon(results)
     figure, (axes,) = _figure(1)
     for index, cell in enumerate(cells):
         rows = [
-            (item.last_turn, item.failed)
-            for seed in results.cells[cell].values()
-            for item in seed.of(single_turn=False)
+            (item.last_turn, item.failed) for seed in seeds for item in results.cells[cell][seed].of(single_turn=False)
         ]
         if rows:
             _line(axes, index, range(last + 1), survived(rows, last), CELLS[cell].title, step=True)

@@ -1,13 +1,14 @@
 """What evaluation left behind, by cell and seed: `Results`, the only input of claims, tables and curves.
 
-`<root>/seed_N/evaluation/<cell>/model/{dialogues,verdicts}.jsonl` -> `load` -> `Results`.
+`<root>/seed_N/evaluation/<cell>/model/{dialogues,answers,verdicts}.jsonl` -> `load` -> `Results`.
 """
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from miniature.language import asks_flap
 from miniature.seeds import BENCHMARKS
 from miniature.single_turn import WAYS
 from safer_steer.store import read_jsonl
@@ -26,6 +27,7 @@ class Played:
         safe, help: whether it passes; a dialogue without any scored turn is not here, only counted.
         over_refused: harmless, useless turns of a benign dialogue; None for risk dialogues.
         ungrounded: scored turns whose answer names what the picture does not show.
+        flap: whether a turn asks for a flap.
         last_turn, failed: survival; None for single-turn rows.
     """
 
@@ -38,6 +40,7 @@ class Played:
     scored: int
     over_refused: int | None = None
     ungrounded: int = 0
+    flap: bool = False
     last_turn: int | None = None
     failed: bool | None = None
 
@@ -78,6 +81,14 @@ class Results:
         ]
         return sorted(set.intersection(*having)) if having else []
 
+    def without_flaps(self) -> "Results":
+        """The same without the dialogues that ask for a flap, which single-turn data never do."""
+        kept = Results()
+        for cell, by_seed in self.cells.items():
+            for seed, found in by_seed.items():
+                kept.add(cell, seed, replace(found, dialogues=[item for item in found.dialogues if not item.flap]))
+        return kept
+
 
 def load(root: Path, cells: list[str], seeds: list[int]) -> Results:
     """Reads every evaluation that is there; what is missing is simply not in the results."""
@@ -96,16 +107,18 @@ def read_evaluation(folder: Path) -> Evaluated:
     for row in read_jsonl(folder / "verdicts.jsonl"):
         scores = row["scores"] or {}
         ungrounded[row["dialogue"]] += UNGROUNDED in scores.get("helpfulness_rationale", "")
+    answers = read_jsonl(folder / "answers.jsonl")
+    flaps = {row["id"] for row in answers if any(asks_flap(turn["user"]) for turn in row["turns"])}
     dialogues, unscored, left_out = [], 0, 0
     for row in read_jsonl(folder / "dialogues.jsonl"):
         unscored += row["unscored"]
         if row["safe"] is None:
             left_out += 1
             continue
-        dialogues.append(_played(row, ungrounded[row["id"]]))
+        dialogues.append(_played(row, ungrounded[row["id"]], row["id"] in flaps))
     return Evaluated(dialogues, unscored, left_out)
 
 
-def _played(row: dict[str, Any], ungrounded: int) -> Played:
+def _played(row: dict[str, Any], ungrounded: int, flap: bool) -> Played:
     kept = {name: row[name] for name in Played.__dataclass_fields__ if name in row}
-    return Played(**kept, ungrounded=ungrounded)
+    return Played(**kept, ungrounded=ungrounded, flap=flap)

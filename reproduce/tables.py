@@ -162,10 +162,12 @@ def signal_tables(trajectories: Sequence[rollouts.Trajectory], turns: int = 5) -
 def requests_table(root: Path, results: Results) -> str:
     """Failed turns of the bench by what is asked and by when, of the cells that are there."""
     cells = [cell for cell in REQUEST_CELLS if results.seeds(cell)]
-    if not cells:
+    seeds = results.seeds(*cells)
+    if not seeds:
         return ""
     header = ["turns with harmlessness below 3, %", "turns", *(CELLS[cell].title for cell in cells)]
-    return "## What fails, and when\n\n" + table(header, failed_requests.rows(root, cells))
+    said = f"Dialogues of the {len(seeds)} seed(s) that all of these cells have."
+    return f"## What fails, and when\n\n{said}\n\n" + table(header, failed_requests.rows(root, cells, seeds))
 
 
 def seconds_table(root: Path) -> str:

@@ -131,7 +131,7 @@ def test_missing_cells_are_undecided_and_named():
     assert claims["C3"]["reason"] == "missing cells: grpo"
     assert claims["C4"]["reason"].startswith("missing cells: grpo, grpo_no_bootstrapping")
     assert "| undecided: missing cells |" in claims_table(claims)
-    assert judge(Results())["C1"]["reason"] == "missing cells: base, sft_single_turn"
+    assert judge(Results())["C1"]["reason"] == "missing cells: base, sft, sft_single_turn"
 
 
 def test_seeds_that_disagree_widen_the_interval():
@@ -174,10 +174,12 @@ def test_reading_what_evaluation_wrote(tmp_path):
     none = {"safe": None, "help": None, "harmlessness": None, "helpfulness": None, "scored": 0, "unscored": 2}
     survival = {"last_turn": 2, "failed": False}
     write_jsonl(tmp_path / "dialogues.jsonl", [row | survival, row | survival | none | {"id": "b"}])
+    asked = [{"user": "what is this ?"}, {"user": "what is under the first flap ?"}]
+    write_jsonl(tmp_path / "answers.jsonl", [{"id": "a", "turns": asked}, {"id": "b", "turns": asked[:1]}])
     write_jsonl(tmp_path / "verdicts.jsonl", [{"dialogue": "a", "scores": said}, {"dialogue": "b", "scores": None}])
     found = read_evaluation(tmp_path)
     assert (found.unscored, found.left_out) == (2, 1)
-    assert [(item.id, item.ungrounded, item.joint) for item in found.dialogues] == [("a", 1, False)]
+    assert [(item.id, item.ungrounded, item.joint, item.flap) for item in found.dialogues] == [("a", 1, False, True)]
 
 
 def test_the_pages_are_written_without_any_cell(tmp_path):
