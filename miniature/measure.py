@@ -66,8 +66,6 @@ def measure(command: list[str], record_file: Path) -> int:
         if record_file.exists()
         else {"seconds": 0.0, "peak_rss_mb": 0}
     )
-    if old.get("done"):
-        return subprocess.run(command, check=False).returncode
     started, peak = time.monotonic(), float(old["peak_rss_mb"])
 
     def seen(memory_mb: float) -> None:
@@ -76,6 +74,8 @@ def measure(command: list[str], record_file: Path) -> int:
         write(done=False)
 
     def write(done: bool) -> None:
+        if old.get("done"):
+            return
         seconds = round(old["seconds"] + time.monotonic() - started, 1)
         write_atomic(record_file, json.dumps({"seconds": seconds, "peak_rss_mb": round(peak), "done": done}) + "\n")
 

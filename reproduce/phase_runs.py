@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from miniature.language import asks_flap
-from miniature.rules import read_answer
-from miniature.world import Scene
+from miniature.language import asks_flap, intent_of
+from miniature.rules import read_answer, wanted
+from miniature.world import Scene, read_picture
 from reproduce.cells import PHASE
 from reproduce.comparisons import rate
 from reproduce.intervals import Estimate, ratio, two_level
 from reproduce.miniature import SHORTEST, phase_points
 from reproduce.results import Results, read_evaluation
 from reproduce.tables import shown
+from safer_steer.errors import UserError
+from safer_steer.images import load_image
 from safer_steer.markdown import table
 from safer_steer.store import read_jsonl
 
@@ -26,20 +28,21 @@ METRICS = ("safe", "help")
 
 @dataclass(frozen=True)
 class Point:
-    """A point of the diagram: risk, most turns of a dialogue, and of each model what it did.
+    """A point of the diagram, and of each model what it did.
 
-    `found` has of each cell the share of flap questions that are answered (None where none was asked), and the shares
-    of safe and of helpful dialogues, all in percent.
+    Attributes:
+        marked_share, turns: as they are set: how probable a mark is in its world, and most turns of a dialogue.
+        risk, mean_turns: as its models met them: the share of flap questions whose flap is marked, and the mean length,
+            both of its STEER-RL rows.
+        found: of each cell the share of flap questions that are answered (None where none was asked), and the shares of
+            safe and of helpful dialogues, all in percent.
     """
 
-    risk: float
+    marked_share: float
     turns: int
+    risk: float
+    mean_turns: float
     found: dict[str, tuple[Estimate | None, Estimate, Estimate]]
-
-    @property
-    def mean_turns(self) -> float:
-        """Of its dialogues: lengths are drawn evenly."""
-        return (SHORTEST + self.turns) / 2
 
     def label(self) -> str:
         """Flap questions answered after GRPO without a minimum and with one, the weak one first, for the picture."""
@@ -50,15 +53,36 @@ class Point:
 def read(root: Path) -> list[Point]:
     """The points that have an evaluation, the least risk and the shortest dialogues first."""
     points = []
-    for risk, turns, folder in phase_points(root):
+    for marked_share, turns, folder in phase_points(root):
         found = {
             cell: _of_model(folder / "evaluation" / cell / "model")
             for cell in PHASE
             if (folder / "evaluation" / cell / "model" / "dialogues.jsonl").is_file()
         }
         if found:
-            points.append(Point(risk, turns, found))
+            points.append(Point(marked_share, turns, *met(folder / "data" / "steer_rl.jsonl"), found))
     return points
+
+
+def met(rows: Path) -> tuple[float, float]:
+    """The share of flap questions whose flap is marked, and the mean number of turns, of rows with their pictures.
+
+    The share is above the world's: a script becomes a dialogue only where the target leaks, and an answer about a
+    marked flap is a leak.
+
+    Raises:
+        UserError: no row asks for a flap.
+    """
+    marked, lengths = [], []
+    for row in read_jsonl(rows):
+        lengths.append(len(row["turns"]))
+        if asked := [turn["user"] for turn in row["turns"] if asks_flap(turn["user"])]:
+            scene = read_picture(load_image(row["images"][0], root=rows.parent))
+            assert scene is not None  # all pictures are the miniature's
+            marked += [wanted(intent_of(user), scene) != "lift" for user in asked]
+    if not marked:
+        raise UserError(f"{rows}: no dialogue asks for a flap; give the world some, flap_share in phase.seeds")
+    return sum(marked) / len(marked), sum(lengths) / len(lengths)
 
 
 def _of_model(folder: Path) -> tuple[Estimate | None, Estimate, Estimate]:
@@ -78,8 +102,12 @@ def answered_flaps(turns: Sequence[dict[str, Any]]) -> tuple[int, int]:
 def runs_table(points: Sequence[Point]) -> str:
     """One row a point and a model."""
     rows = [
-        [f"{point.risk:g}, 2–{point.turns} turns", PHASE[cell].title, *map(shown, row)]
+        [
+            f"{point.risk:.2f} ({point.marked_share:g}), {point.mean_turns:.1f} turns ({SHORTEST}–{point.turns})",
+            PHASE[cell].title,
+            *map(shown, row),
+        ]
         for point in points
         for cell, row in point.found.items()
     ]
-    return table(["risk, length", "model", "flap questions answered %", "safe %", "help %"], rows)
+    return table(["risk, length (as set)", "model", "flap questions answered %", "safe %", "help %"], rows)

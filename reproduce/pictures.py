@@ -85,13 +85,14 @@ def survival_figure(results: Results) -> Any | None:
     return figure
 
 
-def training_figure(root: Path) -> Any | None:
+def training_figure(root: Path, seeds: Sequence[int]) -> Any | None:
     """Metrics over steps of each GRPO cell, mean over the seeds that have the step; None without a run."""
     curves = {}
     for cell in CELLS.values():
         trains = cell.stage == "grpo" and not cell.trained_as
-        if trains and (files := sorted(root.glob(f"seed_*/{cell.folder}/metrics.jsonl"))):
-            curves[cell.title] = [list(read_jsonl(path)) for path in files]
+        files = [root / f"seed_{seed}" / (cell.folder or "") / "metrics.jsonl" for seed in seeds] if trains else []
+        if found := [path for path in files if path.is_file()]:
+            curves[cell.title] = [list(read_jsonl(path)) for path in found]
     if not curves:
         return None
     figure, panels = _figure(len(PANELS))

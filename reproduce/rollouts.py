@@ -37,11 +37,13 @@ class Trajectory:
     attacks: tuple[str, ...]
 
 
-def read(root: Path) -> list[Trajectory]:
-    """All scored rollouts of the full cell, of all seeds."""
+def read(root: Path, seeds: Sequence[int]) -> list[Trajectory]:
+    """All scored rollouts of the full cell, of the seeds that have it."""
+    files = [root / f"seed_{seed}" / "grpo" / "trajectories.jsonl" for seed in seeds]
     return [
         _trajectory(path.parent.parent.name, row)
-        for path in sorted(root.glob("seed_*/grpo/trajectories.jsonl"))
+        for path in files
+        if path.is_file()
         for row in read_jsonl(path)
         if not row["meta"]["masked"]
     ]

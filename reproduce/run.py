@@ -76,18 +76,19 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _run_miniature(arguments: argparse.Namespace) -> int:
-    settings = load_config(Settings, arguments.config)
-    if arguments.phase:
-        planned = miniature.phase_steps(settings, arguments.root)
-    else:
-        seeds, cells = arguments.seeds or settings.number_of_seeds, choose(CELLS, arguments.only)
-        planned = miniature.steps(settings, arguments.root, seeds, cells)
+    settings, root = load_config(Settings, arguments.config), arguments.root
+    seeds = arguments.seeds or settings.number_of_seeds
+    points, cells = miniature.phase_steps(settings, root), choose(CELLS, arguments.only)
+    planned = points if arguments.phase else miniature.steps(settings, root, seeds, cells)
     if arguments.dry_run:
         return dry_run(planned, arguments.jobs)
+    for step in [*miniature.steps(settings, root, seeds, CELLS), *points]:  # the pages show all that is there
+        if step.done():
+            step.check_stamp()
     report = asyncio.run(Runner(planned, arguments.jobs, _say).run())
     if report.interrupted:
         return 130
-    say_results(arguments.root, *write_results(arguments.root, arguments.write_docs))
+    say_results(root, *write_results(root, seeds, arguments.write_docs))
     return _verdict(report, {step.name: step for step in planned})
 
 

@@ -15,7 +15,9 @@ class Phase(Section):
     """The real runs of the phase diagram: a world of its own for each risk and length, all from the one Base."""
 
     risks: list[Annotated[float, Field(ge=0, le=1)]]
-    """How probable it is that a flap is marked: `marked_share` of the world."""
+    """How probable it is that a flap is marked: `marked_share` of the world. In the dialogues that are kept more are,
+    since a script has to make the target leak; the page shows the share counted there.
+    """
     turns: list[Annotated[int, Field(ge=2)]]
     """Most user turns of a dialogue."""
     seeds: Overrides

@@ -3,13 +3,21 @@
 import hashlib
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
 
 from reproduce.forecast import Work
+from safer_steer.config import with_base
 from safer_steer.errors import UserError
 from safer_steer.runs import is_finished
 from safer_steer.store import write_atomic
+
+# Where Hydra finds what a config's `defaults` name, besides the config's own folder; verl's own files are pinned.
+HYDRA_CONFIGS = Path("verl/safer_steer_verl/hydra_configs")
 
 
 @dataclass(frozen=True)
@@ -59,11 +67,14 @@ class Step:
         return all(map(is_finished, self.records)) and all(path.is_file() for path in self.files)
 
     def stamp(self) -> None:
-        """Notes what the step is started with."""
+        """Notes what the step is started with; where nothing of it is there, its time is measured from zero."""
+        if not self.output.exists():
+            (self.folder / "stages" / f"{self.short}.json").unlink(missing_ok=True)
         write_atomic(self._stamp_file, json.dumps(self._facts(), indent=1) + "\n")
 
     def check_stamp(self) -> None:
-        """Refuses a finished step that was made by another command or config; one without a stamp is taken as it is.
+        """Refuses a finished step that was made by another command or config; what its stamp does not say, such as one
+        of before configs were compared with all that they inherit, is taken as it is.
 
         Raises:
             UserError: names what changed, and the folder to remove.
@@ -71,7 +82,7 @@ class Step:
         if not self._stamp_file.is_file():
             return
         old, new = json.loads(self._stamp_file.read_text(encoding="utf-8")), self._facts()
-        changed = [name for name in new if old.get(name) != new[name]]
+        changed = [name for name in new if old.get(name, new[name]) != new[name]]
         if changed:
             raise UserError(
                 f"{self.name} was made with another {' and '.join(changed)} ({self._stamp_file}): then "
@@ -84,5 +95,20 @@ class Step:
         return self.folder / "steps" / f"{self.short}.json"
 
     def _facts(self) -> dict[str, object]:
-        digest = hashlib.sha256(self.config.read_bytes()).hexdigest()[:16]
-        return {"command": list(self.command), "config": digest}
+        said = json.dumps(_contents(self.config, self.command), sort_keys=True, default=str)
+        return {"command": list(self.command), "configuration": hashlib.sha256(said.encode()).hexdigest()[:16]}
+
+
+def _contents(config: Path, words: Sequence[str]) -> list[Any]:
+    """What a config says, laid over its `base`, and then each file that its `defaults` name; without comments.
+
+    `words` of the command, such as layout=two_nodes, choose from a group of Hydra's.
+    """
+    found = [OmegaConf.to_container(with_base(config), resolve=False)]
+    chosen = dict(word.split("=", 1) for word in words if "=" in word)
+    for entry in found[0].get("defaults", []):
+        for group, name in (entry if isinstance(entry, dict) else {"": entry}).items():
+            places = [folder / group / f"{chosen.get(group, name)}.yaml" for folder in (config.parent, HYDRA_CONFIGS)]
+            for path in [place for place in places if place.is_file()][:1]:
+                found += _contents(path, words)
+    return found

@@ -5,6 +5,7 @@ import random
 import pytest
 
 from miniature.language import LIFT, REFUSAL, ask
+from miniature.world import Scene, draw
 from reproduce import phase_page, pictures
 from reproduce.miniature import phase_folder
 from reproduce.phase import (
@@ -22,6 +23,7 @@ from reproduce.phase import (
     turning_point,
 )
 from reproduce.phase_runs import read, runs_table
+from safer_steer.images import ImageStore
 from safer_steer.store import write_jsonl
 
 LOST, REFUSED = 0.72, 0.56  # by a breach, by a needless refusal
@@ -77,8 +79,13 @@ def test_a_minimum_holds_back_who_refuses_and_not_who_answers():
 
 def test_the_real_runs_are_read_and_drawn(tmp_path):
     rng = random.Random(0)
-    for risk, turns, cell, answers in ((0.4, 8, "grpo_released", 1), (0.4, 8, "grpo_released_no_tcsr", 3)):
-        folder = phase_folder(tmp_path, risk, turns) / "evaluation" / cell / "model"
+    data = phase_folder(tmp_path, 0.4, 8) / "data"
+    picture = ImageStore(data).put(draw(Scene("red", "box", True, (True, False, True, False)), rng))
+    asked = (("first flap", "third flap", "look"), ("open", "fourth flap"), ("open",) * 4)
+    rows = [{"images": [picture], "turns": [{"user": ask(intent, rng)} for intent in intents]} for intents in asked]
+    write_jsonl(data / "steer_rl.jsonl", rows)
+    for cell, answers in (("grpo_released", 1), ("grpo_released_no_tcsr", 3)):
+        folder = phase_folder(tmp_path, 0.4, 8) / "evaluation" / cell / "model"
         lifted = [LIFT] * answers + [REFUSAL] * (4 - answers)
         asked = [{"user": ask("first flap", rng), "assistant": said} for said in lifted]
         other = {"user": ask("look", rng), "assistant": "a red one ."}
@@ -88,8 +95,13 @@ def test_the_real_runs_are_read_and_drawn(tmp_path):
         write_jsonl(folder / "dialogues.jsonl", [row])
         write_jsonl(folder / "verdicts.jsonl", [])
     (point,) = read(tmp_path)
-    assert (point.risk, point.turns, point.mean_turns) == (0.4, 8, 5)
+    assert (point.marked_share, point.turns) == (0.4, 8)
+    assert (point.risk, point.mean_turns) == (2 / 3, 3), "counted: two of three flaps asked for are marked"
     assert point.label() == "75 | 25 | – %"
-    assert "| 0.4, 2–8 turns | − TCSR as released | 75.0 (" in runs_table([point])
-    assert len(pictures.phase_figure([point]).axes) == 2
+    assert "| 0.67 (0.4), 3.0 turns (2–8) | − TCSR as released | 75.0 (" in runs_table([point])
+    left, right = pictures.phase_figure([point]).axes
+    dots = [
+        [*map(tuple, line.get_xydata())] for axes in (left, right) for line in axes.lines if line.get_marker() == "o"
+    ]
+    assert dots == [[(2 / 3, 3)]] * 2
     assert read(tmp_path / "nothing") == []

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,53 @@ def test_a_finished_step_of_other_settings_is_refused(tmp_path):
         run([shell(tmp_path, "a", "touch {done}")])
 
 
+def test_a_finished_step_of_another_inherited_config_is_refused(tmp_path):
+    """Over `base`, and by the files that Hydra's `defaults` name; comments and where a text breaks are no config."""
+    (tmp_path / "below.yaml").write_text("b: 1  # a comment\n", encoding="utf-8")
+    (tmp_path / "config.yaml").write_text("base: below.yaml\n", encoding="utf-8")
+    planned = [shell(tmp_path, "a", "touch {done}")]
+    assert run(planned)[0].ok
+    (tmp_path / "below.yaml").write_text("# another comment\nb: 1\n", encoding="utf-8")
+    assert run(planned)[0].before == ["a"]
+    (tmp_path / "below.yaml").write_text("b: 2\n", encoding="utf-8")
+    with pytest.raises(UserError, match="another config"):
+        run(planned)
+
+    for name in ("common", "layout/big", "layout/small"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").write_text("c: 1\n", encoding="utf-8")
+    hydra = "defaults: [safer_steer, common, _self_, {layout: small}]\nd: ${c}\n"
+    (tmp_path / "config.yaml").write_text(hydra, encoding="utf-8")
+    (tmp_path / "a.done").unlink()
+    step = replace(planned[0], command=(*planned[0].command, "layout=big"))
+    assert run([step])[0].now == ["a"]
+    (tmp_path / "layout/small.yaml").write_text("c: 2\n", encoding="utf-8")
+    assert run([step])[0].before == ["a"], "the command chose another file"
+    for name in ("common", "layout/big"):
+        (tmp_path / f"{name}.yaml").write_text("c: 2\n", encoding="utf-8")
+        with pytest.raises(UserError, match="another config"):
+            run([step])
+        (tmp_path / f"{name}.yaml").write_text("c: 1\n", encoding="utf-8")
+
+
+def test_a_stamp_that_does_not_say_the_whole_config_is_taken_as_it_is(tmp_path):
+    planned = [shell(tmp_path, "a", "touch {done}")]
+    assert run(planned)[0].ok
+    command = list(planned[0].command)
+    (tmp_path / "steps" / "a.json").write_text(json.dumps({"command": command, "config": "0" * 16}), encoding="utf-8")
+    assert run(planned)[0].before == ["a"]
+
+
+def test_a_step_that_is_made_again_is_measured_again(tmp_path):
+    planned = [shell(tmp_path, "a", "touch {done}")]
+    assert run(planned)[0].ok
+    record = tmp_path / "stages" / "a.json"
+    record.write_text('{"seconds": 5000.0, "peak_rss_mb": 9000, "done": true}', encoding="utf-8")
+    (tmp_path / "a.done").unlink()
+    assert run(planned)[0].now == ["a"]
+    assert json.loads(record.read_text())["seconds"] < 5000
+
+
 def test_what_was_made_from_a_removed_step_is_refused(tmp_path):
     planned = [shell(tmp_path, "a", "touch {done}"), shell(tmp_path, "b", "touch {done}", ("a",))]
     assert run(planned)[0].ok
@@ -188,8 +236,12 @@ sys.exit(130 if report.interrupted else 0)
 """
 
 
+@pytest.mark.parametrize("measured", [False, True], ids=["not measured yet", "measured before"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "term"])
-def test_an_interrupt_ends_the_commands_that_were_started(tmp_path, number):
+def test_an_interrupt_ends_the_commands_that_were_started(tmp_path, number, measured):
+    if measured:
+        (tmp_path / "stages").mkdir()
+        (tmp_path / "stages" / "s.json").write_text('{"seconds": 1.0, "peak_rss_mb": 1, "done": true}', "utf-8")
     process = subprocess.Popen([sys.executable, "-c", SCRIPT, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     try:
         while not (tmp_path / "up").exists():
