@@ -4,7 +4,7 @@
 # usage: bash benchmarks/peers.sh [--out DIR] [--logs FOLDER] [--help] [FAMILY ...] [PEER ...]
 #   FAMILY: qwen2_5_vl qwen3_vl (default: both); PEER: trl llama_factory ms_swift verl_sft (default: all)
 #   --logs: a folder of *.eval that run_export.sh wrote
-# Runs on a CPU; needs a network for packages, about 9 GB of disk in DIR (outputs/peers), and no model hub. Ends with the tables.
+# Runs on a CPU; needs a network for packages, about 9 GB of disk in DIR (outputs/peers, relative to the repository), and no model hub. Ends with the tables.
 # shellcheck source=scripts/cpu_set.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/cpu_set.sh"
 # shellcheck source=scripts/common.sh

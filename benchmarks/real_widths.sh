@@ -6,7 +6,7 @@
 #   full        SFT with LoRA and evaluation of its export: all 36 + 32 layers, in bf16 (a CPU with AVX512_BF16: `lscpu`)
 # key=value: of the rehearsal or the stages (docs/rehearsal.md), such as rehearse.processor=FOLDER, the model's tokenizer;
 # without it a local stand-in of the same vocabulary is made. Each part leaves its table and forecast in DIR/PART/table.md
-# (DIR: outputs/real_widths).
+# (DIR: outputs/real_widths, relative to the repository).
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)} # large matrices, unlike the miniature's
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/common.sh"

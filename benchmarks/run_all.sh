@@ -2,7 +2,7 @@
 # Every benchmark, one after another, and one table of all their figures: DIR/all.json and DIR/all.md.
 # usage: bash benchmarks/run_all.sh [--quick] [--out DIR] [--help]
 # --quick takes small sizes, to see that all of it works (a few minutes); without it about 20 minutes on two quiet cores.
-# DIR is outputs/benchmarks. Ends with 1 when a benchmark failed or missed its target; the table is written all the same.
+# DIR is outputs/benchmarks, relative to the repository. Ends with 1 when a benchmark failed or missed its target; the table is written all the same.
 # DATA (../shared/data) holds the samples that stage1_all_sources reads; without them it is skipped.
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/common.sh"
@@ -16,8 +16,9 @@ while (($#)); do
   esac
 done
 export HF_HUB_OFFLINE=1
-mkdir -p "$out" && rm -f "$out"/*.json # figures of an earlier run are none of this one
-failed=() skipped=()
+mkdir -p "$out"
+failed=() skipped=() names=(llm_client stage1_memory kill_stage1 stage1_all_sources sft_throughput rollout evaluation)
+for name in "${names[@]}"; do rm -f "$out/$name.json"; done # figures of an earlier run are none of this one
 
 measure() { # NAME QUICK_ARGUMENTS FULL_ARGUMENTS
   local sizes
@@ -34,4 +35,4 @@ if [[ -d $data/vlguard ]]; then measure stage1_all_sources "--data $data --seeds
 measure sft_throughput "--rows 32 --rounds 1" ""
 measure rollout "--trajectories 16 --turns 3 --median 0.2" ""
 measure evaluation "--repeats 1 --dialogues 2000 --browser-dialogues 500" ""
-python -m benchmarks.summary "$out" --failed "${failed[@]}" --skipped "${skipped[@]}"
+python -m benchmarks.summary "$out" "${names[@]}" --failed "${failed[@]}" --skipped "${skipped[@]}"

@@ -1,6 +1,6 @@
-"""One table of all benchmarks' figures: the JSON files of a folder -> `all.json` and `all.md` there.
+"""One table of all benchmarks' figures: `FOLDER/NAME.json` -> `all.json` and `all.md` there.
 
-python -m benchmarks.summary FOLDER [--failed NAME ...] [--skipped NAME ...]
+python -m benchmarks.summary FOLDER NAME ... [--failed NAME ...] [--skipped NAME ...]
 """
 
 import argparse
@@ -24,10 +24,11 @@ def main(argv: list[str] | None = None) -> int:
     """Writes both files; 1 when a benchmark failed or a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("names", nargs="+", help="benchmarks; one without figures is left out")
     parser.add_argument("--failed", nargs="*", default=[], help="benchmarks that ended without figures")
     parser.add_argument("--skipped", nargs="*", default=[], help="benchmarks that could not run here")
     given = parser.parse_args(argv)
-    files = [path for path in sorted(given.folder.glob("*.json")) if path.name != "all.json"]
+    files = [path for name in sorted(given.names) if (path := given.folder / f"{name}.json").is_file()]
     records = [json.loads(path.read_text(encoding="utf-8")) for path in files]
     if not records:
         print(f"error: {given.folder} holds no figures; run benchmarks/run_all.sh", file=sys.stderr)
