@@ -53,7 +53,7 @@ def split(arguments: list[str]) -> tuple[list[str], Settings, list[str]]:
     configs = [item for item in arguments if "=" not in item]
     if not configs:
         raise UserError("no config; give those of the stages to rehearse, for example configs/grpo/qwen2_5_vl_3b.yaml")
-    if lost := [item for item in configs if not Path(item).is_file()]:
+    if lost := [str(Path(item).absolute()) for item in configs if not Path(item).is_file()]:
         raise UserError(f"config file not found: {', '.join(lost)}; see configs/ for the ones that exist")
     own, rest = [], []
     for item in arguments:

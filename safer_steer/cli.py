@@ -92,7 +92,8 @@ def config_parser(doc: str, keys: list[str], default_config: str) -> argparse.Ar
     parser = argparse.ArgumentParser(
         description=doc, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("config", nargs="?", default=default_config, help=f"YAML file (default: {default_config})")
+    said = f"YAML file (default: {default_config}); scripts/*.sh take every relative path as below the repository"
+    parser.add_argument("config", nargs="?", default=default_config, help=said)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="values that replace those of the file")
     return parser
 

@@ -91,7 +91,7 @@ def with_base(path: Path, above: tuple[Path, ...] = ()) -> Any:
     """A file's config, laid over those of its base and of the base's own base."""
     if not path.is_file():
         named = f" (the base of {above[-1]})" if above else ""
-        raise UserError(f"config file not found: {path}{named}; see configs/ for the ones that exist")
+        raise UserError(f"config file not found: {path.absolute()}{named}; see configs/ for the ones that exist")
     if path in above:
         raise UserError(f"{path}: base names a file that has this one as its base; take one of them out")
     try:

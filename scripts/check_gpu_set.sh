@@ -4,6 +4,7 @@
 # usage: bash scripts/check_gpu_set.sh [--in FOLDER] [--only dry_runs,imports,launchers] [--keep]
 #   --in: where the folder is made (default: the system's for temporary files; 12 GB free); --keep leaves it, for another run
 set -euo pipefail
+unset CDPATH
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 place=${TMPDIR:-/tmp} only=dry_runs,imports,launchers keep=''
 while (($#)); do

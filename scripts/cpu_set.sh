@@ -7,6 +7,7 @@ if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
   exit 0
 fi
 set -euo pipefail
+unset CDPATH
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if [[ -z ${VENV:-} ]]; then
   VENV=.venv

@@ -8,9 +8,10 @@ fi
 set -euo pipefail
 suits='import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))'
 if ! "${venv:?}/bin/python" -c "$suits" 2>/dev/null; then
-  python='' clear=()
+  python='' clear=() candidates=(python3 python3.12 python3.11 python)
+  if [[ ${PYTHON:-} ]]; then candidates=("$PYTHON"); fi
   if [[ -e $venv/pyvenv.cfg ]]; then clear=(--clear); fi # only ever empties an environment, no other folder
-  for candidate in ${PYTHON:-python3 python3.12 python3.11 python}; do
+  for candidate in "${candidates[@]}"; do
     if "$candidate" -c "import ensurepip, venv; $suits" 2>/dev/null; then python=$candidate; break; fi
   done
   if [[ -z $python ]]; then

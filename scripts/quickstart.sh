@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The whole method on the miniature world, from set-up to the results table: bash scripts/quickstart.sh [--root DIR] [--seed N] [--tagged]
-# DIR (default outputs/quickstart) holds everything; killed and started again, it continues from where it was. About 8 minutes with the set-up and
+# DIR (default outputs/quickstart; relative to the repository) holds everything; killed and started again, it continues from where it was. About 8 minutes with the set-up and
 # 7 GiB on two idle CPU cores. --tagged: with an answer format, system prompt and tags, as the paper's models have (in a DIR of its own).
 # shellcheck source=scripts/signals.sh
 source "$(dirname "${BASH_SOURCE[0]}")/signals.sh"

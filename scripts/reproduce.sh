@@ -7,10 +7,11 @@
 #
 # --dry-run prints every command, of the paper with GPU hours, calls and cost. Killed and started again, it continues from where it
 # was. The miniature writes DIR (outputs/reproduce)/claims.json and miniature.md, the paper DIR (outputs/paper)/report/.
-# Sizes, and the paper's baselines by checkpoint or endpoint: configs/reproduce/WORLD.yaml, or --config FILE.
+# Sizes, and the paper's baselines by checkpoint or endpoint: configs/reproduce/WORLD.yaml, or --config FILE. Relative paths are below
+# the repository.
 set -euo pipefail
 if [[ ${1:-} == --help || ${1:-} == -h ]]; then
-  sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+  sed -n '2,11s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
   exit 0
 fi
 case ${1:-} in

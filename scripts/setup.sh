@@ -30,8 +30,8 @@ stamp="$mode uv-$uv_version $("$venv/bin/python" --version) $(cat requirements.t
 export PYTHONPATH="$PWD:$PWD/verl"
 if [[ $(cat "$venv/setup-stamp" 2>/dev/null) == "$stamp" ]] && "$venv/bin/python" -m safer_steer.preflight "$mode" --quick; then exit 0; fi
 rm -f "$venv/setup-stamp" && echo "set-up: installing the $mode set into $venv (a minute or so, longer on a slow line)"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
-"$venv/bin/uv" pip uninstall --quiet --python "$venv/bin/python" "$other" 2>/dev/null || true # the two share the folder vllm/
-"$venv/bin/uv" pip install --quiet --python "$venv/bin/python" -r "${pins[@]}"
-"$venv/bin/python" -m safer_steer.preflight "$mode" "${checks[@]}"
+foreground "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$uv_version"
+foreground "$venv/bin/uv" pip uninstall --quiet --python "$venv/bin/python" "$other" || true # the two share the folder vllm/
+foreground "$venv/bin/uv" pip install --quiet --python "$venv/bin/python" -r "${pins[@]}"
+foreground "$venv/bin/python" -m safer_steer.preflight "$mode" "${checks[@]}"
 echo "$stamp" >"$venv/setup-stamp"

@@ -6,6 +6,7 @@ if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
   exit 0
 fi
 set -euo pipefail
+unset CDPATH # a cd of ours goes nowhere else, and prints nothing
 
 export SAFER_STEER_SPEAKER=${SAFER_STEER_SPEAKER:-$$} # who says the line: the first process (safer_steer/interrupts.py)
 

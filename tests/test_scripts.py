@@ -9,8 +9,10 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -98,7 +100,7 @@ def test_the_script_starts_its_module_with_its_arguments(stage):
 def test_bad_input_is_one_clear_line(stage, answers):
     """All errors are reported at once."""
     for arguments, words in (
-        (("no_such_file.yaml",), ["no_such_file.yaml"]),
+        (("no_such_file.yaml",), [str(ROOT / "no_such_file.yaml")]),
         ((f"configs/{stage}/miniature.yaml", *UNKNOWN), ["no_such_key", "another_bad_key"]),
     ):
         code, said = answers[(module(stage), *arguments)]
@@ -111,3 +113,53 @@ def test_stage_scripts_stop_without_an_environment(tmp_path):
     shown = run("bash", "scripts/run_sft.sh", "--dry-run", VENV=str(tmp_path / "absent"))
     assert shown.returncode == 2
     assert "bash scripts/setup.sh" in shown.stderr
+
+
+# An interpreter whose environments are itself, and whose pip never ends.
+STUCK = """#!/usr/bin/env bash
+case ${2:-} in
+  venv) mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" ;;
+  pip) echo $$ >"$STUCK" && exec sleep 600 ;;
+esac
+"""
+
+
+def executable(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True)
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def test_an_interrupt_ends_the_set_up_while_it_installs(tmp_path):
+    """With an interpreter whose path has a space."""
+    python, stuck = executable(tmp_path / "a folder" / "python", STUCK), tmp_path / "stuck"
+    own = {"PYTHON": str(python), "VENV": str(tmp_path / "venv"), "STUCK": str(stuck)}
+    command = ["bash", "scripts/setup.sh", "cpu"]
+    process = subprocess.Popen(command, cwd=ROOT, env=os.environ | own, stderr=subprocess.PIPE, text=True)
+    try:
+        while not (stuck.is_file() and stuck.read_text()):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        process.terminate()
+        _, said = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert (process.returncode, said.strip()) == (130, "interrupted; run the same command again to continue from here")
+    assert not psutil.pid_exists(int(stuck.read_text()))
+
+
+@pytest.mark.parametrize("script", ["common", "cpu_set"])
+def test_the_users_cdpath_leads_nowhere(script, tmp_path):
+    (tmp_path / "scripts").mkdir()
+    shown = run("bash", "-c", f"source scripts/{script}.sh; pwd", CDPATH=str(tmp_path))
+    assert shown.stdout.splitlines() == [str(ROOT)], shown.stderr
+
+
+def test_benchmarks_remove_their_own_figures_and_nothing_else(tmp_path):
+    executable(tmp_path / "venv" / "bin" / "python", "#!/usr/bin/env bash\n")
+    for name in ("llm_client", "mine"):
+        (tmp_path / f"{name}.json").write_text("{}", encoding="utf-8")
+    shown = run("bash", "benchmarks/run_all.sh", "--out", str(tmp_path), VENV=str(tmp_path / "venv"))
+    assert shown.returncode == 0, shown.stderr
+    assert [path.name for path in tmp_path.glob("*.json")] == ["mine.json"]

@@ -102,7 +102,7 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> Loaded:
     """
     path, given = Path(path), list(overrides or [])
     if not path.is_file():
-        raise UserError(f"config file not found: {path}; see configs/grpo/ for the ones that exist")
+        raise UserError(f"config file not found: {path.absolute()}; see configs/grpo/ for the ones that exist")
     words, added = _override_words(path, expand("grpo", given))
     tree = _compose(path.parent.resolve(), path.stem, words)
     _lay_over_file(tree, path, given)
