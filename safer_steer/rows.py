@@ -176,13 +176,8 @@ async def process_twice(
     tasks: Callable[[], Iterable[Task]],
     work: Callable[[Any], Awaitable[BaseModel | Reject]],
     *,
-    kept: JsonlStore,
     rejects: JsonlStore,
-    label: str,
-    concurrency: int,
-    max_transport_rate: float,
-    total: int | None = None,
-    stored: Callable[[Task, Reject], None] = lambda task, reject: None,
+    **options: Any,
 ) -> Counts:
     """Runs `process_rows`, and once more when transport failures are left, which it tries again.
 
@@ -192,17 +187,7 @@ async def process_twice(
         RunAborted: as `process_rows`.
     """
     for _ in range(2):
-        counts = await process_rows(
-            tasks(),
-            work,
-            kept=kept,
-            rejects=rejects,
-            label=label,
-            concurrency=concurrency,
-            max_transport_rate=max_transport_rate,
-            total=total,
-            stored=stored,
-        )
+        counts = await process_rows(tasks(), work, rejects=rejects, **options)
         if not any(map(_is_transport, rejects.rows())):
             break
     return counts
