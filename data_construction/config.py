@@ -14,6 +14,7 @@ from data_construction.sources import SOURCES
 from safer_steer.answer_format import PLAIN, AnswerFormat
 from safer_steer.config import Operational, Section
 from safer_steer.dialogue import MAX_TURNS, Kind, Pictures
+from safer_steer.engine import RayEngine
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
 from safer_steer.llm.prices import load_prices, with_prices
@@ -272,19 +273,6 @@ class LocalEngine(Section):
     """One process."""
 
     name: Literal["local"] = "local"
-
-
-class RayEngine(Section):
-    """Workers of a Ray cluster; each gets an equal share of every role's limits.
-
-    All nodes must see `root`, have this package and, where endpoints ask for keys, have them in their environment.
-    """
-
-    name: Literal["ray"]
-    workers: Annotated[int, Field(ge=1)] = 2
-    """Processes, one CPU each, spread over the nodes."""
-    address: Annotated[str, Field(pattern=r"^(auto|[^/:\s]+:\d+)$")] | None = None
-    """Of a running cluster, "auto" (the one this machine belongs to) or HOST:PORT; None: starts Ray on this machine."""
 
 
 class DataConfig(Section):

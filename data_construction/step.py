@@ -10,7 +10,7 @@ from data_construction.calls import Caller
 from data_construction.config import DataConfig, Step
 from data_construction.prompts import load_prompts
 from safer_steer.dialogue import Dialogue
-from safer_steer.engine import Clients, RayWorkers, Work
+from safer_steer.engine import Clients, RayEngine, Work
 from safer_steer.errors import UserError
 from safer_steer.machine import Needs
 from safer_steer.rows import Counts, Task
@@ -67,7 +67,6 @@ def step(
         rest: further fields of `Stage`.
     """
     wording = load_prompts(config.prompts, config.policy)
-    ray = RayWorkers(config.engine.workers, config.engine.address) if config.engine.name == "ray" else None
     return Stage(
         name={"stage1": "stage 1", "stage2": "stage 2"}.get(name, name),
         folder=config.folder,
@@ -82,7 +81,7 @@ def step(
         max_transport_rate=config.max_transport_rate,
         needs=Needs("cpu", config.folder),
         again=_without_scores if config.retry and name in RETRIED else None,
-        ray=ray,
+        ray=config.engine if isinstance(config.engine, RayEngine) else None,
         **rest,
     )
 

@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
+from safer_steer.config import Section
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
 from safer_steer.rows import Reject
 
@@ -29,17 +30,17 @@ class Engine:
     usage: Callable[[], Awaitable[dict[str, dict]]]
 
 
-@dataclass(frozen=True)
-class RayWorkers:
-    """Workers of a Ray cluster, in place of this process; each gets an equal share of every role's limits.
+class RayEngine(Section):
+    """Workers of a Ray cluster; each gets an equal share of every role's limits.
 
-    Attributes:
-        number: processes, one CPU each, spread over the nodes.
-        address: of a running cluster, "auto" or HOST:PORT; None starts Ray on this machine.
+    All nodes must see `root`, have this package and, where endpoints ask for keys, have them in their environment.
     """
 
-    number: int
-    address: str | None = None
+    name: Literal["ray"]
+    workers: Annotated[int, Field(ge=1)] = 2
+    """Processes, one CPU each, spread over the nodes."""
+    address: Annotated[str, Field(pattern=r"^(auto|[^/:\s]+:\d+)$")] | None = None
+    """Of a running cluster, "auto" (the one this machine belongs to) or HOST:PORT; None: starts Ray on this machine."""
 
 
 @asynccontextmanager

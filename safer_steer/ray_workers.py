@@ -17,7 +17,7 @@ from pydantic import BaseModel
 
 from safer_steer.addresses import is_loopback
 from safer_steer.dialogue import stable_hash
-from safer_steer.engine import CACHE, Engine, MakeWork, RayWorkers
+from safer_steer.engine import CACHE, Engine, MakeWork, RayEngine
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
 from safer_steer.rows import Reject, Task
@@ -115,14 +115,14 @@ async def open_ray(
     endpoints: Mapping[str, EndpointConfig],
     folder: Path,
     concurrency: int,
-    cluster: RayWorkers,
+    cluster: RayEngine,
 ) -> AsyncIterator[Engine]:
     """Workers of a cluster, checked, that share one answer cache in a folder and so many tasks in flight.
 
     Raises:
         UserError: the cluster is not there or too small, or a worker's node lacks what it needs.
     """
-    number, folder = cluster.number, folder.resolve()
+    number, folder = cluster.workers, folder.resolve()
     wanted = {role: endpoint.share(number) for role, endpoint in endpoints.items()}
     with _connected(cluster):
         _check_cluster(number, wanted)
@@ -148,7 +148,7 @@ async def open_ray(
 
 
 @contextmanager
-def _connected(cluster: RayWorkers) -> Iterator[None]:
+def _connected(cluster: RayEngine) -> Iterator[None]:
     if ray.is_initialized():  # by the program that calls us; it is not ours to end
         yield
         return
@@ -158,7 +158,7 @@ def _connected(cluster: RayWorkers) -> Iterator[None]:
         "logging_level": "warning",
     }
     if cluster.address is None:
-        options |= {"num_cpus": cluster.number, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
+        options |= {"num_cpus": cluster.workers, "object_store_memory": OBJECT_STORE_BYTES, "include_dashboard": False}
     try:
         _knock(cluster.address)
         ray.init(**options)

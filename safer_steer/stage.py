@@ -15,7 +15,7 @@ from typing import Any, Self
 
 from safer_steer.aside import any_row, set_aside, take_out
 from safer_steer.dialogue import stable_hash
-from safer_steer.engine import Engine, MakeWork, RayWorkers, open_here
+from safer_steer.engine import Engine, MakeWork, RayEngine, open_here
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
 from safer_steer.machine import Needs, require
@@ -120,7 +120,7 @@ class Stage:
     again: Callable[[dict[str, Any]], bool] | None = None
     ordered: bool = False
     cached: bool = True
-    ray: RayWorkers | None = None
+    ray: RayEngine | None = None
     following: "Callable[[], Stage] | None" = None
     advice: str = ""
 
