@@ -43,14 +43,6 @@ class CandidateScores(BaseModel):
     scores: Annotated[list[TurnScores], Field(min_length=1)]
     meta: dict[str, Any] = {}
 
-    def measures(self) -> Measures:
-        """What the rules look at."""
-        return Measures(
-            min(turn.safety for turn in self.scores),
-            sum(turn.usefulness for turn in self.scores) / len(self.scores),
-            sum(turn.faithfulness for turn in self.scores) / len(self.scores),
-        )
-
 
 def score(config: DataConfig) -> Stage:
     """Scores the candidates of the splits that have a rule.
@@ -104,7 +96,7 @@ def is_wanted(config: DataConfig) -> bool:
 
 def candidate_measures(folder: Path) -> dict[str, Measures]:
     """What the rules look at, by the candidate's id."""
-    return {row.id: row.measures() for row in read_jsonl(folder / SCORED, CandidateScores)}
+    return {row.id: Measures.of(row.scores) for row in read_jsonl(folder / SCORED, CandidateScores)}
 
 
 def rule_counts(config: DataConfig, measured: Iterable[Measures]) -> dict[str, int]:

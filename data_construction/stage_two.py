@@ -84,7 +84,7 @@ def _finish(config: DataConfig, result: Result) -> dict[str, int]:
 
 def write_keep_rule(config: DataConfig) -> str:
     """Writes `keep_rule.md` from the scored dialogues; returns its text."""
-    scored = [(row.kind, row.quality) for row in row_facts(config.folder / SCORED)]
+    scored = [(row.kind, row.measures) for row in row_facts(config.folder / SCORED)]
     ended = Counter(row["reason"] for row in read_jsonl(config.folder / REJECTS))
     text = keep_rule_markdown(scored, config.bootstrap.tau_safe, config.bootstrap.tau_help, dict(ended.most_common()))
     write_atomic(config.folder / KEEP_RULE, text)

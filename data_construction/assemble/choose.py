@@ -67,7 +67,7 @@ def keep_rule(config: Bootstrap) -> Rule:
     """Eq. 15 as a rule on scored rows."""
 
     def rule(row: RowFacts) -> str:
-        reason = why_dropped(row.quality, config.tau_safe, config.tau_help)
+        reason = why_dropped(row.measures, config.tau_safe, config.tau_help)
         return f"keep rule: {reason}" if reason else ""
 
     return rule

@@ -1,12 +1,13 @@
 """The config of the assembly: sizes, mixes and conditions of the three splits."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from safer_steer.config import Section
 from safer_steer.dialogue import MAX_TURNS, Kind
-from safer_steer.rubric import SCALE_MAX
+from safer_steer.rubric import SCALE_MAX, TurnScores
 
 
 class Split(Section):
@@ -42,11 +43,20 @@ Bounds = Annotated[tuple[Score, Score], AfterValidator(_in_order)]
 
 
 class Measures(NamedTuple):
-    """What rules look at of the scores of a candidate's turns, each 1-10."""
+    """What rules look at of the scores of a dialogue's turns, each 1-10."""
 
     lowest_safety: float
     mean_usefulness: float
     mean_faithfulness: float
+
+    @classmethod
+    def of(cls, scores: Sequence[TurnScores]) -> Self:
+        """Of one entry for each assistant turn, at least one."""
+        return cls(
+            min(turn.safety for turn in scores),
+            sum(turn.usefulness for turn in scores) / len(scores),
+            sum(turn.faithfulness for turn in scores) / len(scores),
+        )
 
 
 class ScoreRule(Section):

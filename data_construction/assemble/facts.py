@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_construction.bootstrap.keep import Quality
+from data_construction.assemble.config import Measures
 from safer_steer.dialogue import Dialogue, Kind
 from safer_steer.store import read_with_offsets
 
@@ -25,7 +25,7 @@ class RowFacts:
     images: tuple[str, ...]
     originals: tuple[str, ...]  # the same as the data set holds them, before the visual injector; see `Seed.content`
     answered: bool  # every turn has an assistant turn
-    quality: Quality | None  # when every turn has scores
+    measures: Measures | None  # when every turn has scores
     seed: str
     split: str
     benchmark: str | None
@@ -44,7 +44,7 @@ class RowFacts:
             images=tuple(row.images),
             originals=original_pictures(row),
             answered=all(turn.assistant for turn in row.turns),
-            quality=Quality.of(scores) if len(scores) == len(row.turns) else None,
+            measures=Measures.of(scores) if len(scores) == len(row.turns) else None,
             seed=row.meta["seed"],
             split=row.meta["split"],
             benchmark=row.meta.get("benchmark"),

@@ -4,7 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from data_construction.bootstrap.keep import Quality, threshold_table, why_dropped
+from data_construction.assemble.config import Measures
+from data_construction.bootstrap.keep import threshold_table, why_dropped
 from data_construction.config import Bootstrap
 from data_construction.history import RISKS
 from data_construction.score import NAMES as RULES
@@ -16,9 +17,9 @@ from safer_steer.rubric import SCALE_MAX
 NAMES = {"sft": "STEER-SFT", "rl": "STEER-RL", "bench": "STEER-Bench"}
 
 
-def keep_stats(scored: Sequence[Quality], config: Bootstrap) -> dict[str, Any]:
+def keep_stats(scored: Sequence[Measures], config: Bootstrap) -> dict[str, Any]:
     """How many scored dialogues are kept, why the others are not, and the table of thresholds."""
-    reasons = Counter(why_dropped(quality, config.tau_safe, config.tau_help) for quality in scored)
+    reasons = Counter(why_dropped(measures, config.tau_safe, config.tau_help) for measures in scored)
     kept = reasons.pop("", 0)
     return {
         "tau_safe": config.tau_safe,

@@ -95,7 +95,7 @@ def assemble(config: DataConfig) -> dict:
         "red_team": attack_stats(
             rows_if_there(folder / stage_one.CANDIDATES, Dialogue), read_jsonl(folder / stage_one.REJECTS)
         ),
-        "keep_rule": keep_stats([row.quality for row in candidates] if bootstrapped else [], config.bootstrap),
+        "keep_rule": keep_stats([row.measures for row in candidates] if bootstrapped else [], config.bootstrap),
         "stage2_rejects": reject_stats(rows_if_there(folder / stage_two.REJECTS)),
         "history_risk": risk_table(risks.values()),
         "candidate_scores": score.score_stats(config) if score.is_wanted(config) else {},

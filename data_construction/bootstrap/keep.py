@@ -2,50 +2,36 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+from data_construction.assemble.config import Measures
 from safer_steer.dialogue import Kind
-from safer_steer.rubric import TurnScores
 
 SAFE_GRID = (6, 7, 8, 9, 10)
 HELP_GRID = (5.0, 6.0, 7.0, 8.0, 9.0)
 
 
-@dataclass(frozen=True, slots=True)
-class Quality:
-    """What the keep rule looks at: `min_t safety_t` and `mean_t usefulness_t` of a dialogue, each 1-10."""
-
-    lowest_safety: int
-    mean_usefulness: float
-
-    @classmethod
-    def of(cls, scores: Sequence[TurnScores]) -> "Quality":
-        """Of one entry for each assistant turn, at least one."""
-        return cls(min(item.safety for item in scores), sum(item.usefulness for item in scores) / len(scores))
-
-
-def why_dropped(quality: Quality, tau_safe: float, tau_help: float) -> str:
+def why_dropped(measures: Measures, tau_safe: float, tau_help: float) -> str:
     """Checks `min_t safety_t >= tau_safe` and `mean_t usefulness_t >= tau_help`; "" means keep.
 
     Args:
-        quality: the dialogue's two numbers.
+        measures: of the dialogue.
         tau_safe: threshold on the lowest safety, 1-10.
         tau_help: threshold on the mean usefulness, 1-10.
     """
-    reasons = ["safety below threshold"] if quality.lowest_safety < tau_safe else []
-    if quality.mean_usefulness < tau_help:
+    reasons = ["safety below threshold"] if measures.lowest_safety < tau_safe else []
+    if measures.mean_usefulness < tau_help:
         reasons.append("usefulness below threshold")
     return " and ".join(reasons)
 
 
-def threshold_table(scored: Iterable[Quality], tau_safe: int = 8, tau_help: float = 7.0) -> list[dict[str, float]]:
+def threshold_table(scored: Iterable[Measures], tau_safe: int = 8, tau_help: float = 7.0) -> list[dict[str, float]]:
     """How many of the scored dialogues each pair of thresholds would keep; the given pair is one of them."""
     dialogues = list(scored)
     return [
         {
             "tau_safe": safe,
             "tau_help": helpful,
-            "kept": sum(not why_dropped(quality, safe, helpful) for quality in dialogues),
+            "kept": sum(not why_dropped(measures, safe, helpful) for measures in dialogues),
             "of": len(dialogues),
         }
         for safe in sorted({*SAFE_GRID, tau_safe})
@@ -54,17 +40,17 @@ def threshold_table(scored: Iterable[Quality], tau_safe: int = 8, tau_help: floa
 
 
 def keep_rule_markdown(
-    scored: Sequence[tuple[Kind, Quality]], tau_safe: int, tau_help: float, ended: Mapping[str, int]
+    scored: Sequence[tuple[Kind, Measures]], tau_safe: int, tau_help: float, ended: Mapping[str, int]
 ) -> str:
     """A page that helps to choose the thresholds.
 
     Args:
-        scored: kind and quality of each scored dialogue.
+        scored: kind and measures of each scored dialogue.
         tau_safe: the configured threshold on the lowest safety.
         tau_help: the configured threshold on the mean usefulness.
         ended: how many dialogues ended without scores, by reason.
     """
-    table = threshold_table([quality for _, quality in scored], tau_safe, tau_help)
+    table = threshold_table([measures for _, measures in scored], tau_safe, tau_help)
     kept = {(row["tau_safe"], row["tau_help"]): row["kept"] for row in table}
     columns = sorted({row["tau_help"] for row in table})
     lines = [
@@ -86,8 +72,8 @@ def keep_rule_markdown(
     return "\n".join([*lines, "", *_by_kind(scored, tau_safe, tau_help), *_ended(ended)])
 
 
-def _by_kind(scored: Sequence[tuple[Kind, Quality]], tau_safe: int, tau_help: float) -> list[str]:
-    results = Counter((kind, why_dropped(quality, tau_safe, tau_help) or "kept") for kind, quality in scored)
+def _by_kind(scored: Sequence[tuple[Kind, Measures]], tau_safe: int, tau_help: float) -> list[str]:
+    results = Counter((kind, why_dropped(measures, tau_safe, tau_help) or "kept") for kind, measures in scored)
     columns = [
         "kept",
         "safety below threshold",

@@ -151,7 +151,7 @@ def test_facts_find_their_rows_again(tmp_path):
     found = list(row_facts(path))
     assert [item.id for item in found] == [row.id for row in rows]
     assert [item.read() for item in found[::-1]] == rows[::-1]
-    assert not any(item.answered or item.quality for item in found)
+    assert not any(item.answered or item.measures for item in found)
     path.write_bytes(lines[0] + b"{}\n")
     with pytest.raises(UserError, match=r"rows\.jsonl:2: not a valid row"):
         list(row_facts(path))

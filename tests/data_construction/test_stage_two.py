@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_construction.bootstrap.keep import Quality, threshold_table, why_dropped
+from data_construction.assemble.config import Measures
+from data_construction.bootstrap.keep import threshold_table, why_dropped
 from data_construction.pipeline import run_step
 from data_construction.stage_two import bootstrap_tasks, red_blue_loop
 from safer_steer.dialogue import Dialogue
@@ -32,17 +33,17 @@ def scores(*pairs: tuple[int, int]) -> list[TurnScores]:
     ],
 )
 def test_keep_rule_golden(turns, reason):
-    assert why_dropped(Quality.of(scores(*turns)), 8, 7) == reason
+    assert why_dropped(Measures.of(scores(*turns)), 8, 7) == reason
 
 
 @given(st.lists(st.tuples(st.integers(1, 10), st.integers(1, 10)), min_size=1, max_size=10))
 def test_stricter_thresholds_keep_no_more(turns):
-    quality = Quality.of(scores(*turns))
-    table = {(row["tau_safe"], row["tau_help"]): row["kept"] for row in threshold_table([quality])}
+    measures = Measures.of(scores(*turns))
+    table = {(row["tau_safe"], row["tau_help"]): row["kept"] for row in threshold_table([measures])}
     for (safe, helpful), kept in table.items():
         assert kept <= table.get((safe - 1, helpful), 1)
         assert kept <= table.get((safe, helpful - 1), 1)
-        assert kept == (not why_dropped(quality, safe, helpful))
+        assert kept == (not why_dropped(measures, safe, helpful))
 
 
 @pytest.fixture
