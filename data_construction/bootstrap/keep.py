@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from data_construction.assemble.config import Measures
 from safer_steer.dialogue import Kind
+from safer_steer.markdown import table
 
 SAFE_GRID = (6, 7, 8, 9, 10)
 HELP_GRID = (5.0, 6.0, 7.0, 8.0, 9.0)
@@ -50,29 +51,29 @@ def keep_rule_markdown(
         tau_help: the configured threshold on the mean usefulness.
         ended: how many dialogues ended without scores, by reason.
     """
-    table = threshold_table([measures for _, measures in scored], tau_safe, tau_help)
-    kept = {(row["tau_safe"], row["tau_help"]): row["kept"] for row in table}
-    columns = sorted({row["tau_help"] for row in table})
-    lines = [
-        "# Keep rule (Eq. 15)",
-        "",
-        f"{len(scored):,} scored dialogues; kept at each pair of thresholds. Set: bootstrap.tau_safe={tau_safe}, "
-        f"bootstrap.tau_help={tau_help:g} (in bold). To choose others, run the step `assemble` again with other "
-        "values: no model is called.",
-        "",
-        "| lowest safety ≥ | " + " | ".join(f"mean usefulness ≥ {value:g}" for value in columns) + " |",
-        "|---" * (len(columns) + 1) + "|",
-    ]
-    for safe in sorted({row["tau_safe"] for row in table}):
+    found = threshold_table([measures for _, measures in scored], tau_safe, tau_help)
+    kept = {(row["tau_safe"], row["tau_help"]): row["kept"] for row in found}
+    columns = sorted({row["tau_help"] for row in found})
+    rows = []
+    for safe in sorted({row["tau_safe"] for row in found}):
         cells = []
         for helpful in columns:
             share = f"{kept[safe, helpful]:,} ({kept[safe, helpful] / max(1, len(scored)):.0%})"
             cells.append(f"**{share}**" if (safe, helpful) == (tau_safe, tau_help) else share)
-        lines.append(f"| {safe} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, "", *_by_kind(scored, tau_safe, tau_help), *_ended(ended)])
+        rows.append([safe, *cells])
+    parts = [
+        "# Keep rule (Eq. 15)",
+        f"{len(scored):,} scored dialogues; kept at each pair of thresholds. Set: bootstrap.tau_safe={tau_safe}, "
+        f"bootstrap.tau_help={tau_help:g} (in bold). To choose others, run the step `assemble` again with other "
+        "values: no model is called.",
+        table(["lowest safety ≥", *(f"mean usefulness ≥ {value:g}" for value in columns)], rows),
+        _by_kind(scored, tau_safe, tau_help),
+        _ended(ended),
+    ]
+    return "\n\n".join(parts) + "\n"
 
 
-def _by_kind(scored: Sequence[tuple[Kind, Measures]], tau_safe: int, tau_help: float) -> list[str]:
+def _by_kind(scored: Sequence[tuple[Kind, Measures]], tau_safe: int, tau_help: float) -> str:
     results = Counter((kind, why_dropped(measures, tau_safe, tau_help) or "kept") for kind, measures in scored)
     columns = [
         "kept",
@@ -80,16 +81,13 @@ def _by_kind(scored: Sequence[tuple[Kind, Measures]], tau_safe: int, tau_help: f
         "usefulness below threshold",
         "safety below threshold and usefulness below threshold",
     ]
-    rows = [
-        f"| {kind} | " + " | ".join(f"{results[kind, column]:,}" for column in columns) + " |"
-        for kind in sorted({kind for kind, _ in scored})
-    ]
-    return ["| kind | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|", *rows, ""]
+    kinds = sorted({kind for kind, _ in scored})
+    return table(["kind", *columns], [[kind, *(f"{results[kind, column]:,}" for column in columns)] for kind in kinds])
 
 
-def _ended(ended: Mapping[str, int]) -> list[str]:
+def _ended(ended: Mapping[str, int]) -> str:
     if not ended:
-        return ["Every dialogue was scored to its end.", ""]
-    rows = [f"| {reason} | {number:,} |" for reason, number in ended.items()]
+        return "Every dialogue was scored to its end."
+    rows = [(reason, f"{number:,}") for reason, number in ended.items()]
     note = "Dialogues that ended without all their scores, and are not counted above:"
-    return [note, "", "| reason | dialogues |", "|---|---|", *rows, ""]
+    return f"{note}\n\n{table(['reason', 'dialogues'], rows)}"
