@@ -20,7 +20,7 @@ def answered_turns(turns: Sequence[Turn]) -> list[Turn]:
     """The turns up to the last answered one.
 
     Raises:
-        Unusable: there is none, one before it lacks its answer, or a text cannot be encoded.
+        Unusable: there is none, or one before it lacks its answer.
     """
     turns = list(turns)
     while turns and turns[-1].assistant is None:
@@ -30,18 +30,7 @@ def answered_turns(turns: Sequence[Turn]) -> list[Turn]:
     for number, turn in enumerate(turns, start=1):
         if not (turn.assistant or "").strip():
             raise Unusable("missing answer", f"turn {number} of {len(turns)} has no answer")
-        if not _is_unicode(turn.user + turn.assistant):
-            raise Unusable("text is not Unicode", f"turn {number} of {len(turns)} holds half of a surrogate pair")
     return turns
-
-
-def _is_unicode(text: str) -> bool:
-    """False for a lone surrogate, which JSON can hold and no tokenizer and no file takes."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def tagged_parts(turns: Sequence[Turn], tags: Sequence[str]) -> list[list[str]]:
