@@ -5,7 +5,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
@@ -22,16 +22,12 @@ Schema = TypeVar("Schema", bound=BaseModel)
 Result = TypeVar("Result")
 
 
-class Problem(Protocol):
-    """What is wrong with an answer's content: a reason to count, a detail to tell and to store."""
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with an answer's content: `reason` is counted, `detail` goes to the model and is stored."""
 
-    @property
-    def reason(self) -> str:
-        """A few words, the same for all answers with this fault."""
-
-    @property
-    def detail(self) -> str:
-        """What is wrong with this answer."""
+    reason: str
+    detail: str
 
 
 class Answer(BaseModel):

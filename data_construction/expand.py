@@ -1,9 +1,9 @@
 """Expand (Eq. 8-9): a rewrite -> a sequence of user turns grounded in the picture; benign rows may get answers too."""
 
-from data_construction.calls import Answer
+from data_construction.calls import Answer, Problem
 from data_construction.config import Expand
 from data_construction.probe import probe
-from data_construction.quality.turns import Problem, answer_problems, longest_turn, turn_problems
+from data_construction.quality.turns import answer_problems, longest_turn, turn_problems
 from data_construction.quality.writer import Writer
 from data_construction.tasks import StageOneTask, make_dialogue
 from safer_steer.dialogue import Dialogue, Turn

@@ -1,7 +1,7 @@
 """Probe (Eq. 7): a seed's question -> a benign and a risk-obfuscated rewrite, in one call for the seed's tasks."""
 
-from data_construction.calls import Answer
-from data_construction.quality.turns import Problem, longest_turn, turn_problems
+from data_construction.calls import Answer, Problem
+from data_construction.quality.turns import longest_turn, turn_problems
 from data_construction.quality.writer import Writer
 from data_construction.tasks import StageOneTask
 

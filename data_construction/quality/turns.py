@@ -3,21 +3,13 @@
 import re
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from data_construction.calls import Problem
 from data_construction.config import Quality
 from data_construction.quality.language import wrong_language
 
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
 _QUESTION = re.compile(r"[?？؟][?？؟!]*")  # a run of marks ends one question
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What is wrong with an answer: `reason` is counted, `detail` goes to the model and is stored."""
-
-    reason: str
-    detail: str
 
 
 def words(text: str) -> list[str]:

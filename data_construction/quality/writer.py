@@ -12,9 +12,8 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from data_construction.calls import Answer, Caller, Rejected
+from data_construction.calls import Answer, Caller, Problem, Rejected
 from data_construction.config import Quality
-from data_construction.quality.turns import Problem
 from safer_steer.verdict import Outcome
 
 Schema = TypeVar("Schema", bound=BaseModel)

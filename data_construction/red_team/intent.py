@@ -1,9 +1,9 @@
 """M2, adversarial intent rewriting (Eq. 9): question, strategy, forensics -> the request in the strategy's disguise."""
 
-from data_construction.calls import Answer
+from data_construction.calls import Answer, Problem
 from data_construction.config import RedTeam
 from data_construction.probe import probe
-from data_construction.quality.turns import Problem, words
+from data_construction.quality.turns import words
 from data_construction.quality.writer import Writer
 from data_construction.red_team.forensics import Forensics
 from data_construction.tasks import StageOneTask

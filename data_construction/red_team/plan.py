@@ -5,8 +5,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from data_construction.calls import Answer
-from data_construction.quality.turns import Problem, longest_turn, turn_problems
+from data_construction.calls import Answer, Problem
+from data_construction.quality.turns import longest_turn, turn_problems
 from data_construction.quality.writer import Writer
 from data_construction.red_team.forensics import Forensics
 from data_construction.red_team.intent import Intent
