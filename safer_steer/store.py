@@ -112,12 +112,6 @@ class JsonlStore:
             self._open()
         return number
 
-    def __contains__(self, key: str | int) -> bool:
-        return key in self._keys
-
-    def __len__(self) -> int:
-        return len(self._keys)
-
     def close(self) -> None:
         """Writes everything to disk and closes the file."""
         if self._file.closed:
