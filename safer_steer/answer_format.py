@@ -56,6 +56,14 @@ class AnswerFormat(Section):
         found = split_answer(text, names)
         return SplitAnswer(unwrapped(found.answer), found.reasoning, found.problem)
 
+    def instruction(self) -> str:
+        """What to add to the blue agent's guidelines; "" for plain answers."""
+        if not self.tags:
+            return ""
+        pattern = "".join(f"<{tag}>...</{tag}>" for tag in self.tags)
+        once = "each tag exactly once, in this order, and nothing outside of the tags"
+        return f"\n\nWrite every answer as {pattern}, {once}."
+
     def said(self) -> str:
         """In a few words, for plans and tables."""
         tags = "".join(f"<{tag}>…</{tag}>" for tag in self.tags) or "plain answers"

@@ -8,7 +8,6 @@ it stopped. The keep rule is not applied here: the assembly does, with threshold
 from collections.abc import Sequence
 from typing import Any
 
-from data_construction.bootstrap.answer_format import format_instruction
 from data_construction.calls import Answer, Caller, Rejected, why_unusable
 from data_construction.config import Bootstrap
 from data_construction.step import RowTask
@@ -69,7 +68,7 @@ class RedBlueLoop:
 
     def __init__(self, caller: Caller, config: Bootstrap, guidelines: str):
         self._caller, self._config = caller, config
-        self._system = guidelines.strip() + format_instruction(config.answer_format.tags)
+        self._system = guidelines.strip() + config.answer_format.instruction()
         self._split = config.answer_format.split
 
     async def __call__(self, task: RowTask) -> Dialogue | Reject:
