@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmarks.figures import Figure, peak_mib, write_figures
 from data_construction.config import DataConfig
-from data_construction.pipeline import run_step
+from data_construction.pipeline import main as construct
 from data_construction.stage_one import MakeDialogue
 from data_construction.tasks import StageOneTask, make_dialogue
 from miniature.language import ALLOWED, OPENING, ask
@@ -123,7 +123,7 @@ def _measure(folder: Path, url: str, rows: int) -> None:
         }
     )
     started = time.monotonic()
-    run_step("stage1", config)
+    construct(config)
     seconds = time.monotonic() - started
     counts = json.loads((config.folder / "run.stage1.json").read_text())["counts"]
     numbers = {"rows": counts["in"], "kept": counts["kept"], "mib": peak_mib(), "seconds": seconds}

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from data_construction.assemble.write import run_assemble
-from data_construction.config import DataConfig, Step
+from data_construction.config import DataConfig
 from data_construction.history import history
 from data_construction.own_dialogues import own_dialogues
 from data_construction.plan import plan
@@ -64,11 +64,6 @@ def closing(config: DataConfig) -> dict[str, Any]:
     """What the closing lines of the steps say."""
     steps = {name: runs.closing(config.folder / RECORDS[name]) for name in RECORDS if name in config.steps}
     return {"folder": str(config.folder), "steps": steps}
-
-
-def run_step(name: Step, config: DataConfig) -> None:
-    """Runs one step, whatever the config's `steps` are."""
-    main(config.model_copy(update={"steps": [name]}))
 
 
 if __name__ == "__main__":

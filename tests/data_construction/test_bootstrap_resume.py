@@ -12,7 +12,7 @@ from pathlib import Path
 import yaml
 
 from data_construction.config import DataConfig
-from data_construction.pipeline import run_step
+from data_steps import run_step
 from safer_steer.store import read_jsonl
 
 ROOT = Path(__file__).parents[2]

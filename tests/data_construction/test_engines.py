@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from data_construction.pipeline import run_step
 from data_construction.stage_one import stage_one
+from data_steps import run_step
 from safer_steer.config import relevant
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig

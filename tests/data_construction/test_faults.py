@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from data_construction.config import DataConfig
-from data_construction.pipeline import run_step
 from data_construction.red_team.attack import UNSCORED
+from data_steps import run_step
 from miniature import teacher
 from miniature.faults import FaultPlan
 from miniature.rules import leak_score, read_answer

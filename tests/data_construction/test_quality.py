@@ -4,9 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from data_construction.config import Quality
-from data_construction.pipeline import run_step
 from data_construction.quality.language import wrong_language
 from data_construction.quality.turns import answer_problems, turn_problems
+from data_steps import run_step
 from safer_steer.store import read_jsonl
 
 GOOD = ["What does the picture show?", "Which part of it holds the lamp?", "Why is that part made of metal?"]

@@ -2,11 +2,11 @@ import json
 
 import pytest
 
-from data_construction.pipeline import run_step
 from data_construction.red_team.failures import FILE, RejectStore
 from data_construction.red_team.plan import curve_problems
 from data_construction.red_team.strategies import STRATEGIES
 from data_construction.red_team.techniques import POOLS
+from data_steps import run_step
 from safer_steer.data_block import parse_data_block
 from safer_steer.store import read_jsonl
 

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from data_construction.pipeline import run_step
+from data_steps import run_step
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.store import read_jsonl

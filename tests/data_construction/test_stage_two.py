@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from data_construction.assemble.config import Measures
 from data_construction.bootstrap.keep import threshold_table, why_dropped
-from data_construction.pipeline import run_step
 from data_construction.stage_two import bootstrap_tasks, red_blue_loop
+from data_steps import run_step
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.rubric import TurnScores

@@ -2,10 +2,10 @@ import json
 
 import pytest
 
-from data_construction.pipeline import run_step
 from data_construction.stats.attacks import attack_stats
 from data_construction.stats.counts import counts, row_table
 from data_construction.stats.tables import attack_table, cost_table
+from data_steps import run_step
 from safer_steer.dialogue import Dialogue, Turn
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 import ray_nodes
-from data_construction.pipeline import run_step
+from data_steps import run_step
 
 FILES = ("candidates.jsonl", "dialogues.jsonl", "rejects.jsonl", "attack_failures.jsonl", "seeds.jsonl")
 

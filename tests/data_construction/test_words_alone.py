@@ -5,8 +5,8 @@ import json
 import pyarrow.parquet as pq
 import pytest
 
-from data_construction.pipeline import run_step
 from data_construction.sources.__main__ import main as sources
+from data_steps import run_step
 from miniature.student import build_processor
 from safer_steer.config import load_config
 from safer_steer.dialogue import Dialogue
