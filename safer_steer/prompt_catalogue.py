@@ -45,12 +45,12 @@ def catalogue() -> dict[str, Shown]:
 def main(argv: list[str] | None = None) -> int:
     """Lists the prompts, or prints one; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m safer_steer.prompts", description="Lists or shows the prompts.")
-    parser.add_argument("verb", nargs="?", choices=("list", "show"), default="list")
+    parser.add_argument("verb", nargs="?", choices=("show",))
     parser.add_argument("name", nargs="?", help="the prompt to show, on a sample dialogue with one picture")
     parser.add_argument("file", nargs="?", help="a template of yours, shown in its place")
     arguments = parser.parse_args(argv)
     prompts = catalogue()
-    if arguments.verb == "list":
+    if arguments.verb is None:
         width = max(map(len, prompts))
         print("\n".join(f"{name:<{width}}  {shown.reader:<34}  {shown.file}" for name, shown in prompts.items()))
         return 0
