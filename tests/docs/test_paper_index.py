@@ -16,7 +16,7 @@ from safer_steer.config import with_base
 INDEX = ROOT / "docs" / "paper_index.md"
 METHOD = ROOT.parent / "shared" / "method.md"
 SPANS = code_spans(INDEX)
-PLACES = sorted({span for span in SPANS if re.fullmatch(r"[\w/]+\.py:[\w.]+", span)})
+PLACES = sorted({span for span in SPANS if re.fullmatch(r"[^\s:]+\.py:[\w.]+", span)})
 VALUES = sorted({span for span in SPANS if re.fullmatch(r"[\w/]+\.yaml:[\w.]+=.*", span)})
 DEFAULTS = sorted({span for span in SPANS if re.fullmatch(r"[\w/]+\.py:\w+\.\w+=.*", span)})
 # What the paper has under each number, by a word that its row must hold.
@@ -74,6 +74,7 @@ def test_functions_exist():
     assert len(PLACES) > 30
     for place in PLACES:
         path, _, name = place.partition(":")
+        assert (ROOT / path).is_file(), f"{place}: no file {path}"
         body = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
         for part in name.split("."):
             kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
