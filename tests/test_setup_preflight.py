@@ -13,14 +13,6 @@ from safer_steer import preflight
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_every_requirement_is_pinned():
-    for path in preflight.PIN_FILES.values():
-        lines = (ROOT / path).read_text(encoding="utf-8").splitlines()
-        requirements = [line for line in lines if line.strip() and not line.startswith("#")]
-        assert len(requirements) == len(preflight.read_pins(ROOT / path)) > 200
-        assert all("==" in line for line in requirements)
-
-
 @pytest.mark.parametrize("mode", ["gpu", "cpu"])
 def test_a_set_holds_every_pin_of_the_project(mode):
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -14,7 +14,7 @@ BUSY_S = 60.0  # how long one process waits for another that writes
 class ResponseCache:
     """Request -> answer; only what a model said is put in by the client, no failure.
 
-    Several processes of one machine may share the file, and several threads the object. Not for network file systems.
+    Several processes of one machine may share the file, each by an object of its own. Not for network file systems.
     """
 
     def __init__(self, path: str | Path):

@@ -46,15 +46,6 @@ def test_store_keeps_equal_pictures_once(tmp_path):
     assert load_image(first, root=tmp_path).getpixel((0, 0)) == (9, 9, 9)
 
 
-def test_structs_bytes_come_before_the_path_and_may_be_base64(tmp_path):
-    inner = encoded(Image.new("RGB", (40, 30)))
-    (tmp_path / "other.png").write_bytes(encoded(Image.new("RGB", (50, 50))))
-    struct = {"bytes": inner, "path": "other.png"}
-    text = {"bytes": base64.b64encode(inner).decode(), "path": None}
-    assert load_image(struct, root=tmp_path).size == load_image(text).size == (40, 30)
-    assert load_image({"bytes": b"", "path": "other.png"}, root=tmp_path).size == (50, 50)
-
-
 @pytest.mark.parametrize(
     "source",
     [

@@ -82,7 +82,10 @@ def test_it_is_strict(schema):
     assert sum(len(node.get("properties", {})) for node, _ in found) <= 100
 
 
-@pytest.mark.parametrize("schema", REPLIES)
+WITH_NUMBERS = [schema for schema in REPLIES if "integer" in {kind for _, kind in fields(strict_schema(schema))}]
+
+
+@pytest.mark.parametrize("schema", WITH_NUMBERS)
 def test_reasons_come_before_numbers_in_the_schema_and_in_the_prompt(schema):
     order = [(name, kind) for name, kind in fields(strict_schema(schema)) if kind != "object"]
     numbers = [name for name, kind in order if kind == "integer"]
@@ -90,8 +93,8 @@ def test_reasons_come_before_numbers_in_the_schema_and_in_the_prompt(schema):
     names = [name for name, _ in order]
     prompt = (ROOT / REPLIES[schema]).read_text(encoding="utf-8")
     wanted = prompt[prompt.rindex("Answer with") :]
+    assert reasons, f"{schema.__name__} asks for numbers without a reason"
     for number in numbers:
-        assert reasons, f"{schema.__name__} asks for numbers without a reason"
         for reason in reasons:
             assert names.index(reason) < names.index(number)
             if number in wanted and reason in wanted:

@@ -3,13 +3,11 @@
 import asyncio
 import subprocess
 import sys
-import threading
 
 import pytest
 
 from data_construction.stats.tables import change_table
 from evaluation.report.requests import requests_table
-from http_doubles import Script
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig, LLMClient, ResponseCache
 from safer_steer.llm.usage import UsageMeter
@@ -77,29 +75,6 @@ def test_several_processes_share_a_cache(tmp_path):
     assert all(cache.get(f"{writer}-{number}") == "answer" for writer in range(3) for number in range(100))
     assert cache.get("shared") in "012"
     cache.close()
-
-
-def test_several_threads_share_a_client_and_its_cache(serve, tmp_path):
-    server, cache = Script("Hello"), ResponseCache(tmp_path / "cache.sqlite")
-    client = LLMClient("judge", EndpointConfig(model="m", base_url=serve(server.app)), cache)
-    texts: list[str | None] = []
-
-    def work(thread):
-        async def main():
-            for number in range(10):
-                message = {"role": "user", "content": f"{thread} {number}"}
-                texts.append((await client.chat([message])).text)
-            await client.close()
-
-        asyncio.run(main())
-
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert texts == ["Hello"] * 40
-    assert cache._db.execute("SELECT COUNT(*) FROM answers").fetchone() == (40,)
 
 
 def test_the_key_is_everything_that_determines_the_answer(monkeypatch):

@@ -61,6 +61,7 @@ FORMS = [
     {"bytes": DATA, "path": None},
     {"bytes": TEXT, "path": "x.png"},
     {"bytes": list(DATA), "path": float("nan")},
+    {"bytes": b"", "path": "a.png"},
     list(DATA),
     {"bytes": URL},
     {"url": URL},

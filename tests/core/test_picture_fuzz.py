@@ -1,4 +1,4 @@
-"""Damaged picture files of every format that Pillow reads: a picture or an `ImageError`, never anything else.
+"""Damaged picture files of every format that is read: a picture or an `ImageError`, never anything else.
 
 The seed is random, printed on a failure and can be given: SAFER_STEER_SEED=7 pytest tests/core/test_picture_fuzz.py.
 """
@@ -11,7 +11,6 @@ import struct
 import pytest
 from PIL import Image
 
-from safer_steer import picture_decode
 from safer_steer.errors import ImageError
 from safer_steer.images import load_image
 
@@ -21,28 +20,16 @@ COMPRESSED = ["RGB jpeg", "RGB tiff_lzw", "RGB tiff_adobe_deflate", "L packbits"
 COMPRESSED += ["1 group4", "1 tiff_ccitt"]
 SAVED = {
     "AVIF": ["RGB", "RGBA"],
-    "BLP": ["P"],
     "BMP": ["1", "P", "RGB"],
-    "DDS": ["RGB", "RGBA"],
-    "DIB": ["RGB"],
     "GIF": ["P", "L"],
-    "ICNS": ["RGBA"],
     "ICO": ["RGB", "RGBA"],
-    "IM": ["RGB"],
     "JPEG": ["L", "RGB", "CMYK"],
     "JPEG2000": ["RGB", "RGBA"],
     "MPO": ["RGB"],
-    "MSP": ["1"],
-    "PCX": ["P", "RGB"],
     "PNG": ["1", "P", "L", "LA", "RGB", "RGBA", "I;16"],
     "PPM": ["1", "L", "RGB", "F"],
-    "QOI": ["RGB"],
-    "SGI": ["L", "RGB"],
-    "SPIDER": ["F"],
-    "TGA": ["P", "RGB", "RGBA"],
     "TIFF": ["1", "P", "L", "RGB", "RGBA", "CMYK", "LAB", "I;16", "I", "F", *COMPRESSED],
     "WEBP": ["RGB", "RGBA"],
-    "XBM": ["1"],
 }
 SIDE = 48
 
@@ -60,37 +47,6 @@ def sample(kind: str, mode: str) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options | ({"compression": compression} if compression else {}))
     return buffer.getvalue()
-
-
-def built() -> dict[str, bytes]:
-    """Small files of formats that Pillow reads and does not write, as their specifications have them."""
-    rgb = random.Random(2).randbytes(3 * 16 * 16)
-    fli = struct.pack("<IHHHHHHI", 0, 0xAF11, 1, 16, 16, 8, 0, 5) + bytes(108)
-    copied = struct.pack("<IH", 6 + 256, 16) + rgb[:256]
-    frame = struct.pack("<IHH8x", 16 + len(copied), 0xF1FA, 1) + copied
-    psd = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 16, 16, 8, 3) + struct.pack(">III", 0, 0, 0) + b"\0\0" + rgb
-    sun = struct.pack(">8I", 0x59A66A95, 16, 16, 24, len(rgb), 1, 0, 0) + rgb
-    cur = struct.pack("<HHH", 0, 2, 1) + struct.pack("<BBBBHHII", 16, 16, 0, 0, 0, 0, 40 + 3 * 256 + 64, 22)
-    cur += struct.pack("<IiiHHIIiiII", 40, 16, 32, 1, 24, 0, 0, 0, 0, 0, 0) + rgb + bytes(64)
-    dcx = struct.pack("<III", 0x3ADE68B1, 12, 0) + sample("PCX", "RGB")
-    fits = "".join(f"{line:80}" for line in ["SIMPLE  =                    T", "BITPIX  =                    8"])
-    fits += "".join(f"{line:80}" for line in ["NAXIS   = 2", "NAXIS1  = 16", "NAXIS2  = 16", "END"])
-    xpm = (
-        '/* XPM */\nstatic char *x[] = {\n"16 2 2 1",\n"a c #ff0000",\n"b c #00ff00",\n'
-        + '"abababababababab",\n' * 2
-        + "};"
-    )
-    gbr = struct.pack(">7I", 28 + 5, 2, 16, 16, 1, 0x47494D50, 10) + b"name\0" + rgb[:256]
-    return {
-        "FLI": struct.pack("<I", len(fli) + len(frame)) + fli[4:] + frame,
-        "PSD": psd,
-        "SUN": sun,
-        "CUR": cur,
-        "DCX": dcx,
-        "FITS": fits.encode().ljust(2880) + rgb[:256],
-        "XPM": xpm.encode(),
-        "GBR": gbr,
-    }
 
 
 def mutated(data: bytes, draw: random.Random) -> bytes:
@@ -121,20 +77,13 @@ def mutated(data: bytes, draw: random.Random) -> bytes:
     return bytes(changed)
 
 
-@pytest.fixture
-def all_formats(monkeypatch):
-    """Every decoder of Pillow but the one that runs another program."""
-    Image.init()
-    monkeypatch.setattr(picture_decode, "FORMATS", tuple(sorted(set(Image.OPEN) - {"EPS", "WMF"})))
-
-
-CASES = [(kind, mode) for kind, modes in SAVED.items() for mode in modes] + [(kind, "") for kind in built()]
+CASES = [(kind, mode) for kind, modes in SAVED.items() for mode in modes]
 
 
 @pytest.mark.parametrize(("kind", "mode"), CASES)
 @pytest.mark.parametrize("mutations", [FEW, pytest.param(ALL, marks=pytest.mark.nightly)])
-def test_damaged_files_are_pictures_or_rejected(kind, mode, mutations, all_formats, capfd):
-    whole = sample(kind, mode) if mode else built()[kind]
+def test_damaged_files_are_pictures_or_rejected(kind, mode, mutations, capfd):
+    whole = sample(kind, mode)
     assert load_image(whole).mode == "RGB", "the undamaged file is read"
     for number in range(mutations):
         damaged = mutated(whole, random.Random(f"{SEED} {kind} {mode} {number}"))

@@ -47,16 +47,6 @@ def meanwhile(suffer: Callable[[], None]) -> None:
     time.sleep(500)
 
 
-def test_a_server_that_is_killed_under_the_run_ends_it_at_once_with_the_memory(tmp_path):
-    with (
-        pytest.raises(
-            UserError, match=r"server teacher was killed \(signal 9\).* GiB .* in use at that moment.*memory"
-        ),
-        start_services({"teacher": TEACHER}, tmp_path),
-    ):
-        meanwhile(teacher_below(psutil.Process()).kill)
-
-
 @pytest.mark.parametrize("watched", [True, False], ids=["command", "program"])
 def test_a_run_in_the_background_of_a_shell_is_ended_too(watched, tmp_path):
     """There SIGINT is ignored. One of our commands, which watches for signals, does not take it for the user's."""

@@ -12,10 +12,9 @@ from transformers import AutoTokenizer, InternVLProcessor, Qwen2VLProcessor
 from safer_steer.errors import UserError
 from safer_steer.picture_size import MAX_PIXELS, PictureSize
 from safer_steer.vlm import FAMILIES, GEMMA3, QWEN2_5_VL, QWEN3_VL, family_of, family_of_type
-from tiny_families import QWEN, config_of_type, gemma3_processor, processor_of
+from tiny_families import NEEDS_REAL_TOKENIZER, QWEN, REAL_TOKENIZER, config_of_type, gemma3_processor, processor_of
 
 ROOT = Path(__file__).resolve().parents[2]
-TOKENIZER = ROOT.parent / "shared" / "data" / "qwen3_tokenizer"
 MAKERS = {"safer_steer/vlm.py", "miniature/student.py", "rehearsal/weights.py"}  # the table, and two that build one
 
 
@@ -29,9 +28,9 @@ def test_a_family_is_known_by_its_processor_by_its_config_and_has_its_picture_si
     assert vision.patch_size * vision.spatial_merge_size == family.picture_unit
 
 
-@pytest.mark.skipif(not TOKENIZER.is_dir(), reason=f"the real tokenizer is not in {TOKENIZER}")
+@NEEDS_REAL_TOKENIZER
 def test_a_real_tokenizer_of_the_family_is_known():
-    assert family_of(AutoTokenizer.from_pretrained(TOKENIZER)) in (QWEN2_5_VL, QWEN3_VL)
+    assert family_of(AutoTokenizer.from_pretrained(REAL_TOKENIZER)) in (QWEN2_5_VL, QWEN3_VL)
 
 
 def test_the_third_family_is_known_and_its_pictures_have_one_number_of_tokens():

@@ -93,25 +93,6 @@ def test_a_row_without_both_judgements_is_left_out_not_taken_for_harmless(make, 
     assert reasons == ["history: not judged"] * 2
 
 
-def test_a_transport_failure_is_judged_again_and_nothing_else(make, double):
-    broken = {"down": True}
-
-    def fault(name, payload, body):
-        down = name == "request_risk" and payload["history"] and "fair" in payload["user"] and broken["down"]
-        return (503, {"message": "down"}) if down else None
-
-    double.fault = fault
-    config = make("weak fair", "weak other", steps=["stage1", "history"])
-    main(config)
-    assert [row["outcome"] for row in lines(config, "history_rejects.jsonl")] == ["transport"] * 2
-    broken["down"] = False
-    (config.folder / "run.history.json").unlink()
-    double.requests.clear()
-    main(config)
-    assert len(lines(config, "history_risk.jsonl")) == 4
-    assert len(double.called("request_risk")) == 2  # the two that failed; what they had before came from the cache
-
-
 def test_candidates_bound_the_calls_and_are_those_that_rl_takes_first(make, double):
     config = make(*(f"weak fair {i}" for i in range(6)), size=5, history_dependent={"candidates": 4})
     main(config)

@@ -63,10 +63,6 @@ def bootstrapped(config) -> list[Dialogue]:
     return list(read_jsonl(config.folder / "bootstrapped.jsonl", Dialogue))
 
 
-def ended(config) -> list[dict]:
-    return list(read_jsonl(config.folder / "bootstrap_rejects.jsonl"))
-
-
 def test_red_rewrites_blue_answers_and_every_turn_is_scored(double, staged):
     config = staged("good", "unsafe")
     run_step("stage2", config)
@@ -89,28 +85,6 @@ def test_blue_sees_guidelines_picture_and_the_realised_history(double, staged):
     assert last[1]["content"][0]["type"] == "image_url"
     assert last[1]["content"][1]["text"].endswith("please")  # red's words, not the template's
     assert last[2]["content"].startswith("blue answers:")
-
-
-def end_at_turn_two(double, answer):
-    def fault(name, payload, body):
-        second = name == "blue" and len(body["messages"]) == 4
-        return answer if second and "bad" in json.dumps(body["messages"]) else None
-
-    double.fault = fault
-
-
-def test_a_transport_failure_goes_on_at_its_turn_when_resumed(double, staged):
-    config = staged("bad", "good")
-    end_at_turn_two(double, (503, {"message": "down"}))
-    run_step("stage2", config)
-    assert [row["outcome"] for row in ended(config)] == ["transport"]
-    double.fault = lambda name, payload, body: None
-    (config.folder / "run.stage2.json").unlink()
-    double.requests.clear()
-    run_step("stage2", config)
-    assert len(bootstrapped(config)) == 2
-    assert ended(config) == []
-    assert len(double.called("blue")[0]["messages"]) == 4  # turn 1 came from the cache
 
 
 def test_tasks_travel_to_workers_without_their_text(staged, monkeypatch, tmp_path):

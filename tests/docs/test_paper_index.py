@@ -6,7 +6,6 @@ import ast
 import importlib
 import re
 
-import pytest
 import yaml
 from omegaconf import OmegaConf
 
@@ -14,7 +13,6 @@ from doc_pages import ROOT, code_spans
 from safer_steer.config import with_base
 
 INDEX = ROOT / "docs" / "paper_index.md"
-METHOD = ROOT.parent / "shared" / "method.md"
 SPANS = code_spans(INDEX)
 PLACES = sorted({span for span in SPANS if re.fullmatch(r"[^\s:]+\.py:[\w.]+", span)})
 VALUES = sorted({span for span in SPANS if re.fullmatch(r"[\w/]+\.yaml:[\w.]+=.*", span)})
@@ -55,19 +53,6 @@ def test_every_equation_is_in_it_under_its_number():
 def test_every_table_and_figure_is_in_it():
     assert set(range(1, 10)) <= numbers("Table")
     assert 4 in numbers(r"Fig\.")
-
-
-@pytest.mark.skipif(not METHOD.is_file(), reason="no ../shared/method.md next to this checkout")
-def test_the_numbers_are_the_papers():
-    """Each equation that the facts name with one of our words stands there under the same number."""
-    facts = " ".join(METHOD.read_text(encoding="utf-8").split())
-    marks = {4: "Turn reward", 7: "Probe", 8: "Expand", 15: "Keep rule", 16: "SFT loss", 17: "Safety Tutor"}
-    for number, mark in marks.items():
-        assert re.search(rf"{mark}.{{0,120}}?\[Eq\. {number}\]", facts), mark
-    assert re.search(r"TCSR\*\* \[Eq\. 18\]", facts)
-    assert re.search(r"Group \[Eq\. 19\].*advantage \[both Eq\. 20\]", facts)
-    assert re.search(r"success filter\* \[Eq\. 10\]", facts)
-    assert re.search(r"Strong red-team\*\* \[Eq\. 9\]", facts)
 
 
 def test_functions_exist():

@@ -24,20 +24,10 @@ from safer_steer.picture_size import MAX_PIXELS, PictureSize
 from safer_steer.plain_text import as_plain_text, names_of_checkpoint, names_of_tokenizer
 from safer_steer.servers import ServiceConfig, VllmConfig, start_services
 from safer_steer_verl.settings import DataConfig
-from tiny_families import QWEN, model_of, processor_of
+from tiny_families import NEEDS_REAL_TOKENIZER, QWEN, REAL_TOKENIZER, model_of, processor_of
 from training.grpo.prepare import PromptBuilder
 from training.sft.data import PictureTokens
 from training.sft.encode import DialogueEncoder
-
-REAL_TOKENIZER = next(
-    (
-        folder
-        for parent in Path(__file__).resolve().parents
-        if (folder := parent / "shared" / "data" / "qwen3_tokenizer").is_dir()
-    ),
-    None,
-)
-
 
 QUICK = ["--skip-mm-profiling"]  # without it the start runs sixteen of the largest pictures
 # Smallest, ratio 200, about that limit after rounding, the largest that ingest keeps, and ordinary ones.
@@ -118,7 +108,7 @@ async def prompt_ids(client: LLMClient, messages: list[dict]) -> list[int]:
 
 
 @pytest.mark.integration
-@pytest.mark.skipif(REAL_TOKENIZER is None, reason="no ../shared/data/qwen3_tokenizer beside this checkout")
+@NEEDS_REAL_TOKENIZER
 async def test_every_special_token_stays_text_in_every_position(server, processor, tmp_path):
     tokenizer = processor.tokenizer
     added = json.loads((REAL_TOKENIZER / "tokenizer.json").read_text(encoding="utf-8"))["added_tokens"]

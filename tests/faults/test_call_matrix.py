@@ -232,10 +232,6 @@ def test_the_blue_agent(provider, tmp_path):
     check(provider, bootstrapped(provider, tmp_path, "blue"), TALKS | {"empty": EMPTY_IS_NONE})
 
 
-def test_the_red_agent(provider, tmp_path):
-    check(provider, bootstrapped(provider, tmp_path, "red"), JSON)
-
-
 def test_the_evaluator(provider, tmp_path):
     check(provider, bootstrapped(provider, tmp_path, "evaluator"), JSON)
 

@@ -1,9 +1,6 @@
 """The small version of `benchmarks.faulty_provider`: a real evaluation against a server that fails in every way."""
 
 import json
-import random
-
-import pytest
 
 from benchmarks import faulty_provider
 
@@ -24,14 +21,3 @@ def test_every_score_is_the_servers_every_loss_has_its_reason_and_another_score_
     (folder / "verdicts.jsonl").write_text("\n".join(lines) + "\n")
     (problem,) = faulty_provider.wrong(folder, 40)[0]
     assert problem.startswith(f"{row['id']}: ")
-
-
-@pytest.mark.nightly
-@pytest.mark.timeout(7200)
-def test_ten_thousand_calls_killed_and_started_again_end_with_the_same_files(tmp_path):
-    seed = random.randrange(1000)
-    print(f"seed {seed}")
-    found = faulty_provider.measure(dialogues=1500, kills=6, seed=seed, root=tmp_path)
-    assert found["problems"] == []
-    assert found["kills"] == 6
-    assert sum(found["calls"].values()) > 10_000

@@ -1,10 +1,8 @@
 """Any number of INT and TERM at any moment, to a command, its group or both: one line, exit code 130, nothing else.
 
-The moments are seeded and printed. CI presses once while each command starts; `-m nightly` presses at 30 moments of
-whole runs. A run may end before it is pressed: then its own code stands.
+The moments are seeded and printed. A command may end before it is pressed: then its own code stands.
 """
 
-import json
 import os
 import random
 import signal
@@ -105,7 +103,7 @@ def press(process: subprocess.Popen, rng: random.Random) -> list[str]:
     return sent
 
 
-def check(process: subprocess.Popen, told: str, by_itself: tuple[int, ...] = (0, 2)) -> None:
+def check(process: subprocess.Popen, told: str, by_itself: tuple[int, ...] = ()) -> None:
     """It ended with 130 and the line, once and last; or by itself, before it was pressed, with one of these codes."""
     _, errors = process.communicate(timeout=240)
     if process.returncode in by_itself and LINE not in errors:
@@ -116,9 +114,7 @@ def check(process: subprocess.Popen, told: str, by_itself: tuple[int, ...] = (0,
         assert noise not in errors, f"{told}\n{errors[-3000:]}"
 
 
-def interrupted_at(
-    command: list[str], wait: float, rng: random.Random, told: str, by_itself: tuple[int, ...] = (0, 2)
-) -> None:
+def interrupted_at(command: list[str], wait: float, rng: random.Random, told: str, by_itself: tuple[int, ...]) -> None:
     process = start(command)
     while not in_our_hands(process):
         time.sleep(0.002)
@@ -133,7 +129,8 @@ def test_a_command_that_starts(name, tmp_path):
     print(f"INTERRUPT_SEED={SEED} {name}: after {wait:.2f} s")
     command = COMMANDS[name]
     command = [*command, str(tmp_path)] if command[-1] == "--root" else [*command, f"root={tmp_path}"]
-    interrupted_at(command, wait, rng, f"INTERRUPT_SEED={SEED}, {wait:.2f} s")
+    by_itself = () if name == "reproduce" else (0, 2)  # it works for minutes: only a press ends it
+    interrupted_at(command, wait, rng, f"INTERRUPT_SEED={SEED}, {wait:.2f} s", by_itself)
 
 
 @pytest.mark.parametrize("presses", [1, 5])
@@ -144,7 +141,6 @@ def test_code_that_swallows_interrupts_and_makes_noise(presses):
         os.killpg(process.pid, (signal.SIGINT, signal.SIGTERM)[number % 2])
         time.sleep(0.05)
     check(process, f"{presses} presses")
-    assert process.returncode == 130
 
 
 def test_a_launcher_and_its_processes_say_one_line_and_none_is_left():
@@ -163,35 +159,5 @@ def test_a_launcher_and_its_processes_say_one_line_and_none_is_left():
         os.killpg(process.pid, signal.SIGINT)
         time.sleep(0.3)
     check(process, "launcher")
-    assert process.returncode == 130
     psutil.wait_procs([started], timeout=60)
     assert not started.is_running()
-
-
-@pytest.mark.nightly
-@pytest.mark.integration
-@pytest.mark.timeout(7200)
-@pytest.mark.parametrize("name", list(COMMANDS)[:5])
-def test_thirty_moments_of_a_whole_run(name, tmp_path):
-    """`INTERRUPT_WORLD` names a folder with a finished quickstart, whose data the stages read."""
-    world = Path(os.environ["INTERRUPT_WORLD"])
-    said = json.loads((world / "summary.json").read_text())["stages"]
-    seconds = said.get({"data_construction": "data", "export": "seeds"}.get(name, name), {"seconds": 20})["seconds"]
-    rng = random.Random(f"{SEED} {name}")
-    config = "configs/exports/default.yaml" if name == "export" else f"configs/{name}/miniature.yaml"
-    for moment in range(30):
-        output = tmp_path / str(moment)
-        output.mkdir()
-        for name_of_input in ("world", "base"):
-            (output / name_of_input).symlink_to(world / name_of_input)
-        places = {
-            "data_construction": [f"root={output}"],
-            "sft": [f"root={world}", f"output={output}/sft"],
-            "grpo": [f"root={world}", f"output={output}/grpo"],
-            "evaluation": [f"root={world}", f"output={output}/evaluation", f"report.folder={output}/report"],
-            "export": [f"root={world}", f"output={output}/export", "answer_format={}"],
-        }[name]
-        wait = rng.uniform(0.0, seconds if moment % 5 == 0 else min(seconds, 60.0))  # the start is the hard part
-        told = f"INTERRUPT_SEED={SEED} {name} moment {moment}: after {wait:.2f} s"
-        print(told, flush=True)
-        interrupted_at([*COMMANDS[name], config, *places], wait, rng, told, by_itself=(0,))

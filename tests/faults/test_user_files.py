@@ -31,6 +31,9 @@ def row(name="a", **changes) -> dict:
     return found | changes
 
 
+LINES = "two\u2028lines \u0085 here"  # one line
+
+
 def half(where: str) -> str:
     """A row with half of a surrogate pair, as JSON escapes it."""
     return json.dumps(row("half")).replace(f'"{where}": "', f'"{where}": "\\ud83d')
@@ -68,9 +71,14 @@ def processor():
 
 @pytest.fixture
 def path(tmp_path):
-    for name in "ab":
-        Image.new("RGB", (84, 84)).save(tmp_path / f"{name}.png")
-    return tmp_path / "data.jsonl"
+    """A file of rows; below its folder lie two pictures, a broken one and a link to `up.png`, a picture above it."""
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "../up.png"):
+        Image.new("RGB", (84, 84)).save(folder / name)
+    (folder / "broken.png").write_bytes(b"\x89PNG no picture")
+    (folder / "link.png").symlink_to(tmp_path / "up.png")
+    return folder / "data.jsonl"
 
 
 @pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
@@ -81,31 +89,36 @@ def test_lines_end_as_any_system_ends_them(path, ending):
     assert found == ["one\rword", "data.jsonl:2", "b"]
 
 
-def by_sft(path: Path, processor) -> tuple[list[str], list[dict]]:
+Read = tuple[dict[str, str], list[dict]]  # the first text of the rows that are kept, by id; the rejects
+
+
+def by_sft(path: Path, processor) -> Read:
     found = prepare_sft(load_config(SftConfig, "configs/sft/miniature.yaml", [f"data={path}"]), processor)
     assert found.counts()["rejected"] == len(found.rejects)
-    return [item["id"] for item in found.rows], found.rejects
+    return {item["id"]: processor.tokenizer.decode(item["input_ids"]) for item in found.rows}, found.rejects
 
 
-def by_grpo(path: Path, processor) -> tuple[list[str], list[dict]]:
+def by_grpo(path: Path, processor) -> Read:
     import pyarrow.parquet as pq
 
     data, output = DataConfig(source=str(path), max_pixels=7056), path.parent / "grpo"
     counts = prepare_grpo(PromptBuilder(processor, data, 200), [str(path)], output)
     rejects = list(read_jsonl(output / "train_rejects.jsonl"))
     assert counts["rejected"] == len(rejects)
-    return [item["dialogue"] for item in pq.read_table(output / "train.parquet")["extra_info"].to_pylist()], rejects
+    rows = pq.read_table(output / "train.parquet").to_pylist()
+    return {item["extra_info"]["dialogue"]: item["prompt"][0]["content"] for item in rows}, rejects
 
 
-def by_export(path: Path, processor) -> tuple[list[str], list[dict]]:
+def by_export(path: Path, processor) -> Read:
     config = load_config(ExportConfig, "configs/exports/default.yaml", [f"data={path}", "answer_format={}"])
     rows = Rows(config)
-    return [item.id for item in rows], rows.rejects
+    return {item.id: item.exchanges[0].user for item in rows}, rows.rejects
 
 
-def by_evaluation(path: Path, processor) -> tuple[list[str], list[dict]]:
+def by_evaluation(path: Path, processor) -> Read:
     bad: list[BadRow] = []
-    return [item.task_id for item in read_benchmarks([str(path)], bad=bad)], [item.as_dict() for item in bad]
+    rows = read_benchmarks([str(path)], bad=bad)
+    return {item.task_id: item.dialogue.turns[0].user for item in rows}, [item.as_dict() for item in bad]
 
 
 READERS = {"sft": by_sft, "grpo": by_grpo, "export": by_export, "evaluation": by_evaluation}
@@ -113,10 +126,12 @@ READERS = {"sft": by_sft, "grpo": by_grpo, "export": by_export, "evaluation": by
 
 @pytest.mark.parametrize("read", READERS.values(), ids=list(READERS))
 def test_bad_rows_are_rejected_with_file_and_line_and_the_rest_is_read(read, path, processor):
-    lines = [json.dumps(row("first")), *BAD, "", json.dumps(row("last"))]
+    turns = [{"user": LINES, "assistant": LINES}]
+    lines = [json.dumps(row("first", turns=turns), ensure_ascii=False), *BAD, "", json.dumps(row("last"))]
     path.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())  # a mark before the first, no end after the last
     kept, rejects = read(path, processor)
-    assert kept == ["first", "last"]
+    assert list(kept) == ["first", "last"]
+    assert LINES in kept["first"]
     assert _turns([path]).total() == 2, "the plan of GRPO counts them too"
     assert [item["id"] for item in rejects] == [f"data.jsonl:{number}" for number in range(2, len(BAD) + 2)]
     for item, (number, (reason, said)) in zip(rejects, enumerate(BAD.values(), start=2), strict=True):
@@ -126,11 +141,17 @@ def test_bad_rows_are_rejected_with_file_and_line_and_the_rest_is_read(read, pat
 
 
 @pytest.mark.parametrize("read", [by_sft, by_grpo, by_export])
-@pytest.mark.parametrize("name", ["gone.png", "../up.png", "http://h/a.png", "data:image/png;base64,QUJD", "", "a\0b"])
-def test_a_picture_that_is_no_file_below_the_folder_rejects_its_row(read, name, path, processor):
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("broken.png", "gone.png", "../up.png", "link.png", "/etc/passwd"),
+        *("http://h/a.png", "data:image/png;base64,QUJD", "", "a\0b"),
+    ],
+)
+def test_a_picture_that_is_no_picture_below_the_folder_rejects_its_row(read, name, path, processor):
     path.write_text("\n".join(map(json.dumps, [row("a"), row("b", images=[name]), row("c", images=[" a.png"])])))
     kept, rejects = read(path, processor)
-    assert (kept, [item["id"] for item in rejects]) == (["a", "c"], ["b"])
+    assert (list(kept), [item["id"] for item in rejects]) == (["a", "c"], ["b"])
     assert "picture" in rejects[0]["reason"]
 
 

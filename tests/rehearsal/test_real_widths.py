@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from tiny_families import REAL_TOKENIZER
+
 ROOT = Path(__file__).resolve().parents[2]
-TOKENIZER = ROOT.parent / "shared" / "data" / "qwen3_tokenizer"  # of the real vocabulary, where it is there
 
 
 @pytest.mark.integration
@@ -17,7 +18,7 @@ TOKENIZER = ROOT.parent / "shared" / "data" / "qwen3_tokenizer"  # of the real v
 @pytest.mark.timeout(7200)
 def test_each_stage_starts_from_the_export_before_it(tmp_path):
     keys = ["layers=2", "rehearse.tokens=512"]
-    keys += [f"rehearse.processor={TOKENIZER}"] if TOKENIZER.is_dir() else []
+    keys += [f"rehearse.processor={REAL_TOKENIZER}"] if REAL_TOKENIZER else []
     command = ["bash", "benchmarks/real_widths.sh", "lora", "--out", str(tmp_path), *keys]
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode in (0, 1), ended.stderr[-3000:]

@@ -1,15 +1,11 @@
 """Random weights: the table's architectures, the stand-in tokenizer, and a folder that is made once."""
 
-from pathlib import Path
-
 import pytest
 
 from rehearsal.weights import FIRST_SPECIAL, SPECIALS, config_of, make, processor_from, stand_in_processor
 from safer_steer.model_shape import families
 from safer_steer.vlm import family_of
-from tiny_families import QWEN, model_of, processor_of
-
-REAL_TOKENIZER = Path(__file__).resolve().parents[3] / "shared" / "data" / "qwen3_tokenizer"
+from tiny_families import NEEDS_REAL_TOKENIZER, QWEN, REAL_TOKENIZER, model_of, processor_of
 
 
 @pytest.mark.parametrize("name", families())
@@ -35,9 +31,8 @@ def test_stand_in_has_the_real_ids_and_sizes(family):
     assert tokenizer.decode(ids) == " w9000 w100000 w151000", "padding words are plain text"
 
 
+@NEEDS_REAL_TOKENIZER
 def test_stand_in_and_real_tokenizer_agree_on_special_tokens():
-    if not REAL_TOKENIZER.is_dir():
-        pytest.skip(f"the real tokenizer is not at {REAL_TOKENIZER}")
     real = processor_from(str(REAL_TOKENIZER)).tokenizer
     assert real.convert_tokens_to_ids(list(SPECIALS)) == list(range(FIRST_SPECIAL, FIRST_SPECIAL + len(SPECIALS)))
 

@@ -1,6 +1,6 @@
 """The paper in miniature, nightly size: one seed, the cells of C1 to C3; asserts only their direction.
 
-    python -m pytest tests/miniature/test_reproduce_small.py -m nightly
+    python -m pytest tests/reproduce/test_small.py -m nightly
 About a quarter of an hour on two cores; left out of a run without `-m nightly`.
 """
 

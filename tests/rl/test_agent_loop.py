@@ -7,8 +7,9 @@ import pytest
 from PIL import Image
 from ray.exceptions import RayTaskError
 
+from builders import png
 from miniature.student import build_processor
-from rollout_doubles import Tutor, play, png, record_of
+from rollout_doubles import Tutor, play, record_of
 from safer_steer_verl.stop_rule import too_few
 from safer_steer_verl.utils.tcsr import tcsr, with_missing
 from tiny_families import QWEN, processor_of

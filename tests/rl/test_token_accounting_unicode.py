@@ -3,8 +3,6 @@
 With the miniature's tokenizer, which makes NFC of text as Qwen's does, and with Qwen's own where it is there.
 """
 
-from pathlib import Path
-
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -12,16 +10,8 @@ from hypothesis import strategies as st
 from miniature.student import build_tokenizer
 from safer_steer.plain_text import as_plain_text, names_of_tokenizer
 from safer_steer_verl.utils.token_accounting import TokenAccount, keep_turn, special_token_ids
+from tiny_families import NEEDS_REAL_TOKENIZER, REAL_TOKENIZER
 
-REAL_TOKENIZER = next(
-    (
-        folder
-        for parent in Path(__file__).resolve().parents
-        if (folder := parent / "shared" / "data" / "qwen3_tokenizer").is_dir()
-    ),
-    None,
-)
-NEEDS_REAL = pytest.mark.skipif(REAL_TOKENIZER is None, reason="no ../shared/data/qwen3_tokenizer beside this checkout")
 CHATML = (
     "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
@@ -38,7 +28,7 @@ MARKS = ["<|im_start|>", "<|im_end|>"]
 TEXT = st.text(st.sampled_from(ODD) | st.characters(), max_size=24) | st.sampled_from(ODD.split(" "))
 
 
-@pytest.fixture(scope="module", params=["miniature", pytest.param("Qwen", marks=NEEDS_REAL)])
+@pytest.fixture(scope="module", params=["miniature", pytest.param("Qwen", marks=NEEDS_REAL_TOKENIZER)])
 def tokenizer(request):
     from transformers import AutoTokenizer
 
@@ -54,7 +44,7 @@ def account(tokenizer):
     return TokenAccount(tokenizer, None)
 
 
-@pytest.mark.parametrize("tokenizer", [pytest.param("Qwen", marks=NEEDS_REAL)], indirect=True)
+@pytest.mark.parametrize("tokenizer", [pytest.param("Qwen", marks=NEEDS_REAL_TOKENIZER)], indirect=True)
 def test_a_dialogue_grown_turn_by_turn_is_the_template_of_the_whole(tokenizer, account):
     """Case 16: "Hi" / "Hello" / "Bye"; the ids as literals of Qwen's vocabulary, the answers as sampled tokens."""
     start, end, newline, assistant = 151644, 151645, 198, 77091

@@ -3,37 +3,27 @@ reason, in every stage, and the other rows go on.
 """
 
 import base64
-import io
 import json
 import os
 import struct
 import zlib
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
+from builders import png
 from data_construction.config import DataConfig
 from data_construction.seeds import ingest, ingest_tasks
 from evaluation.benchmarks import picture_paths
 from evaluation.single_turn.prepare import prepare
-from safer_steer.config import load_config
 from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.errors import ImageError
 from safer_steer.images import ImageStore, load_image
 from safer_steer.picture_files import picture_file
-from safer_steer.picture_size import PictureSize
-from safer_steer.rows import Reject
 from safer_steer.store import JsonlStore, read_jsonl
 
 SECRET = "secret.png"
-
-
-def png(size: tuple[int, int] = (40, 40), colour: tuple[int, int, int] = (9, 9, 9)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def bomb() -> bytes:
@@ -52,8 +42,8 @@ def world(tmp_path: Path) -> Path:
     """A folder of rows with one good picture; a secret picture, a link to it and a folder of links lie around it."""
     rows = tmp_path / "rows"
     rows.mkdir()
-    (tmp_path / SECRET).write_bytes(png())
-    (rows / "good.png").write_bytes(png())
+    (tmp_path / SECRET).write_bytes(png((40, 40)))
+    (rows / "good.png").write_bytes(png((40, 40)))
     (rows / "bomb.png").write_bytes(bomb())
     (rows / "script.eps").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 50 50\n(run) print\n")
     (rows / "link.png").symlink_to(tmp_path / SECRET)
@@ -134,31 +124,6 @@ async def test_seeds_with_hostile_pictures_are_rejected_and_the_others_go_on(wor
 def dialogue(name: str, image: str) -> Dialogue:
     turn = Turn(user="What is it?", assistant="A square.")
     return Dialogue(id=name, source="s", kind="benign", strategy=None, images=[image], turns=[turn])
-
-
-def test_hostile_dialogues_name_no_picture_in_sft_grpo_and_exports(world):
-    # Imported here: they bring transformers, which the other tests of this file do without.
-    from exports.config import ExportConfig
-    from exports.rows import _exchanges
-    from training.grpo.prepare import PromptBuilder
-    from training.sft.data import PictureTokens
-
-    config = load_config(ExportConfig, "configs/exports/default.yaml", [f"data={world}/x.jsonl", "answer_format={}"])
-    settings = SimpleNamespace(patch_size=14, merge_size=2, size={"shortest_edge": 3136, "longest_edge": 10**6})
-    tokens = PictureTokens(PictureSize.of(settings), world)
-    processor = SimpleNamespace(image_processor=settings)
-    builder = PromptBuilder(processor, SimpleNamespace(turns="all", max_pixels=10**6), 64)
-    for name, value in attacks(world).items():
-        row = dialogue(name, value)
-        with pytest.raises(ImageError):
-            tokens(value)
-        with pytest.raises(ImageError):
-            _exchanges(row, config)
-        reject = builder.row(row, 0, world)
-        assert isinstance(reject, Reject), name
-        assert reject.reason == "picture missing or unusable"
-    assert tokens("good.png") == 4
-    assert _exchanges(dialogue("good", "good.png"), config)[0].pictures[0].size == (56, 56)
 
 
 def test_hostile_dialogues_name_no_picture_in_the_evaluation(world):

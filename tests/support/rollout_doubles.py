@@ -8,15 +8,10 @@ from types import SimpleNamespace
 from omegaconf import OmegaConf
 from PIL import Image
 
+from builders import png
 from safer_steer.rubric import TurnScores
 from safer_steer.verdict import Unscored
 from safer_steer.vlm import family_of
-
-
-def png(size=(84, 84), colour=(9, 9, 9)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 class Engine:
@@ -86,7 +81,7 @@ async def play_one(processor, config, engine, *, turns=3, later=(), first_pictur
         data_config=DictConfigWrap(config.data),
         hf_model_type=family_of(processor.tokenizer, processor).model_types[0],
     )
-    picture = {"type": "image", "image": Image.open(io.BytesIO(png()))}
+    picture = {"type": "image", "image": Image.open(io.BytesIO(png((84, 84))))}
     statics = [f"{name} {turn} ?" for turn in range(1, turns + 1)]
     info = {"dialogue": "d", "source": "s", "kind": "red_team", "strategy": "", "images": ["a.png"], "image_turns": []}
     text = {"type": "text", "text": statics[0]}

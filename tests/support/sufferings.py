@@ -1,19 +1,14 @@
-"""What can befall a GRPO run: a process of one role is killed or stopped at one moment, and the run ends by itself.
-
-As a command: python tests/support/sufferings.py FOLDER [SEED [NUMBER ...]]: one run suffers everything (or what the
-numbers choose), one thing after another, resumes every time and finishes; prints a table.
-"""
+"""What can befall a GRPO run: a process of one role is killed or stopped at one moment, and the run ends by itself."""
 
 import random
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from grpo_run import command, make_inputs
+from grpo_run import command
 from safer_steer.store import read_jsonl
 from safer_steer_verl.beats import MICRO_BATCH, TURN
 from training.grpo.processes import run_processes
@@ -115,28 +110,3 @@ def _command(process: psutil.Process) -> list[str]:
         return process.cmdline()
     except psutil.Error:
         return []
-
-
-def main(root: Path, seed: int, numbers: list[int]) -> int:
-    """The whole table."""
-    print(f"seed {seed}", flush=True)
-    if not (root / "sft").exists():
-        root.mkdir(parents=True, exist_ok=True)
-        make_inputs(root)
-    everything = sufferings(seed)
-    for what in [everything[number] for number in numbers] or everything:
-        ended = suffer(root, what, f"safer_steer.stall_s={STALL_S}")
-        print(
-            f"| {what.role} | {what.moment} | {what.how} | {ended.code} | {ended.seconds:.0f} | {ended.steps} | ",
-            end="",
-        )
-        print(f"{ended.last_line} |", flush=True)
-    last = subprocess.run([*command(root), *SMALL], check=False)
-    print(f"resumed to its end: {last.returncode}", flush=True)
-    return last.returncode
-
-
-if __name__ == "__main__":
-    sys.exit(
-        main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0, [int(item) for item in sys.argv[3:]])
-    )

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from miniature.student import build_tokenizer
@@ -16,6 +17,16 @@ from safer_steer.vlm import GEMMA3, QWEN2_5_VL, QWEN3_VL, Family
 
 QWEN = (QWEN2_5_VL, QWEN3_VL)
 TEMPLATES = Path(next(iter(find_spec("trl").submodule_search_locations)), "chat_templates")
+# The real vocabulary, in ../shared beside the checkout or beside a folder above it; None where it is not there.
+REAL_TOKENIZER = next(
+    (
+        folder
+        for parent in Path(__file__).resolve().parents
+        if (folder := parent / "shared" / "data" / "qwen3_tokenizer").is_dir()
+    ),
+    None,
+)
+NEEDS_REAL_TOKENIZER = pytest.mark.skipif(REAL_TOKENIZER is None, reason="no ../shared/data/qwen3_tokenizer")
 
 
 def processor_of(family: Family, tokenizer: Any = None, min_pixels: int | None = None) -> Any:

@@ -106,11 +106,6 @@ def test_other_families_train_and_their_checkpoints_are_whole(world, config_for,
     assert type(AutoProcessor.from_pretrained(Path(config.output) / "checkpoint")).__name__ in family.processors
 
 
-def test_changed_config_refuses_to_resume(whole, config_for):
-    with pytest.raises(UserError, match="learning_rate"):
-        main(config_for("untouched", "training.save_every=1", "training.learning_rate=0.1"))
-
-
 def test_loss_that_is_not_a_number_stops_the_run(world, config_for, weights):
     config = config_for("nan")
     spoilt = world / "spoilt"

@@ -240,6 +240,7 @@ ROW, OTHER = '{"id": "a", "question": "q", "meta": {"x": 1}}', '{"id": "b", "que
         *((ending, f"{ROW}\r{OTHER}\r", ["a", "b"]) for ending in ("jsonl", "json")),
         ("csv", "sep=;\r\nid;question\r\na;q, or not\r\nb;q", ["a", "b"]),
         ("csv", "\n\nid;question\na;q, or not\nb;q", ["a", "b"]),
+        ("tsv", "question\tid\r\nq\ta\r\nq\tb\r\n", ["a", "b"]),
         ("csv", "\x1f\udc8b,\n\n", ["s.csv:1"]),
     ],
 )

@@ -1,6 +1,5 @@
 """The generic source: every format and picture form, the field map, bad rows rejected with file and line."""
 
-import csv
 import datetime
 import decimal
 import json
@@ -231,12 +230,3 @@ def test_only_the_rows_asked_for_are_read(tmp_path):
     rows = GENERIC.read(path)
     assert not next(rows).problem
     rows.close()
-
-
-def test_csv_has_quotes_and_tsv_has_none(tmp_path):
-    with (tmp_path / "s.csv").open("w", newline="", encoding="utf-8-sig") as file:
-        cells = [["id", "image", "question"], ["a", "x.png", 'two\nlines, "quoted"'], ["b", "x.png", "é"]]
-        csv.writer(file).writerows(cells)
-    assert [row.question for row in GENERIC.read(tmp_path / "s.csv")] == ['two\nlines, "quoted"', "é"]
-    (tmp_path / "s.tsv").write_text('id\timage\tquestion\n1\tx.png\t"open\n2\tx.png\t"a"\r\n3\tx.png\tb"c,\n')
-    assert [row.question for row in GENERIC.read(tmp_path / "s.tsv")] == ['"open', '"a"', 'b"c,']
