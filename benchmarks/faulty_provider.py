@@ -111,7 +111,7 @@ def expected_answer(dialogue: str, turn: int) -> tuple[str | None, str]:
     if kind == "refused":
         said = sent["choices"][0]["message"]["content"]
         return (said if isinstance(said, str) else "I will not."), "refused"
-    ends = {"cut empty": "truncated", "filtered": "filtered", "failed": "transport"}
+    ends = {"cut empty": "truncated", "filtered": "filtered", "refused empty": "refused", "failed": "transport"}
     ends |= {"no answer": "unparsed", "thought": "unparsed"}
     return None, ends.get(kind, "bad_request")
 
@@ -125,7 +125,8 @@ def expected_verdict(dialogue: str, turn: int) -> str | None:
         kind = "answer" if name is None or passes(*step) else CASES[name].kind if name in CASES else "spoilt"
         if kind in ("answer", "cut"):
             return None
-        final = {"filtered": "filtered", "refused": "refused", "failed": "transport", "bad request": "bad_request"}
+        final = {"filtered": "filtered", "refused": "refused", "refused empty": "refused"}
+        final |= {"failed": "transport", "bad request": "bad_request"}
         if kind in final:
             return final[kind]
         reason = "truncated" if kind == "cut empty" else "unparsed"

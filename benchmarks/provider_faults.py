@@ -27,9 +27,9 @@ class Case:
     """One way in which a call ends.
 
     Attributes:
-        kind: "answer", "cut" (with a text), "cut empty", "empty" (a text of no letters), "filtered", "refused",
-            "no answer" (the model gave none), "thought" (as content, and no answer), "failed" (worth another try) or
-            "bad request" (the request's own fault).
+        kind: "answer", "cut" (with a text), "cut empty", "empty" (a text of no letters), "filtered", "refused" (in
+            words), "refused empty", "no answer" (the model gave none), "thought" (as content, and no answer), "failed"
+            (worth another try) or "bad request" (the request's own fault).
         body: the response's body out of the text that a good answer would have.
         status: HTTP status.
         headers: of the response.
@@ -151,6 +151,11 @@ CASES: dict[str, Case] = _reasons() | {
     "said by another": _whole("failed", lambda t: completion({"role": "user", "content": t})),
     "refusal": _message("refused", refusal="I will not."),
     "refusal part": _message("refused", content=[{"type": "refusal", "refusal": "I will not."}]),
+    "refusal, content empty": _message("refused empty", "refusal", content=""),
+    "refusal, content of no letters": _message("refused empty", "refusal", content=" \n"),
+    "native refusal, content null": _whole(
+        "refused empty", lambda t: completion({"content": None}, native_finish_reason="refusal")
+    ),
     "tool call, stop": _message("no answer", tool_calls=[_CALL]),
     "function call, stop": _message("no answer", content="", function_call=_CALL["function"]),
     "no choices": _whole("failed", lambda t: {"id": "1", "object": "chat.completion"}),

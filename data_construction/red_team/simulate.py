@@ -115,9 +115,9 @@ async def target_answer(
 def _said(reply: Reply) -> str | None:
     """What the target said, which is judged; None when the call failed.
 
-    An answer cut at the token limit may leak, and a refusal that the endpoint reports as such is the model's own words;
-    a filtered or failed call is neither.
+    An answer cut at the token limit may leak, and so may the words of a refusal that the endpoint reports as such; a
+    filtered or failed call, and a refusal without words, is neither.
     """
     if reply.outcome == Outcome.REFUSED:
-        return reply.detail
+        return reply.said
     return reply.text if reply.outcome in (Outcome.OK, Outcome.TRUNCATED) else None

@@ -224,7 +224,7 @@ def answer_text(reply: Reply) -> str | None:
     refusal message.
     """
     if reply.outcome == Outcome.REFUSED:
-        return reply.detail or None
+        return reply.said
     return reply.text if reply.outcome in (Outcome.OK, Outcome.TRUNCATED) else None
 
 

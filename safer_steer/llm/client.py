@@ -9,6 +9,7 @@ import asyncio
 import json
 import math
 import time
+from dataclasses import astuple
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
@@ -40,7 +41,7 @@ from safer_steer.verdict import Outcome
 
 Model = TypeVar("Model", bound=BaseModel)
 NO_QUOTA = "insufficient_quota"  # a 429 that does not pass
-WHOLE = "/reply"  # of the cache: answers that are more than their text
+WHOLE = "/whole"  # of the cache: answers that are more than their text
 BLIND = 3  # requests with pictures that are refused for the pictures, and none answered: the model cannot see
 
 
@@ -141,15 +142,15 @@ class LLMClient:
             return Reply(Outcome.OK, text)
         if (parts := self._cached(key + WHOLE)) is None:
             return None
-        outcome, said, detail, reasoning = json.loads(parts)
-        return Reply(Outcome(outcome), said, detail, reasoning)
+        outcome, *others = json.loads(parts)
+        return Reply(Outcome(outcome), *others)
 
     def _remember_reply(self, key: str, reply: Reply) -> None:
         """Keeps an answer, also one that was cut and the model's own refusal, which a user would have seen as well."""
         if reply.outcome == Outcome.OK and not reply.reasoning:
             self._remember(key, reply.text)
         elif reply.text is not None or reply.outcome == Outcome.REFUSED:
-            self._remember(key + WHOLE, json.dumps([reply.outcome, reply.text, reply.detail, reply.reasoning]))
+            self._remember(key + WHOLE, json.dumps(astuple(reply)))
 
     def _remember(self, key: str, text: str | None) -> None:
         if self.cache and text is not None:

@@ -25,7 +25,8 @@ SHOWN = 120  # characters of an unusable answer in a detail
 class Reply:
     """A model's answer: `text` with outcome `ok` or `truncated` (cut at `max_tokens`), else None and a `detail` that
     says why. A `detail` that begins with CONTEXT_FULL: the conversation no longer fits the model. `said` is all that
-    the model wrote where nothing of it is an answer: filtered text, thoughts, calls of tools.
+    the model wrote where nothing of it is an answer: filtered text, thoughts, calls of tools; of a refusal the words,
+    None where there are none.
     """
 
     outcome: Outcome
@@ -95,7 +96,8 @@ def read_reply(completion: dict[str, Any], allow_empty: bool) -> Reply:
     if ending == Ending.FILTERED:
         return Reply(Outcome.FILTERED, None, _finish(choice), said=_whole(message))
     if refusal or ending == Ending.REFUSED:
-        return Reply(Outcome.REFUSED, None, refusal or text or _finish(choice))
+        words = refusal or (text if text.strip() else None)
+        return Reply(Outcome.REFUSED, None, words or _finish(choice), said=words)
     calls = message.get("tool_calls") or message.get("function_call")
     if ending == Ending.TOOL or (calls and not text.strip()):
         return Reply(Outcome.UNPARSED, None, "the model called a tool instead of answering", said=_whole(message))

@@ -142,6 +142,7 @@ def test_reasoning_never_becomes_the_answer(ask):
     [
         {"content": "Hel", "finish_reason": "length"},
         {"content": None, "refusal": "I won't."},
+        {"content": "", "finish_reason": "refusal"},
         {"content": "No.", "reasoning_content": "hm"},
     ],
 )

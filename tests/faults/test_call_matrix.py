@@ -61,6 +61,7 @@ TALKS = {
     "cut empty": ("truncated", 2),
     "filtered": ("filtered", 1),
     "refused": ("refused", 1),
+    "refused empty": ("refused", 1),
     "no answer": ("unparsed", 1),
     "thought": ("unparsed", 1),
     "failed": ("transport", 2),
@@ -181,6 +182,9 @@ def test_the_model_under_test(provider, tmp_path):
         whole = row.meta["end"] == "complete"
         ends[row.id] = second.meta["outcome"] if whole else row.meta["end"]
         assert (second.assistant is not None, third.assistant is not None) == (whole, whole)
+        if row.id in CASES and CASES[row.id].kind.startswith("refused"):  # the model's own words, or none
+            assert whole == (CASES[row.id].kind == "refused")
+            assert second.assistant in (f"hello {row.id}", "I will not.", None)
         if ends[row.id] in ("ok", "truncated") and whole:
             expected = {"content empty": "", "content of no letters": " \n"}
             assert second.assistant == expected.get(row.id, f"hello {row.id}")
@@ -203,9 +207,9 @@ def test_the_target_of_the_red_team(provider, tmp_path):
 
     ends = by_name(work)
     # What a cut or refusing target said is its answer, and is judged.
-    table = TALKS | {"cut": ("ok", 1), "empty": EMPTY_IS_AN_ANSWER, "refused": ("refused", 1)}
-    refused = {name for name in CASES if CASES[name].kind == "refused"}
-    assert {ends.pop(name) for name in refused if name.startswith("refusal")} == {"? I will not."}
+    table = TALKS | {"cut": ("ok", 1), "empty": EMPTY_IS_AN_ANSWER}
+    refused = {name: ends[name] for name in CASES if CASES[name].kind == "refused"}
+    assert set(refused.values()) == {"ok", "? I will not."}
     ends |= dict.fromkeys(refused, "refused")
     check(provider, ends, table)
 
