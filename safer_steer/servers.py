@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 import httpx
 from pydantic import Field, field_validator, model_validator
@@ -23,12 +23,15 @@ from safer_steer.llm.config import EndpointConfig
 from safer_steer.packages import installed_version
 from safer_steer.secrets import refuse_credentials
 from safer_steer.server_guard import ServerGuard
+from safer_steer.weights import is_hub_id
 
 STOP_GRACE_S = 15.0
 DYING_S = 2.0
 STARTUP_S = 1800.0  # for a server that hangs: one that ends is seen at once, and a busy machine may take long
 PORTS_TRIED = 3
 LOG_END_BYTES = 64 * 1024
+# Arguments of vLLM for speed and logs: answers do not depend on them, so they may differ when a run is resumed.
+NOT_ANSWERS = ("--disable-log-stats", "--enable-prefix-caching", "--no-enable-prefix-caching")
 _PORT_TAKEN = re.compile(r"address already in use|errno 98\b", re.IGNORECASE)
 # vLLM on a CPU, in a server and in GRPO: the model in the process of the engine; nothing compiled (10 s of every start,
 # for a sampler that is no faster); plain torch kernels; one thread an operation, since two processes on two cores are
@@ -94,6 +97,14 @@ class ServiceConfig(Section):
         if (self.command is None) == (self.vllm is None):
             raise ValueError("give exactly one of command and vllm")
         return self
+
+    def facts(self) -> dict[str, Any]:
+        """What its answers depend on, but the weights of a checkpoint in a folder."""
+        if self.vllm is None:
+            return {"command": self.command}
+        facts = self.vllm.model_dump(include={"max_model_len", "max_pixels"})
+        facts |= {"checkpoint": self.vllm.checkpoint} if is_hub_id(self.vllm.checkpoint) else {}
+        return facts | {"arguments": [item for item in self.vllm.arguments if item not in NOT_ANSWERS]}
 
 
 def referenced(services: Mapping[str, ServiceConfig], endpoints: Iterable[EndpointConfig]) -> dict[str, ServiceConfig]:
@@ -228,7 +239,7 @@ class _Server:
         with self.log.open("ab") as log:
             self._log_start = log.tell()  # a log is kept over attempts: only what follows is about this one
             self.process = subprocess.Popen(
-                [sys.executable, "-S", str(Path(__file__).with_name("watchdog.py")), *command],
+                [sys.executable, "-S", str(Path(__file__).with_name("watchdog.py")), str(os.getpid()), *command],
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,

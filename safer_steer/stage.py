@@ -31,7 +31,7 @@ from safer_steer.rows import (
     process_twice,
     task_of,
 )
-from safer_steer.runs import Run, is_finished
+from safer_steer.runs import SERVICE, Run, is_finished
 from safer_steer.servers import ServiceConfig, Starting, referenced, starting_services, with_service_urls
 from safer_steer.store import JsonlStore, put_in_order
 from safer_steer.weights import is_hub_id, weights_fingerprint
@@ -130,13 +130,14 @@ class Stage:
         Raises:
             UserError: a service's checkpoint is not there.
         """
-        vllm = {name: service.vllm for name, service in self.needed().items()}
+        needed = self.needed()
         weights = {
-            name: weights_fingerprint(served.checkpoint)
-            for name, served in vllm.items()
-            if served is not None and not is_hub_id(served.checkpoint)
+            name: weights_fingerprint(service.vllm.checkpoint)
+            for name, service in needed.items()
+            if service.vllm is not None and not is_hub_id(service.vllm.checkpoint)
         }
-        return {**self.config, "roles": dict(self.roles), "weights": weights}
+        services = {SERVICE + name: service.facts() for name, service in needed.items()}
+        return {**self.config, "roles": dict(self.roles), "weights": weights, **services}
 
     def needed(self) -> dict[str, ServiceConfig]:
         """The services that the stage's endpoints name.

@@ -33,7 +33,7 @@ from safer_steer.picture_files import picture_file
 from safer_steer.picture_size import PictureSize
 from safer_steer.row_files import BadRow
 from safer_steer.rows import Reject, lost, record_left
-from safer_steer.servers import ServiceConfig
+from safer_steer.servers import NOT_ANSWERS, ServiceConfig
 from safer_steer.stage import Result, Stage
 from safer_steer.store import JsonlStore, read_jsonl, rows_if_there
 from safer_steer.verdict import Outcome
@@ -45,8 +45,6 @@ ASKED_AGAIN = "asked_again"  # in a row's meta: how often the turn that it ended
 SAMPLE_OF = "sample_of"  # in a row's meta: the dialogue that it is a further sample of
 RECORD = "infer.json"
 PICTURES = "pictures"  # of the output folder: the benchmarks' pictures as the models see them
-# Arguments of the server for speed and logs: answers do not depend on them, so they may differ when resuming.
-NOT_ANSWERS = ("--disable-log-stats", "--enable-prefix-caching", "--no-enable-prefix-caching")
 
 
 def inference(config: EvaluationConfig, name: str, following: Callable[[], Stage] | None = None) -> Stage:

@@ -50,6 +50,29 @@ def test_a_target_trained_anew_is_another_configuration(make_config, facts, chec
     assert facts(config, "stage2")["weights"] == {}
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "same"),
+    [
+        ({"vllm": {"checkpoint": "org/a"}}, {"vllm": {"checkpoint": "org/b"}}, False),
+        ({"vllm": {}}, {"vllm": {"max_model_len": 1024}}, False),
+        ({"vllm": {}}, {"vllm": {"max_pixels": 3136}}, False),
+        ({"vllm": {}}, {"vllm": {"arguments": ["--quantization", "fp8"]}}, False),
+        ({"vllm": {}}, {"vllm": {"arguments": ["--enable-prefix-caching"], "max_num_seqs": 2}}, True),
+        ({"command": ["python", "a.py"]}, {"command": ["python", "b.py"]}, False),
+        ({"command": ["python"]}, {"command": ["python"], "env": {"A": "1"}, "startup_s": 5}, True),
+    ],
+)
+def test_the_model_that_a_service_runs_is_a_fact_and_its_speed_is_none(make_config, facts, before, after, same):
+    def of(service):
+        if "vllm" in service:
+            service = {"vllm": {"checkpoint": "org/a", "max_model_len": 512} | service["vllm"]}
+        roles = make_config(SOURCE).model_dump()["roles"] | {"target": LOCAL}
+        return facts(make_config(SOURCE, roles=roles, services={"own": {"serves": "own"} | service}), "stage1")
+
+    assert (of(before) == of(after)) == same
+    assert "service own" in of(before)
+
+
 def test_an_unknown_service_is_found_at_once_unless_the_environment_names_another_address(make_config, monkeypatch):
     roles = make_config(SOURCE).model_dump()["roles"] | {"red": LOCAL}
     with pytest.raises(ValidationError, match="service:own: no such service; configured: none"):
