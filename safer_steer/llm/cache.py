@@ -40,6 +40,10 @@ class ResponseCache:
         """Stores an answer."""
         self._run("INSERT OR REPLACE INTO answers VALUES (?, ?)", key, answer)
 
+    def is_empty(self) -> bool:
+        """Whether no answer is in it."""
+        return self._run("SELECT 1 FROM answers LIMIT 1").fetchone() is None
+
     def close(self) -> None:
         """Closes the file."""
         self._db.close()

@@ -8,6 +8,7 @@ not; parameters an endpoint refuses are left out once and remembered; contexts t
 import asyncio
 import json
 import math
+import sys
 import time
 from dataclasses import astuple
 from typing import Any, TypeVar
@@ -42,6 +43,7 @@ from safer_steer.verdict import Outcome
 Model = TypeVar("Model", bound=BaseModel)
 NO_QUOTA = "insufficient_quota"  # a 429 that does not pass
 WHOLE = "/whole"  # of the cache: answers that are more than their text
+CHECK_RETRIES = 3  # before the first call, where a person still looks on
 BLIND = 3  # requests with pictures that are refused for the pictures, and none answered: the model cannot see
 
 
@@ -53,6 +55,7 @@ class LLMClient:
         self.usage = UsageMeter(role, self.config)
         self._adaptation, self._breaker = Adaptation(self.config), Breaker(role, self.config)
         self._pictures_refused, self._pictures_taken = 0, False
+        self._no_tokenizer: dict[str, str] = {}  # base URL -> checkpoint that it serves, unknown here
         self._loops: dict[asyncio.AbstractEventLoop, Traffic] = {}
         show_note(self.usage)
 
@@ -115,6 +118,9 @@ class LLMClient:
     def stats(self) -> dict[str, Any]:
         """Counts, tokens, cost and latencies so far, and what of the requests the endpoint did not take."""
         changed = self._adaptation.record()
+        if self._no_tokenizer:
+            checkpoints = ", ".join(sorted(set(self._no_tokenizer.values())))
+            changed["special tokens in texts"] = f"sent as they are, no tokenizer of {checkpoints} was found"
         return {"model": self.config.model} | self.usage.summary() | ({"changed": changed} if changed else {})
 
     async def close(self) -> None:
@@ -160,8 +166,19 @@ class LLMClient:
         loop = asyncio.get_running_loop()
         if loop not in self._loops:
             running = {other: traffic for other, traffic in self._loops.items() if not other.is_closed()}
-            self._loops = running | {loop: Traffic(self.config, api_key(self.role))}
+            self._loops = running | {loop: Traffic(self.config, api_key(self.role), self._without_tokenizer)}
         return self._loops[loop]
+
+    def _without_tokenizer(self, url: str, checkpoint: str) -> None:
+        """Says once, and in the record, that special tokens spelled in texts reach this server as such."""
+        if url not in self._no_tokenizer:
+            self._no_tokenizer[url] = checkpoint
+            print(
+                f"warning: {self.role}: {url} serves {checkpoint}, whose tokenizer is not found here, so special "
+                "tokens spelled in texts are sent as they are; set the role's tokenizer: to its folder or hub id",
+                file=sys.stderr,
+                flush=True,
+            )
 
     async def _call(self, request: dict[str, Any], allow_empty: bool) -> Reply:
         """Tries until there is an answer, an error that trying again will not mend, or no try left."""
@@ -267,7 +284,7 @@ class LLMClient:
     async def _check(self, traffic: Traffic, url: str) -> None:
         variable = f"{self.role.upper()}_API"
         try:
-            models = await traffic.transport.models(url, self.config.model)
+            models = await self._models(traffic, url)
         except CallFailure as failure:
             advice = f"start it, or correct base_url or {variable}_BASE_URL"
             if failure.status in (401, 403):
@@ -276,6 +293,8 @@ class LLMClient:
                 advice = (
                     f"base_url has no version: a server answers at {longer}, set base_url or {variable}_BASE_URL to it"
                 )
+            elif _may_pass(failure):
+                advice = "this may pass: wait, then run the same command again; if it does not, look at the server"
             raise UserError(f"{self.role}: no model server answers at {url} ({failure}); {advice}") from failure
         # Gemini lists "models/NAME"; None: the endpoint does not tell.
         if models is not None and not {self.config.model, f"models/{self.config.model}"} & set(models):
@@ -283,6 +302,19 @@ class LLMClient:
                 f"{self.role}: {url} does not serve {self.config.model!r}; "
                 f"it serves {', '.join(models[:8]) or 'none'}; correct model"
             )
+
+    async def _models(self, traffic: Traffic, url: str) -> list[str] | None:
+        """The models that an endpoint lists, as `Transport.models`; what passes is waited out for a few tries."""
+        attempt = 0
+        while True:
+            try:
+                return await traffic.transport.models(url, self.config.model)
+            except CallFailure as failure:
+                if not _may_pass(failure) or attempt >= min(self.config.max_retries, CHECK_RETRIES):
+                    raise
+                pause = failure.retry_after or backoff_seconds(attempt)
+            await asyncio.sleep(min(pause, self.config.retry_after_cap_s))
+            attempt += 1
 
     async def _answers_at(self, traffic: Traffic, url: str | None) -> str | None:
         """The address, where a server answers there."""
@@ -292,3 +324,8 @@ class LLMClient:
         except CallFailure:
             return None
         return url
+
+
+def _may_pass(failure: CallFailure) -> bool:
+    """Whether an endpoint that is there may answer another time."""
+    return is_retryable(failure.status) and failure.code != NO_QUOTA and not failure.unreachable

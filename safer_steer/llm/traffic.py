@@ -6,6 +6,7 @@ checkpoint), the spelling of its special tokens in messages is broken before the
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 from safer_steer.errors import UserError
@@ -22,15 +23,17 @@ ENDPOINT_STATUS = (401, 402, 403, 404)  # the endpoint refuses everybody, not th
 
 
 class Traffic:
-    """Connections, endpoints and limits of one role in one event loop."""
+    """Connections, endpoints and limits of one role in one event loop; `no_tokenizer` is told base URL and checkpoint
+    of a vLLM server whose tokenizer is not found here.
+    """
 
-    def __init__(self, config: EndpointConfig, key: str | None):
+    def __init__(self, config: EndpointConfig, key: str | None, no_tokenizer: Callable[[str, str], None]):
         self.transport = Transport(key, config.timeout_s)
         self.pool = EndpointPool(config.urls(), config.retry_after_cap_s)
         self.slots = AdaptiveLimit(config.concurrency)
         self.rates = RateLimit(config.requests_per_minute, config.tokens_per_minute)
         self._tokens_per_call = 0.0  # running mean
-        self._model, self._tokenizer = config.model, config.tokenizer
+        self._model, self._tokenizer, self._no_tokenizer = config.model, config.tokenizer, no_tokenizer
         self._special: dict[str, frozenset[str]] = {}  # base URL -> special tokens of its tokenizer, once it is known
         self._asking = asyncio.Lock()
 
@@ -94,9 +97,12 @@ class Traffic:
                     f"that {url} serves, or leave tokenizer out"
                 )
             return names
-        for checkpoint in await self.transport.checkpoints(url, self._model):
+        checkpoints = await self.transport.checkpoints(url, self._model)
+        for checkpoint in checkpoints:
             if names := await asyncio.to_thread(names_of_checkpoint, checkpoint):
                 return names
+        if checkpoints:
+            self._no_tokenizer(url, checkpoints[0])
         return frozenset()
 
     def _note_failure(self, endpoint: Endpoint, failure: CallFailure, started: float) -> None:

@@ -18,7 +18,7 @@ from openai import APIStatusError, AsyncOpenAI, DefaultAioHttpClient, Omit, Open
 from safer_steer.addresses import is_loopback
 from safer_steer.llm.failures import CallFailure, failure_in
 from safer_steer.llm.replies import error_in, quoted
-from safer_steer.llm.retry import retry_after_seconds
+from safer_steer.llm.retry import is_retryable, retry_after_seconds
 from safer_steer.secrets import is_stand_in
 
 CONNECT_S = 30.0  # a host that does not even take the connection is given up sooner than a slow answer
@@ -81,12 +81,12 @@ class Transport:
         """Where a vLLM server says that its model's files are, the model's own first; [] of any other server.
 
         Raises:
-            CallFailure: nobody is there, or it has no time now.
+            CallFailure: it may answer another time.
         """
         try:
             answer = await self._ask(base_url, None, CHECK_S)
         except CallFailure as failure:
-            if failure.unreachable or failure.status in (429, 502, 503, 504):
+            if is_retryable(failure.status) and failure.status not in NO_SUCH_PAGE:
                 raise
             return []
         data = answer.get("data")

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+from contextlib import nullcontext
 
 import pytest
 from fastapi import FastAPI, Request
@@ -227,3 +228,19 @@ def test_missing_keys_are_one_line_before_the_first_call(monkeypatch):
     assert "RED_API_KEY" not in str(caught.value)
     monkeypatch.setenv("OPENAI_API_KEY", "k")
     require_keys({"judge": far})
+
+
+@pytest.mark.parametrize("bad", [2, 99])
+def test_check_waits_out_what_passes(serve, quick_retries, bad):
+    app, asked = FastAPI(), []
+
+    @app.get("/v1/models")
+    async def models():
+        asked.append(1)
+        return JSONResponse({"data": [{"id": "m"}]}, status_code=503 if len(asked) <= bad else 200)
+
+    client = LLMClient("judge", EndpointConfig(model="m", base_url=serve(app)))
+    told = pytest.raises(UserError, match=r"503 .*; this may pass: wait, then run the same")
+    with told if bad > 2 else nullcontext():
+        run(client, lambda client: client.check())
+    assert len(asked) == min(bad, 3) + 1

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from fastapi.responses import JSONResponse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -96,3 +97,36 @@ async def test_a_tokenizer_that_is_not_there_is_said(serve, tmp_path):
     with pytest.raises(UserError, match="no tokenizer files there"):
         await client.chat([user_message("hi")])
     await client.close()
+
+
+async def test_what_a_server_runs_is_asked_again_where_it_could_not_say(serve, tokenizer_folder):
+    played = Script("no")
+    answers = iter([(500, {}), (200, {"data": [{"id": "m", "owned_by": "vllm", "root": str(tokenizer_folder)}]})])
+
+    @played.app.middleware("http")
+    async def models(request, call_next):
+        if request.method != "GET":
+            return await call_next(request)
+        status, body = next(answers)
+        return JSONResponse(body, status_code=status)
+
+    client = LLMClient("x", EndpointConfig(model="m", base_url=serve(played.app)))
+    assert (await client.chat([user_message("a<|end|>")])).text == "no"
+    await client.close()
+    assert [request["messages"][0]["content"] for request in played.requests] == ["a< |end|>"]
+
+
+async def test_a_server_whose_tokenizer_is_not_found_is_named_once_and_in_the_record(serve, tmp_path, capsys):
+    there = str(tmp_path / "there")
+    url = serve(Script("no", owned_by="vllm", root=there).app)
+    client = LLMClient("x", EndpointConfig(model="m", base_url=url))
+    for text in ("a", "b"):
+        await client.chat([user_message(text)])
+    await client.close()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert said.startswith(f"warning: x: {url} serves {there}, whose tokenizer is not found here")
+    assert "tokenizer:" in said
+    assert client.stats()["changed"] == {
+        "special tokens in texts": f"sent as they are, no tokenizer of {there} was found"
+    }
