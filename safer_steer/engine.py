@@ -52,14 +52,18 @@ async def open_here(
     Raises:
         UserError: an endpoint does not answer or does not serve the role's model.
     """
-    cache = ResponseCache(cache_folder / CACHE) if cache_folder else None
+    cache, unused = None, False
     try:
         async with AsyncExitStack() as stack:
-            clients = {role: LLMClient(role, endpoint, cache) for role, endpoint in endpoints.items()}
+            clients = {role: LLMClient(role, endpoint) for role, endpoint in endpoints.items()}
             for client in clients.values():
                 stack.push_async_callback(client.close)
             for client in clients.values():
                 await client.check()
+            # Not before: a folder in which nothing was made is free for the corrected command.
+            cache = ResponseCache(cache_folder / CACHE) if cache_folder else None
+            for client in clients.values():
+                client.cache = cache
 
             async def usage() -> dict[str, dict]:
                 return {role: client.stats() for role, client in clients.items()}
@@ -67,4 +71,7 @@ async def open_here(
             yield Engine(make_work(clients), usage)
     finally:
         if cache:
+            unused = cache.is_empty()
             cache.close()
+        if cache_folder and unused:
+            (cache_folder / CACHE).unlink(missing_ok=True)

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,12 @@ class CacheKeeper:
     """Holds the answer cache for all workers."""
 
     def __init__(self, path: Path):
-        self._cache = ResponseCache(path)
+        self._path = path
+
+    @cached_property
+    def _cache(self) -> ResponseCache:
+        """Opened by the first call: a folder in which nothing was made is free for the corrected command."""
+        return ResponseCache(self._path)
 
     def get(self, key: str) -> str | None:
         """The answer, or None."""

@@ -1,15 +1,19 @@
 """The next stage's servers start while this one's are at work: in time, once, and always stopped."""
 
+import asyncio
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from http_doubles import Script
 from safer_steer import servers as servers_module
 from safer_steer.dialogue import Dialogue, Turn
+from safer_steer.engine import CACHE, open_here
 from safer_steer.errors import UserError
 from safer_steer.llm import EndpointConfig
 from safer_steer.machine import Needs
@@ -124,3 +128,15 @@ def test_a_next_stage_that_cannot_be_made_is_said_when_its_turn_comes(tmp_path):
 
     run([replace(stages(tmp_path, lambda name: None)[0], following=refused)])
     assert is_finished(tmp_path / "one/run.json")
+
+
+@pytest.mark.parametrize(("model", "wrong"), [("another", True), ("m", False)])
+def test_a_folder_in_which_no_model_was_asked_holds_no_answer_cache(serve, tmp_path, model, wrong):
+    async def open_and_close():
+        async with open_here(lambda clients: None, {"judge": EndpointConfig(model=model, base_url=url)}, tmp_path):
+            assert (tmp_path / CACHE).exists()
+
+    url = serve(Script("").app)
+    with pytest.raises(UserError, match="does not serve 'another'") if wrong else nullcontext():
+        asyncio.run(open_and_close())
+    assert list(tmp_path.iterdir()) == []

@@ -145,9 +145,11 @@ def test_a_tutor_that_is_away_or_another_model_is_said_before_any_engine_starts(
 @pytest.mark.parametrize("name", STAGES)
 def test_another_model_at_the_address_is_said_before_any_call(name, make_stage, gate, switch):
     role = "roles.generator.model" if name == "data_construction" else "models.one.endpoint.model"
-    answer = make_stage(name, switch.url)(f"{role}=another")
+    stage = make_stage(name, switch.url)
+    answer = stage(f"{role}=another")
     assert (answer.code, len(answer.errors), gate.requests) == (2, 1, 0), answer.stderr
     assert "does not serve 'another'; it serves mini-generator" in answer.stderr
+    assert not (stage.folder / "one" / "infer.json").exists(), "the corrected command may use the folder"
 
 
 def test_a_port_that_is_taken_in_the_last_moment(serve, monkeypatch, tmp_path):
