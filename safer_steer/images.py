@@ -98,10 +98,13 @@ class ImageStore:
         """Stores a clean RGB picture; returns its path relative to `root`."""
         relative = f"images/{pixel_hash(picture)}.png"
         path = self.root / relative
-        if not path.exists():
+        if not (path.is_file() and path.stat().st_size):  # a power cut may have left an empty one
             temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")  # others may store the same
             try:
-                temporary.write_bytes(png_bytes(picture))
+                with temporary.open("wb") as file:
+                    file.write(png_bytes(picture))
+                    file.flush()
+                    os.fsync(file.fileno())
                 temporary.replace(path)
             except OSError as error:
                 temporary.unlink(missing_ok=True)

