@@ -1,5 +1,4 @@
-"""Survival analysis (Fig. 4, Eq. 22): at which turn does a dialogue first fail? Kaplan-Meier over dialogues, with
-lifelines.
+"""Survival analysis (Fig. 4, Eq. 22): at which turn does a dialogue first fail? Kaplan-Meier over dialogues.
 
 turns of one model -> `first_failures`, a row per dialogue -> `kaplan_meier` -> `Curve`; two models -> `log_rank`.
 
@@ -11,6 +10,7 @@ times count in the curve, but together no more than one dialogue in its band and
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -45,6 +45,11 @@ class Curve:
     hazard: list[float]
     median: int | None
 
+    @property
+    def seen(self) -> bool:
+        """Whether any dialogue was at risk after turn 0; without one there is neither a median nor an end."""
+        return len(self.survival) > 1
+
 
 def first_failures(turns: pd.DataFrame, failure_below: float = FAILURE_BELOW, horizon: int = HORIZON) -> pd.DataFrame:
     """For each dialogue of a `turn_table`: `failed`, and `last_turn`, the turn (1-based) of the first failure or the
@@ -68,21 +73,24 @@ def kaplan_meier(seen: pd.DataFrame) -> Curve:
 
     The curve ends at the last turn at which a dialogue was at risk: what nobody was seen to survive is not drawn.
     """
-    from lifelines import KaplanMeierFitter  # a second of imports that only the report needs
-
-    turns, fails = seen.last_turn.to_numpy(int), seen.failed.to_numpy(bool)
-    last = int(turns.max(initial=0))
-    failed, censored = (np.bincount(turns[which], minlength=last + 1).tolist() for which in (fails, ~fails))
-    at_risk = [int((turns >= turn).sum()) for turn in range(last + 1)]
+    last = int(seen.last_turn.max()) if len(seen) else 0
+    at_risk, failed, censored = _counts(seen, last)
     hazard = [gone / n for gone, n in zip(failed, at_risk, strict=True)] if len(seen) else [0.0]
     if last == 0:
         return Curve([1.0], [None], [None], at_risk, failed, censored, hazard, None)
-    timeline = list(range(last + 1))
-    fitter = KaplanMeierFitter().fit(turns, fails, timeline=timeline)
-    survival = [float(value) for value in fitter.survival_function_at_times(timeline)]
+    exact = [Fraction(1)]  # so that one half is one half: the median depends on it
+    for n, gone in zip(at_risk[1:], failed[1:], strict=True):
+        exact.append(exact[-1] * Fraction(n - gone, n))
     lower, upper = confidence_band(at_risk, failed, _samples(seen))
-    median = next((turn for turn, value in enumerate(survival) if value <= RISK_ZONE), None)
-    return Curve(survival, lower, upper, at_risk, failed, censored, hazard, median)
+    median = next((turn for turn, value in enumerate(exact) if value <= RISK_ZONE), None)
+    return Curve([float(value) for value in exact], lower, upper, at_risk, failed, censored, hazard, median)
+
+
+def _counts(seen: pd.DataFrame, last: int) -> tuple[list[int], list[int], list[int]]:
+    """How many are at risk, fail and are censored at each turn from 0 to `last`."""
+    turns, fails = seen.last_turn.to_numpy(int), seen.failed.to_numpy(bool)
+    failed, censored = (np.bincount(turns[which], minlength=last + 1).tolist() for which in (fails, ~fails))
+    return [int((turns >= turn).sum()) for turn in range(last + 1)], failed, censored
 
 
 def _samples(seen: pd.DataFrame) -> float:
@@ -117,19 +125,20 @@ def confidence_band(
 
 def log_rank(a: pd.DataFrame, b: pd.DataFrame) -> dict[str, float] | None:
     """Compares two groups of rows with `last_turn` and `failed`: chi-squared `statistic` (1 degree of freedom) and
-    `p_value`; None when neither has a failure, or one has no dialogue that was seen.
+    `p_value`; None when neither has a failure, one has no dialogue that was seen, or no failure can be compared.
     """
-    from lifelines.statistics import logrank_test
-    from scipy.stats import chi2
+    from scipy.stats import chi2  # a second of imports that only the report needs
 
     a, b = (group[group.last_turn > 0] for group in (a, b))
     if a.empty or b.empty or not (a.failed.any() or b.failed.any()):
         return None
-    times, fails = ([getattr(group, name).tolist() for group in (a, b)] for name in ("last_turn", "failed"))
-    result = logrank_test(*times, *fails)
-    statistic, p_value = float(result.test_statistic), float(result.p_value)
-    if (samples := max(_samples(a), _samples(b))) > 1:
-        statistic /= samples
-        p_value = float(chi2.sf(statistic, 1))
-    # Nobody is left to compare (all fail together at one turn): the statistic is 0 / 0.
-    return {"statistic": statistic, "p_value": p_value} if statistic == statistic else None
+    # By hand: `scipy.stats.logrank` multiplies four counts as integers, which overflow from some 50,000 rows on.
+    last = int(max(a.last_turn.max(), b.last_turn.max()))
+    (n_a, failed_a, _), (n_b, failed_b, _) = (np.array(_counts(group, last), dtype=float) for group in (a, b))
+    n, failed = n_a + n_b, failed_a + failed_b
+    share = n_a / n
+    variance = (failed * share * (1 - share) * (n - failed) / np.maximum(n - 1, 1)).sum()
+    if not variance:  # of one group nobody is there at any failure, or all fail together
+        return None
+    statistic = float((failed_a - failed * share).sum() ** 2 / variance / max(_samples(a), _samples(b)))
+    return {"statistic": statistic, "p_value": float(chi2.sf(statistic, 1))}

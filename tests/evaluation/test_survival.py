@@ -70,6 +70,25 @@ def test_median_and_an_early_censoring_that_counts_nowhere():
     assert kaplan_meier(seen((0, False))).survival == [1.0]
 
 
+def test_the_median_is_where_exactly_half_have_failed():
+    """Twenty dialogues, 3, 3 and 4 of them fail: 17/20 * 14/17 * 10/14 = 1/2, by logarithms 0.5000000000000002."""
+    fails = [(turn, True) for turn, count in ((1, 3), (2, 3), (3, 4)) for _ in range(count)]
+    curve = kaplan_meier(seen(*fails, *[(3, False)] * 10))
+    assert (curve.survival[3], curve.median) == (0.5, 3)
+
+
+def test_log_rank_of_many_and_of_few_that_cannot_be_compared():
+    """By many the counts' products pass 2**63; the number is that of lifelines 0.30."""
+
+    def group(failed):
+        return seen(*[(turn, True) for turn in (1, 3) for _ in range(failed)], *[(1, False), (3, False)] * 70_000)
+
+    result = log_rank(group(30_000), group(30_400))
+    assert result["statistic"] == pytest.approx(3.3408714, abs=1e-6)
+    assert log_rank(seen((1, True), (1, True)), seen((1, True))) is None, "all fail together"
+    assert log_rank(seen((1, False)), seen((2, True), (3, False))) is None, "nobody of A is there at the failure"
+
+
 def test_log_rank_by_hand():
     """A fails at 1 and 2, two censored at 3; B fails at 3, three censored at 3.
 
