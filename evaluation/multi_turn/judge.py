@@ -17,6 +17,7 @@ from evaluation.multi_turn.inference import ANSWERS, SAMPLE_OF
 from evaluation.multi_turn.verdicts import NO_ANSWER, JudgeIdentity, VerdictRow, verdict_id
 from safer_steer.answer_tags import form_note
 from safer_steer.chat import user_message
+from safer_steer.config import relevant
 from safer_steer.data_block import transcript
 from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.engine import Work
@@ -102,8 +103,7 @@ def judge_prompt(choice: str = "ours", policy: str | None = None) -> Prompt:
 def judge_identity(endpoint: EndpointConfig, prompt: Prompt | None = None) -> JudgeIdentity:
     """Who judges: the version changes with anything that can change a verdict."""
     prompt = prompt or judge_prompt()
-    sampling = endpoint.model_dump(mode="json", include={"temperature", "top_p", "max_tokens", "extra_body"})
-    version = stable_hash(endpoint.model, sampling, prompt.hash, JudgeScores.model_json_schema())
+    version = stable_hash(relevant(endpoint), prompt.hash, JudgeScores.model_json_schema())
     return JudgeIdentity(model=endpoint.model, prompt_hash=prompt.hash, version=version)
 
 

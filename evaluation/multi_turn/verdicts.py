@@ -29,8 +29,8 @@ class JudgeIdentity(BaseModel):
     Attributes:
         model: the judge's model name.
         prompt_hash: hash of the prompt template.
-        version: hash of everything that can change a verdict (model, sampling, prompt, answer schema); two rows are
-            comparable when it is the same. None in files of versions before it was recorded.
+        version: hash of everything that can change a verdict (endpoint without its limits, prompt, answer schema); two
+            rows are comparable when it is the same. None in files of versions before it was recorded.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -74,10 +74,10 @@ def test_the_judges_version_changes_with_what_can_change_a_verdict(serve):
     with serve(lambda body: GOOD) as server:
         plain = judge_identity(server.endpoint()).version
         assert judge_identity(server.endpoint(max_retries=9, timeout_s=1.0)).version == plain
-        others = {
-            judge_identity(server.endpoint(**values)).version for values in ({"temperature": 0.5}, {"top_p": 0.5})
-        }
-    assert len({plain, *others}) == 3
+        changes = [{"temperature": 0.5}, {"top_p": 0.5}, {"pictures": False}, {"structured": "prompt"}]
+        changes += [{"leave_out": ["seed"]}, {"tokenizer": "some/tokenizer"}]
+        others = {judge_identity(server.endpoint(**values)).version for values in changes}
+    assert len({plain, *others}) == 1 + len(changes)
 
 
 @pytest.mark.parametrize(
