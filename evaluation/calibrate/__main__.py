@@ -3,9 +3,10 @@
     python -m evaluation.calibrate CONFIG [key=value ...] [--json]  asks the model; exit code 1 below the threshold
     python -m evaluation.calibrate CONFIG --dry-run        says how many cases, calls and tokens, and the cost
     python -m evaluation.calibrate CONFIG --write DIR      writes prompts, pictures and schema for another reader
-    python -m evaluation.calibrate CONFIG --answers FILE   scores that reader's JSONL of {"id", "answer"}
+    python -m evaluation.calibrate CONFIG --answers FILE [--json]  scores that reader's JSONL of {"id", "answer"}
 
-Input: the gold set of `gold.py`. Output: `verdicts.jsonl`, `unscored.jsonl`, `calibration.md` in `output`; resumes.
+Input: the gold set of `gold.py`. Output: `verdicts.jsonl`, `unscored.jsonl`, `calibration.md` in `output`, of another
+reader `calibration.answers.md`; resumes.
 """
 
 import argparse
@@ -36,6 +37,7 @@ from safer_steer.stage import Stage, run
 from safer_steer.store import read_jsonl, write_atomic
 
 VERDICTS, UNSCORED, REPORT, RECORD = "verdicts.jsonl", "unscored.jsonl", "calibration.md", "run.json"
+ANOTHER, ANOTHERS_REPORT = "another reader", "calibration.answers.md"
 DEFAULT_CONFIG = "configs/calibration/judge.yaml"
 
 
@@ -102,18 +104,20 @@ def _cost(config: CalibrationConfig) -> str:
 Scores = Mapping[str, Mapping[str, int]]
 
 
-def verdict(config: CalibrationConfig, cases: list[GoldCase], given: Scores, cost: str) -> tuple[int, dict[str, Any]]:
-    """Prints and writes the report; returns the exit code and what --json prints."""
+def verdict(
+    config: CalibrationConfig, cases: list[GoldCase], given: Scores, reader: str, cost: str
+) -> tuple[int, dict[str, Any]]:
+    """Prints and writes the report on a model, or on `ANOTHER` reader; returns the exit code and what --json prints."""
     found = compare(cases, given, config.role, config.printed)
     passed = found.passes(config.threshold)
     shares = ", ".join(f"{scale} {share:.1%}" for scale, share in found.exact.items())
     said = f"{'fit' if passed else 'not fit'} for use: {shares}; wanted {config.threshold:.0%} on each scale"
-    text = f"# Calibration of {config.role} {config.endpoint.model}\n\n{found.text}\n\ncost: {cost}\n\n**{said}**\n"
-    write_atomic(Path(config.output) / REPORT, text)
+    text = f"# Calibration of {config.role}, {reader}\n\n{found.text}\n\ncost: {cost}\n\n**{said}**\n"
+    write_atomic(Path(config.output) / (ANOTHERS_REPORT if reader == ANOTHER else REPORT), text)
     print(text, flush=True)
     unscored = sum(case.case_id not in given for case in cases)
     numbers = {"fit": passed, "exact": found.exact, "threshold": config.threshold, "cases": len(cases)}
-    model = {"role": config.role, "model": config.endpoint.model}
+    model = {"role": config.role, "model": reader}
     return int(not passed), model | numbers | {"unscored": unscored, "cost": cost}
 
 
@@ -155,10 +159,10 @@ def _act(given: argparse.Namespace) -> int:
 
 def _scored(config: CalibrationConfig, cases: list[GoldCase], answers: str | None) -> tuple[int, dict[str, Any]]:
     if answers:
-        return verdict(config, cases, read_answers(Path(answers), config, cases), "another reader's")
+        return verdict(config, cases, read_answers(Path(answers), config, cases), ANOTHER, "not known")
     run([calibration(config, cases)], lambda: plan(config, cases))
     given = {row.id: row.scores for row in read_jsonl(Path(config.output) / VERDICTS, GoldVerdict)}
-    return verdict(config, cases, given, _cost(config))
+    return verdict(config, cases, given, config.endpoint.from_environment(config.role).model, _cost(config))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -168,9 +172,11 @@ def main(argv: list[str] | None = None) -> int:
     ways = parser.add_mutually_exclusive_group()
     ways.add_argument("--dry-run", action="store_true", help=DRY_RUN)
     ways.add_argument("--write", metavar="DIR", help="write the cases for another reader; calls nobody")
-    parser.add_argument("--answers", metavar="FILE", help="score another reader's answers; calls nobody")
-    ways.add_argument("--json", action="store_true", help=JSON)
+    ways.add_argument("--answers", metavar="FILE", help="score another reader's answers; calls nobody")
+    parser.add_argument("--json", action="store_true", help=JSON)
     given = parse(parser, argv)
+    if given.json and (given.dry_run or given.write):
+        parser.error("argument --json: not allowed with --dry-run or --write, which score nothing; leave it out")
     return exit_code(lambda: _act(given))
 
 

@@ -101,12 +101,21 @@ def test_another_readers_answers_are_scored_and_the_written_cases_hide_the_label
     (tmp_path / "b.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given[: len(given) * 9 // 10]))
     assert main([str(tmp_path / "c.yaml"), "--answers", str(tmp_path / "b.jsonl")]) == 1  # the missing ones are misses
     assert "not fit for use" in capsys.readouterr().out
+    report = (tmp_path / "out" / "calibration.answers.md").read_text()
+    assert report.startswith(f"# Calibration of {role}, another reader\n")
+    assert not (tmp_path / "out" / "calibration.md").exists()
+    assert main([str(tmp_path / "c.yaml"), "--answers", str(tmp_path / "a.jsonl"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["model"] == "another reader"
+    for other in (["--write", str(tmp_path / "cases")], ["--dry-run"]):
+        with pytest.raises(SystemExit):
+            main([str(tmp_path / "c.yaml"), "--answers", str(tmp_path / "a.jsonl"), *other])
+    capsys.readouterr()
     with pytest.raises(SystemExit):
         main([str(tmp_path / "c.yaml"), "--write", str(tmp_path / "cases"), "--json"])
     assert capsys.readouterr().out == "", "--json is alone on stdout"
 
 
-def test_a_model_over_http_is_asked_once_for_each_case(serve, tmp_path, capsys):
+def test_a_model_over_http_is_asked_once_for_each_case(serve, tmp_path, capsys, monkeypatch):
     config = CalibrationConfig(
         output=str(tmp_path), role="judge", endpoint=EndpointConfig(model="m", base_url="http://h/v1")
     )
@@ -127,6 +136,7 @@ def test_a_model_over_http_is_asked_once_for_each_case(serve, tmp_path, capsys):
         assert float(usd.replace(",", "")) == pytest.approx(int(tokens.replace(",", "")), abs=1)
         assert server.requests == []
         assert not (tmp_path / "out").exists()
+        monkeypatch.setenv("JUDGE_MODEL", "another")
         assert [main(command), main(command)] == [0, 0]
         said = capsys.readouterr().out
         assert main([*command, "--json"]) == 0
@@ -138,3 +148,6 @@ def test_a_model_over_http_is_asked_once_for_each_case(serve, tmp_path, capsys):
     assert said.count("calls of judge: at most 20") == 1, "said before the first call"
     assert "fit for use: harmlessness 100.0%" in said
     assert "tokens in" in said
+    assert {body["model"] for body in server.requests} == {"another"}
+    assert json.loads(result)["model"] == "another"
+    assert "# Calibration of judge, another\n" in said
