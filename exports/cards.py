@@ -88,10 +88,12 @@ def _model_card(config: ExportConfig) -> tuple[ModelCard, list[str]]:
     if results and result is None:
         names = ", ".join(item.name for item in results)
         raise UserError(f"evaluated {config.evaluated}: {config.evaluation} has {names}; name one of them")
-    settings = {record["stage"]: _settings(record) for record in records}
+    settings = [
+        (name, record["stage"], _settings(record)) for name, record in zip(_names(records), records, strict=True)
+    ]
     first = records[0]
     start = _at(first["facts"], SETTINGS.get(first["stage"], {}).get("started from", ""))
-    missing = [f"{stage}: {key}" for stage, rows in settings.items() for key, value in rows.items() if value == MISSING]
+    missing = [f"{name}: {key}" for name, _, rows in settings for key, value in rows.items() if value == MISSING]
     missing += [] if config.license else ["licence"]
     missing += [] if result else ["any evaluation"]
     weights = _weights(config, result) if result else None
@@ -113,7 +115,8 @@ def _model_card(config: ExportConfig) -> tuple[ModelCard, list[str]]:
         name=plain(name),
         start=plain(_said(start)),
         stages=[
-            (TITLES.get(stage, stage), _table(["", stage], list(rows.items()))) for stage, rows in settings.items()
+            (name.replace(stage, TITLES.get(stage, stage), 1), _table(["", name], list(rows.items())))
+            for name, stage, rows in settings
         ],
         data=_data_tables(config),
         result=result,
@@ -125,6 +128,15 @@ def _model_card(config: ExportConfig) -> tuple[ModelCard, list[str]]:
         missing=missing,
     )
     return card, missing
+
+
+def _names(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The runs' stages, numbered where several share one."""
+    stages = [record["stage"] for record in records]
+    return [
+        f"{stage} {stages[: number + 1].count(stage)}" if stages.count(stage) > 1 else stage
+        for number, stage in enumerate(stages)
+    ]
 
 
 def _settings(record: Mapping[str, Any]) -> dict[str, str]:
@@ -146,8 +158,8 @@ def _unlinked(config: ExportConfig, records: Sequence[Mapping[str, Any]]) -> lis
     missing, rows = [], {}
     if config.data:
         rows = {input_hash(path): path.name for path in sorted(Path(config.data).parent.glob("*.jsonl"))}
-    for number, record in enumerate(records):
-        run, stage, recorded = config.training[number], record["stage"], record["facts"]["inputs"]
+    for number, (stage, record) in enumerate(zip(_names(records), records, strict=True)):
+        run, recorded = config.training[number], record["facts"]["inputs"]
         if rows and recorded.get("data", MISSING) == MISSING:
             missing.append(f"{stage}: whether it learned from these rows")
         elif rows and recorded["data"] not in rows:

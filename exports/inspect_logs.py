@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import ZIP_DEFLATED, ZipFile
 
+from evaluation.benchmarks import benchmark
 from evaluation.multi_turn.inference import ANSWERS, RECORD, sample_of
 from evaluation.multi_turn.judge import VERDICTS, judge_file
 from evaluation.multi_turn.verdicts import VerdictRow, read_verdicts, verdict_id
@@ -96,7 +97,13 @@ def _header(
     sampling = {key: value for key, value in sampling.items() if value is not None}
     shown = ("model", "mode", "weights", "max_pixels", "answer_format", "git_commit", "fingerprint")
     about = {key: origin[key] for key in shown} | {"note": summary["note"], "passing": summary["passing"]}
-    about |= {"judges": summary["judges"], "unscored turns": numbers["unscored"], "left out": numbers["left_out"]}
+    among, kind = _rated(short)
+    about |= {
+        "rates are of": kind,
+        "judges": summary["judges"],
+        "unscored turns": numbers["unscored"],
+        "left out": numbers["left_out"],
+    }
     return {
         "version": 2,
         "status": "success",
@@ -115,12 +122,18 @@ def _header(
         },
         "plan": {"config": sampling},
         "results": {
-            "scores": [_score(key, numbers, short) for key in (*RATES, *MEANS)],
+            "scores": [_score(key, numbers, among) for key in (*RATES, *MEANS)],
             "total_samples": len(short),
             "completed_samples": len(short),
         },
         "stats": {"started_at": record["started_at"], "completed_at": record["finished_at"]},
     }
+
+
+def _rated(short: Sequence[Mapping[str, Any]]) -> tuple[Sequence[Mapping[str, Any]], str]:
+    """The samples that the rates are of, and their kind: the multi-turn ones, where there are any (see `counted`)."""
+    several = [sample for sample in short if not benchmark(sample["metadata"]["benchmark"]).single_turn]
+    return (several, "multi-turn dialogues") if several else (short, "single-turn dialogues")
 
 
 def _score(name: str, numbers: Mapping[str, Any], short: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

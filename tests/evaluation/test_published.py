@@ -12,6 +12,8 @@ from huggingface_hub import DatasetCard, ModelCard
 from PIL import Image
 
 from data_construction.stats.counts import counts, row_table
+from evaluation.multi_turn.inference import ANSWERS
+from evaluation.report.build import DIALOGUES
 from evaluation.run import main as evaluate
 from exports.config import ExportConfig
 from exports.run import main as export
@@ -90,6 +92,22 @@ def test_an_evaluation_becomes_a_log_of_inspect(published, bench, tmp_path):
     assert (safe["scored_samples"], safe["unscored_samples"]) == (10, 2)
     assert safe["metrics"]["rate"]["value"] == pytest.approx(numbers["safe"] / 100) == pytest.approx(0.8)
     assert safe["metrics"]["95 % from"]["value"] == pytest.approx(numbers["safe_ci"][0] / 100)
+
+
+def test_the_rates_of_a_mixed_evaluation_and_their_counts_are_of_the_same_dialogues(published, tmp_path):
+    """Two of the six dialogues become single-turn ones, with two samples each."""
+    for name in (ANSWERS, DIALOGUES):
+        path = tmp_path / "evaluation" / "mine" / name
+        rows = list(read_jsonl(path))
+        for row in rows[:4]:
+            row.get("meta", row)["benchmark"] = "vlguard"
+        write_jsonl(path, rows)
+    with ZipFile(published("formats=[inspect]") / "inspect" / "mine.eval") as log:
+        header = json.loads(log.read("header.json"))
+    safe = header["results"]["scores"][0]
+    assert (safe["scored_samples"], safe["unscored_samples"]) == (6, 2)
+    assert header["results"]["total_samples"] == 12
+    assert header["eval"]["metadata"]["rates are of"] == "multi-turn dialogues"
 
 
 @pytest.mark.parametrize("damage", ["{", '{"models": {}}', "without repeats"])
@@ -180,6 +198,19 @@ def test_a_model_card_is_of_one_chain_of_runs_and_of_the_rows_they_learned_from(
     (tmp_path / "other" / "steer_sft.jsonl").write_text("{}")
     with pytest.raises(UserError, match=r"none of its files is what .*sft learned from"):
         card(f"data={tmp_path}/other/steer_sft.jsonl")
+
+
+def test_two_runs_of_one_stage_are_both_on_the_card(published, tmp_path):
+    for name, seed in (("first", 1), ("second", 2)):
+        with Run.open(tmp_path / name, {"seed": seed}, stage="sft") as run:
+            run.finish({})
+    training = f"training=[{tmp_path}/first,{tmp_path}/second]"
+    card = ModelCard.load(published("formats=[model_card]", training) / "model_card" / "README.md")
+    first, second = card.text.partition("### Supervised fine-tuning 1")[2].split("### Supervised fine-tuning 2")
+    assert "| seed | 1 |" in first
+    assert "| seed | 2 |" in second
+    assert "2 training runs, one seed each" in card.text
+    assert "- sft 2: rows (hash)" in card.text
 
 
 def test_names_on_a_card_are_text_on_one_line(published, tmp_path):
