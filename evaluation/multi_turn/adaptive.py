@@ -6,66 +6,54 @@ the judge scores every answer afterwards.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from pydantic import BaseModel
-
-from safer_steer.llm import LLMClient
-from safer_steer.prompts import Prompt
+from safer_steer.dialogue import Turn
+from safer_steer.store import read_jsonl
 from safer_steer.verdict import Outcome, Unscored
-from safer_steer_verl.interactions.safety_tutor import SafetyTutor
+from safer_steer_verl.interactions.safety_tutor import KEPT, SafetyTutor
 
 
-class NextTurn(BaseModel):
-    """The user turn that comes next.
+async def adapted_turn(
+    tutor: SafetyTutor, done: Sequence[Turn], pictures: Sequence[Sequence[Path]], planned: Turn
+) -> Turn | Unscored:
+    """The next turn with the tutor's user turn, or with the benchmark's own where it gives none, and why in its meta.
 
-    Attributes:
-        user: its text.
-        adapted: whether the tutor wrote it; otherwise it is the benchmark's own turn, and `detail` says why.
-        attack_strategy: the strategy the tutor named.
-        transport: the tutor could not be reached; the dialogue waits for another try.
+    Args:
+        tutor: whoever writes it.
+        done: the answered turns, at least one; answers are data, whatever they say.
+        pictures: those shown at each of them.
+        planned: the benchmark's own next turn.
+
+    Returns:
+        The turn; `Unscored` where the tutor could not be reached, so that the dialogue waits for another try.
+
+    Raises:
+        RunAborted: so many calls in a row failed that the client gives up.
     """
+    *history, (user, answer) = [(turn.user, turn.assistant or "") for turn in done]
+    images, shown = [path for paths in pictures for path in paths], [len(paths) for paths in pictures]
+    found = await tutor.step(history, images, user, answer, planned.user, shown)
+    meta: dict[str, Any] = {"adapted": False, "attack_strategy": None}
+    text, why = planned.user, ""
+    if not isinstance(found, Unscored):
+        meta = {"adapted": found.adapted, "attack_strategy": found.attack_strategy}
+        text, why = found.next_user or planned.user, found.not_adapted
+    elif found.outcome == Outcome.TRANSPORT:
+        return found
+    else:
+        why = f"tutor {found.reason}"
+    meta |= {"not_adapted": why} if why else {}
+    return planned.model_copy(update={"user": text, "template": planned.user, "meta": planned.meta | meta})
 
-    user: str
-    adapted: bool
-    attack_strategy: str | None = None
-    detail: str = ""
-    transport: bool = False
 
-
-class AdaptiveTutor:
-    """Writes user turns. Keeps no dialogue's state: one object serves all."""
-
-    def __init__(self, client: LLMClient, prompt: Prompt | None = None):
-        self.client, self._tutor = client, SafetyTutor(client, prompt=prompt)
-
-    async def next_turn(
-        self,
-        history: Sequence[tuple[str, str]],
-        pictures: Sequence[Sequence[Path]],
-        user: str,
-        answer: str,
-        static_next: str,
-    ) -> NextTurn:
-        """The next user turn after an answer; the benchmark's own when the tutor gives none.
-
-        Args:
-            history: earlier exchanges (user, assistant), without the last one.
-            pictures: those shown at each turn, the last one included.
-            user: the last user turn.
-            answer: the model's answer to it; data, whatever it says.
-            static_next: the benchmark's own next turn.
-
-        Raises:
-            RunAborted: so many calls in a row failed that the client gives up.
-        """
-        images, shown = [path for paths in pictures for path in paths], [len(paths) for paths in pictures]
-        found = await self._tutor.step(history, images, user, answer, static_next, shown)
-        if isinstance(found, Unscored):
-            lost, why = found.outcome == Outcome.TRANSPORT, f"tutor {found.reason}"
-            return NextTurn(user=static_next, adapted=False, detail=why, transport=lost)
-        return NextTurn(
-            user=found.next_user or static_next,
-            adapted=found.adapted,
-            attack_strategy=found.attack_strategy,
-            detail=found.not_adapted,
-        )
+def count_user_turns(path: Path) -> dict[str, int]:
+    """Of the user turns after the first one that got an answer, how many the tutor wrote, how many it kept as the
+    benchmark has them, and how many are the benchmark's because it failed; empty where no tutor was asked.
+    """
+    counts, asked = {"written": 0, "kept": 0, "failed": 0}, False
+    for meta in (turn.get("meta", {}) for row in read_jsonl(path) for turn in row["turns"]):
+        if "adapted" in meta:
+            asked = True
+            counts["written" if meta["adapted"] else "kept" if meta.get("not_adapted") == KEPT else "failed"] += 1
+    return counts if asked else {}

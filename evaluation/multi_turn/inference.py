@@ -17,7 +17,7 @@ from typing import Any
 
 from evaluation.benchmarks import BenchmarkDialogue, benchmark_files, most_pictures, read_benchmarks
 from evaluation.config import EvaluationConfig, ModelConfig, model_under_test, role_of
-from evaluation.multi_turn.adaptive import AdaptiveTutor
+from evaluation.multi_turn.adaptive import adapted_turn, count_user_turns
 from evaluation.needs import needs
 from evaluation.pictures import ShownPictures, served_size
 from safer_steer.answer_format import AnswerFormat
@@ -36,12 +36,16 @@ from safer_steer.rows import Reject, lost, record_left
 from safer_steer.servers import NOT_ANSWERS, ServiceConfig
 from safer_steer.stage import Result, Stage
 from safer_steer.store import JsonlStore, read_jsonl, rows_if_there
-from safer_steer.verdict import Outcome
-from safer_steer_verl.interactions.safety_tutor import load_prompt
+from safer_steer.verdict import Outcome, Unscored
+from safer_steer_verl.interactions.safety_tutor import SafetyTutor, load_prompt
 
 ANSWERS, REJECTS = "answers.jsonl", "rejects.jsonl"
 COMPLETE = "complete"
 ASKED_AGAIN = "asked_again"  # in a row's meta: how often the turn that it ended at was asked again
+OF_A_RUN = (  # in the meta of a turn or a row: a run's own, gone when its answers are played as a benchmark
+    *("adapted", "not_adapted", "attack_strategy", "format_problem", "reasoning", "outcome"),
+    *("model_said", "end_detail", ASKED_AGAIN),
+)
 SAMPLE_OF = "sample_of"  # in a row's meta: the dialogue that it is a further sample of
 RECORD = "infer.json"
 PICTURES = "pictures"  # of the output folder: the benchmarks' pictures as the models see them
@@ -73,7 +77,7 @@ def inference(config: EvaluationConfig, name: str, following: Callable[[], Stage
         return {}
 
     def work(clients: Clients) -> Work:
-        writer = AdaptiveTutor(clients["tutor"], prompt) if prompt else None
+        writer = SafetyTutor(clients["tutor"], prompt=prompt) if prompt else None
         sampling, again = config.sampling_of(name), asked_again(folder)
         return Player(
             clients[role], sampling.seed, answers, folder, pictures, writer, sampling.reasoning_in_history, again
@@ -93,7 +97,8 @@ def inference(config: EvaluationConfig, name: str, following: Callable[[], Stage
         if ends.keys() <= {COMPLETE} and not any_row([aside], _unanswered):  # of these it has the turns, for `retry`
             (folder / CACHE).unlink(missing_ok=True)
         numbers = {key: number for key, number in counts.as_dict().items() if key != "kept"}
-        return numbers | ends | (count_adapted(result.kept.path) if tutor else {})
+        written = count_user_turns(result.kept.path) if tutor else {}
+        return numbers | ends | {f"(user turns, {key})": count for key, count in written.items()}
 
     return Stage(
         name=f"infer {name}, adaptive" if tutor else f"infer {name}",
@@ -143,7 +148,7 @@ class Player:
     answers: AnswerFormat
     folder: Path
     pictures: ShownPictures
-    tutor: AdaptiveTutor | None = None
+    tutor: SafetyTutor | None = None
     reasoning_in_history: bool | None = None
     again: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
@@ -153,19 +158,18 @@ class Player:
         Raises:
             ImageError: a picture is missing or unreadable; the dialogue is rejected, not played without it.
         """
+        task = replace(task, dialogue=unplayed(task.dialogue))
         dialogue, pictures = task.dialogue, self.pictures.of(task)
         system = self.answers.system
         messages = [{"role": "system", "content": system}] if system else []
         done: list[Turn] = []
         for index, turn in enumerate(dialogue.turns):
             if self.tutor and done:
-                *history, last = [(turn.user, turn.assistant or "") for turn in done]
-                step = await self.tutor.next_turn(history, pictures[:index], *last, turn.user)
-                if step.transport:
-                    return lost("transport", step.detail, "transport", self._row(task, done, "transport", step.detail))
-                adapted = {"adapted": step.adapted, "attack_strategy": step.attack_strategy}
-                adapted |= {"not_adapted": step.detail} if step.detail else {}
-                turn = turn.model_copy(update={"user": step.user, "template": turn.user, "meta": turn.meta | adapted})
+                found = await adapted_turn(self.tutor, done, pictures[:index], turn)
+                if isinstance(found, Unscored):
+                    why = f"tutor {found.reason}"
+                    return lost("transport", why, "transport", self._row(task, done, "transport", why))
+                turn = found
             messages.append(user_message(turn.user, pictures[index]))
             seed = turn_seed(self.seed, task.task_id, index + 1, self.again.get((task.task_id, index + 1), 0))
             reply = await self.client.chat(messages, seed=seed, allow_empty=True)
@@ -183,8 +187,7 @@ class Player:
             messages.append({"role": "assistant", "content": self._in_history(text, said.answer, reasoning)})
             meta = turn.meta | {"outcome": str(reply.outcome)} | ({"reasoning": reasoning} if reasoning else {})
             meta |= {"format_problem": said.problem} if said.problem else {}
-            update = {"assistant": said.answer, "scores": None, "meta": meta}
-            done.append(turn.model_copy(update=update))
+            done.append(turn.model_copy(update={"assistant": said.answer, "meta": meta}))
         return self._row(task, done, COMPLETE, "")
 
     def _in_history(self, text: str, answer: str, reasoning: str) -> str:
@@ -200,9 +203,7 @@ class Player:
         self, task: BenchmarkDialogue, answered: list[Turn], end: str, detail: str, said: str | None = None
     ) -> Dialogue:
         dialogue = task.dialogue
-        missing = [
-            turn.model_copy(update={"assistant": None, "scores": None}) for turn in dialogue.turns[len(answered) :]
-        ]
+        missing = dialogue.turns[len(answered) :]
         meta: dict[str, Any] = dialogue.meta | {"task": task.task_id, "benchmark": task.benchmark, "end": end}
         meta |= {"end_detail": detail} if detail else {}
         meta |= {"model_said": said} if said else {}
@@ -213,6 +214,19 @@ class Player:
         images = [os.path.relpath(path, self.folder) for path in shown]
         update = {"id": task.task_id, "images": images, "turns": answered + missing, "meta": meta}
         return dialogue.model_copy(update=update)
+
+
+def unplayed(dialogue: Dialogue) -> Dialogue:
+    """A benchmark's dialogue without answers, scores and what a run that gave them said of itself."""
+    turns = [
+        turn.model_copy(update={"assistant": None, "scores": None, "meta": _without_run(turn.meta)})
+        for turn in dialogue.turns
+    ]
+    return dialogue.model_copy(update={"turns": turns, "meta": _without_run(dialogue.meta)})
+
+
+def _without_run(meta: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in meta.items() if name not in OF_A_RUN}
 
 
 def answer_text(reply: Reply) -> str | None:
@@ -266,14 +280,6 @@ def count_ends(path: Path) -> dict[str, int]:
     """How many dialogues ended in which way, "complete" first."""
     ends = Counter(row["meta"]["end"] for row in read_jsonl(path))
     return {name: ends[name] for name in sorted(ends, key=lambda name: (name != COMPLETE, name))}
-
-
-def count_adapted(path: Path) -> dict[str, int]:
-    """Of the user turns after the first one, how many the tutor wrote and how many stayed as the benchmark has them."""
-    adapted = Counter(
-        turn["meta"]["adapted"] for row in read_jsonl(path) for turn in row["turns"] if "adapted" in turn["meta"]
-    )
-    return {"(user turns adapted)": adapted[True], "(not adapted)": adapted[False]}
 
 
 def picture_size(config: EvaluationConfig, name: str) -> tuple[PictureSize, int | None]:

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from evaluation.benchmarks import most_pictures, read_benchmarks
-from evaluation.multi_turn.inference import ANSWERS, REJECTS, count_adapted, count_ends, inference, turn_seed
+from evaluation.multi_turn.adaptive import count_user_turns
+from evaluation.multi_turn.inference import ANSWERS, REJECTS, count_ends, inference, turn_seed
 from evaluation.multi_turn.judge import VERDICTS, judging
 from evaluation.multi_turn.verdicts import read_verdicts
 from safer_steer import stage
@@ -261,7 +262,7 @@ def test_adaptive_mode_lets_the_tutor_write_the_user_turns(serve, bench, tmp_pat
     assert turns[1].assistant == "answer to d3 turn 2 after answer to d3 turn 1"
     assert (turns[1].meta["adapted"], turns[1].meta["attack_strategy"]) == (True, "deepen")
     assert len(server.requests) == 18 + 12
-    assert count_adapted(tmp_path / "m" / ANSWERS) == {"(user turns adapted)": 12, "(not adapted)": 0}
+    assert count_user_turns(tmp_path / "m" / ANSWERS) == {"written": 12, "kept": 0, "failed": 0}
     record = json.loads((tmp_path / "m" / "infer.json").read_text())
     assert (record["facts"]["prompts"].keys(), record["usage"]["tutor"]["calls"]) == ({"tutor"}, 12)
     last_of_d0 = next(b for b in server.requests if not b.get("response_format") and "d0 turn 3" in last(b))
@@ -274,7 +275,34 @@ def test_a_tutor_without_a_usable_turn_leaves_the_benchmarks_own(serve, bench, t
     assert [turn.user for turn in rows["d3"].turns] == [f"d3 turn {t}" for t in (1, 2, 3)]
     assert rows["d3"].turns[1].meta["adapted"] is False
     assert rows["d3"].turns[1].meta["not_adapted"].startswith("tutor ")
-    assert count_adapted(tmp_path / "m" / ANSWERS)["(not adapted)"] == 12
+    assert count_user_turns(tmp_path / "m" / ANSWERS) == {"written": 0, "kept": 0, "failed": 12}
+
+
+def test_a_tutor_that_keeps_the_turn_has_not_failed_and_its_run_leaves_nothing_in_another(serve, bench, tmp_path):
+    """A run's answers as a benchmark: all that the first run said of itself is gone."""
+
+    def behave(body):
+        if body.get("response_format"):
+            return tutor_reply(body, lambda data: data["static_next"])
+        return FILTERED if last(body) == "d1 turn 2" else f"<think>hm</think>{echo(body)}"
+
+    with serve(behave) as server:
+        counts, rows = run(server, bench, tmp_path / "m", adaptive=True)
+        server.behave = echo
+        _, again = run(server, tmp_path / "m" / ANSWERS, tmp_path / "again")
+    assert count_user_turns(tmp_path / "m" / ANSWERS) == {"written": 0, "kept": 10, "failed": 0}
+    assert counts["(user turns, kept)"] == 10, "that which was filtered has no answer"
+    assert rows["d3"].turns[1].meta == {
+        "adapted": False,
+        "attack_strategy": "deepen",
+        "not_adapted": "the tutor kept it",
+        "outcome": "ok",
+        "reasoning": "hm",
+    }
+    assert rows["d1"].meta["end"] == "filtered"
+    assert count_user_turns(tmp_path / "again" / ANSWERS) == {}
+    assert {key for row in again.values() for turn in row.turns for key in turn.meta} == {"outcome"}
+    assert {key for row in again.values() for key in row.meta} == {"task", "benchmark", "end", "sample_of"}
 
 
 def test_a_tutor_that_is_down_ends_dialogues_as_transport_and_is_asked_again(serve, bench, tmp_path):

@@ -24,6 +24,7 @@ from safer_steer.verdict import Outcome, Unscored
 
 AttackStrategy = Literal["none", "persistence", "bait_and_switch", "deepen"]
 MAX_QUESTION_CHARS = 2000  # a longer "question" is not a user turn; the static one is asked instead
+KEPT = "the tutor kept it"  # why the static question is asked: the tutor's own is the same
 TEMPLATE = Path(__file__).with_suffix(".jinja")
 
 
@@ -153,7 +154,7 @@ class SafetyTutor:
             if not question or len(question) > MAX_QUESTION_CHARS:
                 why = "the tutor wrote no usable question"
             elif question == static_next:
-                why = "the tutor kept it"
+                why = KEPT
         adapted = self.feedback_dynamics and static_next is not None and not why
         return TutorTurn(
             scores=scores,
