@@ -15,20 +15,25 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 import argparse
 import json
 import sys
+from itertools import combinations
 from pathlib import Path
 
 from rich.console import Console
 
 from evaluation.config import ADAPTIVE, ReportConfig
 from evaluation.multi_turn.aggregate import Numbers, PassConfig
+from evaluation.multi_turn.inference import ANSWERS, sample_of
 from evaluation.multi_turn.judge import MAIN_JUDGE, VERDICTS, judge_file
 from evaluation.report import tables
 from evaluation.report.build import FILES, SUMMARY, write_pages
 from evaluation.report.families import moves_table
 from evaluation.report.results import ModelResult, load_result, pairs
+from evaluation.report.user_turns import user_turns_notes
 from evaluation.report.worse import worse_table
 from safer_steer.cli import exit_code
+from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.errors import UserError
+from safer_steer.store import read_jsonl
 
 
 def model_folders(runs: list[Path], judge: str) -> list[Path]:
@@ -96,6 +101,38 @@ def modes_note(results: list[ModelResult]) -> str | None:
     return f"Different user turns: {named}. The models were not asked the same; the tests below are of model and turns."
 
 
+def benchmarks_notes(results: list[ModelResult]) -> list[str]:
+    """Where two models played other benchmarks, or files or pictures of the same name that are not the same."""
+    notes = []
+    for a, b in combinations(results, 2):
+        names = [", ".join(sorted(result.numbers["by_benchmark"])) for result in (a, b)]
+        if names[0] != names[1]:
+            notes.append(f"Different benchmarks: {a.title} played {names[0]}; {b.title} played {names[1]}.")
+        files = [result.origin.get("inputs", {}) for result in (a, b)]
+        if changed := sorted(name for name in files[0].keys() & files[1].keys() if files[0][name] != files[1][name]):
+            notes.append(f"Not the same in {a.title} and {b.title}, by the recorded hashes: {', '.join(changed)}.")
+    return notes
+
+
+def unlike_dialogues(results: list[ModelResult]) -> dict[tuple[str, str], set[str]]:
+    """Names of two models -> dialogues of the same id whose benchmark or planned user turns differ: no pairs."""
+    planned = [_planned(result) for result in results]
+    return {
+        (a.name, b.name): differing
+        for (a, first), (b, second) in combinations(zip(results, planned, strict=True), 2)
+        if (differing := {key for key in first.keys() & second.keys() if first[key] != second[key]})
+    }
+
+
+def _planned(result: ModelResult) -> dict[str, str]:
+    """Dialogue -> hash of its benchmark and of the user turns that the benchmark has, whoever wrote those asked."""
+    found = {}
+    for row in read_jsonl(result.folder / ANSWERS, Dialogue):
+        turns = [turn.template if result.adaptive and "adapted" in turn.meta else turn.user for turn in row.turns]
+        found[sample_of(row)[0]] = stable_hash(row.meta["benchmark"], turns)
+    return found
+
+
 def pair_line(pair: Numbers) -> str:
     """How two models compare, in a line."""
     text = "no shared dialogue with scores"
@@ -115,26 +152,36 @@ def compare(runs: list[Path], output: Path | None, judge: str, console: Console)
         load_result(folder, name, name, passing, judge)
         for folder, name in zip(folders, short_names(folders), strict=True)
     ]
-    compared, note = pairs(results, passing), modes_note(results)
+    unlike = unlike_dialogues(results)
+    compared = pairs(results, passing, unlike=unlike)
+    titles = {result.name: result.title for result in results}
+    notes = [*filter(None, [modes_note(results)]), *benchmarks_notes(results)]
+    notes += [
+        f"{titles[b]} and {titles[a]}: {len(ids)} dialogues of the same id are not compared, as their benchmark or "
+        "user turns differ."
+        for (a, b), ids in unlike.items()
+    ]
     main, moves = tables.headline(results, passing), moves_table(results, None)
-    ours = [main, *([moves] if moves else []), *([worse_table(results)] if compared else [])]
+    ours = [main, *([moves] if moves else []), *([worse_table(results, unlike)] if compared else [])]
     ours += [
         tables.pairs_table(compared),
         tables.log_rank_table(compared),
         *tables.group_tables(results),
         tables.by_turn_table(results),
-        tables.survival_table(results),
+        *tables.survival_tables(results),
     ]
     ours += [tables.losses_table(results), tables.origin_table(results)]
     judged = tables.judges_line({item for result in results for item in result.judges})
     console.print(tables.terminal_table(main, results, "Comparison"))
-    if note:
+    for note in [*notes, *user_turns_notes(results)]:
         print(note)
     for pair in compared:
         print(pair_line(pair))
     print(judged)
     if output:
-        write_pages(ReportConfig(folder=str(output), note=note, judge=judge), passing, results, ours, [])
+        write_pages(
+            ReportConfig(folder=str(output), note=" ".join(notes) or None, judge=judge), passing, results, ours, []
+        )
         print(f"written: {', '.join(str(output / name) for name in FILES)}")
 
 

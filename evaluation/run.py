@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.benchmarks import benchmark_files, read_benchmarks
-from evaluation.config import EvaluationConfig, judge_role, model_under_test, role_of, set_variables
+from evaluation.config import ADAPTIVE, EvaluationConfig, judge_role, model_under_test, role_of, set_variables
+from evaluation.multi_turn.aggregate import headline_average
 from evaluation.multi_turn.inference import inference, picture_size
 from evaluation.multi_turn.judge import judge_prompt, judging
 from evaluation.needs import needs
@@ -38,7 +39,7 @@ from safer_steer.weights import is_hub_id
 DEFAULT_CONFIG = "configs/evaluation/steer_bench.yaml"
 HEADLINE = (  # of a model in `summary.json`
     *("title", "safe", "safe_ci", "help", "help_ci", "joint", "joint_ci", "over_refusal", "scored", "unscored"),
-    *("n_dialogues", "samples", "repeats", "left_out", "not_played", "median_failure_turn", "average"),
+    *("n_dialogues", "samples", "repeats", "left_out", "not_played", "median_failure_turn"),
 )
 
 
@@ -130,10 +131,19 @@ def main(config: EvaluationConfig) -> None:
 
 
 def closing(config: EvaluationConfig) -> dict[str, Any]:
-    """What the closing table says: the headline numbers of each model, by their names in `summary.json`."""
+    """What the closing table says: the headline numbers of each model, by their names in `summary.json`; where the
+    tutor attacked, who wrote the user turns and, with mode `both`, `adaptive_minus_static`, the paired differences.
+    """
     path = Path(config.output, SUMMARY)
     found = json.loads(path.read_text(encoding="utf-8"))
-    models = {name: {key: numbers[key] for key in HEADLINE} for name, numbers in found["models"].items()}
+    models: dict[str, dict[str, Any]] = {}
+    for name, numbers in found["models"].items():
+        models[name] = {key: numbers[key] for key in HEADLINE} | {"average": headline_average(numbers)}
+        models[name] |= {key: numbers[key] for key in ("user_turns",) if key in numbers}
+        if name.startswith(f"{ADAPTIVE}/"):
+            titles = (models[name.removeprefix(f"{ADAPTIVE}/")]["title"], numbers["title"])
+            pair = next(pair for pair in found["pairs"] if (pair["a"], pair["b"]) == titles)
+            models[name]["adaptive_minus_static"] = pair["rates"]
     return {"summary": str(path), "report": str(Path(config.report.folder, FILES[0])), "models": models}
 
 

@@ -25,10 +25,11 @@ def write_report(settings: PaperSettings, root: Path, known: dict[str, PaperCell
     data, folder = bench(root).parent, root / "report"
     splits = {"STEER-SFT": [str(data / "steer_sft.jsonl")], "STEER-RL": [str(data / "steer_rl.jsonl")]}
     splits |= {"STEER-Bench": [str(path) for path in sorted(bench(root).glob("*.jsonl"))]}
-    ours = [tables.headline(results, passing), *tables.group_tables(results), tables.survival_table(results)]
+    ours = [tables.headline(results, passing), *tables.group_tables(results), *tables.survival_tables(results)]
     ours += [tables.losses_table(results), tables.origin_table(results)]
     judged = tables.judges_line({judge for result in results for judge in result.judges})
     write_tables(folder, ours, paper_form_tables(results, rows, splits), note=None, judge=judged)
-    limits = {"failure_below": passing.failure_below, "horizon": passing.horizon}
-    write_survival(folder / "survival.png", survival_panels(results), **limits, note=None)
+    if panels := survival_panels(results):
+        limits = {"failure_below": passing.failure_below, "horizon": passing.horizon}
+        write_survival(folder / "survival.png", panels, **limits, note=None)
     return folder

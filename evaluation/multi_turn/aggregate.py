@@ -207,6 +207,15 @@ def average(groups: Sequence[Numbers], passing: PassConfig, tables: Sequence[pd.
     return found
 
 
+def headline_average(numbers: Numbers) -> Numbers:
+    """Of `aggregate`: the average over the multi-turn benchmarks, where any was played, else over the single-turn
+    ones.
+    """
+    several = any(not benchmark(name).single_turn for name in numbers["by_benchmark"])
+    found: Numbers = numbers["average" if several else "single_turn_average"]
+    return found
+
+
 def plain_mean(values: Iterable[float]) -> float:
     """The paper's "Avg.": the unweighted mean of a table's row."""
     values = list(values)

@@ -1,8 +1,9 @@
 """Builds the report: one static folder out of every model's answers and verdicts, and `summary.json` next to them.
 
 <report>/index.html (numbers, figures), transcripts.html (the browser, with data/, pictures/, assets/), tables.md,
-tables/*.csv and *.tex, survival.png and .svg; and `<output>/<model>/dialogues.jsonl`, what became of each dialogue. A
-report built from the same files by the same config, as its fingerprint.txt says, is left as it is.
+tables/*.csv and *.tex, survival.png and .svg where there are multi-turn dialogues; and
+`<output>/<model>/dialogues.jsonl`, what became of each dialogue. A report built from the same files
+by the same config, as its fingerprint.txt says, is left as it is.
 """
 
 import json
@@ -27,24 +28,15 @@ from evaluation.report.pages import heat_rows, write_browser_page, write_first_p
 from evaluation.report.paper_form import paper_form_tables
 from evaluation.report.requests import requests_table, step_records
 from evaluation.report.results import ModelResult, by_mode, load_result, pairs, summary, survival_panels
+from evaluation.report.user_turns import user_turns_notes
 from safer_steer.dialogue import Dialogue, stable_hash
 from safer_steer.markdown import plain
 from safer_steer.picture_digest import file_digest
 from safer_steer.store import read_jsonl, write_atomic, write_jsonl
 
 SUMMARY, FINGERPRINT, DIALOGUES = "summary.json", "fingerprint.txt", "dialogues.jsonl"
-FILES = ("index.html", "tables.md", "survival.png", "transcripts.html")
-
-
-@dataclass(frozen=True)
-class Played:
-    """A model, with the benchmark's user turns or against the tutor: its key in the numbers, which is its folder's path
-    within the output, its title, its folder.
-    """
-
-    name: str
-    title: str
-    folder: Path
+FILES = ("index.html", "tables.md", "transcripts.html")
+SURVIVAL = ("survival.svg", "survival.png")
 
 
 @dataclass(frozen=True)
@@ -58,12 +50,14 @@ class Report:
         """Where the report lies."""
         return Path(self.config.report.folder)
 
-    def played(self) -> list[Played]:
-        """All models, and with mode `both` all of them once more, attacked by the tutor."""
+    def played(self) -> list[tuple[Path, str, str]]:
+        """All models, and with mode `both` all of them once more, attacked by the tutor: folder, key in the numbers,
+        which is the folder's path within the output, and title.
+        """
         first, *attacked = self.config.parts()
-        found = [Played(name, self.config.title(name), Path(first.output, name)) for name in first.models]
+        found = [(Path(first.output, name), name, self.config.title(name)) for name in first.models]
         return found + [
-            Played(f"{ADAPTIVE}/{name}", f"{part.title(name)}, {ADAPTIVE}", Path(part.output, name))
+            (Path(part.output, name), f"{ADAPTIVE}/{name}", f"{part.title(name)}, {ADAPTIVE}")
             for part in attacked
             for name in part.models
         ]
@@ -78,7 +72,7 @@ class Report:
             UserError: a model has no verdicts yet.
         """
         report, passing = self.config.report, self.config.passing
-        played = [load_result(model.folder, model.name, model.title, passing, report.judge) for model in self.played()]
+        played = [load_result(*model, passing, report.judge) for model in self.played()]
         results, attacked = by_mode(played)
         compared = pairs(results, passing, attacked)
         fingerprint = self._fingerprint()
@@ -89,18 +83,20 @@ class Report:
         Console(width=None if Console().is_terminal else 160).print(
             tables.terminal_table(source, results, report.note or "Evaluation")
         )
+        for note in user_turns_notes(played):
+            print(note)
         return written
 
     def _fingerprint(self) -> str:
         report, data = self.config.report, []
-        for model in self.played():
+        for folder, _, _ in self.played():
             files = [ANSWERS, REJECTS, *(judge_file(VERDICTS, judge) for judge in self.config.all_judges())]
-            data += [model.folder / file for file in files]
+            data += [folder / file for file in files]
         data += [path for files in self._splits().values() for path in map(Path, files)]
-        data += [path for folder in report.training.values() for path in sorted(Path(folder).glob("*.jsonl"))]
+        data += [path for run in report.training.values() for path in sorted(Path(run).glob("*.jsonl"))]
         sources = sorted(path for path in Path(__file__).parents[1].rglob("*.*") if path.suffix != ".pyc")
         hashes = list(filter(None, map(file_digest, [*data, *sources])))
-        titles = [model.title for model in self.played()]
+        titles = [title for _, _, title in self.played()]
         changed = requests_table(self._records())
         rows = changed.rows if changed else []
         return stable_hash(hashes, titles, rows, self.config.passing.model_dump(), report.model_dump())
@@ -145,13 +141,13 @@ class Report:
         moves, changed = moves_table(played, families.moves), requests_table(self._records())
         found = [tables.headline(results, self.config.passing, attacked, compared), *([moves] if moves else [])]
         found += tables.group_tables(played, families.strategies)
-        found += [tables.by_turn_table(played), tables.survival_table(played), tables.losses_table(played)]
+        found += [tables.by_turn_table(played), *tables.survival_tables(played), tables.losses_table(played)]
         found += [tables.pairs_table(compared), tables.log_rank_table(compared)] if compared else []
         found += [tables.agreement_table(agreed)] if agreed else []
         return [*found, *([changed] if changed else []), tables.origin_table(played)]
 
     def _records(self) -> dict[str, list[Path]]:
-        return {model.title: step_records(model.folder) for model in self.played()}
+        return {title: step_records(folder) for folder, _, title in self.played()}
 
     def _agreement(self) -> dict[str, list[Numbers]]:
         """Title -> agreement of all judges on the model's answers; empty with one judge."""
@@ -159,10 +155,10 @@ class Report:
         if len(judges) < 2:
             return {}
         return {
-            model.title: agreement(
-                {judge: turn_table(read_verdicts(model.folder / judge_file(VERDICTS, judge))) for judge in judges}
+            title: agreement(
+                {judge: turn_table(read_verdicts(folder / judge_file(VERDICTS, judge))) for judge in judges}
             )
-            for model in self.played()
+            for folder, _, title in self.played()
         }
 
 
@@ -186,12 +182,18 @@ def write_pages(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FINGERPRINT).unlink(missing_ok=True)  # a report cut short is nobody's
     write_tables(folder, ours, paper, note=report.note, judge=judge)
-    limits = {"failure_below": passing.failure_below, "horizon": passing.horizon}
-    write_survival(folder / "survival.svg", survival_panels(results), **limits, note=report.note)
-    alt = "Survival curves: share of dialogues without a failure up to each turn; numbers in Survival by benchmark"
+    survival = None
+    if panels := survival_panels(results):
+        limits = {"failure_below": passing.failure_below, "horizon": passing.horizon}
+        write_survival(folder / SURVIVAL[0], panels, **limits, note=report.note)
+        alt = "Survival curves: share of dialogues without a failure up to each turn; numbers in Survival by benchmark"
+        survival = {"file": "survival", "alt": alt}
+    else:
+        for name in SURVIVAL:  # of an earlier report
+            (folder / name).unlink(missing_ok=True)
     turns, rows = heat_rows(results)
     content = {"note": report.note, "judge": judge, "tables": ours, "paper": paper, "training": _training(report)}
-    content |= {"heat": {"turns": turns, "rows": rows}, "survival": {"file": "survival", "alt": alt}}
+    content |= {"heat": {"turns": turns, "rows": rows}, "survival": survival}
     write_first_page(folder, **content)
     write_browser_page(folder)
     chosen, total = chosen_dialogues([result.dialogues for result in results], report.max_dialogues)

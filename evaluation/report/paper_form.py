@@ -19,10 +19,11 @@ def paper_form_tables(
     """All tables.
 
     Args:
-        results: our models.
+        results: our models; those that a tutor attacked are left out, as the paper's are of the benchmark's own turns.
         paper_rows: model name -> a row of the paper that it stands for.
         splits: STEER-SFT, STEER-RL, STEER-Bench -> JSONL files of this run.
     """
+    results = [result for result in results if not result.adaptive]
     ours = {result.name: result for result in results}
     systems = {name: system(row) for name, row in paper_rows.items() if name in ours}
     tables = []

@@ -1,7 +1,7 @@
 """What the report is made of: one `ModelResult` for each model, out of its files, and how each two of them compare."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, combinations
 from pathlib import Path
@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from evaluation.benchmarks import paper_order
-from evaluation.config import ADAPTIVE
+from evaluation.config import ADAPTIVE, role_of
+from evaluation.multi_turn.adaptive import count_user_turns
 from evaluation.multi_turn.aggregate import Numbers, PassConfig, aggregate, counted, dialogue_table, turn_table
 from evaluation.multi_turn.inference import ANSWERS, REJECTS, count_ends
 from evaluation.multi_turn.judge import MAIN_JUDGE, VERDICTS, judge_file
@@ -19,6 +20,8 @@ from evaluation.multi_turn.survival import Curve, kaplan_meier, log_rank
 from evaluation.multi_turn.verdicts import JudgeIdentity, read_verdicts
 from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl
+
+Unlike = Mapping[tuple[str, str], Collection[str]]
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class ModelResult:
         not_played: dialogues that could not be played at all, such as one without its picture.
         judges: who gave the verdicts.
         moves: by which move of the tutor dialogues fell, see `by_move`; empty for the benchmark's own user turns.
+        user_turns: who wrote those after the first, see `count_user_turns`; empty for the benchmark's own.
         origin: what made the answers: model, mode of the user turns, picture size, command, commit; empty where no
             record is.
     """
@@ -50,7 +54,13 @@ class ModelResult:
     not_played: int
     judges: list[JudgeIdentity]
     moves: list[Numbers]
+    user_turns: dict[str, int]
     origin: Numbers
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether a tutor was to write user turns."""
+        return self.origin["mode"] == ADAPTIVE if self.origin else bool(self.user_turns)
 
     @property
     def repeats(self) -> int:
@@ -68,6 +78,7 @@ class ModelResult:
             "repeats": self.repeats,
             "ends": self.ends,
             **({"by_move": self.moves} if self.moves else {}),
+            **({"user_turns": self.user_turns} if self.adaptive else {}),
             "not_played": self.not_played,
             "origin": self.origin,
         }
@@ -100,6 +111,7 @@ def load_result(folder: Path, name: str, title: str, passing: PassConfig, judge:
         _not_played(folder),
         sorted(set(turns.judge), key=lambda item: (item.model, item.prompt_hash, item.version or "")),
         by_move(turns[turns.dialogue.isin(several.index)], moves, passing) if moves else [],
+        count_user_turns(folder / ANSWERS),
         _origin(folder),
     )
 
@@ -124,13 +136,27 @@ def _origin(folder: Path) -> Numbers:
     record = json.loads(path.read_text(encoding="utf-8"))
     facts = record["facts"]["config"]
     wanted = {name: record.get(name) for name in ("command", "git_commit", "started_at", "fingerprint")}
-    wanted["mode"] = "adaptive" if "tutor" in facts["roles"] else "static"
-    wanted["weights"] = next(iter(facts["weights"].values()), None)  # of the checkpoint that the run served itself
+    wanted["mode"] = ADAPTIVE if "tutor" in facts["roles"] else "static"
+    wanted["weights"] = _weights(facts)
+    wanted["inputs"] = record["facts"]["inputs"]  # hashes of benchmark files and their pictures
     return wanted | {name: facts[name] for name in ("model", "sampling", "max_pixels", "answer_format")}
 
 
+def _weights(facts: Numbers) -> str | None:
+    """The fingerprint of the model under test, where the run served its checkpoint; None where no record is of it.
+
+    A checkpoint's service has the model's name, which no other service may have.
+    """
+    own = [found for service, found in facts["weights"].items() if role_of("evaluated", service) in facts["roles"]]
+    if not own and "tutor" not in facts["roles"]:
+        own = list(facts["weights"].values())  # of a service of the config, and there is nobody else
+    return next(iter(own), None)
+
+
 def survival_panels(results: list[ModelResult]) -> dict[str, dict[str, Curve]]:
-    """Panel title -> model title -> curve: all multi-turn dialogues, then each benchmark."""
+    """Panel title -> model title -> curve: all multi-turn dialogues, then each benchmark; none without any."""
+    if not any(result.survival_by_benchmark for result in results):
+        return {}
     panels = {"all benchmarks": {result.title: result.survival for result in results}}
     for name in dict.fromkeys(name for result in results for name in result.survival_by_benchmark):
         having = [result for result in results if name in result.survival_by_benchmark]
@@ -146,7 +172,10 @@ def by_mode(played: Sequence[ModelResult]) -> tuple[list[ModelResult], dict[str,
 
 
 def pairs(
-    results: list[ModelResult], passing: PassConfig, attacked: Mapping[str, ModelResult] | None = None
+    results: list[ModelResult],
+    passing: PassConfig,
+    attacked: Mapping[str, ModelResult] | None = None,
+    unlike: Unlike | None = None,
 ) -> list[Numbers]:
     """Every two models, in order; each with itself under the tutor's attack; every two under attack: `paired` on shared
     dialogues; `log_rank` over all multi-turn dialogues of each, and `log_rank_by_benchmark`.
@@ -155,8 +184,9 @@ def pairs(
         results: the models.
         passing: how intervals are drawn.
         attacked: model -> the same model with user turns that a tutor wrote.
+        unlike: names of two models -> dialogues of the same id that are not the same: no pairs.
     """
-    attacked = attacked or {}
+    attacked, unlike = attacked or {}, unlike or {}
     same = [(result, attacked[result.name]) for result in results if result.name in attacked]
     found = []
     for a, b in chain(combinations(results, 2), same, combinations(attacked.values(), 2)):
@@ -166,9 +196,15 @@ def pairs(
             for name in a.survival_by_benchmark
             if name in b.survival_by_benchmark
         }
-        numbers = paired(counted(a.dialogues), counted(b.dialogues), passing, names=(a.title, b.title))
+        alike = [without(result.dialogues, unlike.get((a.name, b.name), ())) for result in (a, b)]
+        numbers = paired(*map(counted, alike), passing, names=(a.title, b.title))
         found.append(numbers | {"log_rank": log_rank(*both), "log_rank_by_benchmark": tests})
     return found
+
+
+def without(dialogues: pd.DataFrame, left_out: Collection[str]) -> pd.DataFrame:
+    """A dialogue table without all samples of some dialogues."""
+    return dialogues[~dialogues.sample_of.isin(list(left_out))]
 
 
 def summary(results: list[ModelResult], compared: list[Numbers], passing: PassConfig) -> Numbers:

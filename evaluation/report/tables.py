@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
-from evaluation.benchmarks import benchmark
-from evaluation.multi_turn.aggregate import METRICS, Numbers, PassConfig
+from evaluation.multi_turn.aggregate import METRICS, Numbers, PassConfig, headline_average
 from evaluation.multi_turn.intervals import Interval
+from evaluation.multi_turn.survival import Curve
 from evaluation.multi_turn.verdicts import JudgeIdentity
 from evaluation.report.formats import NONE, Cell, ResultTable
 from evaluation.report.results import ModelResult
+from evaluation.report.user_turns import user_turns_notes
 from safer_steer.answer_format import AnswerFormat
 
 HEADLINE = (
@@ -58,9 +59,7 @@ def _mean(value: float | None) -> str:
 
 def headline_row(result: ModelResult) -> list[Cell]:
     """One model's row, in the order of `HEADLINE`."""
-    overall, numbers = result.numbers["overall"], result.numbers
-    several = any(not benchmark(name).single_turn for name in numbers["by_benchmark"])
-    average = numbers["average" if several else "single_turn_average"]
+    overall, average = result.numbers["overall"], headline_average(result.numbers)
     known = average["safe"] is not None and average["help"] is not None
     return [
         result.title,
@@ -73,8 +72,12 @@ def headline_row(result: ModelResult) -> list[Cell]:
         f"{overall['unscored']} of {overall['scored'] + overall['unscored']}",
         str(overall["n_dialogues"]),
         str(overall["left_out"] + result.not_played),
-        "none" if result.survival.median is None else str(result.survival.median),
+        _median(result.survival),
     ]
+
+
+def _median(curve: Curve) -> str:
+    return NONE if not curve.seen else "none" if curve.median is None else str(curve.median)
 
 
 def headline(
@@ -107,14 +110,14 @@ def headline(
     notes += samples_notes(results)
     if pixels := pictures_note(results):
         notes.append(pixels)
+    notes += user_turns_notes([*results, *(attacked or {}).values()])
     if attacked:
         columns[3:3] = UNDER_ATTACK
         for result, row in zip(results, rows, strict=True):
             row[3:3] = _under_attack(result, attacked[result.name], compared)
         notes.append(
-            "adaptive: the same dialogues, but the tutor writes every user turn after the first from the model's last "
-            "answer. The difference is over the dialogues that have scores in both, with its 95 % interval; all other "
-            "columns are of the benchmark's own turns."
+            "adaptive: the same dialogues under the tutor's attack. The difference is over the dialogues that have "
+            "scores in both, with its 95 % interval; all other columns are of the benchmark's own turns."
         )
     return ResultTable("summary", "Summary", columns, rows, notes)
 
@@ -259,16 +262,16 @@ def by_turn_table(results: list[ModelResult]) -> ResultTable:
     return ResultTable("by_turn", "By turn", columns, rows, notes)
 
 
-def survival_table(results: list[ModelResult]) -> ResultTable:
-    """Survival by benchmark: dialogues, failures, median turn, S at the end."""
+def survival_tables(results: list[ModelResult]) -> list[ResultTable]:
+    """Survival by benchmark: dialogues, failures, median turn, S at the end; no table without multi-turn dialogues."""
     rows: list[list[Cell]] = []
-    for result in results:
+    for result in [result for result in results if result.survival_by_benchmark]:
         for name, curve in {"all": result.survival, **result.survival_by_benchmark}.items():
-            median = "none" if curve.median is None else str(curve.median)
-            counts = [str(curve.at_risk[0]), str(sum(curve.failed)), str(sum(curve.censored)), median]
-            rows.append([result.title, name, *counts, f"{curve.survival[-1]:.3f}", str(len(curve.survival) - 1)])
+            counts = [str(curve.at_risk[0]), str(sum(curve.failed)), str(sum(curve.censored)), _median(curve)]
+            end = [f"{curve.survival[-1]:.3f}", str(len(curve.survival) - 1)] if curve.seen else [NONE, NONE]
+            rows.append([result.title, name, *counts, *end])
     columns = ["model", "benchmark", played(results), "failed", "censored", "median turn", "S at last turn"]
-    return ResultTable("survival", "Survival by benchmark", [*columns, "last turn"], rows)
+    return [ResultTable("survival", "Survival by benchmark", [*columns, "last turn"], rows)] if rows else []
 
 
 def losses_table(results: list[ModelResult]) -> ResultTable:
@@ -344,8 +347,11 @@ def agreement_table(by_model: dict[str, list[Numbers]]) -> ResultTable:
     return ResultTable("agreement", "Agreement of judges (ordinal alpha)", columns, rows)
 
 
+USER_TURNS = {"static": "the benchmark's", "adaptive": "the tutor's"}  # by mode
+
+
 def origin_table(results: list[ModelResult]) -> ResultTable:
-    """What made the answers: model, answer format, picture size, sampling, command, commit, when."""
+    """What made the answers: model, user turns, answer format, picture size, sampling, command, commit, when."""
     rows: list[list[Cell]] = []
     for result in results:
         origin = result.origin
@@ -355,9 +361,10 @@ def origin_table(results: list[ModelResult]) -> ResultTable:
         facts = [origin.get(name) for name in ("model", "weights", "command", "git_commit", "started_at")]
         form = AnswerFormat.model_validate(origin["answer_format"]).said() if "answer_format" in origin else None
         pixels = f"{origin['max_pixels']:,}" if "max_pixels" in origin else None
-        rows.append([result.title, facts[0], form, pixels, sampling or None, *facts[1:]])
-    columns = ["model", "answers of", "answer format", "px", "sampling", "weights", "command", "commit", "started"]
-    return ResultTable("origin", "Origin", columns, rows)
+        asked = USER_TURNS.get(origin.get("mode", ""))
+        rows.append([result.title, facts[0], asked, form, pixels, sampling or None, *facts[1:]])
+    columns = ["model", "answers of", "user turns", "answer format", "px", "sampling", "weights", "command", "commit"]
+    return ResultTable("origin", "Origin", [*columns, "started"], rows)
 
 
 def judges_line(judges: set[JudgeIdentity]) -> str:

@@ -6,20 +6,25 @@ from urllib.parse import quote
 import pandas as pd
 
 from evaluation.report.formats import Cell, ResultTable
-from evaluation.report.results import ModelResult
+from evaluation.report.results import ModelResult, Unlike, without
 from evaluation.report.tables import played
 
 SHOWN = 50  # dialogues of each two models
 
 
-def worse_table(results: list[ModelResult]) -> ResultTable:
-    """The dialogues whose mean harmlessness fell from one model to a later one; both have scores for them."""
+def worse_table(results: list[ModelResult], unlike: Unlike | None = None) -> ResultTable:
+    """The dialogues whose mean harmlessness fell from one model to a later one; both have scores for them.
+
+    Args:
+        results: the models.
+        unlike: as of `pairs`.
+    """
     rows: list[list[Cell]] = []
     links, notes = [], ["a → b: the first and the second model; a dialogue's first failure is within the horizon."]
     for a, b in combinations(results, 2):
-        shared = a.dialogues[a.dialogues.scored > 0].join(
-            b.dialogues[b.dialogues.scored > 0], rsuffix="_b", how="inner"
-        )
+        left_out = (unlike or {}).get((a.name, b.name), ())
+        first, second = (without(result.dialogues[result.dialogues.scored > 0], left_out) for result in (a, b))
+        shared = first.join(second, rsuffix="_b", how="inner")
         change = (shared.harmlessness_b - shared.harmlessness).sort_values(kind="stable")
         lost = change[change < 0]
         names = f"{a.title} → {b.title}"

@@ -97,13 +97,31 @@ def test_a_dialogue_passes_as_in_the_runs(runs, compare):
 def test_static_and_adaptive_answers_are_not_compared_in_silence(runs, compare):
     facts = {"model": "m", "weights": {}, "sampling": {}, "max_pixels": 3136, "answer_format": {}}
     for run, roles in (("one", {}), ("two", {"tutor": {"model": "t"}})):
-        record = {"status": "finished", "facts": {"config": facts | {"roles": roles}}}
+        record = {"status": "finished", "facts": {"config": facts | {"roles": roles}, "inputs": {}}}
         (runs / run / "evaluation/m/infer.json").write_text(json.dumps(record))
     code, out, _ = compare(runs / "one/evaluation", runs / "two/evaluation", "--output", runs / "out")
     said = "Different user turns: one/evaluation/m static, two/evaluation/m adaptive."
     assert (code, said in out) == (0, True)
     assert said in (runs / "out/tables.md").read_text(encoding="utf-8")
     assert "Different user turns" not in compare(runs / "one/evaluation", runs / "one/evaluation")[1]
+
+
+def test_dialogues_of_one_id_that_were_not_the_same_are_no_pairs(runs, compare):
+    answers = runs / "two/evaluation/m" / ANSWERS
+    first, *others = answers.read_text().splitlines()
+    answers.write_text("\n".join([first.replace('"user": "u"', '"user": "another"'), *others, ""]))
+    facts = {"roles": {}, "model": "m", "weights": {}, "sampling": {}, "max_pixels": 3136, "answer_format": {}}
+    for run in ("one", "two"):
+        record = {"status": "finished", "facts": {"config": facts, "inputs": {"benchmark beaver": run}}}
+        (runs / run / "evaluation/m/infer.json").write_text(json.dumps(record))
+    code, out, _ = compare(runs / "one/evaluation", runs / "two/evaluation", "--output", runs / "out")
+    assert code == 0
+    assert "; 7 shared dialogues" in out
+    said = "two/evaluation/m and one/evaluation/m: 1 dialogues of the same id are not compared"
+    hashes = "Not the same in one/evaluation/m and two/evaluation/m, by the recorded hashes: benchmark beaver."
+    assert all(text in out for text in (said, hashes))
+    assert said in (runs / "out/tables.md").read_text(encoding="utf-8")
+    assert "not compared" not in compare(runs / "one/evaluation", runs / "one/evaluation")[1]
 
 
 def test_compare_command(runs, compare):

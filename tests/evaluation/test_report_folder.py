@@ -18,9 +18,11 @@ from evaluation.report.build import Report
 from evaluation.report.figures import read_curves, write_curves
 from evaluation.report.results import load_result
 from evaluation.report.tables import HEADLINE, headline_row
+from evaluation.run import closing
 from safer_steer.dialogue import Turn
 from safer_steer.errors import UserError
-from safer_steer.store import write_jsonl
+from safer_steer.store import read_jsonl, write_jsonl
+from safer_steer_verl.interactions.safety_tutor import KEPT
 
 
 def script_data(path: Path):
@@ -169,6 +171,37 @@ def test_static_and_adaptive_safety_stand_next_to_each_other(attacked_config):
     assert [item["move"] for item in base] == ["deepen", "first turn"]  # its third turns come after the fall
     table3 = tables[tables.index("## Table 3") : tables.index("## Table 4")]
     assert "adaptive" not in table3  # the paper's are of the benchmark's own turns
+    wrote = "SFT, adaptive: of 8 user turns after the first, the tutor wrote 100.0 % from the model's last answer"
+    assert wrote in tables
+    assert "WARNING" not in tables
+    said = closing(attacked_config)["models"]
+    assert said["adaptive/sft"]["adaptive_minus_static"]["safe"]["difference"] == -100.0
+    assert said["adaptive/sft"]["user_turns"] == {"written": 8, "kept": 0, "failed": 0}
+
+
+def test_adaptive_results_say_what_they_are_and_whether_the_tutor_failed(attacked_config, capsys):
+    """The adaptive half alone: not in the paper's tables, and its weights are the model's, not the tutor's."""
+    _, config = attacked_config.parts()
+    facts = {"model": "m", "sampling": {}, "max_pixels": 3136, "answer_format": {}}
+    facts |= {"roles": {"evaluated_base": {"model": "base"}, "tutor": {"model": "t"}}}
+    facts |= {"weights": {"tutors_server": "1" * 16, "base": "2" * 16}}
+    answers = Path(config.output, "base", ANSWERS)
+    record = {"status": "finished", "facts": {"config": facts, "inputs": {}}}
+    answers.with_name("infer.json").write_text(json.dumps(record))
+    rows = list(read_jsonl(answers))
+    rows[0]["turns"][1]["meta"] = {"adapted": False, "not_adapted": "tutor unparsed: prose"}
+    rows[1]["turns"][1]["meta"] = {"adapted": False, "not_adapted": KEPT}
+    write_jsonl(answers, rows)
+    report = Report(config.model_copy(update={"models": {"base": config.models["base"]}}))
+    report.build()
+    out, tables = capsys.readouterr().out, (report.folder / "tables.md").read_text(encoding="utf-8")
+    for text in (out, tables):
+        assert "the tutor wrote 75.0 % from the model's last answer and kept 12.5 % as planned; at 12.5 %" in text
+        assert "WARNING: Base was attacked less than it seems: the tutor failed at 1 of 8 user turns" in text
+    with (report.folder / "tables" / "origin.csv").open(encoding="utf-8") as file:
+        (origin,) = csv.DictReader(file)
+    assert (origin["user turns"], origin["weights"]) == ("the tutor's", "2" * 16)
+    assert "ours: Base" not in tables
 
 
 def test_attack_families_that_training_did_not_use_are_marked(attacked_config, tmp_path):

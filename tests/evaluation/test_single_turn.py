@@ -1,5 +1,7 @@
 """Single-turn benchmarks out of seeds, and their report."""
 
+import csv
+
 import pytest
 from PIL import Image
 
@@ -9,6 +11,7 @@ from evaluation.config import EvaluationConfig
 from evaluation.multi_turn.inference import ANSWERS
 from evaluation.multi_turn.judge import VERDICTS
 from evaluation.report.build import Report
+from evaluation.run import closing
 from evaluation.single_turn.prepare import prepare
 from safer_steer.config import load_config
 from safer_steer.dialogue import Seed
@@ -71,7 +74,17 @@ def test_report_of_single_turn_sets_alone(tmp_path, verdicts):
         answers.append(answer | {"meta": meta})
     write_jsonl(folder / VERDICTS, rows)
     write_jsonl(folder / ANSWERS, answers)
-    Report(config).build()
+    report = tmp_path / "evaluation/report"
+    report.mkdir()
+    (report / "survival.png").write_text("of an earlier report")
+    assert [Report(config).build(), Report(config).build()] == [True, False]
+    with (report / "tables/summary.csv").open(encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert row["median turn of first failure"] == "–"
+    assert not list(report.rglob("survival.*")), "nobody had a second turn"
+    assert 'id="survival"' not in (report / "index.html").read_text(encoding="utf-8")
+    average = closing(config)["models"]["base"]["average"]
+    assert (average["safe"], average["help"]) == (75.0, 75.0)
     tables = (tmp_path / "evaluation/report/tables.md").read_text(encoding="utf-8")
     table2 = tables[tables.index("## Table 2") : tables.index("## Table 3")].splitlines()
     ours = next(line for line in table2 if "ours: " in line)
