@@ -75,6 +75,14 @@ def kernel_kills() -> int:
     return total
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a signal (SIGSTOP, SIGTSTP) has stopped a process; False for one that is gone."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
+    except psutil.Error:
+        return False
+
+
 def signal_of(code: int | None) -> int | None:
     """The signal that ended a process, from its exit status (-N, or 128 + N of a shell); None where it was none."""
     if code is None:

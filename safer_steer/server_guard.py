@@ -11,7 +11,7 @@ from typing import Protocol
 import httpx
 import psutil
 
-from safer_steer.deaths import MemoryLog
+from safer_steer.deaths import MemoryLog, is_stopped
 from safer_steer.interrupts import interrupt_main
 
 LOOK_EVERY_S = 1.0
@@ -124,7 +124,7 @@ def _state(server: Guarded) -> str:
     """Whether a signal has stopped it."""
     try:
         processes = [psutil.Process(server.pid), *psutil.Process(server.pid).children(recursive=True)]
-        stopped = [str(item.pid) for item in processes if item.status() == psutil.STATUS_STOPPED]
     except psutil.Error:
         return ""
+    stopped = [str(item.pid) for item in processes if is_stopped(item.pid)]
     return f"; stopped by a signal: process {', '.join(stopped)}" if stopped else ""

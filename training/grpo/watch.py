@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from safer_steer.deaths import is_stopped
 from safer_steer.errors import UserError
 from safer_steer.failures import AGAIN
 from safer_steer.machine import bytes_below
@@ -65,20 +66,13 @@ class StallWatch:
     def _message(self) -> str:
         beats = {file.name: file.stat().st_mtime for file in self.beats.iterdir()}
         last = max(beats, key=beats.__getitem__, default=None)
-        stopped = [_words(process) for process in run_processes(self.folder) if _is_stopped(process)]
+        stopped = [_words(process) for process in run_processes(self.folder) if is_stopped(process.pid)]
         return (
             f"nothing has happened for {self.limit_s:.0f} s (safer_steer.stall_s): no generated turn, no verdict, no "
             f"micro-batch, no row and no byte of a checkpoint; {SILENT[last]}"
             + (f"; stopped by a signal: {', '.join(stopped)}" if stopped else "")
             + f"; the run is ended; see log/verl.log in {self.folder}, {AGAIN}"
         )
-
-
-def _is_stopped(process: psutil.Process) -> bool:
-    try:
-        return process.status() == psutil.STATUS_STOPPED
-    except psutil.Error:
-        return False
 
 
 def _words(process: psutil.Process) -> str:

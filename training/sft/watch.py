@@ -14,7 +14,7 @@ import psutil
 from transformers import TrainerCallback
 
 from safer_steer import interrupts
-from safer_steer.deaths import MemoryLog, cause_of_death
+from safer_steer.deaths import MemoryLog, cause_of_death, is_stopped
 from safer_steer.failures import AGAIN
 
 LOOK_EVERY_S = 1.0
@@ -83,7 +83,7 @@ class StallWatch(TrainerCallback):
     def _stall(self) -> str | None:
         if time.monotonic() - self._alive < self.limit_s:
             return None
-        stopped = [f"rank {rank} (process {pid})" for pid, rank in self._others.items() if _is_stopped(pid)]
+        stopped = [f"rank {rank} (process {pid})" for pid, rank in self._others.items() if is_stopped(pid)]
         silent = f"stopped by a signal: {', '.join(stopped)}" if stopped else "another rank or the network is silent"
         return (
             f"rank {self.rank}: nothing has happened for {self.limit_s:.0f} s (training.stall_s): no forward pass, no "
@@ -117,12 +117,5 @@ def _ranks_beside() -> dict[int, int]:
 def _is_there(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
-    except psutil.Error:
-        return False
-
-
-def _is_stopped(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() == psutil.STATUS_STOPPED
     except psutil.Error:
         return False
