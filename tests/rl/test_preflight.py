@@ -40,4 +40,4 @@ def test_another_verl_is_refused(monkeypatch):
 
 
 def test_on_a_cpu_ray_gets_its_options_and_no_runtime_environment():
-    assert ray_options(config()) == {"num_cpus": 2}
+    assert ray_options(config()) == {"num_cpus": 2, "address": "local"}, "and not what RAY_ADDRESS names"

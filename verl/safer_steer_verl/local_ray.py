@@ -19,6 +19,9 @@ ATTEMPTS = 12  # Ray gives its own helpers 15 s to start, too few on a busy mach
 PAUSE_S = 5.0
 CPUS_PER_GPU, CPUS_BESIDES = 3, 2  # what verl asks Ray for; without them it would wait for ever, and say nothing
 JOIN_S = 300.0  # nodes of a batch job start minutes apart
+QUEUE = {"name": "TransferQueueController", "namespace": "transfer_queue"}  # the actor that holds a run's trajectories
+ENDING_S = 30.0  # a run that ended just now leaves the cluster within seconds
+LOCAL = "local"  # Ray's word for a cluster of one's own
 OF_A_NEW_CLUSTER = ("num_cpus", "num_gpus", "object_store_memory", "include_dashboard")
 
 
@@ -29,7 +32,7 @@ def start_ray(config: DictConfig) -> None:
         config: verl's config; `ray_kwargs.ray_init` goes to `ray.init`.
     """
     options = ray_options(config)
-    local = not options.get("address")
+    local = options["address"] == LOCAL
     if local and options.get("include_dashboard") is False:
         leave_out_helpers()
     draw_job_id()
@@ -50,7 +53,28 @@ def start_ray(config: DictConfig) -> None:
             _end_children()
             time.sleep(PAUSE_S)
     if not local:
+        wait_for_other_run()
         wait_for_nodes(config.trainer.nnodes, config.trainer.n_gpus_per_node)
+
+
+def wait_for_other_run(wait_s: float = ENDING_S) -> None:
+    """Waits for a GRPO run that is ending on the cluster that was named.
+
+    Two at a time would share one TransferQueue, which is found by a fixed name, and train on each other's trajectories.
+
+    Raises:
+        UserError: it is there after `wait_s` seconds.
+    """
+    deadline = time.monotonic() + wait_s
+    while QUEUE in ray.util.list_named_actors(all_namespaces=True):
+        if time.monotonic() > deadline:
+            raise UserError(
+                "another GRPO run is on the Ray cluster that ray_kwargs.ray_init.address names (its actor "
+                f"{QUEUE['name']}, seen for {wait_s:.0f} s); a cluster takes one at a time: run the same command again "
+                "once it has ended, or start another cluster, RAY_PORT=6380 bash scripts/ray_cluster.sh head, and "
+                "name it, ray_kwargs.ray_init.address=HOST:6380"
+            )
+        time.sleep(1.0)
 
 
 def wait_for_nodes(nodes: int, gpus: int, wait_s: float = JOIN_S) -> None:
@@ -94,6 +118,8 @@ def ray_options(config: DictConfig) -> dict[str, Any]:
         runtime_env = OmegaConf.to_container(OmegaConf.merge(defaults, runtime_env))
     if options.get("address"):  # the cluster has its sizes, and Ray refuses others
         options = {name: value for name, value in options.items() if name not in OF_A_NEW_CLUSTER}
+    else:  # without it Ray would join the cluster that RAY_ADDRESS names
+        options["address"] = LOCAL
     return options | ({"runtime_env": runtime_env} if runtime_env else {})
 
 
