@@ -158,6 +158,15 @@ def test_overrides_reach_verl_and_our_section():
         (["safer_steer.credit=turn", "safer_steer.tcsr.rule=released"], "needs a value for every turn"),
         (["safer_steer.tutor.concurrency=1", "actor_rollout_ref.rollout.agent.num_workers=2"], "each worker needs"),
         (["trainer.test_freq=5"], "safer_steer.data.validation"),
+        (
+            ["trainer.default_local_dir=/mnt/x"],
+            "default_local_dir: /mnt/x; only outputs/quickstart/grpo/checkpoints is",
+        ),
+        (["trainer.resume_mode=disable"], "resume_mode: disable; only auto is allowed; .*give another output"),
+        (
+            ["data.train_max_samples=64"],
+            "train_max_samples: 64; only -1 is .*smaller safer_steer.data.source, or trainer",
+        ),
         (["ablation=no_bootstrapping", "safer_steer.base_model=null"], "needs safer_steer.base_model"),
         (["safer_steer.max_unscored_rate=1.5"], "max_unscored_rate"),
         (["safer_steer.tutor.base_url=service:techer"], "service:techer: no such service; configured: teacher"),

@@ -50,7 +50,7 @@ OPERATIONAL = frozenset(
         # Where and how often a run saves, and what it logs to.
         "save_freq",
         "max_actor_ckpt_to_keep",
-        "default_local_dir",
+        "default_local_dir",  # follows from `output`
         "logger",
         "project_name",
         "experiment_name",
@@ -275,9 +275,24 @@ def _size_problems(tree: DictConfig, min_tokens: int) -> list[str]:
     return problems
 
 
+def _fixed_problems(tree: DictConfig) -> list[str]:
+    """Values that the run around verl takes for granted; with another one it would look elsewhere, or count wrong."""
+    fixed = {
+        "trainer.default_local_dir": (f"{tree.output}/checkpoints", "give another output: a run has one folder"),
+        "trainer.resume_mode": ("auto", "a run continues from its last checkpoint; to start again give another output"),
+        "data.train_max_samples": (-1, "give a smaller safer_steer.data.source, or trainer.total_training_steps"),
+    }
+    found = {key: OmegaConf.select(tree, key) for key in fixed}
+    return [
+        f"{key}: {found[key]}; only {value} is allowed; {instead}"
+        for key, (value, instead) in fixed.items()
+        if found[key] != value
+    ]
+
+
 def _fit_problems(tree: DictConfig) -> list[str]:
     """Settings that need one another."""
-    ours, problems = tree.safer_steer, []
+    ours, problems = tree.safer_steer, _fixed_problems(tree)
     workers, calls = tree.actor_rollout_ref.rollout.agent.num_workers, ours.tutor.get("concurrency", None)
     if calls is not None and calls < workers:
         problems.append(
