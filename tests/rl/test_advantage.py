@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safer_steer_verl.estimators import register, safer_steer_trajectory, safer_steer_turn
-from safer_steer_verl.utils.advantage import group_advantages, turn_advantages, turn_spans
+from safer_steer_verl.utils.advantage import ZERO, group_advantages, turn_advantages, turn_spans
 
 NAN = math.nan
 
@@ -95,6 +95,14 @@ def test_turn_spans_of_a_row():
     assert turn_spans(mask, [0, 0.5, 0, 0, 0.25, 0, 0]) == [(0, 2, 0.5), (4, 5, 0.25)]
     # the second answer has no token: its reward stands on its end token
     assert turn_spans([1, 0, 0, 1], [0.5, 0, 0.1, 0.25]) == [(0, 1, 0.5), (2, 2, 0.1), (3, 4, 0.25)]
+
+
+def test_a_turn_without_a_token_whose_value_is_0_keeps_its_place():
+    mask = torch.tensor([[1, 0, 0, 1], [1, 0, 1, 0]])
+    rewards = torch.tensor([[0.5, 0, ZERO, 0.25], [0.5, 0, 0.0, 0]])
+    assert turn_spans(mask[0].tolist(), rewards[0].tolist()) == [(0, 1, 0.5), (2, 2, pytest.approx(0)), (3, 4, 0.25)]
+    advantages, _ = safer_steer_turn(rewards, mask, index=["p", "p"])
+    assert advantages[0, 3] == 0, "nobody else has a third turn"
 
 
 def test_turn_estimator_on_tensors():

@@ -5,6 +5,8 @@ from typing import Any
 
 from verl.experimental.agent_loop.agent_loop import AgentLoopOutput
 
+from safer_steer_verl.utils.advantage import ZERO
+
 
 @dataclass
 class Tokens:
@@ -38,5 +40,5 @@ class TrajectoryOutput(AgentLoopOutput):
         if self.turn_rewards:
             output["rm_scores"].zero_()
             for position, reward in self.turn_rewards:
-                output["rm_scores"][position] += reward
+                output["rm_scores"][position] += reward or ZERO
         return output

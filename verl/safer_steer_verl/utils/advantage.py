@@ -10,6 +10,7 @@ from collections.abc import Hashable, Sequence
 from typing import Any
 
 STD_EPSILON = 1e-6
+ZERO = 2.0**-126  # a turn's reward of 0 among token rewards, where 0 means that no turn ends; float32's smallest
 
 
 def group_advantages(
@@ -92,7 +93,8 @@ def turn_spans(mask: Sequence[int], rewards: Sequence[float]) -> list[tuple[int,
     """The turns of one row: (start, stop, reward), positions in the response.
 
     A turn is a run of generated tokens (mask 1), its reward the sum of the token rewards inside. An answer without any
-    token has its reward on the end token that stands for it (mask 0): an empty span, `start == stop`.
+    token has its reward on the end token that stands for it (mask 0): an empty span, `start == stop`. There a reward of
+    0 comes as `ZERO`: verl gives an estimator no other sign that a turn is there.
     """
     spans: list[list[Any]] = []
     inside = False
