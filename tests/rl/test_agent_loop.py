@@ -204,6 +204,22 @@ def test_turn_credit_puts_each_turns_value_on_its_last_token(processor):
     assert [reward for *_, reward in turn_spans(output.response_mask, rewards)] == pytest.approx(record.tcsr)
 
 
+def test_a_turn_reward_of_0_is_still_a_turn():
+    from safer_steer_verl.rollout_output import TrajectoryOutput
+    from safer_steer_verl.utils.advantage import turn_spans
+
+    rewards = [(0, 0.5), (2, 0.0), (3, 0.25)]  # the second answer has no token
+    row = {"prompt_ids": [1], "response_ids": [2, 3, 4, 5], "response_mask": [1, 0, 0, 1], "reward_score": 0.75}
+    output = TrajectoryOutput(**row, num_turns=6, metrics={}, turn_rewards=rewards)
+    spans = turn_spans(output.response_mask, output.as_dict()["rm_scores"].tolist())
+    assert [reward for *_, reward in spans] == pytest.approx([0.5, 0.0, 0.25])
+
+
+def test_workers_are_told_apart_whatever_their_process_number(processor):
+    first, second = (record_of(play(processor, ["a .<|im_end|>"], turns=1)[0]).tutor_usage for _ in range(2))
+    assert first["worker"] != second["worker"]
+
+
 def test_trajectory_credit_puts_the_return_on_the_last_token(processor):
     output, *_ = play(processor, ["a .<|im_end|>"] * 2, turns=2)
     rewards = output.as_dict()["rm_scores"].tolist()

@@ -9,9 +9,8 @@ import asyncio
 import io
 import logging
 import math
-import os
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
@@ -44,11 +43,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Shared:
-    """What all trajectories of a worker share: settings, one long-lived tutor and the reward."""
+    """What all trajectories of a worker share: settings, one long-lived tutor and the reward.
+
+    `worker` names it among those of every node and of every attempt of the run.
+    """
 
     settings: SaferSteerSettings
     tutor: SafetyTutor
     reward: Reward
+    worker: str = field(default_factory=lambda: uuid4().hex)
 
 
 _shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, Shared] = weakref.WeakKeyDictionary()
@@ -311,7 +314,7 @@ def _finish(record: TrajectoryRecord, tokens: Tokens, shared: Shared) -> None:
     """
     record.mask_tokens = sum(tokens.mask)
     record.turn_ends = [end if tokens.mask[end] else None for end in tokens.turn_ends]
-    record.tutor_usage = {"worker": os.getpid(), "stats": shared.tutor.client.stats()}
+    record.tutor_usage = {"worker": shared.worker, "stats": shared.tutor.client.stats()}
     if record.unscored or record.token_fault or record.reward_fault:
         record.masked = True
         return

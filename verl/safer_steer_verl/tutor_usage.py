@@ -10,7 +10,7 @@ class TutorUsage:
     """The tutor's calls and tokens: each worker's client reports its running totals with every trajectory."""
 
     def __init__(self) -> None:
-        self._workers: dict[int, dict[str, Any]] = {}
+        self._workers: dict[str, dict[str, Any]] = {}
 
     def take(self, records: Iterable[TrajectoryRecord]) -> dict[str, float]:
         """Takes in the totals that came with trajectories; returns calls so far, and what was added since last time."""
@@ -25,8 +25,8 @@ class TutorUsage:
         return added | {"tutor/calls": after["calls"]}
 
     def by_worker(self) -> dict[str, dict[str, Any]]:
-        """The totals of every worker process."""
-        return {str(worker): stats for worker, stats in self._workers.items()}
+        """The totals of every worker."""
+        return dict(self._workers)
 
     def _totals(self) -> dict[str, float]:
         names = ("calls", "retries", "tokens_in", "tokens_out")
