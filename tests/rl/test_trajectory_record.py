@@ -7,7 +7,7 @@ import pytest
 from safer_steer.dialogue import Dialogue
 from safer_steer.rubric import TurnScores
 from safer_steer_verl.step_metrics import first_failure, step_metrics
-from safer_steer_verl.stop_rule import too_few
+from safer_steer_verl.stop_rule import not_finite, too_few
 from safer_steer_verl.trajectory import TrajectoryRecord
 from safer_steer_verl.tutor_usage import TutorUsage
 
@@ -98,6 +98,17 @@ def test_the_stop_rule_blames_the_tutor_the_tokens_or_the_engine(lost, faulty, c
     assert metrics["rollout/unscored_rate"] == (lost + 8 - came_back) / 8
 
 
+@pytest.mark.parametrize(
+    ("metrics", "stops"), [({}, False), ({"actor/grad_norm": 3.5}, False), ({"actor/grad_norm": float("nan")}, True)]
+)
+def test_a_gradient_that_is_not_finite_stops_the_run(metrics, stops):
+    problem = not_finite(metrics)
+    assert bool(problem) is stops
+    if stops:
+        assert problem.startswith("the gradient's norm (actor/grad_norm) is nan, not a finite number")
+        assert "continues from the last checkpoint" in problem
+
+
 def test_groups_that_teach_nothing_are_counted():
     gone = [record(ret=None, masked=True, group="gone") for _ in range(2)]
     lone = [record(group="lone"), record(ret=None, masked=True, group="lone")]
@@ -137,7 +148,7 @@ def test_the_tutors_usage_is_the_workers_latest_totals_and_what_a_step_added():
         return record(tutor_usage={"worker": worker, "stats": stats})
 
     usage = TutorUsage()
-    assert usage.take([sent(1, 5), sent(1, 4), sent(2, 3)])["tutor/step_calls"] == 8  # an older total comes late
-    second = usage.take([sent(1, 9), record()])
+    assert usage.take([sent("a", 5), sent("a", 4), sent("b", 3)])["tutor/step_calls"] == 8  # an older total comes late
+    second = usage.take([sent("a", 9), record()])
     assert (second["tutor/step_calls"], second["tutor/step_tokens_in"], second["tutor/calls"]) == (4, 40, 12)
-    assert usage.by_worker()["1"]["calls"] == 9
+    assert usage.by_worker()["a"]["calls"] == 9

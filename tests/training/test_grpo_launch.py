@@ -23,6 +23,7 @@ from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl, write_jsonl
 from safer_steer_verl import main
 from safer_steer_verl.beats import FOLDER
+from safer_steer_verl.kept import keep_only, whole_steps
 from safer_steer_verl.local_ray import ray_options
 from safer_steer_verl.platform import GROUP_TIMEOUT
 from training.grpo import checkpoints, failure, processes
@@ -86,6 +87,78 @@ def test_lost_rows_of_finished_steps_are_refused_and_nothing_changes(tmp_path):
     with pytest.raises(UserError, match=r"no row of step 3, but .* checkpoint of step 4; put the file back"):
         checkpoints.last_step(tmp_path, tmp_path / "metrics.jsonl")
     assert (tmp_path / checkpoints.TRACKER).read_text() == "4"
+
+
+def kept_after(folder: Path, step: int, keep: int | None) -> tuple[list[int], list[str]]:
+    """What was said to be removed, and what is there."""
+    return keep_only(folder, step, keep), sorted(path.name for path in folder.iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize(
+    ("step", "keep", "left"),
+    [
+        (6, 2, [4, 6]),
+        (4, 2, [2, 4]),  # the rows of step 6 were not written: it is done again
+        (6, 3, [2, 4, 6]),
+        (6, None, [2, 4, 6]),
+        (2, 2, [2]),
+        (0, 2, []),
+        (3, 2, [2, 3, 4, 5, 6, 8]),  # not whole, which should not happen: nothing is removed
+        (7, 2, [2, 3, 4, 5, 6, 8]),  # nor is where the one to continue from is not there
+    ],
+)
+def test_a_resumed_run_keeps_the_checkpoint_to_continue_from_and_those_before(tmp_path, step, keep, left):
+    checkpoint(tmp_path, 2, 4, 6)
+    checkpoint(tmp_path, 3, 8, whole=False)
+    (tmp_path / "global_step_5").mkdir()
+    (tmp_path / "global_step_5" / "data.pt").write_text("x")  # what verl leaves of one that it removed
+    checkpoint(tmp_path / "mine", 1)
+    (tmp_path / "global_step_6_copy").mkdir()
+    removed, there = kept_after(tmp_path, step, keep)
+    assert removed == [number for number in (2, 3, 4, 5, 6, 8) if number not in left]
+    assert there == sorted([*(f"global_step_{number}" for number in left), "global_step_6_copy", "mine"])
+    if step in (2, 4, 6):
+        rows(tmp_path, *range(1, step + 1))
+        assert checkpoints.last_step(tmp_path, tmp_path / "metrics.jsonl") == step
+
+
+def test_a_checkpoint_that_was_moved_and_linked_stays(tmp_path):
+    checkpoint(tmp_path / "large", 2, 4)
+    folder = tmp_path / "checkpoints"
+    checkpoint(folder, 6, 8)
+    for step in (2, 4):
+        (folder / f"global_step_{step}").symlink_to(tmp_path / "large" / f"global_step_{step}")
+    assert kept_after(folder, 4, 2) == ([6, 8], ["global_step_2", "global_step_4"])
+    assert keep_only(tmp_path / "none", 0, 2) == []
+
+
+def test_a_kill_while_a_checkpoint_is_removed_leaves_none_that_looks_whole(tmp_path, monkeypatch):
+    checkpoint(tmp_path, 2, 4, 6)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
+    keep_only(tmp_path, 6, 2)
+    assert whole_steps(tmp_path) == [6, 4]
+
+
+def test_a_resumed_run_removes_what_it_does_not_need_before_the_engine_starts(tmp_path, monkeypatch, capsys):
+    folder, seen = tmp_path / "grpo", []
+    checkpoint(folder / "checkpoints", 2, 4, 6, tracker="6")
+    checkpoint(folder / "checkpoints", 8, whole=False, tracker="6")
+    rows(folder, *range(1, 8))
+
+    def engine(*_, done, **__):
+        seen.extend([done, *sorted(path.name for path in (folder / "checkpoints").glob("global_step_*"))])
+        checkpoint(folder / "checkpoints", 8, tracker="8")
+        rows(folder, *range(1, 9))
+        return 0.0
+
+    monkeypatch.setattr(grpo, "run_engine", engine)
+    monkeypatch.setattr(processes, "environment", lambda *_: {})
+    trainer = {"total_training_steps": 8, "total_epochs": 1, "save_freq": 2, "max_actor_ckpt_to_keep": 2}
+    trainer |= {"val_before_train": False}
+    config = {"trainer": trainer, "data": {"train_batch_size": 2}, "ray_kwargs": {"ray_init": {}}}
+    assert grpo.train(OmegaConf.create(config), folder, 16, 600)["steps"] == 8
+    assert seen == [6, "global_step_4", "global_step_6"]
+    assert "removed checkpoints of an earlier attempt, of steps 2, 8" in capsys.readouterr().err
 
 
 def test_rows_of_steps_that_will_be_done_again_are_taken_out(tmp_path):

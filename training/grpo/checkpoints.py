@@ -7,9 +7,9 @@ from typing import Any
 
 from safer_steer.errors import UserError
 from safer_steer.store import read_jsonl, write_atomic, write_jsonl
+from safer_steer_verl.kept import whole_steps
 
 TRACKER = "latest_checkpointed_iteration.txt"
-PREFIX = "global_step_"
 ROW_FILES: dict[str, Callable[[dict[str, Any]], int]] = {
     "metrics.jsonl": lambda row: row["step"],
     "trajectories.jsonl": lambda row: row["meta"]["step"],
@@ -60,16 +60,7 @@ def rewind(folder: Path, step: int) -> None:
 
 def _candidates(folder: Path, named: str) -> list[int]:
     """Steps with a whole checkpoint, newest first; none after the tracker's, which an earlier call may have set."""
-    whole = sorted((_step(path) for path in folder.glob(f"{PREFIX}*") if _is_whole(path)), reverse=True)
+    whole = whole_steps(folder)
     if not named.isdigit():
         return whole
     return [step for step in whole if step <= int(named)] or (whole if int(named) else [])
-
-
-def _step(path: Path) -> int:
-    return int(path.name.removeprefix(PREFIX))
-
-
-def _is_whole(path: Path) -> bool:
-    name = path.name.removeprefix(PREFIX)
-    return name.isdigit() and (path / "data.pt").is_file() and any((path / "actor").glob("model_world_size_*"))

@@ -45,6 +45,7 @@ from safer_steer.usage import merge_usage
 from safer_steer.weights import is_hub_id
 from safer_steer_verl.export import export_weights
 from safer_steer_verl.interactions.safety_tutor import load_prompt
+from safer_steer_verl.kept import PREFIX, keep_only
 from safer_steer_verl.platform import attention
 from safer_steer_verl.settings import SaferSteerSettings
 from training.ablations import expand
@@ -64,7 +65,7 @@ SHOWN = (  # metrics that the console says of every step, where the step has the
     *(f"tutor/{name}" for name in ("turn_reward_mean", "return_mean", "safety_mean", "usefulness_mean")),
     *("tutor/fully_safe_share", "val/tutor/turn_reward_mean", "val/tutor/fully_safe_share"),
     *("rollout/masked", "rollout/unscored_rate", "rollout/token_fault_rate", "tutor/latency_p95_s"),
-    *("actor/kl_loss", "actor/entropy", "training/rollout_probs_diff_mean"),
+    *("actor/kl_loss", "actor/entropy", "actor/grad_norm", "training/rollout_probs_diff_mean"),
     *("timing_s/gen", "timing_s/old_log_prob", "timing_s/update_actor"),
 )
 
@@ -94,7 +95,7 @@ def main(loaded: Loaded) -> None:
             asyncio.run(check_tutor(tutor))
             counts = train(engine_config(loaded, folder, tutor), folder, made["kept"], ours.stall_s)
         export_weights(
-            folder / "checkpoints" / f"{checkpoints.PREFIX}{counts['steps']}",
+            folder / "checkpoints" / f"{PREFIX}{counts['steps']}",
             folder / "checkpoint",
             ours.data.max_pixels,
             ours.answer_format,
@@ -178,6 +179,9 @@ def train(config: DictConfig, folder: Path, prompts: int, stall_s: float) -> dic
     try:
         if done < steps:  # else killed after its last step
             checkpoints.rewind(folder, done)
+            if removed := keep_only(saved, done, config.trainer.max_actor_ckpt_to_keep):
+                said = f"grpo: removed checkpoints of an earlier attempt, of steps {', '.join(map(str, removed))}"
+                print(said, file=sys.stderr)
             peak_mb = run_engine(folder, env, steps=steps, done=done, stall_s=stall_s)
             done = checkpoints.last_step(saved, metrics)
     finally:

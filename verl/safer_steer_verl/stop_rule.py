@@ -1,7 +1,8 @@
-"""When a step has too few usable trajectories to learn from, and whose fault it is: tutor, rollout engine or tokens."""
+"""When a run must stop: too few usable trajectories in a step, and whose fault that is, or a gradient that is none."""
 
+import math
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from safer_steer.rows import too_many
@@ -47,6 +48,22 @@ def too_few(records: Collection[TrajectoryRecord], expected: int, settings: Any)
             f"safer_steer.token_check=warn only logs them; {AGAIN}"
         )
     return None
+
+
+def not_finite(metrics: Mapping[str, Any]) -> str | None:
+    """Why the run must stop where a step's gradient is NaN or infinite; None when it is finite, or was not measured.
+
+    verl skips the update then, says so in its log only and goes on: the run would end as if it had learned.
+    """
+    norm = float(metrics.get("actor/grad_norm", 0.0))
+    if math.isfinite(norm):
+        return None
+    return (
+        f"the gradient's norm (actor/grad_norm) is {norm}, not a finite number: verl skipped an update; the weights "
+        "are as before it; look at this step's rows in metrics.jsonl (actor/kl_loss, "
+        f"training/rollout_probs_diff_mean) and trajectories.jsonl, {AGAIN}. If it fails again: a lower "
+        "actor_rollout_ref.actor.optim.lr, with another output"
+    )
 
 
 def _reason(records: Collection[TrajectoryRecord]) -> str:

@@ -25,8 +25,9 @@ from safer_steer.errors import UserError
 from safer_steer.store import JsonlStore
 from safer_steer_verl import estimators
 from safer_steer_verl.best import BestCheckpoint
+from safer_steer_verl.kept import PREFIX, keep_only
 from safer_steer_verl.step_metrics import step_metrics
-from safer_steer_verl.stop_rule import too_few
+from safer_steer_verl.stop_rule import not_finite, too_few
 from safer_steer_verl.trajectory import RECORD_KEY, TrajectoryRecord
 from safer_steer_verl.tutor_usage import TutorUsage
 
@@ -112,6 +113,12 @@ class SaferSteerTrainer(PPOTrainerSync):
             self._write(records, file)
             raise UserError(f"step {self.global_steps}: {problem}")
 
+    def _save_checkpoint(self) -> None:
+        """As verl does it; those of earlier attempts count among the ones to keep."""
+        super()._save_checkpoint()
+        trainer = self.config.trainer
+        keep_only(Path(trainer.default_local_dir), self.global_steps, trainer.max_actor_ckpt_to_keep)
+
     def _compute_metrics(
         self, batch: KVBatchMeta, metrics: dict, timing_raw: dict, global_steps: int, epoch: int
     ) -> None:
@@ -127,10 +134,12 @@ class SaferSteerTrainer(PPOTrainerSync):
             kept = KVBatchMeta(partition_id=batch.partition_id, keys=keys, tags=tags)
         super()._compute_metrics(kept, metrics, timing_raw, global_steps, epoch)
         self._write(self.records.values(), self.trajectory_file)
-        saved = Path(self.config.trainer.default_local_dir) / f"global_step_{global_steps}"
+        saved = Path(self.config.trainer.default_local_dir) / f"{PREFIX}{global_steps}"
         metrics["training/is_best"] = int(self.best.note(metrics, saved if saved.is_dir() else None, global_steps))
         row = {name: _number(value) for name, value in sorted(metrics.items())}
         self.metrics_file.append({"step": global_steps, **row, "tutor_usage": self.usage.by_worker()})
+        if problem := not_finite(metrics):
+            raise UserError(f"step {global_steps}: {problem}")
 
 
 def _rows(keys: list[str], partition_id: str, name: str) -> list[Any]:
