@@ -62,7 +62,7 @@ def test_a_second_run_on_a_cluster_waits_for_one_that_is_ending_and_is_refused_e
     local_ray.wait_for_other_run(wait_s=60)
     assert seen == []
     monkeypatch.setattr(local_ray.ray.util, "list_named_actors", lambda all_namespaces: [queue])
-    with pytest.raises(UserError, match=r"another GRPO run is on the Ray cluster .* one at a time; .*RAY_PORT=6380"):
+    with pytest.raises(UserError, match=r"another GRPO run is on the Ray cluster .* one at a time: .*RAY_PORT=6380"):
         local_ray.wait_for_other_run(wait_s=-1)
 
 
