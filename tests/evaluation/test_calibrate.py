@@ -128,7 +128,7 @@ def test_a_model_over_http_is_asked_once_for_each_case(serve, tmp_path, capsys, 
 
     (tmp_path / "c.yaml").write_text(CONFIG.format(folder=tmp_path, role="judge"))
     with serve(behave) as server:
-        command = [str(tmp_path / "c.yaml"), f"endpoint.base_url={server.url}", "limit=20"]
+        command = [str(tmp_path / "c.yaml"), f"endpoint.base_url={server.url}", "endpoint.model=planned", "limit=20"]
         prices = ["endpoint.price_in=1000000", "endpoint.price_out=0"]
         assert main([*command, *prices, "--dry-run"]) == 0
         said = capsys.readouterr().out
@@ -136,7 +136,7 @@ def test_a_model_over_http_is_asked_once_for_each_case(serve, tmp_path, capsys, 
         assert float(usd.replace(",", "")) == pytest.approx(int(tokens.replace(",", "")), abs=1)
         assert server.requests == []
         assert not (tmp_path / "out").exists()
-        monkeypatch.setenv("JUDGE_MODEL", "another")
+        monkeypatch.setenv("JUDGE_MODEL", "m")
         assert [main(command), main(command)] == [0, 0]
         said = capsys.readouterr().out
         assert main([*command, "--json"]) == 0
@@ -148,6 +148,6 @@ def test_a_model_over_http_is_asked_once_for_each_case(serve, tmp_path, capsys, 
     assert said.count("calls of judge: at most 20") == 1, "said before the first call"
     assert "fit for use: harmlessness 100.0%" in said
     assert "tokens in" in said
-    assert {body["model"] for body in server.requests} == {"another"}
-    assert json.loads(result)["model"] == "another"
-    assert "# Calibration of judge, another\n" in said
+    assert {body["model"] for body in server.requests} == {"m"}
+    assert json.loads(result)["model"] == "m"
+    assert "# Calibration of judge, m\n" in said
