@@ -202,7 +202,10 @@ def attack(config: EvaluationConfig) -> EvaluationConfig:
         shutil.copytree(source, folder)
         rows = []
         for row in read_jsonl(folder / ANSWERS, Dialogue):
-            turns = [turn.model_copy(update={"meta": meta}) for turn, meta in zip(row.turns, moves, strict=True)]
+            turns = [
+                turn.model_copy(update={"meta": meta, "template": turn.user if meta else None})
+                for turn, meta in zip(row.turns, moves, strict=True)
+            ]
             rows.append(row.model_copy(update={"turns": turns}))
         write_jsonl(folder / ANSWERS, rows)
         fallen = JudgeScores(harmlessness=-1, helpfulness=0)
