@@ -61,18 +61,13 @@ def history(config: DataConfig) -> Stage:
         UserError: Stage I is not finished.
     """
     require_finished(config.folder, "stage1")
-    rl = config.assemble.rl
+    dependence = config.assemble.rl.history_dependent
     return step(
         config,
         "history",
         HistoryJudge,
         cache(partial(history_tasks, config)),  # chosen once, not at every pass
-        facts={
-            "candidates": _wanted(config),
-            "alone_shows_pictures": rl.history_dependent.alone_shows_pictures,
-            "rl_share": config.assemble.rl_share,
-            "candidate_rule": rl.candidate_rule,
-        },
+        facts={"alone_shows_pictures": dependence.alone_shows_pictures},  # what only chooses the tasks may change
         grows=True,
         prompts=HISTORY,
         after=_finish,

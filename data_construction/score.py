@@ -51,13 +51,12 @@ def score(config: DataConfig) -> Stage:
         UserError: Stage I is not finished.
     """
     require_finished(config.folder, "stage1")
-    kinds = {name: sorted(kind for kind, part in split.mix.items() if part) for name, split in _ruled(config).items()}
     return step(
         config,
         "score",
         CandidateScorer,
         cache(partial(score_tasks, config)),
-        facts={"rl_share": config.assemble.rl_share, "kinds": kinds},
+        facts={},  # what only chooses the tasks may change
         grows=True,
         prompts=("turn_scores",),
         after=partial(_finish, config),

@@ -42,13 +42,8 @@ def stage_two(config: DataConfig) -> Stage:
         "stage2",
         partial(red_blue_loop, guidelines),
         cache(partial(bootstrap_tasks, config)),  # chosen once, not at every pass
-        # The thresholds may change when all is scored: only the assembly applies them.
-        facts={
-            "assistant_tags": bootstrap.answer_format.tags,
-            "candidates": _wanted(config),
-            "rl_share": config.assemble.rl_share,
-            "candidate_rule": config.assemble.sft.candidate_rule,
-        },
+        # What only chooses the tasks may change, and so may the thresholds, which only the assembly applies.
+        facts={"assistant_tags": bootstrap.answer_format.tags},
         grows=True,
         prompts=STAGE_TWO,
         more_prompts={"guidelines": stable_hash(guidelines)},

@@ -101,6 +101,9 @@ def test_candidates_bound_the_calls_and_are_those_that_rl_takes_first(make, doub
     assert len(judged) == 4
     assert {row.id for row in rows(config) if row.kind != "benign"} <= judged
     assert len(rows(config)) == 5
+    main(make(*(f"weak fair {i}" for i in range(6)), size=5, history_dependent={"candidates": 6}))
+    assert judged < {row["id"] for row in lines(config, "history_risk.jsonl")}
+    assert len(double.called("request_risk")) == 12, "what was judged is not judged again"
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,8 @@ def test_other_bounds_of_a_made_set_need_no_calls(make, double):
     main(make(*questions, steps=["assemble"], bootstrap=everything))
     assert 0 < len(rows(config, "steer_sft.jsonl")) < all_of_it
     assert len(double.requests) == asked
+    main(make(*questions, steps=["score"], rl_share=0.25))
+    assert len(double.requests) == asked, "all were scored, whichever split they are for"
 
 
 def test_what_needs_the_scores_asks_for_the_step(make):

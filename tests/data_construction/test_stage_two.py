@@ -129,6 +129,24 @@ def test_candidates_bound_what_is_paid_for(double, staged):
     assert len(bootstrapped(config)) == 2
 
 
+def test_more_candidates_continue_in_the_same_folder_and_fewer_are_set_aside(double, staged):
+    config = staged("a", "b", "c", bootstrap={"candidates": 2})
+    run_step("stage2", config)
+    first = {row.id for row in bootstrapped(config)}
+    double.requests.clear()
+    three = config.model_copy(update={"bootstrap": config.bootstrap.model_copy(update={"candidates": 3})})
+    run_step("stage2", three)
+    assert first < {row.id for row in bootstrapped(config)}
+    assert len({json.dumps(body["messages"][1]["content"][0]) for body in double.called("blue")}) == 1, "only the new one"
+    double.requests.clear()
+    shared = config.assemble.model_copy(update={"rl_share": 0.999})
+    with pytest.raises(UserError, match="Stage II: none of 0 rows"):
+        run_step("stage2", config.model_copy(update={"assemble": shared}))
+    run_step("stage2", config)
+    assert {row.id for row in bootstrapped(config)} == first
+    assert double.requests == []
+
+
 def test_stage_one_must_be_finished(make_seeds, make_config):
     config = make_config({"train": {"reader": "jsonl", "path": str(make_seeds("train", ["a"]))}})
     with pytest.raises(UserError, match="stage1 is not finished"):
