@@ -19,7 +19,7 @@ async def probe(task: StageOneTask, writer: Writer) -> Probe:
     Raises:
         Rejected: no usable answer, or a rewrite breaks a rule.
     """
-    seed, rules = task.row.seed, writer.rules
+    seed, injected, rules = task.row.seed, task.row.injected, writer.rules
 
     def check(rewrites: Probe) -> list[Problem]:
         # A rewrite is no conversation yet: it may ask in several sentences, and its turns will refer to the picture.
@@ -33,7 +33,7 @@ async def probe(task: StageOneTask, writer: Writer) -> Probe:
             "probe",
             Probe,
             data={"question": seed.question, "max_words": longest_turn(rules, seed.question)},
-            images=seed.images,
+            images=[injected.original] if injected else seed.images,  # the same for all of the seed's tasks
             key=[task.row.id],
             check=check,
             texts=lambda rewrites: [rewrites.benign, rewrites.obfuscated],

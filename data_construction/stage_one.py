@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 
 from data_construction.calls import Caller, Rejected
-from data_construction.config import DataConfig
+from data_construction.config import DataConfig, Step
 from data_construction.expand import expand
 from data_construction.prompts import STAGE_ONE
 from data_construction.quality.dedup import deduplicate
@@ -20,17 +20,21 @@ from data_construction.red_team.failures import RejectStore
 from data_construction.seeds import SEEDS, ingest, ingest_tasks, ingested_seeds, source_contents
 from data_construction.sources.record import HowRead
 from data_construction.stats.write import write_stage_one_stats
-from data_construction.step import require_some, step
+from data_construction.step import RECORDS, require_some, step
 from data_construction.tasks import StageOneTask, stage_one_tasks
+from safer_steer.config import relevant
 from safer_steer.dialogue import Dialogue
+from safer_steer.errors import UserError
 from safer_steer.rows import Counts, Reject
+from safer_steer.runs import difference, read_record
 from safer_steer.stage import Result, Stage
 from safer_steer.store import JsonlStore
 
 CANDIDATES, DIALOGUES, DUPLICATES, REJECTS = (
     f"{name}.jsonl" for name in ("candidates", "dialogues", "duplicates", "rejects")
 )
-FACTS = ("kinds", "sources", "turns", "expand", "quality", "red_team", "injector")
+SEED_FACTS = ("kinds", "sources", "injector")  # what `seeds.jsonl` depends on, next to the run's seed
+FACTS = (*SEED_FACTS, "turns", "expand", "quality", "red_team")
 ADVICE = "correct the source or the endpoint"
 
 
@@ -42,7 +46,7 @@ def stage_one(config: DataConfig) -> Stage:
         MakeDialogue,
         partial(_tasks, config),
         facts={name: getattr(config, name) for name in FACTS},
-        contents=partial(source_contents, config),
+        contents=partial(_contents, config, "seeds"),
         prompts=STAGE_ONE,
         before=partial(_ingest, config),
         after=partial(_finish, config),
@@ -59,9 +63,9 @@ def seeds(config: DataConfig) -> Stage:
         "seeds",
         MakeDialogue,
         tuple,
-        facts={name: getattr(config, name) for name in ("kinds", "sources", "injector")},
+        facts={name: getattr(config, name) for name in SEED_FACTS},
         prompts=(),
-        contents=partial(source_contents, config),
+        contents=partial(_contents, config, "stage1"),
         before=partial(_ingest, config),
         after=lambda result: dict(result.before),
         kept=SEEDS,
@@ -83,6 +87,25 @@ class MakeDialogue:
             return await expand(task, self._writer, self._config.expand)
         except Rejected as stop:
             return stop.reject
+
+
+def _contents(config: DataConfig, other: Step) -> dict[str, str]:
+    """The digests of the sources.
+
+    Raises:
+        UserError: a source is missing, or the other step that reads seeds has put different ones into this folder.
+    """
+    contents, path = source_contents(config), config.folder / RECORDS[other]
+    if path.is_file():
+        facts = read_record(path)["facts"]
+        found = {name: facts["config"].get(name) for name in ("seed", *SEED_FACTS)} | facts["inputs"]
+        wanted = relevant({name: getattr(config, name) for name in ("seed", *SEED_FACTS)}) | contents
+        if found != wanted:
+            raise UserError(
+                f"{config.folder}: {SEEDS} was made by the step {other} with other settings; changed: "
+                f"{difference(found, wanted)}; undo the change, or choose another root"
+            )
+    return contents
 
 
 def _ingest(config: DataConfig, rejects: JsonlStore) -> dict[str, int]:

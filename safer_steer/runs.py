@@ -111,7 +111,7 @@ class Run:
             old = {}
         elif before != now:
             raise UserError(
-                f"{folder} was made by another configuration of {stage}; changed: {_difference(before, now)}; "
+                f"{folder} was made by another configuration of {stage}; changed: {difference(before, now)}; "
                 f"choose another output folder, undo the change, or remove the folder to start again{advice}"
             )
         record = old or {"stage": stage, "status": "running", "seconds": 0.0, "attempts": 0, "facts": facts}
@@ -245,10 +245,11 @@ def _of_both(facts: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
     return facts | {"config": config}
 
 
-def _difference(old: Any, new: Any, where: str = "") -> str:
+def difference(old: Any, new: Any, where: str = "") -> str:
+    """What differs between two recorded configurations: the names that lead there, with old and new values."""
     if isinstance(old, dict) and isinstance(new, dict):
         parts = [
-            _difference(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+            difference(old.get(key), new.get(key), f"{where}.{key}" if where else key)
             for key in sorted({*old, *new})
             if old.get(key) != new.get(key)
         ]

@@ -36,6 +36,47 @@ def test_all_kinds_and_every_task_kept_or_rejected(double, make_seeds, make_conf
     assert set(record["facts"]["prompts"]) == {"probe", "expand", "forensics", "intent", "plan", "leak", "refusal"}
 
 
+@pytest.mark.parametrize(("first", "second"), [("seeds", "stage1"), ("stage1", "seeds")])
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"sources": {"limit": 1}}, "sources.train.limit null -> 1"),
+        ({"sources": {"split": "bench"}}, 'sources.train.split "train" -> "bench"'),
+        ({"kinds": ["obfuscated"]}, "kinds"),
+        ({"injector": {"share": 1.0}}, "injector.share 0.0 -> 1.0"),
+        ({"seed": 1}, "seed 0 -> 1"),
+    ],
+)
+def test_both_steps_that_read_seeds_must_want_the_same(make_seeds, make_config, first, second, changes, named):
+    path = make_seeds("train", ["a", "b"])
+    run_step(first, make_config(source(path), kinds=["benign"]))
+    values = {"kinds": ["benign"]} | changes
+    other = make_config(source(path, **values.pop("sources", {})), **values)
+    with pytest.raises(UserError, match=f"made by the step {first} with other settings; changed: .*{named}"):
+        run_step(second, other)
+    run_step(second, make_config(source(path), kinds=["benign"]))
+
+
+def test_a_source_that_changed_after_its_seeds_were_read_is_named(make_seeds, make_config):
+    path = make_seeds("train", ["a", "b"])
+    run_step("seeds", make_config(source(path), kinds=["benign"]))
+    make_seeds("train", ["a", "other"])
+    with pytest.raises(UserError, match="made by the step seeds with other settings; changed: source train"):
+        run_step("stage1", make_config(source(path), kinds=["benign"]))
+
+
+def test_the_probe_sees_the_original_picture_whichever_task_asks_first(double, make_seeds, make_config, tmp_path):
+    path, shown = make_seeds("train", ["weak a"]), {}
+    for kind in ("benign", "red_team"):
+        double.requests.clear()
+        config = make_config(source(path), kinds=[kind], root=str(tmp_path / kind), injector={"share": 1.0})
+        run_step("stage1", config)
+        (body,) = double.called("probe")
+        shown[kind] = body["messages"][0]["content"][0]["image_url"]
+    assert shown["benign"] == shown["red_team"]
+    assert double.called("forensics")[0]["messages"][0]["content"][0]["image_url"] != shown["red_team"]
+
+
 def test_only_scripts_that_leak_are_kept_and_play_stops_there(double, make_seeds, make_config):
     config = make_config(source(make_seeds("train", ["weak a", "strong b"])), kinds=["red_team"])
     config = config.model_copy(update={"turns": config.turns.model_copy(update={"red_team": _four(config)})})

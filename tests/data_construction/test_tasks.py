@@ -1,9 +1,12 @@
+from pathlib import Path
+
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from data_construction.config import TurnRange
+from data_construction.config import RedTeam, TurnRange
 from data_construction.red_team.strategies import STRATEGIES
 from data_construction.seeds import SeedRow
 from data_construction.tasks import draw_turns, stage_one_tasks
@@ -33,6 +36,15 @@ def test_weights_decide_the_number_of_turns():
     assert {draw_turns(turns, str(i), 0) for i in range(20)} == {4}
     with pytest.raises(ValidationError, match="weights"):
         TurnRange(min=2, max=4, weights=[1])
+
+
+@pytest.mark.parametrize("name", ["default", "dynamic"])
+def test_the_papers_configs_try_every_strategy_that_there_is(name):
+    config = yaml.safe_load(Path(f"configs/data_construction/{name}.yaml").read_text(encoding="utf-8"))
+    red_team = RedTeam.model_validate(config["red_team"])
+    assert "strategies" not in config["red_team"], "one that a user adds would be left out"
+    assert red_team.tries_per_seed == len(STRATEGIES)
+    assert RedTeam.model_validate(config["red_team"] | {"strategies": ["fiction"]}).tries_per_seed == 1
 
 
 def test_tasks_are_stable_and_unique(make_config):
