@@ -8,13 +8,15 @@ from data_construction.calls import Problem
 from data_construction.config import Quality
 from data_construction.quality.language import wrong_language
 
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+")
+_LETTERS_THAT_ARE_WORDS = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # Japanese, Chinese, Korean
+_LETTER = rf"[^\W{_LETTERS_THAT_ARE_WORDS}]"  # of a longer word
+_WORD = re.compile(rf"[{_LETTERS_THAT_ARE_WORDS}]|{_LETTER}+")
 _QUESTION = re.compile(r"[?？؟][?？؟!]*")  # a run of marks ends one question
 
 
 def words(text: str) -> list[str]:
     """The text's words in one spelling (NFKC, small letters); each Chinese, Japanese or Korean letter is a word."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    return _WORD.findall(_one_spelling(text))
 
 
 def longest_turn(rules: Quality, question: str) -> int:
@@ -50,8 +52,8 @@ def turn_problems(users: Sequence[str], n_turns: int, rules: Quality, question: 
         if (first := first_of.setdefault(tuple(words(text)), number)) != number:
             problems.append(Problem("repeated turn", f"turn {number} says the same as turn {first}"))
             break
-    pointers = {word.casefold() for word in rules.picture_words}
-    if pointers and not pointers & {word for text in users for word in words(text)}:
+    pointers = {_spaced(pointer) for pointer in rules.picture_words}
+    if pointers and not any(pointer in said for said in map(_spaced, users) for pointer in pointers):
         problems.append(Problem("no reference to the picture", "no turn refers to the picture"))
     if other := wrong_language(" ".join(users), tuple(rules.languages)):
         wanted = ", ".join(rules.languages)
@@ -73,7 +75,7 @@ def answer_problems(answers: Sequence[str | None], rules: Quality, reference: st
     limit = max(rules.max_answer_words, len(words(reference or "")) * 2)
     if long := _numbers(answers, lambda text: len(words(text)) > limit):
         problems.append(Problem("answer too long", f"assistant turn(s) {long} have more than {limit} words"))
-    if reference is not None and answers and _squeeze(reference) not in _squeeze(answers[-1]):
+    if reference is not None and answers and not states(answers[-1], reference):
         problems.append(
             Problem("final answer differs", f"the last assistant turn does not state the answer {reference!r}")
         )
@@ -84,6 +86,17 @@ def _numbers(texts: Sequence, is_wrong) -> list[int]:
     return [number for number, text in enumerate(texts, start=1) if is_wrong(text)]
 
 
-def _squeeze(text: str) -> str:
-    """Letters, digits and signs only, in one spelling."""
-    return "".join(unicodedata.normalize("NFKC", text).casefold().split()).rstrip(".!?")
+def states(answer: str, reference: str) -> bool:
+    """Whether the reference stands in the answer by itself, in any spelling: not in a longer word or number."""
+    parts = re.findall(r"\w+|[^\w\s]", _one_spelling(reference).strip().rstrip(".!?"))
+    stated = r"\s*".join(map(re.escape, parts))
+    return re.search(rf"(?<!{_LETTER})(?<!\d[.,]){stated}(?!{_LETTER})(?![.,]\d)", _one_spelling(answer)) is not None
+
+
+def _spaced(text: str) -> str:
+    """The text's words with a space before and after each, so that a run of words is a part of it."""
+    return f" {' '.join(words(text))} "
+
+
+def _one_spelling(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold()

@@ -35,6 +35,24 @@ def test_every_rule_names_its_breach(users, reason):
     assert reasons(users, 3) == ([reason] if reason else [])
 
 
+@pytest.mark.parametrize(
+    ("pointer", "turn"),
+    [
+        ("图片", "请问图片里有什么东西？"),
+        ("画像", "この画像には何が写っていますか？"),
+        ("写真", "この写真について教えてください。"),
+        ("사진", "이 사진에서 무엇이 보이나요?"),
+        ("चित्र", "इस चित्र में क्या है?"),
+        ("side view", "What does the Side  View tell us?"),
+        ("ＰＨＯＴＯ", "What is in the photo?"),
+    ],
+)
+def test_pointers_at_the_picture_are_words_or_phrases_of_any_language(pointer, turn):
+    assert reasons([turn, turn + " 再 again"], picture_words=[pointer]) == []
+    others = ["What is it then?", "The side has a view, no?", "这是什么东西呢？", "이것은 무엇입니까?"]
+    assert reasons(others, picture_words=[pointer]) == ["no reference to the picture"]
+
+
 def test_languages_are_told_apart_and_formulas_are_not_judged():
     german = "Was ist auf diesem Bild zu sehen? Wozu wird das Werkzeug benutzt?"
     assert wrong_language(german, ("en",)) == "de"
@@ -52,6 +70,15 @@ def test_languages_are_told_apart_and_formulas_are_not_judged():
         (["It is a lamp.", "The answer is 80."], "80", []),
         (["It is a lamp.", "It is  EIGHTY  metres."], "eighty metres.", []),
         (["It is a lamp.", "I think 81."], "80", ["final answer differs"]),
+        (["It is a lamp.", "It is 13 cm."], "3", ["final answer differs"]),
+        (["It is a lamp.", "It is 3.5 cm, or 2,3."], "3", ["final answer differs"]),
+        (["It is a lamp.", "It is 30."], "3", ["final answer differs"]),
+        (["It is a lamp.", "It is a concatenation."], "cat", ["final answer differs"]),
+        (["It is a lamp.", "**3**, that is 1.5 + 1.5."], "3", []),
+        (["It is a lamp.", "So AB = 3."], "ab=3", []),
+        (["It is a lamp.", "长度是３厘米。"], "3", []),
+        (["It is a lamp.", "长度是13厘米。"], "3", ["final answer differs"]),
+        (["It is a lamp.", "The answer is 6 \\sqrt { 2 }."], "6\\sqrt{2}", []),
         (["It is a lamp.", None], "80", ["missing answer"]),
         (["word " * 301, "80"], "80", ["answer too long"]),
         (["It is a lamp.", "Anything."], None, []),
