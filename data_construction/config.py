@@ -173,7 +173,7 @@ class Quality(Section):
     """A turn may also be as long as its seed's question."""
     max_answer_words: Annotated[int, Field(ge=1)] = 300
     picture_words: list[str] = list(PICTURE_WORDS)
-    """One of them must be in some turn, as a word of any case; []: not checked."""
+    """One of these words or phrases must be in some turn, in any case; []: not checked."""
     languages: list[str] = []
     """ISO 639-1 codes of the user turns; []: any."""
     refusal_role: Role = "generator"
@@ -328,6 +328,12 @@ class DataConfig(Section):
             raise ValueError("nothing to work on: name sources, or dialogues.path of your own")
         if self.dialogues and "seeds" in self.steps:
             raise ValueError("dialogues has no seeds; take the step seeds out")
+        sft = self.assemble.sft
+        if sft.origin == "answered" and sft.size != 0 and self.expand.benign_answers == "never" and not self.dialogues:
+            raise ValueError(
+                "assemble.sft.origin=answered takes rows with answers, and expand.benign_answers=never makes none; set "
+                "the latter to reference or always, or assemble.sft.size=0"
+            )
         missing = [role for role in self.roles_needed() if role not in self.roles]
         if missing:
             raise ValueError(
@@ -370,7 +376,8 @@ class DataConfig(Section):
         called = STAGE_ROLES if self.has_red_team() else STAGE_ROLES | {"stage1": ("generator",)}
         called = called | {"stage1": ()} if self.dialogues else called
         roles = [role for step in self.steps for role in called.get(step, ())]
-        extra = [self.quality.refusal_role] if "stage1" in self.steps and not self.dialogues else []
+        writes = "stage2" in self.steps or ("stage1" in self.steps and not self.dialogues)
+        extra = [self.quality.refusal_role] if writes else []
         return list(dict.fromkeys(roles + extra))
 
 

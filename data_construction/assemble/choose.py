@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from data_construction.assemble.facts import RowFacts
-from data_construction.assemble.select import Pools, Rule, Selection, select, shares_with
+from data_construction.assemble.select import Pool, Pools, Rule, Selection, select, shares_with
 from data_construction.bootstrap.keep import why_dropped
 from data_construction.config import Bootstrap, DataConfig, NearDuplicates
 from data_construction.history import HistoryRisk, depends_on_history
@@ -19,7 +19,7 @@ def choose(
     config: DataConfig,
     pools: Pools,
     dialogues: Sequence[RowFacts],
-    candidates: Sequence[RowFacts],
+    bootstrapped: Sequence[RowFacts],
     risks: Mapping[str, HistoryRisk],
 ) -> dict[str, Selection]:
     """The rows of each split.
@@ -29,22 +29,24 @@ def choose(
     Args:
         config: sizes, mixes, thresholds.
         pools: which row may go where.
-        dialogues: Stage I's rows, for RL and bench.
-        candidates: the rows that SFT is chosen from.
+        dialogues: Stage I's rows, for RL and bench, and for SFT where its origin is `answered`.
+        bootstrapped: Stage II's rows, for SFT where they are its origin.
         risks: the judgements of step `history` by dialogue id; read only when RL asks for history-dependence.
 
     Raises:
         UserError: a split that was asked for has no row.
     """
     settings, seed = config.assemble, config.seed
-    pool = {name: [row for row in dialogues if pools.pool(row) == name] for name in ("rl", "bench")}
+    pool = {name: [row for row in dialogues if pools.pool(row) == name] for name in SPLITS}
     duplicates = SplitDuplicates(config.quality.near_duplicates)
     bench = select(pool["bench"], settings.bench, seed, "bench")
     duplicates.add(pool["bench"], "bench")
-    for_sft = [row for row in candidates if pools.pool(row) == "sft"]
-    rules = candidate_rules(config, "sft")
-    rules += [keep_rule(config.bootstrap)] if settings.sft.origin == "bootstrapped" else []
-    sft = select(for_sft, settings.sft, seed, "sft", [*rules, duplicates.rule])
+    if settings.sft.origin == "bootstrapped":
+        for_sft, first = bootstrapped, [still_in(pools, "sft")]
+        rules = [*candidate_rules(config, "sft"), keep_rule(config.bootstrap)]
+    else:
+        for_sft, first, rules = pool["sft"], [has_answers], candidate_rules(config, "sft")
+    sft = select(for_sft, settings.sft, seed, "sft", [*first, *rules, duplicates.rule])
     duplicates.add(sft.rows, "sft")
     rules = [*candidate_rules(config, "rl"), shares_with(sft.rows)]
     if settings.rl.history_dependent:
@@ -58,9 +60,27 @@ def choose(
             raise UserError(
                 f"assemble.{name}: none of {'all' if size is None else size} rows could be found"
                 + (f" (left out: {reasons})" if reasons else "")
-                + "; see rejects.jsonl and keep_rule.md, or set its size to 0"
+                + f"; {_advice(config, name)}, or set its size to 0"
             )
     return chosen
+
+
+def _advice(config: DataConfig, split: str) -> str:
+    if split != "sft":
+        return "see rejects.jsonl"
+    if config.assemble.sft.origin == "bootstrapped":
+        return "see keep_rule.md and bootstrap_rejects.jsonl"
+    return "see rejects.jsonl; SFT takes benign rows whose every turn has an answer (expand.benign_answers)"
+
+
+def still_in(pools: Pools, split: Pool) -> Rule:
+    """Leaves out rows that were bootstrapped for this split under another `rl_share`."""
+    return lambda row: "" if pools.pool(row) == split else "set aside for another split"
+
+
+def has_answers(row: RowFacts) -> str:
+    """A rule for rows that are to be learnt from as Stage I made them."""
+    return "" if row.answered else "no answers"
 
 
 def keep_rule(config: Bootstrap) -> Rule:

@@ -94,7 +94,7 @@ def select(rows: Iterable[RowFacts], split: Split, seed: int, name: str, rules: 
     of it, or as near as the candidates allow, and `note` says so.
 
     Args:
-        rows: the split's pool; rows of kinds that are not in its mix are passed over.
+        rows: the split's pool; rows of kinds that are not in its mix are left out.
         split: size, mix and mean number of turns.
         seed: the run's seed.
         name: the split's name, so that each split has its own order.
@@ -102,9 +102,12 @@ def select(rows: Iterable[RowFacts], split: Split, seed: int, name: str, rules: 
     """
     mix = {kind: weight for kind, weight in split.mix.items() if weight}
     wanted = {kind: float("inf") for kind in mix} if split.size is None else quotas(split.size, mix)
+    rows = list(rows)
     drawn = [(_gumbel(seed, name, row.id), row) for row in rows if row.kind in mix]
     pool = _Pool(sorted(drawn, key=lambda item: (-item[0], item[1].id)), wanted, rules)
-    return pool.draw(0.0) if split.mean_turns is None else _with_mean(pool, split.mean_turns)
+    chosen = pool.draw(0.0) if split.mean_turns is None else _with_mean(pool, split.mean_turns)
+    outside = [(row, "kind not in its mix") for row in rows if row.kind not in mix]
+    return replace(chosen, left_out=[*chosen.left_out, *outside])
 
 
 def _gumbel(*parts: object) -> float:

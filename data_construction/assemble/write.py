@@ -21,7 +21,7 @@ from data_construction.assemble.select import Pools, Selection
 from data_construction.assemble.stats import NAMES, assembly_sections, keep_stats, reject_stats
 from data_construction.config import DataConfig
 from data_construction.history import HistoryRisk, risk_table
-from data_construction.seeds import ingested_seeds
+from data_construction.seeds import SEEDS, ingested_seeds
 from data_construction.stats.attacks import attack_stats
 from data_construction.stats.counts import counts, row_table
 from data_construction.stats.write import write_stats
@@ -44,7 +44,8 @@ def run_assemble(config: DataConfig) -> None:
     Raises:
         UserError: an earlier step is not finished, or a split that was asked for has no row.
     """
-    folder, inputs = config.folder, {"dialogues": config.folder / stage_one.DIALOGUES}
+    folder = config.folder
+    inputs = {"seeds": folder / SEEDS, "dialogues": folder / stage_one.DIALOGUES}
     require_finished(folder, "stage1")
     if config.assemble.sft.origin == "bootstrapped":
         require_finished(folder, "stage2")
@@ -56,7 +57,8 @@ def run_assemble(config: DataConfig) -> None:
         require_finished(folder, "score")
         inputs["scores"] = folder / score.SCORED
     keep_rule = {"tau_safe": config.bootstrap.tau_safe, "tau_help": config.bootstrap.tau_help}
-    facts = relevant({"seed": config.seed, "assemble": config.assemble, "keep_rule": keep_rule})
+    near = {"near_duplicates": config.quality.near_duplicates}
+    facts = relevant({"seed": config.seed, "assemble": config.assemble, "keep_rule": keep_rule, **near})
     with Run.open(folder, facts, stage="assemble", inputs=inputs, file=RECORDS["assemble"], redo=True) as run:
         if run.finished:
             run.say_finished()
@@ -70,17 +72,17 @@ def run_assemble(config: DataConfig) -> None:
 def assemble(config: DataConfig) -> dict:
     """Chooses and writes the splits and their stats; returns the stats."""
     folder = config.folder
-    bootstrapped = config.assemble.sft.origin == "bootstrapped"
+    from_stage_two = config.assemble.sft.origin == "bootstrapped"
     pools = Pools.of(config, ingested_seeds(folder))
     dialogues = list(row_facts(folder / stage_one.DIALOGUES))
-    candidates = list(row_facts(folder / stage_two.SCORED)) if bootstrapped else [r for r in dialogues if r.answered]
+    bootstrapped = list(row_facts(folder / stage_two.SCORED)) if from_stage_two else []
     risks = history.judged_risks(folder) if config.assemble.rl.history_dependent else {}
-    chosen = choose(config, pools, dialogues, candidates, risks)
+    chosen = choose(config, pools, dialogues, bootstrapped, risks)
 
     _write_train(folder, chosen, risks)
     _write_bench(folder, chosen["bench"])
     write_jsonl(folder / LEFT_OUT, (_left_out(name, *item) for name in SPLITS for item in chosen[name].left_out))
-    if bootstrapped:
+    if from_stage_two:
         stage_two.write_keep_rule(config)
     splits = {name: row_table(row.read() for row in chosen[name].rows) for name in SPLITS}
     stats = {
@@ -95,7 +97,7 @@ def assemble(config: DataConfig) -> dict:
         "red_team": attack_stats(
             rows_if_there(folder / stage_one.CANDIDATES, Dialogue), read_jsonl(folder / stage_one.REJECTS)
         ),
-        "keep_rule": keep_stats([row.measures for row in candidates] if bootstrapped else [], config.bootstrap),
+        "keep_rule": keep_stats([row.measures for row in bootstrapped], config.bootstrap),
         "stage2_rejects": reject_stats(rows_if_there(folder / stage_two.REJECTS)),
         "history_risk": risk_table(risks.values()),
         "candidate_scores": score.score_stats(config) if score.is_wanted(config) else {},

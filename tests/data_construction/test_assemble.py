@@ -289,30 +289,91 @@ def test_other_thresholds_need_no_new_calls_and_say_who_left(make_seeds, make_co
     folder, asked = config.folder, len(double.requests)
     assert len(rows_of(folder / "steer_sft.jsonl")) == 1
     left = {row["reason"] for row in read_jsonl(folder / "left_out.jsonl")}
-    assert left == {"keep rule: safety below threshold", "keep rule: usefulness below threshold"}
+    both = "keep rule: safety below threshold and usefulness below threshold"  # unsafe: usefulness is locked at 1
+    assert left == {both, "keep rule: usefulness below threshold"}
     assert "**1 (33%)**" in (folder / "keep_rule.md").read_text()
     main(config.model_copy(update={"bootstrap": config.bootstrap.model_copy(update={"tau_help": 3.5})}))
     assert len(rows_of(folder / "steer_sft.jsonl")) == 2
     page = (folder / "keep_rule.md").read_text()
     assert "bootstrap.tau_help=3.5 (in bold)" in page
     assert "**2 (67%)**" in page
-    assert "| benign | 2 | 1 | 0 | 0 |" in page
+    assert "| benign | 2 | 0 | 0 | 1 |" in page
     assert len(double.requests) == asked
 
 
+def left_out(config) -> Counter:
+    return Counter((row["split"], row["reason"]) for row in read_jsonl(config.folder / "left_out.jsonl"))
+
+
 def test_answered_rows_become_sft_without_stage_two(make_seeds, make_config, double):
-    sources = {"train": {"reader": "jsonl", "path": str(make_seeds("train", ["a", "b"], answer="42"))}}
-    splits = {"rl_share": 0, "sft": {"origin": "answered"}, "rl": {"size": 0}, "bench": {"size": 0}}
-    config = make_config(sources, kinds=["benign"], steps=["stage1", "assemble"], assemble=splits)
+    sources = {
+        "with": {"reader": "jsonl", "path": str(make_seeds("with", ["a", "b"], answer="42"))},
+        "without": {"reader": "jsonl", "path": str(make_seeds("without", ["c"], first=2)), "kinds": ["benign"]},
+    }
+    sft = {"origin": "answered", "mix": {"benign": 1}}
+    splits = {"rl_share": 0, "sft": sft, "rl": {"size": 0}, "bench": {"size": 0}}
+    config = make_config(sources, kinds=["benign", "obfuscated"], steps=["stage1", "assemble"], assemble=splits)
     main(config)
     rows = rows_of(config.folder / "steer_sft.jsonl")
     assert len(rows) == 2
     assert all(turn.assistant for row in rows for turn in row.turns)
     assert not (config.folder / "steer_rl.jsonl").exists()
+    assert left_out(config) == {("sft", "no answers"): 1, ("sft", "kind not in its mix"): 2}
+    stats = json.loads((config.folder / "stats.json").read_text())
+    assert stats["left_out"]["sft"] == {"kind not in its mix": 2, "no answers": 1}
+
+
+def test_answers_that_are_never_made_are_not_waited_for(make_config):
+    sources = {"train": {"reader": "jsonl", "path": "x"}}
+    never = {"kinds": ["benign"], "expand": {"benign_answers": "never"}}
+    with pytest.raises(ValidationError, match=r"expand\.benign_answers=never makes none"):
+        make_config(sources, assemble={"sft": {"origin": "answered"}}, **never)
+    assert make_config(sources, assemble={"sft": {"origin": "answered", "size": 0}}, **never)
+    assert make_config(sources, assemble={"sft": {"origin": "answered"}}, dialogues={"path": "x"}, **never)
+
+
+def test_rows_that_were_bootstrapped_under_another_share_are_counted(config):
+    main(config)
+    splits = config.assemble.model_copy(update={"rl_share": 0.7})
+    main(config.model_copy(update={"assemble": splits, "steps": ["assemble"]}))
+    assert left_out(config)["sft", "set aside for another split"] > 0
+    assert len(rows_of(config.folder / "steer_sft.jsonl")) > 0
+
+
+def test_other_near_duplicates_and_other_seeds_make_the_splits_again(small, capsys):
+    main(small)
+    again = small.model_copy(update={"steps": ["assemble"]})
+    main(again)
+    assert "already finished" in capsys.readouterr().out
+    quality = small.quality.model_copy(update={"near_duplicates": NearDuplicates()})
+    main(again.model_copy(update={"quality": quality}))
+    assert "already finished" not in capsys.readouterr().out
+    main(again)
+    seeds = small.folder / "seeds.jsonl"
+    seeds.write_text(seeds.read_text() + "\n")
+    capsys.readouterr()
+    main(again)
+    assert "already finished" not in capsys.readouterr().out
 
 
 def test_an_empty_split_is_an_error(make_seeds, make_config):
     sources = {"train": {"reader": "jsonl", "path": str(make_seeds("train", ["a", "b"]))}}
     splits = {"rl_share": 0, "sft": {"size": 2, "mix": {"benign": 1}}, "rl": {"size": 5}, "bench": {"size": 0}}
-    with pytest.raises(UserError, match=r"assemble\.rl: none of 5 rows"):
+    with pytest.raises(UserError, match=r"assemble\.rl: none of 5 rows could be found; see rejects\.jsonl, or set"):
         main(make_config(sources, kinds=["benign"], assemble=splits))
+
+
+@pytest.mark.parametrize(
+    ("sft", "said"),
+    [
+        ({"origin": "answered"}, r"left out: 2 no answers\); see rejects\.jsonl; SFT takes .*benign_answers"),
+        ({"origin": "answered", "mix": {"red_team": 1}}, r"left out: 2 kind not in its mix\); see rejects"),
+        ({"origin": "bootstrapped"}, r"keep rule: .*\); see keep_rule\.md and bootstrap_rejects\.jsonl, or"),
+    ],
+)
+def test_an_empty_sft_says_why_by_its_origin(make_seeds, make_config, sft, said):
+    sources = {"train": {"reader": "jsonl", "path": str(make_seeds("train", ["unsafe a", "unsafe b"]))}}
+    splits = {"rl_share": 0, "sft": sft, "rl": {"size": 0}, "bench": {"size": 0}}
+    steps = ["stage1", *(["stage2"] if sft["origin"] == "bootstrapped" else []), "assemble"]
+    with pytest.raises(UserError, match=said):
+        main(make_config(sources, kinds=["benign"], steps=steps, assemble=splits))
