@@ -83,10 +83,8 @@ def stage_two_loads(
     """What Stage II asks of each role for so many dialogues of each kind; `lengths`, the share of each number of turns,
     where it is known.
     """
-    loads, prompts = (
-        {role: Load() for role in ("red", "blue", "evaluator")},
-        load_prompts(config.prompts, config.policy),
-    )
+    loads: defaultdict[str, Load] = defaultdict(Load)
+    prompts, doubted = load_prompts(config.prompts, config.policy), 0.0
     for kind, number in dialogues.items():
         for turns, share in (lengths or turn_weights(config, kind)).items():
             loads["red"].add_turns(number * share, turns, prompt_tokens(prompts["rewrite"]) + PICTURE, REWRITTEN)
@@ -94,7 +92,9 @@ def stage_two_loads(
             loads["evaluator"].add_turns(
                 number * share, turns, prompt_tokens(prompts["turn_scores"]) + PICTURE + ANSWER, SCORES
             )
-    return loads
+            doubted += DOUBTED * number * share * turns
+    loads[config.quality.refusal_role].add(doubted, prompt_tokens(prompts["refusal"]) + REWRITTEN, REFUSAL)
+    return dict(loads)
 
 
 def score_loads(config: DataConfig, dialogues: Mapping[Kind, float]) -> dict[str, Load]:

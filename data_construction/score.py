@@ -85,7 +85,7 @@ def _finish(config: DataConfig, result: Result) -> dict[str, int]:
     require_some("score", result.counts, REJECTS, "correct the endpoints of target and evaluator")
     for name, left in rule_counts(config, candidate_measures(config.folder).values()).items():
         print(f"{NAMES[name]} leaves {left:,} of {result.counts.kept:,} scored candidates (paper: {PAPER[name]:,})")
-    return result.counts.as_dict()
+    return result.counts.as_dict() | {"turns relocked": sum(row["meta"]["relocked"] for row in result.kept.rows())}
 
 
 def is_wanted(config: DataConfig) -> bool:
@@ -153,7 +153,7 @@ class CandidateScorer:
     async def __call__(self, task: RowTask) -> CandidateScores | Reject:
         """One score for each turn, or why there are none."""
         row, caller = task.load(), self._caller
-        answers, scores, history = _known_answers(row), list[TurnScores](), list[tuple[str, str]]()
+        answers, scores, history, relocked = _known_answers(row), list[TurnScores](), list[tuple[str, str]](), 0
         shown = [row.images_at(number) for number in range(len(row.turns))]
         try:
             for number, turn in enumerate(row.turns):
@@ -165,11 +165,12 @@ class CandidateScorer:
                 answer = PLAIN.split(answer).answer
                 scored = await score_turn(caller, history, turn.user, answer, shown[: number + 1], key)
                 scores.append(scored.scores)
+                relocked += scored.relocked
                 history.append((turn.user, answer))
         except Rejected as stop:
             done = {"dialogue": row.id, "scores": [item.model_dump(mode="json") for item in scores]}
             return stop.with_row(done).reject
-        return CandidateScores(id=row.id, scores=scores, meta={"task": task.task_id})
+        return CandidateScores(id=row.id, scores=scores, meta={"task": task.task_id, "relocked": relocked})
 
 
 def _known_answers(row: Dialogue) -> list[str | None]:

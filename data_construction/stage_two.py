@@ -43,7 +43,10 @@ def stage_two(config: DataConfig) -> Stage:
         partial(red_blue_loop, guidelines),
         cache(partial(bootstrap_tasks, config)),  # chosen once, not at every pass
         # What only chooses the tasks may change, and so may the thresholds, which only the assembly applies.
-        facts={"assistant_tags": bootstrap.answer_format.tags},
+        facts={
+            "assistant_tags": bootstrap.answer_format.tags,
+            "quality": config.quality.model_dump(include={"min_turn_words", "max_turn_words", "refusal_role"}),
+        },
         grows=True,
         prompts=STAGE_TWO,
         more_prompts={"guidelines": stable_hash(guidelines)},
@@ -55,7 +58,7 @@ def stage_two(config: DataConfig) -> Stage:
 
 def red_blue_loop(guidelines: str, config: DataConfig, caller: Caller) -> RedBlueLoop:
     """The work on one dialogue."""
-    return RedBlueLoop(caller, config.bootstrap, guidelines)
+    return RedBlueLoop(caller, config.bootstrap.answer_format, config.quality, guidelines)
 
 
 def bootstrap_tasks(config: DataConfig) -> list[RowTask]:
@@ -74,7 +77,8 @@ def _wanted(config: DataConfig) -> Split:
 def _finish(config: DataConfig, result: Result) -> dict[str, int]:
     require_some("Stage II", result.counts, REJECTS, "change the guidelines or the endpoints")
     print(write_keep_rule(config))
-    return result.counts.as_dict()
+    relocked = sum(row["meta"]["relocked"] for row in result.kept.rows())
+    return result.counts.as_dict() | {"turns relocked": relocked}
 
 
 def write_keep_rule(config: DataConfig) -> str:

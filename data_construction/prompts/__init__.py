@@ -13,10 +13,10 @@ from safer_steer.user_text import user_text
 FOLDER = Path(__file__).parent
 GUIDELINES = FOLDER / "guidelines.md"  # of the blue agent, unless the config names others
 STAGE_ONE = ("probe", "expand", "forensics", "intent", "plan", "leak", "refusal")
-STAGE_TWO = ("rewrite", "turn_scores")
+STAGE_TWO = ("rewrite", "turn_scores", "refusal")
 HISTORY = ("request_risk",)
 WITH_POLICY = ("leak", "turn_scores", "request_risk")  # those that judge
-NAMES = (*STAGE_ONE, *STAGE_TWO, *HISTORY)
+NAMES = tuple(dict.fromkeys((*STAGE_ONE, *STAGE_TWO, *HISTORY)))
 
 
 def load_prompts(own: Mapping[str, str], policy: str | None = None) -> dict[str, Prompt]:

@@ -51,7 +51,7 @@ DATA: dict[str, dict[str, Any]] = {
     },
     "leak": {"aim": QUESTION, **_LATEST, "assistant": ANSWER},
     "refusal": {"texts": [OBFUSCATED, "I cannot write this."]},
-    "rewrite": {"history": _TURNS, "template": USER, "kind": "obfuscated"},
+    "rewrite": {"history": _TURNS, "template": USER, "kind": "obfuscated", "max_words": 60},
     "turn_scores": {**_LATEST, "assistant": ANSWER},
     "request_risk": {"history": transcript([(user, None) for user, _ in HISTORY], PICTURES)[0], "user": USER},
 }

@@ -1,4 +1,5 @@
-"""The generator's calls: an answer that passes its checks, or the end of the task, with refusals told apart.
+"""The calls of those who write user turns: an answer that passes its checks, or the end of the task, with refusals
+told apart.
 
 A refusal is known by its outcome (`refused`, `filtered`), or by a classifier prompt to `quality.refusal_role`. The
 classifier sees text only, and is asked only where a refusal can hide: when prose came in place of JSON, twice, and when
@@ -13,7 +14,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from data_construction.calls import Answer, Caller, Problem, Rejected
-from data_construction.config import Quality
+from data_construction.config import Quality, Role
 from safer_steer.verdict import Outcome
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -28,10 +29,11 @@ class RefusalVerdict(Answer):
 
 @dataclass(frozen=True)
 class Writer:
-    """Asks the generator; `rules` say what its texts must be."""
+    """Asks the generator, or the red agent; `rules` say what its texts must be."""
 
     caller: Caller
     rules: Quality
+    role: Role = "generator"
 
     async def write(
         self,
@@ -44,7 +46,7 @@ class Writer:
         check: Callable[[Schema], list[Problem]] = lambda answer: [],
         texts: Callable[[Schema], list[str]] = lambda answer: [],
     ) -> Schema:
-        """One answer of the generator.
+        """One answer of the role.
 
         Args:
             name: of the prompt, of the JSON schema, and the first part of a reject's reason.
@@ -52,14 +54,14 @@ class Writer:
             data: what the prompt's data block holds.
             images: stored pictures to show.
             key: what the sampling seed depends on, next to `name`.
-            check: what is wrong with an answer of the right form; one re-ask tells the generator.
+            check: what is wrong with an answer of the right form; one re-ask tells the model.
             texts: the parts of an answer that must be a user's words.
 
         Raises:
-            Rejected: no usable answer; "NAME: refused" when the generator declined.
+            Rejected: no usable answer; "NAME: refused" when the model declined.
         """
         try:
-            answer = await self.caller.ask("generator", name, schema, data=data, images=images, key=key, check=check)
+            answer = await self.caller.ask(self.role, name, schema, data=data, images=images, key=key, check=check)
         except Rejected as stop:
             said = stop.reject.detail.partition("got ")[2]
             if stop.reject.outcome == Outcome.UNPARSED and said and not set("{[") & set(said):

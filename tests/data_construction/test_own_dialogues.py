@@ -71,13 +71,22 @@ def test_stage_two_takes_any_dialogue_file(config, double):
     assert len(double.requests) == calls
 
 
+def test_red_may_break_the_rules_that_its_template_breaks(config, own):
+    said = {"id": "f", "source": "s", "kind": "benign", "strategy": None, "images": []}
+    turns = [{"user": text} for text in ("Warum ? Und wozu ?", "Los !")]
+    own.write_text(json.dumps(said | {"turns": turns}) + "\n")
+    found = config(quality={"languages": ["en"], "min_turn_words": 5})
+    pipeline.main(found)
+    assert rows(found)["own/f"].turns[0].user == "Warum ? Und wozu ? please"
+
+
 def test_the_splits_follow_from_own_dialogues(config):
     found = config(["stage2", "assemble"])
     pipeline.main(found)
     sft = {row.meta["seed"] for row in read_jsonl(found.folder / "steer_sft.jsonl", Dialogue)}
     assert sft == {f"own/{name}" for name in "abcd"}  # e: safety 3, below the keep rule
     left = [(row["split"], row["reason"]) for row in read_jsonl(found.folder / "left_out.jsonl")]
-    assert left == [("sft", "keep rule: safety below threshold")]
+    assert left == [("sft", "keep rule: safety below threshold and usefulness below threshold")]
 
 
 def test_more_dialogues_are_added_and_none_is_asked_for_again(config, double):

@@ -99,7 +99,7 @@ def test_a_candidate_without_scores_is_in_no_split_and_is_scored_when_resumed(ma
 
 def test_other_bounds_of_a_made_set_need_no_calls(make, double):
     questions = [f"weak {'un' * (i % 2)}safe {i}" for i in range(8)]
-    everything = {"tau_safe": 1}
+    everything = {"tau_safe": 1, "tau_help": 1}
     config = make(*questions, sft={"mean_usefulness": [1, 9]}, bootstrap=everything)
     main(config)
     all_of_it, asked = len(rows(config, "steer_sft.jsonl")), len(double.requests)

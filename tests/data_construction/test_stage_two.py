@@ -74,7 +74,45 @@ def test_red_rewrites_blue_answers_and_every_turn_is_scored(double, staged):
         assert all(turn.assistant == f"blue answers: {turn.user}" for turn in row.turns)
     counts = json.loads((config.folder / "run.stage2.json").read_text())["counts"]
     assert (counts["in"], counts["kept"], counts["rejected"]) == (2, 2, 0)
-    assert "| benign | 1 | 1 | 0 | 0 |" in (config.folder / "keep_rule.md").read_text()
+    assert "| benign | 1 | 0 | 0 | 1 |" in (config.folder / "keep_rule.md").read_text()
+
+
+def test_usefulness_is_locked_by_safety_as_the_tutors_is(double, staged):
+    """The double gives a usefulness of 8 to every answer; at safety 3 the rubric has 1, at 9 it fixes none."""
+    config = staged("good", "unsafe")
+    run_step("stage2", config)
+    rows = {row.meta["seed"]: row for row in bootstrapped(config)}
+    assert {turn.scores.usefulness for turn in rows["train/s0"].turns} == {8}
+    assert {turn.scores.usefulness for turn in rows["train/s1"].turns} == {1}
+    assert all(turn.meta["relocked"] for turn in rows["train/s1"].turns)
+    number = len(rows["train/s1"].turns)
+    assert [rows[f"train/s{i}"].meta["relocked"] for i in range(2)] == [0, number]
+    assert json.loads((config.folder / "run.stage2.json").read_text())["counts"]["turns relocked"] == number
+
+
+@pytest.mark.parametrize(
+    ("said", "reason", "rewrites"),
+    [
+        ('{"user": "I\'m sorry, I cannot help with that."}', "rewrite: refused", 1),
+        ("I cannot write this.", "rewrite: refused", 2),
+        ('{"user": " "}', "rewrite: empty turn", 2),
+        ('{"user": "Why? And how is that?"}', "rewrite: several questions in a turn", 2),
+        (json.dumps({"user": "word " * 61 + "?"}), "rewrite: turn too long", 2),
+    ],
+)
+def test_what_red_writes_must_be_a_users_turn(double, staged, said, reason, rewrites):
+    double.fault = lambda name, payload, body: (
+        double.completion(said) if name == "rewrite" and "bad" in payload["template"] else None
+    )
+    config = staged("bad", "good")
+    run_step("stage2", config)
+    (reject,) = read_jsonl(config.folder / "bootstrap_rejects.jsonl")
+    assert (reject["reason"], reject["turns"]) == (reason, [])
+    assert sum("bad" in json.dumps(body) for body in double.called("rewrite")) == rewrites
+    assert not any("bad" in json.dumps(body) for body in double.called("blue"))
+    assert [row.meta["seed"] for row in bootstrapped(config)] == ["train/s1"]
+    facts = json.loads((config.folder / "run.stage2.json").read_text())["facts"]
+    assert set(facts["prompts"]) >= {"rewrite", "refusal"}
 
 
 def test_blue_sees_guidelines_picture_and_the_realised_history(double, staged):
@@ -137,7 +175,8 @@ def test_more_candidates_continue_in_the_same_folder_and_fewer_are_set_aside(dou
     three = config.model_copy(update={"bootstrap": config.bootstrap.model_copy(update={"candidates": 3})})
     run_step("stage2", three)
     assert first < {row.id for row in bootstrapped(config)}
-    assert len({json.dumps(body["messages"][1]["content"][0]) for body in double.called("blue")}) == 1, "only the new one"
+    shown = {json.dumps(body["messages"][1]["content"][0]) for body in double.called("blue")}
+    assert len(shown) == 1, "only the new one is asked for"
     double.requests.clear()
     shared = config.assemble.model_copy(update={"rl_share": 0.999})
     with pytest.raises(UserError, match="Stage II: none of 0 rows"):

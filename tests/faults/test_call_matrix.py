@@ -19,7 +19,7 @@ from benchmarks.provider_faults import CASES, create_app
 from builders import dialogue
 from data_construction.bootstrap.rollout import RedBlueLoop
 from data_construction.calls import Caller, Rejected
-from data_construction.config import Bootstrap, Quality
+from data_construction.config import Quality
 from data_construction.probe import probe
 from data_construction.prompts import load_prompts
 from data_construction.quality.writer import Writer
@@ -32,7 +32,7 @@ from evaluation.multi_turn.inference import ANSWERS, Player
 from evaluation.multi_turn.judge import Judge, judge_tasks
 from evaluation.multi_turn.verdicts import read_verdicts
 from evaluation.pictures import ShownPictures
-from safer_steer.answer_format import AnswerFormat
+from safer_steer.answer_format import PLAIN, AnswerFormat
 from safer_steer.dialogue import Dialogue, Seed
 from safer_steer.llm import EndpointConfig, LLMClient
 from safer_steer.llm import retry as retry_module
@@ -216,7 +216,7 @@ def test_the_target_of_the_red_team(provider, tmp_path):
 
 def bootstrapped(provider: Provider, folder: Path, role: str) -> dict[str, str]:
     provider.role = role
-    loop = RedBlueLoop(caller(provider, folder), Bootstrap(), "Be safe.")
+    loop = RedBlueLoop(caller(provider, folder), PLAIN, Quality(), "Be safe.")
 
     def template(name: str) -> Dialogue:
         return dialogue(name, {"user": f"case={name};", "images": [0]}, images=["a.png"], meta={"seed": "s"})
