@@ -22,11 +22,9 @@ def simulate(rng: np.random.Generator, seeds: int, spread: float) -> tuple[float
     return found.low, found.high
 
 
-@pytest.mark.parametrize("seeds", [1, 3, 5])
-@pytest.mark.parametrize("spread", [0.0, 3.0, 8.0])  # dialogues alone give a seed's number 3.4 points
+# Dialogues alone give a seed's number a spread of 3.4 points. One seed says nothing about other seeds.
+@pytest.mark.parametrize(("seeds", "spread"), [(1, 0.0), (3, 0.0), (3, 3.0), (3, 8.0), (5, 0.0), (5, 3.0), (5, 8.0)])
 def test_the_interval_holds_the_true_value(seeds, spread):
-    if seeds == 1 and spread:
-        pytest.skip("one seed says nothing about other seeds")
     rng = np.random.default_rng([seeds, int(spread)])
     low, high = np.transpose([simulate(rng, seeds, spread) for _ in range(RUNS)])
     assert np.mean((low <= 0) & (high >= 0)) > 0.88, "95 % asked for; 200 runs vary by 1.5, and few seeds are rough"
