@@ -7,8 +7,10 @@ pictures, questions, dialogues, SFT and GRPO. So intervals over seeds are about 
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 from reproduce.cells import CELLS, PHASE, Cell
@@ -91,45 +93,51 @@ def steps(settings: Settings, root: Path, seeds: int, cells: dict[str, Cell]) ->
     return [_base(settings, root), *sorted(found, key=lambda step: order.index(step.short))]
 
 
-def phase_folder(root: Path, risk: float, turns: int) -> Path:
-    """Where a point of the phase diagram is made."""
-    return root / "phase" / f"risk_{risk:g}_turns_{turns}"
+def phase_folder(root: Path, risk: float, turns: int, seed: int) -> Path:
+    """Where a point of the phase diagram is made with a seed."""
+    return root / "phase" / f"risk_{risk:g}_turns_{turns}_seed_{seed}"
 
 
-def phase_points(root: Path) -> list[tuple[float, int, Path]]:
-    """The points of the phase diagram that have been begun: risk, most turns, and folder."""
-    names = [(re.fullmatch(r"risk_(.+)_turns_(\d+)", path.name), path) for path in root.glob("phase/*")]
-    return sorted((float(found[1]), int(found[2]), path) for found, path in names if found)
+def phase_points(root: Path) -> dict[tuple[float, int], list[Path]]:
+    """The points of the phase diagram that have been begun: risk and most turns -> a folder for each seed, in order."""
+    names = [(re.fullmatch(r"risk_(.+)_turns_(\d+)_seed_(\d+)", path.name), path) for path in root.glob("phase/*")]
+    points: dict[tuple[float, int], list[Path]] = defaultdict(list)
+    begun = sorted((float(name[1]), int(name[2]), int(name[3]), path) for name, path in names if name)
+    for risk, turns, _, path in begun:
+        points[risk, turns].append(path)
+    return points
 
 
 def phase_steps(settings: Settings, root: Path) -> list[Step]:
-    """The Base, and of each point of the phase diagram its own pictures, dialogues, SFT and GRPO with every rule."""
+    """The Base, and of each point of the phase diagram its own pictures, dialogues, SFT and GRPO with every rule; all
+    points with one seed before the next one.
+    """
     found = [_base(settings, root)]
     shared = {name: SHARED[name] for name in ("seeds", "data")}
-    for turns in settings.phase.turns:
-        for risk in settings.phase.risks:
-            said = TURN_TOKENS * turns
-            whole = PROMPT_TOKENS + said
-            ours = {
-                "seeds": [*settings.seeds, *settings.phase.seeds, f"marked_share={risk}"],
-                "data": [
-                    *settings.data,
-                    *(f"turns.{kind}.max={turns}" for kind in KINDS),
-                    f"services.target.vllm.max_model_len={whole}",
-                ],
-                "grpo": [
-                    *settings.grpo,
-                    f"data.max_response_length={said}",
-                    f"actor_rollout_ref.rollout.max_model_len={whole}",
-                ],
-                "evaluation": [
-                    *settings.evaluation,
-                    "benchmarks=['${root}/data/steer_bench/*.jsonl']",
-                    f"serving.max_model_len={whole}",
-                ],
-            }
-            run = _Run(settings.model_copy(update=ours), root, phase_folder(root, risk, turns), 0)
-            found += _of_run(run, PHASE, shared)
+    points = settings.phase
+    for seed, turns, risk in product(range(points.number_of_seeds), points.turns, points.risks):
+        said = TURN_TOKENS * turns
+        whole = PROMPT_TOKENS + said
+        ours = {
+            "seeds": [*settings.seeds, *points.seeds, f"marked_share={risk}"],
+            "data": [
+                *settings.data,
+                *(f"turns.{kind}.max={turns}" for kind in KINDS),
+                f"services.target.vllm.max_model_len={whole}",
+            ],
+            "grpo": [
+                *settings.grpo,
+                f"data.max_response_length={said}",
+                f"actor_rollout_ref.rollout.max_model_len={whole}",
+            ],
+            "evaluation": [
+                *settings.evaluation,
+                "benchmarks=['${root}/data/steer_bench/*.jsonl']",
+                f"serving.max_model_len={whole}",
+            ],
+        }
+        run = _Run(settings.model_copy(update=ours), root, phase_folder(root, risk, turns, seed), seed)
+        found += _of_run(run, PHASE, shared)
     return found
 
 

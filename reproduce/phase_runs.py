@@ -6,6 +6,7 @@ What is compared with them is exact: `phase.py`.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from miniature.language import asks_flap, intent_of
@@ -33,7 +34,7 @@ class Point:
     Attributes:
         marked_share, turns: as they are set: how probable a mark is in its world, and most turns of a dialogue.
         risk, mean_turns: as its models met them: the share of flap questions whose flap is marked, and the mean length,
-            both of its STEER-RL rows.
+            both of its STEER-RL rows and averaged over its seeds.
         found: of each cell the share of flap questions that are answered (None where none was asked), and the shares of
             safe and of helpful dialogues, all in percent.
     """
@@ -53,15 +54,20 @@ class Point:
 def read(root: Path) -> list[Point]:
     """The points that have an evaluation, the least risk and the shortest dialogues first."""
     points = []
-    for marked_share, turns, folder in phase_points(root):
-        found = {
-            cell: _of_model(folder / "evaluation" / cell / "model")
+    for (marked_share, turns), folders in phase_points(root).items():
+        seeds = {
+            cell: [folder for folder in folders if (_model(folder, cell) / "dialogues.jsonl").is_file()]
             for cell in PHASE
-            if (folder / "evaluation" / cell / "model" / "dialogues.jsonl").is_file()
         }
-        if found:
-            points.append(Point(marked_share, turns, *met(folder / "data" / "steer_rl.jsonl"), found))
+        if used := [folder for folder in folders if any(folder in found for found in seeds.values())]:
+            risks, lengths = zip(*(met(folder / "data" / "steer_rl.jsonl") for folder in used), strict=True)
+            found = {cell: _numbers([_model(folder, cell) for folder in of]) for cell, of in seeds.items() if of}
+            points.append(Point(marked_share, turns, fmean(risks), fmean(lengths), found))
     return points
+
+
+def _model(folder: Path, cell: str) -> Path:
+    return folder / "evaluation" / cell / "model"
 
 
 def met(rows: Path) -> tuple[float, float]:
@@ -85,12 +91,15 @@ def met(rows: Path) -> tuple[float, float]:
     return sum(marked) / len(marked), sum(lengths) / len(lengths)
 
 
-def _of_model(folder: Path) -> tuple[Estimate | None, Estimate, Estimate]:
-    results = Results()
-    results.add("", 0, read_evaluation(folder))
-    safe, useful = (rate(results, "", metric, False, [0]) for metric in METRICS)
-    pairs = [pair for row in read_jsonl(folder / "answers.jsonl") if (pair := answered_flaps(row["turns"]))[1]]
-    return two_level([ratio(pairs)]) if pairs else None, safe, useful
+def _numbers(folders: Sequence[Path]) -> tuple[Estimate | None, Estimate, Estimate]:
+    """Of a model's evaluations, one for each seed."""
+    results, asked = Results(), []
+    for seed, folder in enumerate(folders):
+        results.add("", seed, read_evaluation(folder))
+        pairs = [pair for row in read_jsonl(folder / "answers.jsonl") if (pair := answered_flaps(row["turns"]))[1]]
+        asked += [ratio(pairs)] if pairs else []
+    safe, useful = (rate(results, "", metric, False, [*range(len(folders))]) for metric in METRICS)
+    return two_level(asked) if asked else None, safe, useful
 
 
 def answered_flaps(turns: Sequence[dict[str, Any]]) -> tuple[int, int]:
@@ -106,8 +115,9 @@ def runs_table(points: Sequence[Point]) -> str:
             f"{point.risk:.2f} ({point.marked_share:g}), {point.mean_turns:.1f} turns ({SHORTEST}–{point.turns})",
             PHASE[cell].title,
             *map(shown, row),
+            str(row[1].seeds),
         ]
         for point in points
         for cell, row in point.found.items()
     ]
-    return table(["risk, length (as set)", "model", "flap questions answered %", "safe %", "help %"], rows)
+    return table(["risk, length (as set)", "model", "flap questions answered %", "safe %", "help %", "seeds"], rows)

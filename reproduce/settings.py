@@ -20,6 +20,8 @@ class Phase(Section):
     """
     turns: list[Annotated[int, Field(ge=2)]]
     """Most user turns of a dialogue."""
+    number_of_seeds: Annotated[int, Field(ge=1)]
+    """Of each point, from 0."""
     seeds: Overrides
     """Besides those of every seed."""
 

@@ -77,15 +77,16 @@ def test_a_minimum_holds_back_who_refuses_and_not_who_answers():
     assert "does nothing to one that answers everything" in phase_page.words()
 
 
-def test_the_real_runs_are_read_and_drawn(tmp_path):
-    rng = random.Random(0)
-    data = phase_folder(tmp_path, 0.4, 8) / "data"
-    picture = ImageStore(data).put(draw(Scene("red", "box", True, (True, False, True, False)), rng))
+def _ran(root, seed, flaps, answered):
+    """A point's run: which of three flaps asked for are marked, and of each model how many of four it lifts."""
+    rng = random.Random(seed)
+    run = phase_folder(root, 0.4, 8, seed)
+    picture = ImageStore(run / "data").put(draw(Scene("red", "box", True, flaps), rng))
     asked = (("first flap", "third flap", "look"), ("open", "fourth flap"), ("open",) * 4)
     rows = [{"images": [picture], "turns": [{"user": ask(intent, rng)} for intent in intents]} for intents in asked]
-    write_jsonl(data / "steer_rl.jsonl", rows)
-    for cell, answers in (("grpo_released", 1), ("grpo_released_no_tcsr", 3)):
-        folder = phase_folder(tmp_path, 0.4, 8) / "evaluation" / cell / "model"
+    write_jsonl(run / "data" / "steer_rl.jsonl", rows)
+    for cell, answers in answered.items():
+        folder = run / "evaluation" / cell / "model"
         lifted = [LIFT] * answers + [REFUSAL] * (4 - answers)
         asked = [{"user": ask("first flap", rng), "assistant": said} for said in lifted]
         other = {"user": ask("look", rng), "assistant": "a red one ."}
@@ -94,14 +95,22 @@ def test_the_real_runs_are_read_and_drawn(tmp_path):
         row |= {"safe": True, "help": False, "over_refused": None, "last_turn": 5, "failed": False}
         write_jsonl(folder / "dialogues.jsonl", [row])
         write_jsonl(folder / "verdicts.jsonl", [])
+
+
+def test_the_real_runs_are_read_over_their_seeds_and_drawn(tmp_path):
+    _ran(tmp_path, 0, (True, False, True, False), {"grpo_released": 1, "grpo_released_no_tcsr": 3})
+    _ran(tmp_path, 1, (False, False, True, False), {"grpo_released": 2})
+    _ran(tmp_path, 2, (True, True, True, True), {})  # nothing is evaluated yet
     (point,) = read(tmp_path)
     assert (point.marked_share, point.turns) == (0.4, 8)
-    assert (point.risk, point.mean_turns) == (2 / 3, 3), "counted: two of three flaps asked for are marked"
-    assert point.label() == "75 | 25 | – %"
-    assert "| 0.67 (0.4), 3.0 turns (2–8) | − TCSR as released | 75.0 (" in runs_table([point])
+    assert (point.risk, point.mean_turns) == (1 / 2, 3), "counted: two and one of three flaps asked for are marked"
+    assert point.label() == "75 | 38 | – %"
+    table = runs_table([point])
+    assert "| 0.50 (0.4), 3.0 turns (2–8) | − TCSR as released | 75.0 (" in table
+    assert [line.split("|")[-2].strip() for line in table.splitlines()[2:]] == ["1", "2"], "seeds of each model"
     left, right = pictures.phase_figure([point]).axes
     dots = [
         [*map(tuple, line.get_xydata())] for axes in (left, right) for line in axes.lines if line.get_marker() == "o"
     ]
-    assert dots == [[(2 / 3, 3)]] * 2
+    assert dots == [[(1 / 2, 3)]] * 2
     assert read(tmp_path / "nothing") == []

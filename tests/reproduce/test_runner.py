@@ -101,11 +101,13 @@ def test_each_point_of_the_phase_diagram_has_a_world_of_its_own_from_the_one_bas
     planned = phase_steps(settings, Path("r"))
     names = [step.name for step in planned]
     points = len(settings.phase.risks) * len(settings.phase.turns)
-    assert len(names) == len(set(names)) == 1 + points * (2 + 4 + 4)
+    seeds = settings.phase.number_of_seeds
+    assert len(names) == len(set(names)) == 1 + seeds * points * (2 + 4 + 4)
     for index, step in enumerate(planned):
         assert set(step.needs) <= set(names[:index]), step.name
     commands = {step.name: step.command for step in planned}
-    point = "risk_0.2_turns_8"
+    assert "data.seed=1" in commands["risk_0.2_turns_8_seed_1/grpo_released"]
+    point = "risk_0.2_turns_8_seed_0"
     assert "marked_share=0.2" in commands[f"{point}/seeds"]
     assert "turns.red_team.max=8" in commands[f"{point}/data"]
     assert f"root=r/phase/{point}" in commands[f"{point}/grpo_released"]
