@@ -7,7 +7,9 @@ from functools import lru_cache
 
 THOUGHT_TAGS = ("think", "thinking", "thought", "reasoning")  # of reasoning models, and of the paper's format
 ANSWER_TAG = "answer"  # of the paper's format
+LONGEST_MARK = 80  # characters
 _QUOTES = "`'\"“”‘’"
+_BLANK = re.compile(r"[\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]*")  # white space, and what nobody sees
 _CHANNEL = r"(?:<\|start\|>assistant)?<\|channel\|>{}[^<{{]*(?:<\|constrain\|>\w+)?<\|message\|>"
 _OTHER_MARKS = (
     (r"\[think\]", r"\[/think\]"),  # Magistral
@@ -72,9 +74,14 @@ def split_parts(text: str, tags: Sequence[str]) -> list[str] | None:
         return [text.strip()] if text.strip() else None
     if any(text.count(f"<{tag}>") != 1 or text.count(f"</{tag}>") != 1 for tag in tags):
         return None
-    pattern = r"\s*".join(rf"<{re.escape(tag)}>\s*(\S.*?)\s*</{re.escape(tag)}>" for tag in tags)
-    found = re.fullmatch(pattern, text.strip(), re.DOTALL)
-    return list(found.groups()) if found else None
+    parts, rest = list[str](), text.strip()
+    for tag in tags:
+        before, _, inside = rest.partition(f"<{tag}>")
+        part, closed, rest = inside.partition(f"</{tag}>")
+        if before.strip() or not closed or not part.strip():
+            return None
+        parts.append(part.strip())
+    return None if rest else parts
 
 
 @dataclass(frozen=True)
@@ -95,9 +102,10 @@ class SplitAnswer:
 def split_answer(text: str, reasoning_tags: Sequence[str], answer_tag: str | None = None) -> SplitAnswer:
     """Splits an answer into reasoning and the answer proper. A text without tags is the answer, byte for byte.
 
-    Reasoning stands at the beginning, in one of its tags or several after each other; its first opening tag may be
-    missing, as chat templates write it into the prompt. Tags that come later are part of the answer. Where an answer
-    tag is asked for and opened, all before it is reasoning, and all after it the answer, closed or not.
+    Reasoning stands at the beginning, in one of its tags or several after each other. Tags that come later are part of
+    the answer, and so is a closing one that was never opened: what stands before it was said. Where the prompt holds
+    the opening tag, see `with_opening`. Where an answer tag is asked for and opened, all before it is reasoning, and
+    all after it the answer, closed or not.
 
     Args:
         text: everything the model wrote.
@@ -106,11 +114,9 @@ def split_answer(text: str, reasoning_tags: Sequence[str], answer_tag: str | Non
     """
     rest, thoughts, problem = text, list[str](), ""
     marks = thought_marks(tuple(reasoning_tags))
-    closings = filter(None, (closing.search(rest) for _, closing in marks))
-    closed = min(closings, key=re.Match.start, default=None)
-    if closed and not any(opening.search(rest[: closed.start()]) for opening, _ in marks):  # opened in the prompt
-        thoughts, rest = [rest[: closed.start()]], rest[closed.end() :]
-    while opened := next(_opened(rest.lstrip(), marks), None):
+    if closed := next(filter(None, (closing.match(rest, _begin(rest)) for _, closing in marks)), None):
+        thoughts, rest = [""], rest[closed.end() :]  # there was no thought
+    while opened := next(_opened(rest[_begin(rest) :], marks), None):
         mark, inside, closing = opened
         closed = closing.search(inside)
         if not closed:
@@ -137,6 +143,28 @@ def _opened(text: str, marks: Marks) -> Iterator[tuple[str, str, re.Pattern[str]
     for opening, closing in marks:
         if found := opening.match(text):
             yield found[0], text[found.end() :], closing
+
+
+def _begin(text: str) -> int:
+    """Where a text's first visible character is."""
+    found = _BLANK.match(text)
+    return found.end() if found else 0
+
+
+def opening_at_end(prompt: str) -> str:
+    """The mark with which a prompt, as the chat template renders it, opens a thought of the answer; "" for none."""
+    end = prompt.rstrip()[-LONGEST_MARK:]
+    marks = (found for opening, _ in thought_marks(THOUGHT_TAGS) for found in opening.finditer(end))
+    return next((found[0] for found in marks if found.end() == len(end)), "")
+
+
+def with_opening(text: str, opening: str) -> str:
+    """An answer whose thought the prompt opens, with the mark that it opens it with; "" for none.
+
+    What has no text, or opens a thought itself, is left as it is.
+    """
+    begun = next(_opened(text[_begin(text) :], thought_marks(THOUGHT_TAGS)), None)
+    return text if begun or not text.strip() else opening + text
 
 
 def form_note(problem: str) -> str:

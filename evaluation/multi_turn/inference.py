@@ -18,6 +18,7 @@ from typing import Any
 from evaluation.benchmarks import BenchmarkDialogue, benchmark_files, most_pictures, read_benchmarks
 from evaluation.config import EvaluationConfig, ModelConfig, model_under_test, role_of
 from evaluation.multi_turn.adaptive import adapted_turn, count_user_turns
+from evaluation.multi_turn.thoughts import thought_opening
 from evaluation.needs import needs
 from evaluation.pictures import ShownPictures, served_size
 from safer_steer.answer_format import AnswerFormat
@@ -327,6 +328,7 @@ def _served(
         base_url=f"service:{name}",
         concurrency=config.concurrency,
         extra_body=settings.extra_body(),
+        thought_opening=thought_opening(model.checkpoint),
         **sampling,
     )
     return endpoint, config.services | {name: config.serving.service(name, model.checkpoint, pictures, max_pixels)}

@@ -72,7 +72,7 @@ class LLMClient:
         """
         request = self._request(messages, seed)
         # The seed tells equal requests of two dialogues apart, also where the endpoint is not sent it.
-        key = self.cache.key(request | {"seed": seed}) if self.cache else ""
+        key = self.cache.key(request | {"seed": seed} | self._opening) if self.cache else ""
         if (cached := self._cached_reply(key)) is not None:
             self.usage.cached += 1
             return cached
@@ -93,7 +93,7 @@ class LLMClient:
         """
         request = self._request(messages, seed) | {"response_format": response_format(schema, name)}
         how = {"structured": self.config.structured} if self.config.structured != "schema" else {}
-        key = self.cache.key(request | how) if self.cache else ""
+        key = self.cache.key(request | how | self._opening) if self.cache else ""
         if (cached := self._cached(key)) is not None:
             try:
                 value = parse_structured(cached, schema)
@@ -139,6 +139,11 @@ class LLMClient:
             "seed": seed,
         } | config.extra_body
         return {key: value for key, value in request.items() if value is not None and key not in config.leave_out}
+
+    @property
+    def _opening(self) -> dict[str, str]:
+        """What of the config changes how an answer is read, for the cache."""
+        return {"thought_opening": self.config.thought_opening} if self.config.thought_opening else {}
 
     def _cached(self, key: str) -> str | None:
         return self.cache.get(key) if self.cache else None
@@ -231,7 +236,7 @@ class LLMClient:
 
     def _answered(self, completion: dict[str, Any], seconds: float, allow_empty: bool) -> Reply:
         self._breaker.answered()
-        reply = read_reply(completion, allow_empty)
+        reply = read_reply(completion, allow_empty, self.config.thought_opening)
         self.usage.answered(reply.outcome, tokens_of(completion), seconds)
         return reply
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 
 from safer_steer.addresses import is_loopback
+from safer_steer.answer_tags import opening_at_end
 from safer_steer.config import Operational, Section
 from safer_steer.errors import UserError
 from safer_steer.secrets import refuse_credentials
@@ -32,6 +33,10 @@ class EndpointConfig(Section):
     """Of one answer."""
     leave_out: list[Parameter] = []
     """Never sent, whatever a stage sets."""
+    thought_opening: str = ""
+    """The mark, such as `<think>`, with which the chat template opens a thought in the prompt, where the server leaves
+    the thought and its end in the text. "": it does neither; a checkpoint that evaluation serves is asked itself.
+    """
     structured: Literal["schema", "json_object", "prompt"] = "schema"
     """How JSON is asked for; the first falls back."""
     pictures: bool = True
@@ -64,6 +69,13 @@ class EndpointConfig(Section):
     """USD per million answer tokens; None: unknown."""
 
     _no_credentials = field_validator("extra_body")(refuse_credentials)
+
+    @field_validator("thought_opening")
+    @classmethod
+    def _a_mark(cls, value: str) -> str:
+        if value and opening_at_end(value) != value:
+            raise ValueError(f'{value!r} is no mark that opens a thought; give one such as <think>, or ""')
+        return value
 
     @field_validator("base_url")
     @classmethod

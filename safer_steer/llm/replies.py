@@ -8,7 +8,7 @@ from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel
 
-from safer_steer.answer_tags import THOUGHT_TAGS, split_answer
+from safer_steer.answer_tags import THOUGHT_TAGS, split_answer, with_opening
 from safer_steer.llm.finish import Ending, ending_of
 from safer_steer.verdict import Outcome
 
@@ -18,6 +18,7 @@ REASONING = ("reasoning", "reasoning_content", "reasoning_details", "thinking")
 OTHERS = ("user", "system", "developer", "tool", "function")  # roles that are not the model's
 MOST_TOKENS = 1e9  # of one call; a larger number is none
 _TEXTS = ("text", "output_text")
+_THOUGHTS = ("thinking", "reasoning", "redacted_thinking", "thought")
 SHOWN = 120  # characters of an unusable answer in a detail
 
 
@@ -81,29 +82,34 @@ def error_in(completion: dict[str, Any]) -> Any:
     return None
 
 
-def read_reply(completion: dict[str, Any], allow_empty: bool) -> Reply:
+def read_reply(completion: dict[str, Any], allow_empty: bool, opening: str = "") -> Reply:
     """The answer in a chat completion without an error. Only `content` can become the text, never a reasoning field.
 
     Args:
         completion: the server's JSON, for which `error_in` is None.
         allow_empty: an empty answer is an answer (a model under test), not a failure. No content at all is none.
+        opening: the mark that opens a thought in the prompt; an answer whose thoughts come separately has none.
     """
     choice = completion["choices"][0]
     message, ending = choice["message"], ending_of(choice)
     content = message.get("content")
     said, refusal = _text(content), _refusal(message)
-    text = said or ""
+    reasoning = next((words for name in REASONING if (words := _text(message.get(name)))), "")
+    thought = any(map(message.get, REASONING)) or _parts(message, *_THOUGHTS)
+    text = said or "" if thought else with_opening(said or "", opening)
     if ending == Ending.FILTERED:
         return Reply(Outcome.FILTERED, None, _finish(choice), said=_whole(message))
     if refusal or ending == Ending.REFUSED:
-        words = refusal or (text if text.strip() else None)
+        words = "\n".join(dict.fromkeys(filter(None, (text.strip(), refusal)))) or None
         return Reply(Outcome.REFUSED, None, words or _finish(choice), said=words)
     calls = message.get("tool_calls") or message.get("function_call")
     if ending == Ending.TOOL or (calls and not text.strip()):
         return Reply(Outcome.UNPARSED, None, "the model called a tool instead of answering", said=_whole(message))
+    if other := next((part for part in _all_parts(content) if not _is_known(part)), None):
+        detail = f"the answer has a part that is no text, of type {_type(other)!r:.40}"
+        return Reply(Outcome.UNPARSED, None, detail, said=_whole(message))
     cut_thought = ending == Ending.CUT and not split_answer(text, THOUGHT_TAGS).answer.strip()
     if not text.strip() or cut_thought:
-        thought = any(map(message.get, REASONING)) or _parts(message, "thinking", "reasoning")
         if ending == Ending.CUT:
             begins = f"; it begins {quoted(text)}" if text.strip() else ""
             detail = f"cut at max_tokens before the answer began{begins}"
@@ -111,7 +117,6 @@ def read_reply(completion: dict[str, Any], allow_empty: bool) -> Reply:
         if thought or not allow_empty or said is None:
             what = "only its reasoning, no answer" if thought else "an empty answer"
             return Reply(Outcome.UNPARSED, None, f"the model gave {what}", said=_whole(message))
-    reasoning = next((said for name in REASONING if (said := _text(message.get(name)))), "")
     return Reply(Outcome.TRUNCATED if ending == Ending.CUT else Outcome.OK, text, reasoning=reasoning)
 
 
@@ -132,7 +137,7 @@ def quoted(text: str) -> str:
 def _text(content: Any) -> str | None:
     """The text of a message's content, None where it holds none; of parts only those of text, with nothing else."""
     if isinstance(content, list | dict):
-        parts = content if isinstance(content, list) else [content]
+        parts = _all_parts(content)
         said = (part.get("text") if _type(part) in _TEXTS and not _is_thought(part) else part for part in parts)
         texts = [text for text in said if isinstance(text, str)]
         content = "".join(texts) if texts else None
@@ -147,20 +152,33 @@ def _is_thought(part: Any) -> bool:
     return isinstance(part, dict) and bool(part.get("thought"))
 
 
+def _all_parts(content: Any) -> list[Any]:
+    """A message's content as parts; a text is none."""
+    return content if isinstance(content, list) else [content] if isinstance(content, dict) else []
+
+
+def _is_known(part: Any) -> bool:
+    """Whether a part is text, a thought or a refusal; any other would be missing in the answer."""
+    if not isinstance(part, dict):
+        return isinstance(part, str)
+    if _type(part) in (*_THOUGHTS, "refusal") or _is_thought(part):
+        return True
+    return _type(part) in _TEXTS and isinstance(part.get("text", None if "type" in part else 0), str | None)
+
+
 def _type(part: Any) -> Any:
     return part.get("type", "text") if isinstance(part, dict) else ""
 
 
 def _parts(message: Any, *types: str) -> list[dict[str, Any]]:
     """The parts of a message's content, of these types or of all."""
-    content = message.get("content") if isinstance(message, dict) else None
-    parts = content if isinstance(content, list) else [content]
+    parts = _all_parts(message.get("content")) if isinstance(message, dict) else []
     return [part for part in parts if isinstance(part, dict) and (not types or _type(part) in types)]
 
 
 def _refusal(message: dict[str, Any]) -> str:
     said = [message.get("refusal"), *(part.get("refusal") for part in _parts(message, "refusal"))]
-    return "".join(filter(None, map(_text, said)))
+    return "".join(filter(None, map(_text, said))).strip()
 
 
 def _whole(message: dict[str, Any]) -> str | None:

@@ -34,6 +34,17 @@ def test_a_plain_format_takes_the_usual_tags_apart():
     assert AnswerFormat().split("<think>a leak</think><answer>No.</answer>").answer == "No."
 
 
+def test_a_closing_mark_that_nothing_opened_hides_nothing():
+    for text in (
+        "Step 1: mix A and B.\n</think>\nI cannot help.",
+        "A.</reasoning>No.",
+        "A </thought> b.",
+        "A</thinking>",
+    ):
+        for form in (AnswerFormat(), TAGGED):
+            assert form.split(text).answer == text
+
+
 def test_a_file_stands_for_its_content(tmp_path):
     (tmp_path / "own.yaml").write_text("system: S\ntags: [a]\n", encoding="utf-8")
     assert AnswerFormat.model_validate(str(tmp_path / "own.yaml")) == AnswerFormat(system="S", tags=["a"])

@@ -2,7 +2,15 @@
 
 import pytest
 
-from safer_steer.answer_tags import SplitAnswer, check_tags, join_parts, split_answer, split_parts
+from safer_steer.answer_tags import (
+    SplitAnswer,
+    check_tags,
+    join_parts,
+    opening_at_end,
+    split_answer,
+    split_parts,
+    with_opening,
+)
 
 TAGS = ["thinking", "answer"]
 
@@ -47,7 +55,10 @@ def test_tag_names_are_checked(tags):
         ("A plain answer. ", "A plain answer. ", "", ""),
         ("<think>hm</think>\n\nNo.", "No.", "hm", ""),
         ("  <think>\nhm\n</think><think>so</think> No. ", "No.", "hm\nso", ""),
-        ("hm, opened in the prompt\n</think>\nNo.", "No.", "hm, opened in the prompt", ""),
+        ("Mix A and B.\n</think>\nNo.", "Mix A and B.\n</think>\nNo.", "", ""),
+        ("Close it with </think> there.", "Close it with </think> there.", "", ""),
+        ("\n</think>\n\nNo.", "No.", "", ""),
+        ("\ufeff\u200b<think>hm</think>No.", "No.", "hm", ""),
         ("<think>cut here", "", "cut here", "<think> is not closed"),
         ("<think></think>No.", "No.", "", ""),
         ("[THINK]hm[/THINK]No.", "No.", "hm", ""),
@@ -55,7 +66,7 @@ def test_tag_names_are_checked(tags):
         ("Use <think>x</think> tags.", "Use <think>x</think> tags.", "", ""),
         ("<thinking>x</thinking>No.", "<thinking>x</thinking>No.", "", ""),
         ("<seed:Think>hm</seed:think>No.", "No.", "hm", ""),
-        ("hm\n</seed:think>\nNo.", "No.", "hm", ""),
+        ("hm\n</seed:think>\nNo.", "hm\n</seed:think>\nNo.", "", ""),
         (
             "<|start|>assistant<|channel|>analysis<|message|>hm",
             "",
@@ -70,7 +81,7 @@ def test_tag_names_are_checked(tags):
         ("<scratchpad>hm</scratchpad>No.", "<scratchpad>hm</scratchpad>No.", "", ""),
         ("<think>hm</think>No. Write </seed:think> there.", "No. Write </seed:think> there.", "hm", ""),
         ("Close it with `</think>`. Then answer.", "Close it with `</think>`. Then answer.", "", ""),
-        ('I must not say "</think>" yet.\n</think>No.', "No.", 'I must not say "</think>" yet.', ""),
+        ('<think>Do not say "</think>" yet.\n</think>No.', "No.", 'Do not say "</think>" yet.', ""),
         ("<think>No '<think>' or “</Think>” here.</think>No.", "No.", "No '<think>' or “</Think>” here.", ""),
         ('<think>I say "no"</think>"No."', '"No."', 'I say "no"', ""),
         ("", "", "", ""),
@@ -79,6 +90,34 @@ def test_tag_names_are_checked(tags):
 def test_thoughts_are_told_from_the_answer(text, answer, reasoning, problem):
     assert split_answer(text, ["think"]) == SplitAnswer(answer, reasoning, problem)
     assert split_answer(text, []) == SplitAnswer(text)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "opening"),
+    [
+        ("user<|im_end|>\n<|im_start|>assistant\n<think>\n", "<think>"),
+        ("<|im_start|>assistant\n<think>\n\n</think>\n\n", ""),
+        ("<|im_start|>assistant\n", ""),
+        ("Use <think> tags.<|im_end|>\n<|im_start|>assistant\n", ""),
+        ("<|start|>assistant<|channel|>analysis<|message|>", "<|start|>assistant<|channel|>analysis<|message|>"),
+        ("[INST]Hi[/INST][THINK]", "[THINK]"),
+    ],
+)
+def test_a_prompt_opens_a_thought_only_at_its_end(prompt, opening):
+    assert opening_at_end(prompt) == opening
+    closing = {"<think>": "</think>", "[THINK]": "[/THINK]", "": ""}.get(opening, "<|channel|>final<|message|>")
+    said = split_answer(with_opening(f"a leak{closing}No.", opening), ["think"])
+    assert (said.answer, said.reasoning) == (("No.", "a leak") if opening else ("a leakNo.", ""))
+
+
+def test_an_answer_that_opens_its_own_thought_gets_no_second_opening():
+    assert with_opening(" <think>hm</think>No.", "<think>") == " <think>hm</think>No."
+    assert with_opening("", "<think>") == ""
+
+
+def test_long_runs_of_white_space_are_split_at_once():
+    text = f"<thinking>a{' ' * 200_000}b</thinking><answer>c{' ' * 200_000}</answer>"
+    assert split_parts(text, TAGS)[1] == "c"
 
 
 def test_what_another_tags_end_quotes_is_no_thought():

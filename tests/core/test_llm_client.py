@@ -131,6 +131,39 @@ def test_structured_asks_once_more_then_gives_up(ask):
     assert len(script.requests) == 2
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "markdown", "text": "**no**"},
+        {"type": "code", "code": "x"},
+        {"type": "image_url", "image_url": {"url": "data:,"}},
+        {"markdown": "no"},
+        7,
+    ],
+)
+def test_a_part_that_is_no_text_is_never_left_out(ask, part):
+    reply = ask([{"content": [{"type": "text", "text": "Hello"}, part]}], chat)[0]
+    assert (reply.outcome, reply.text) == (Outcome.UNPARSED, None)
+    assert "a part that is no text" in reply.detail
+    assert json.dumps(part) in reply.said
+
+
+def test_a_refusal_needs_words_and_loses_no_content(ask):
+    assert ask([{"content": "Hello", "refusal": " \n"}], chat)[0].text == "Hello"
+    reply = ask([{"content": "First mix it.", "refusal": " I won't. "}], chat)[0]
+    assert (reply.outcome, reply.said) == (Outcome.REFUSED, "First mix it.\nI won't.")
+
+
+def test_a_thought_that_the_prompt_opens_ends_where_the_config_says_so(ask, tmp_path):
+    cache, said = ResponseCache(tmp_path / "cache.sqlite"), "hm\n</think>\nHello"
+    assert ask([said], chat, cache)[0].text == said
+    assert ask([said], chat, cache, thought_opening="<think>")[0].text == f"<think>{said}"
+    apart = {"content": "Hello", "reasoning_content": "hm"}
+    assert ask([apart], chat, thought_opening="<think>")[0].text == "Hello"
+    with pytest.raises(ValueError, match=r"'think' is no mark that opens a thought; give one such as <think>"):
+        EndpointConfig(model="m", base_url="http://x/v1", thought_opening="think")
+
+
 def test_reasoning_never_becomes_the_answer(ask):
     for message in ({"content": None, "reasoning_content": GOOD}, f"<think>{GOOD}</think>", f"<think>{GOOD}"):
         result = ask([message], scores)[0]

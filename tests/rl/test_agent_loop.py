@@ -74,6 +74,19 @@ def test_the_tutor_is_told_of_a_broken_format_and_never_hears_thoughts_as_the_an
     assert record_of(output).format_problems == 2
 
 
+def test_what_stands_before_a_closing_mark_is_a_thought_only_where_the_prompt_opens_it(processor, monkeypatch):
+    said = ["it is red </think> no .<|im_end|>"] * 2
+    _, _, tutor = play(processor, said, turns=2)
+    assert [heard[3] for heard in tutor.seen] == ["it is red </think> no ."] * 2
+    for holder in (processor, processor.tokenizer):
+        template = holder.chat_template.replace("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n")
+        monkeypatch.setattr(holder, "chat_template", template)
+    _, engine, tutor = play(processor, said, turns=2)
+    assert "<think>" in processor.tokenizer.decode(engine.calls[0].ids)
+    assert [heard[3] for heard in tutor.seen] == ["no ."] * 2
+    assert [answer for _, answer in tutor.seen[1][0]] == ["no ."]
+
+
 def test_a_cut_turn_gets_an_end_token_with_mask_zero(processor):
     output, engine, _ = play(processor, ["it is red and so on", "b .<|im_end|>"], turns=2, max_tokens=4)
     record = record_of(output)

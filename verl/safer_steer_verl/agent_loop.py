@@ -20,7 +20,7 @@ from ray.exceptions import RayError
 from verl.experimental.agent_loop.agent_loop import AgentLoopBase
 from verl.utils.profiler import simple_timer
 
-from safer_steer.answer_tags import form_note
+from safer_steer.answer_tags import LONGEST_MARK, form_note, opening_at_end, with_opening
 from safer_steer.config import validate
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.failures import in_one_line
@@ -105,6 +105,7 @@ class SafetyTutorLoop(AgentLoopBase):
         self._assert_mm_supported(bool(images))
         ids = await self.ct_build_initial_tokens(messages, images=images)
         tokens = Tokens(ids=ids, prompt_length=len(ids))
+        opening = opening_at_end(self.tokenizer.decode(ids[-LONGEST_MARK:]))
         account = TokenAccount(self.tokenizer, self.processor, template_kwargs=dict(self.apply_chat_template_kwargs))
         record = _new_record(row, statics, kwargs)
         engine_fields: dict[str, Any] = {}
@@ -140,8 +141,8 @@ class SafetyTutorLoop(AgentLoopBase):
             history = list(zip(record.users[:turn], record.answers[:turn], strict=True))
             with simple_timer("tool_calls", metrics):
                 spoken = shared.settings.answer_format.split
-                heard = [(asked, spoken(earlier).answer) for asked, earlier in history]
-                said = spoken(answer)
+                heard = [(asked, spoken(with_opening(earlier, opening)).answer) for asked, earlier in history]
+                said = spoken(with_opening(answer, opening))
                 record.format_problems += bool(said.problem)
                 told = (heard, images, user, said.answer.strip(), static_next, shown, form_note(said.problem))
                 result = await _verdict(shared.tutor, *told)
