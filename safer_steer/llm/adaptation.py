@@ -31,7 +31,12 @@ _CONTEXT = re.compile(
     r"(?:input|prompt) (?:length|tokens?)\W+(?:\d+ )?exceeds?|prompt exceeds max|range of input length",
     re.IGNORECASE,
 )
-_MOST = re.compile(r"(?:at most|less than or equal to|<=|\[\d+, ?)\s*(\d+)", re.IGNORECASE)
+_SEPARATOR = "[,_'’ \u00a0\u202f]"  # of thousands
+_MOST = re.compile(
+    rf"(?:at most|less than or equal to|<=|\[\d+, ?)\s*((?>\d{{1,3}}(?:{_SEPARATOR}\d{{3}})+(?!\d)|\d+))"
+    r"(?!\w|[.,_'’]\d|\s?[km]\b)",  # a number that is not read to its end is none
+    re.IGNORECASE,
+)
 _ROOM = re.compile(r"context length is (\d+).*?(\d+) (?:input tokens|(?:tokens )?in the messages)", re.I | re.S)
 _FILTER_CODES = ("content_filter", "content_policy_violation", "data_inspection_failed", "invalid_prompt")
 _FILTERED = re.compile(
@@ -125,8 +130,8 @@ class Trial:
 
     def __init__(self, known: Fit):
         self.fit = self._before = known
-        self._tried: set[str] = set()
-        self._last = ""
+        self._tried: set[tuple[str, Fit]] = set()
+        self._last: _Complaint | None = None
         self._seen: set[str] = set()
 
     def next(self, sent: dict[str, Any], failure: CallFailure, last_try: bool) -> bool:
@@ -146,11 +151,16 @@ class Trial:
         if status >= 500 and not last_try and failure.text not in self._seen:
             self._seen.add(failure.text)
             return False
-        base = self._before if failure.text == self._last else self.fit  # the last change was not it: undo it
+        complaint = _Complaint.of(sent, failure)
+        stays = self._last is not None and complaint.goes_on(self._last)
+        if stays:
+            base = self._before  # the last change was not it: undo it
+        else:
+            base, self._last = self.fit, complaint
         for change, fit in _changes(base, sent, failure):
-            if change not in self._tried:
-                self._tried.add(change)
-                self._before, self.fit, self._last = base, fit, failure.text
+            if (change, base) not in self._tried:
+                self._tried.add((change, base))
+                self._before, self.fit = base, fit
                 return True
         return False
 
@@ -160,32 +170,79 @@ def names_parameter(sent: dict[str, Any], failure: CallFailure) -> bool:
     return bool(_changes(Fit(), sent, failure))
 
 
+@dataclass(frozen=True)
+class _Complaint:
+    """What an error is about: its words without numbers, as it may number itself. Of one that names the parameter, that
+    alone; of one that holds the whole request, the likeliest parameters and the words that are no parameter.
+    """
+
+    names: frozenset[str]
+    words: frozenset[str]
+
+    @classmethod
+    def of(cls, sent: dict[str, Any], failure: CallFailure) -> "_Complaint":
+        ranks = _ranks(sent, failure)
+        names = frozenset(name for name in ranks if ranks[name] == min(ranks.values()))
+        words = frozenset(word for word in re.findall(r"\w+", failure.text) if not re.search(r"\d", word))
+        if failure.parameter:
+            return cls(names, frozenset())
+        return cls(names, words.difference(sent, FIRST)) if words.issuperset(NEVER) else cls(frozenset(), words)
+
+    def goes_on(self, first: "_Complaint") -> bool:
+        """Whether this is, after a change, still what was complained of first."""
+        names = self.names - {"max_completion_tokens"} or self.names  # a change may have put it into the request
+        return names <= first.names and self.words == first.words
+
+
 def _changes(fit: Fit, sent: dict[str, Any], failure: CallFailure) -> list[tuple[str, Fit]]:
     """What could be left out of a request after an error, likeliest first."""
     found: list[tuple[str, Fit]] = []
-    for name in [*FIRST, *(key for key in sent if key not in (*FIRST, *NEVER))]:
-        if name not in sent or not _names(failure, name):
-            continue
+    ranks, most, owner = _ranks(sent, failure), _MOST.search(failure.text), _limited(sent, failure)
+    for name in sorted(ranks, key=ranks.__getitem__):
         if name == "response_format" and sent[name].get("type") in ("json_schema", "json_object"):
             if sent[name]["type"] == "json_schema":
                 found.append(("json_object", replace(fit, structured="json_object")))
             found.append(("prompt", replace(fit, structured="prompt")))
             continue
-        most = _MOST.search(failure.text) if name.startswith("max_") else None
-        if most and 0 < int(most[1]) < sent[name]:
-            found.append((f"{name} <= {most[1]}", replace(fit, most_tokens=int(most[1]))))
+        limit = int(re.sub(_SEPARATOR, "", most[1])) if most and owner in (name, None) else 0
+        if name.startswith("max_") and MIN_ANSWER <= limit < sent[name]:
+            found.append((f"{name} <= {limit}", replace(fit, most_tokens=limit)))
         else:
             found.append((name, replace(fit, without=fit.without | {name})))
     return found
 
 
-def _names(failure: CallFailure, name: str) -> bool:
-    names = (name, *OTHER_NAMES.get(name, ()))
+def _ranks(sent: dict[str, Any], failure: CallFailure) -> dict[str, tuple[bool, bool, int]]:
+    """The parameters of a request that an error names -> their rank, the likeliest lowest: first the one that it gives
+    as such, then the one before a limit, then those that it names most often, as it may hold the whole request.
+    """
     if failure.parameter and re.split(r"\W", failure.parameter)[0] in NEVER:
-        return False
-    words = f"{failure.parameter} {failure.text}"
-    spelt = (re.escape(word).replace("_", "[_ -]?") for word in names)  # top_p, topP; json_schema, JSON schema
-    return any(re.search(rf"(?<![^\W_]){word}s?(?![^\W_])", words, re.IGNORECASE) for word in spelt)
+        return {}
+    given, owner, ranks = failure.parameter, _limited(sent, failure), dict[str, tuple[bool, bool, int]]()
+    for name in _parameters(sent):
+        if found := len(_places(f"{given} {failure.text}", name)):
+            ranks[name] = not _places(given, name), name != owner, -found
+    return ranks
+
+
+def _parameters(sent: dict[str, Any]) -> list[str]:
+    """The parameters of a request that may be changed, the likeliest to be refused first."""
+    return [name for name in (*FIRST, *(key for key in sent if key not in FIRST)) if name in sent and name not in NEVER]
+
+
+def _limited(sent: dict[str, Any], failure: CallFailure) -> str | None:
+    """The parameter that an error names last before a limit."""
+    most = _MOST.search(failure.text)
+    if most is None:
+        return None
+    places = {name: _places(failure.text[: most.start()], name) for name in _parameters(sent)}
+    return max((name for name in places if places[name]), key=lambda name: places[name][-1], default=None)
+
+
+def _places(text: str, name: str) -> list[int]:
+    """Where a text names a parameter, in any spelling: top_p, topP; json_schema, JSON schema."""
+    spelt = "|".join(re.escape(word).replace("_", "[_ -]?") for word in (name, *OTHER_NAMES.get(name, ())))
+    return [found.start() for found in re.finditer(rf"(?<![^\W_])(?:{spelt})s?(?![^\W_])", text, re.IGNORECASE)]
 
 
 def shortened(request: dict[str, Any], failure: CallFailure) -> dict[str, Any] | None:

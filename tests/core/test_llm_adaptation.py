@@ -1,6 +1,7 @@
 """Errors of real endpoints, and what the client makes of them; over real HTTP."""
 
 import asyncio
+import itertools
 import json
 import re
 
@@ -149,6 +150,65 @@ def test_the_longest_answer_a_model_gives_is_remembered(ask):
     texts, _, script = ask([error, "one", "two"], twice, max_tokens=50000)
     assert texts == ["one", "two"]
     assert [request["max_tokens"] for request in script.requests] == [50000, 16384, 16384]
+
+
+@pytest.mark.parametrize(
+    ("limit", "sent"),
+    [
+        *(("at most 1,000", 1000), ("at most 1 000 tokens", 1000), ("<= 4096.", 4096), ("in [1, 8192]", 8192)),
+        *((f"at most {number}", None) for number in ("1k", "5e2", "1.000", "32 k", "0.5", "15", "1,0000", "2")),
+    ],
+)
+def test_a_limit_is_the_whole_number_and_no_absurd_one(ask, limit, sent):
+    error = openai_error(f"max_tokens must be {limit}")
+    _, _, script = ask([error, "Hello"], lambda client: client.chat(MESSAGES), max_tokens=50000)
+    assert script.requests[1].get("max_tokens") == sent
+    assert script.requests[1].get("max_completion_tokens") == (None if sent else 50000)
+
+
+def test_the_limit_of_another_parameter_is_not_that_of_the_answer(ask):
+    def strict(body):
+        return openai_error("max_tokens is fine, top_k must be at most 40") if "top_k" in body else "Hello"
+
+    _, client, script = ask([strict], lambda client: client.chat(MESSAGES), max_tokens=64, extra_body={"top_k": 50})
+    assert len(script.requests) == 2
+    assert client.stats()["changed"] == {"top_k": "refused by the endpoint, left out"}
+
+
+@pytest.mark.parametrize("param", [None, "seed"])
+@pytest.mark.parametrize("refused", [["seed"], ["seed", "temperature"], ["top_p"]])
+def test_an_error_that_holds_the_request_leaves_out_only_what_is_refused(ask, refused, param):
+    count = itertools.count(100)
+
+    def echo(body):
+        if found := [name for name in refused if name in body]:
+            told = found[0] if param else None
+            return openai_error(f"{found[0]}: not allowed (request {next(count)}): {json.dumps(body)}", told)
+        return "Hello"
+
+    sampling = {"temperature": 0.5, "top_p": 0.9, "max_tokens": 64}
+    reply, client, script = ask([echo], lambda client: client.chat(MESSAGES, seed=1), **sampling)
+    assert reply.text == "Hello"
+    assert client.stats()["changed"].keys() == set(refused)
+    assert len(script.requests) == 1 + len(refused)
+
+
+def test_an_error_that_names_nothing_but_the_request_leaves_out_one_parameter_alone(ask):
+    def echo(body):
+        return openai_error(f"bad request: {json.dumps(body)}") if "temperature" in body else "Hello"
+
+    sampling = {"temperature": 0.5, "top_p": 0.9, "max_tokens": 64}
+    _, client, _ = ask([echo], lambda client: client.chat(MESSAGES, seed=1), **sampling)
+    assert client.stats()["changed"].keys() == {"temperature"}
+
+
+def test_parameters_that_are_refused_by_turns_are_all_left_out(ask):
+    def strict(body):
+        found = [name for name in ("temperature", "top_p") if name in body]
+        return openai_error(f"Unsupported parameters: {', '.join(found)}") if found else "Hello"
+
+    reply, _, script = ask([strict], lambda client: client.chat(MESSAGES), temperature=0.5, top_p=0.9)
+    assert (reply.text, script.requests[-1].keys()) == ("Hello", {"model", "messages"})
 
 
 @pytest.mark.parametrize(
