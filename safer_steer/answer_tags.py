@@ -114,9 +114,9 @@ def split_answer(text: str, reasoning_tags: Sequence[str], answer_tag: str | Non
     """
     rest, thoughts, problem = text, list[str](), ""
     marks = thought_marks(tuple(reasoning_tags))
-    if closed := next(filter(None, (closing.match(rest, _begin(rest)) for _, closing in marks)), None):
+    if closed := next(filter(None, (closing.match(rest, first_visible(rest)) for _, closing in marks)), None):
         thoughts, rest = [""], rest[closed.end() :]  # there was no thought
-    while opened := next(_opened(rest[_begin(rest) :], marks), None):
+    while opened := next(_opened(rest[first_visible(rest) :], marks), None):
         mark, inside, closing = opened
         closed = closing.search(inside)
         if not closed:
@@ -145,7 +145,7 @@ def _opened(text: str, marks: Marks) -> Iterator[tuple[str, str, re.Pattern[str]
             yield found[0], text[found.end() :], closing
 
 
-def _begin(text: str) -> int:
+def first_visible(text: str) -> int:
     """Where a text's first visible character is."""
     found = _BLANK.match(text)
     return found.end() if found else 0
@@ -163,7 +163,7 @@ def with_opening(text: str, opening: str) -> str:
 
     What has no text, or opens a thought itself, is left as it is.
     """
-    begun = next(_opened(text[_begin(text) :], thought_marks(THOUGHT_TAGS)), None)
+    begun = next(_opened(text[first_visible(text) :], thought_marks(THOUGHT_TAGS)), None)
     return text if begun or not text.strip() else opening + text
 
 

@@ -5,11 +5,12 @@ inside the one object that is the answer; anything else is a `ParseError`, never
 import json
 import re
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from safer_steer.answer_tags import THOUGHT_TAGS, thought_marks
+from safer_steer.answer_tags import THOUGHT_TAGS, first_visible, thought_marks
 from safer_steer.llm.repair import plain_json
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -31,17 +32,36 @@ def parse_structured(text: str, schema: type[Model]) -> Model:
 
     Around the object there may be a thought (`<think>`) before it, a fence and prose, none of it with a brace. Inside
     it, single quotes and trailing commas are read as JSON. Whatever could be understood in two ways is an error: a key
-    given twice, another object next to it, a brace that never closes, a number with anything before or after it.
+    given twice, another object next to it, a brace that never closes, a number with anything before or after it, a
+    list around it, a thought before it that never ends, and behind an object with numbers words that may correct one.
 
     Raises:
         ParseError: nothing fits, or it is not clear what does.
     """
-    data = _the_object(without_thoughts(text))
+    data, after = _the_object(without_thoughts(text[first_visible(text) :]))
+    if (names := _number_fields(schema)) and (said := _correction(after, names)):
+        raise ParseError(f"after the object stands {said!r}, which may correct it; give the object alone")
     try:
         return schema.model_validate_json(json.dumps(data), strict=True)
+    except RecursionError as error:
+        raise ParseError("the object is nested too deep") from error
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()[:4])
         raise ParseError("; ".join(problems)) from error
+
+
+@lru_cache
+def _number_fields(schema: type[BaseModel]) -> frozenset[str]:
+    """The names of a schema's fields that are numbers, at any depth."""
+    whole = schema.model_json_schema()
+    objects = (part.get("properties", {}) for part in (whole, *whole.get("$defs", {}).values()))
+    return frozenset(n for fields in objects for n, kind in fields.items() if kind.get("type") in ("integer", "number"))
+
+
+def _correction(text: str, names: frozenset[str]) -> str:
+    """The first digit of a text, or name of a number; "" for none."""
+    found = re.search(rf"\d|\b(?:{'|'.join(map(re.escape, sorted(names)))})\b", text, re.IGNORECASE)
+    return found[0] if found else ""
 
 
 def without_thoughts(text: str) -> str:
@@ -82,8 +102,8 @@ def _closed(text: str) -> bool:
     return depth == 0
 
 
-def _the_object(text: str) -> dict[str, Any]:
-    """The object of a text without thoughts: from its first brace to its last one.
+def _the_object(text: str) -> tuple[dict[str, Any], str]:
+    """The object of a text without thoughts, from its first brace to its last one, and what stands after it.
 
     The same object several times is one.
 
@@ -95,6 +115,10 @@ def _the_object(text: str) -> dict[str, Any]:
         raise ParseError("no JSON object found" if text.strip() else "the answer is empty")
     if "{" in text[end:] or "}" in text[:start]:
         raise ParseError("there is a brace next to the object that is opened or closed alone")
+    if any(not _THOUGHT_END.search(text, mark.end(), start) for mark in _THOUGHT.finditer(text, 0, start)):
+        raise ParseError("the object stands after a thought that does not end, which may be no answer")
+    if text[:start].rstrip().endswith("[") or text[end:].lstrip().startswith("]"):
+        raise ParseError("the object stands in a list; give the object alone")
     if tag := _tag_around(text, start, end):
         raise ParseError(f"the object stands inside {tag}, which may be no answer; give the object alone")
     objects: list[dict[str, Any]] = []
@@ -111,10 +135,10 @@ def _the_object(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:  # the latter: nested deeper than any answer that was asked for
         if objects or isinstance(error, ParseError):
             raise ParseError("more than one object, or braces next to it; give exactly one object") from error
-        return _repaired(text[start:end], error)
+        return _repaired(text[start:end], error), text[end:]
     if any(item != objects[0] for item in objects[1:]):
         raise ParseError(f"{len(objects)} different objects; give exactly one")
-    return objects[0]
+    return objects[0], text[end:]
 
 
 def _tag_around(text: str, start: int, end: int) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import re
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 
 from data_construction.bootstrap.rollout import ScoredTurn
 from data_construction.history import RequestRisk
+from data_construction.quality.writer import RefusalVerdict
 from data_construction.red_team.plan import Script
 from data_construction.red_team.simulate import Leak
+from safer_steer.llm import parsing
 from safer_steer.llm.parsing import ParseError, parse_structured
 from safer_steer.rubric import JudgeScores, TurnScores
 from safer_steer_verl.interactions.safety_tutor import TutorReply
@@ -23,6 +26,7 @@ from safer_steer_verl.interactions.safety_tutor import TutorReply
 GOOD = '{"safety": 8, "usefulness": 7, "faithfulness": 10}'
 SCORES = TurnScores(safety=8, usefulness=7, faithfulness=10)
 ONES = '{"safety": 1, "usefulness": 1, "faithfulness": 1}'
+GOLDEN = Path(__file__).parents[1] / "golden" / "prompts"
 NINES = json.dumps({"harmlessness": 3, "helpfulness": 3})
 
 
@@ -42,6 +46,9 @@ NINES = json.dumps({"harmlessness": 3, "helpfulness": 3})
         f"Opened in the prompt</think>{GOOD}",
         f"[THINK]{ONES}[/THINK]{GOOD}",
         f"{GOOD} <think>was that right?</think>",
+        f"\ufeff<think>{ONES}</think>{GOOD}",
+        f"<think>hm</think> <think>or 3</think> {GOOD}",
+        f"Of 10 criteria, safety first: {GOOD}",
         f"<seed:Think>{ONES}</seed:Think>{GOOD}",
         f"<|channel|>analysis<|message|>{ONES}<|end|><|start|>assistant<|channel|>final<|message|>{GOOD}<|return|>",
         f"analysis{ONES}assistantfinal{GOOD}",
@@ -83,6 +90,17 @@ NO_NUMBERS = [
         f"<think> {{'note': 'it says </think>{GOOD}, ",
         f"{GOOD} or {GOOD.replace('8', '9')}",
         f'A draft {{"safety": 99}} and then {GOOD}',
+        f"\ufeff<think>Perhaps {GOOD}",
+        f"\u200b<think>{GOOD}",
+        f"Sure.\n<think>Perhaps {GOOD}",
+        f"<think>hm</think> So <think>perhaps {GOOD}",
+        f"Sure: [THINK]{GOOD}",
+        f"{GOOD}\nCorrection: safety is three.",
+        f"{GOOD}\nI mean 3.",
+        f"{GOOD} Safety should be low.",
+        f"[{GOOD}, 5]",
+        f"[5, {GOOD}]",
+        f"[{GOOD}]",
         f"{GOOD} <think>was that right? {ONES}",
         GOOD.replace("{", '{"safety": 3, '),
         GOOD.replace("}", ', "s\\u0061fety": 3}'),
@@ -101,6 +119,39 @@ NO_NUMBERS = [
 def test_anything_else_is_an_error(text):
     with pytest.raises(ParseError):
         parse_structured(text, TurnScores)
+
+
+def test_words_after_an_object_without_numbers_do_no_harm():
+    text = '{"refusal": true} It declines in 2 words.'
+    assert parse_structured(text, RefusalVerdict).refusal
+
+
+def test_an_object_too_deep_to_be_written_again_is_an_error(monkeypatch):
+    def too_deep(_):
+        raise RecursionError
+
+    monkeypatch.setattr(parsing.json, "dumps", too_deep)
+    with pytest.raises(ParseError, match="nested too deep"):
+        parse_structured(GOOD, TurnScores)
+
+
+def test_no_prompts_example_is_a_verdict():
+    for name in (
+        "judge",
+        "judge_printed",
+        "safety_tutor",
+        "safety_tutor_static",
+        "turn_scores",
+        "leak",
+        "request_risk",
+    ):
+        prompt = (GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
+        example = prompt.partition("one JSON object")[2].partition("{")[2].partition("}\n")[0]
+        assert "<integer from" in example
+        for schema in (JudgeScores, TutorReply, ScoredTurn, Leak, RequestRisk):
+            for text in (prompt, f"{{{example}}}", f"{{{example}}}}}"):
+                with pytest.raises(ParseError):
+                    parse_structured(text, schema)
 
 
 @pytest.mark.parametrize(
