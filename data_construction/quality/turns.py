@@ -1,5 +1,6 @@
 """The rules that a JSON schema cannot say: how many turns, one question each, lengths, the picture, the language."""
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Sequence
@@ -11,6 +12,26 @@ from data_construction.quality.language import wrong_language
 _LETTERS_THAT_ARE_WORDS = r"\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"  # Japanese, Chinese, Korean
 _LETTER = rf"[^\W{_LETTERS_THAT_ARE_WORDS}]"  # of a longer word
 _WORD = re.compile(rf"[{_LETTERS_THAT_ARE_WORDS}]|{_LETTER}+")
+GROUP = 3  # digits of a group of a large number
+NEAR = 16  # characters before a number that tell what it is a part of
+_NUMBER = re.compile(r"[-+]?(\d+)([.,]\d+)*")
+_NEGATIVE = re.compile("[\u2010-\u2013\u2212\ufe63\uff0d]")  # hyphens, en dash, minus
+_RAISED = frozenset(
+    letter
+    for letter in map(chr, range(0xA0, 0x2190))
+    if unicodedata.decomposition(letter).startswith(("<super>", "<sub>", "<fraction>"))
+    and not unicodedata.normalize("NFKC", letter).isalpha()
+)
+_SIGNED = re.compile(
+    r"-$|[=≈<>(]\s*-\s+$|[\w)]\+$"  # its sign, or that of a sum
+    r"|(?:[/⁄^±∓√∛∜]|\\pm|sqrt|cbrt)\s*[({\[]?\s*$"
+)
+_SCALES = r"(?:hundred|thousand|milli(?:on|ard|ón|ão)|billion|trillion|lakh|crore)\w*|[十百千万萬亿億백천만억]"
+_GOES_ON = re.compile(
+    rf"[ \t]*(?:[/⁄^{''.join(sorted(_RAISED))}]|{_SCALES}|(?:[×x*·]|\\times)[ \t]*10(?!\d))|[ \t]+\d+[ \t]*[/⁄][ \t]*\d"
+)
+_MINUEND = re.compile(r"\d\s*$")
+_GROUP_BEFORE, _GROUP_AFTER = re.compile(r"(?<![\d.,])\d{1,3}[ '’]$"), re.compile(r"[ '’]\d{3}(?!\d)")
 _QUESTION = re.compile(r"[?？؟][?？؟!]*")  # a run of marks ends one question
 
 
@@ -87,10 +108,38 @@ def _numbers(texts: Sequence, is_wrong) -> list[int]:
 
 
 def states(answer: str, reference: str) -> bool:
-    """Whether the reference stands in the answer by itself, in any spelling: not in a longer word or number."""
-    parts = re.findall(r"\w+|[^\w\s]", _one_spelling(reference).strip().rstrip(".!?"))
-    stated = r"\s*".join(map(re.escape, parts))
-    return re.search(rf"(?<!{_LETTER})(?<!\d[.,]){stated}(?!{_LETTER})(?![.,]\d)", _one_spelling(answer)) is not None
+    """Whether the reference stands in the answer by itself, in any spelling: not in a longer word or number. A number
+    is none where it has another sign, or is a part of a fraction, power, root or larger number.
+    """
+    wanted = _NEGATIVE.sub("-", _one_spelling(reference).strip().rstrip(".!?"))
+    number = _NUMBER.fullmatch(wanted)
+    said = _NEGATIVE.sub("-", _unraised(answer) if number else _one_spelling(answer))
+    stated = r"\s*".join(map(re.escape, re.findall(r"\w+|[^\w\s]", wanted)))
+    places = re.finditer(rf"(?<!{_LETTER})(?<!\d[.,]){stated}(?!{_LETTER})(?![.,]\d)", said)
+    if not number:
+        return any(places)
+    groups = wanted[0] == "-", len(number[1]) == GROUP, not number[2] and len(number[1]) <= GROUP
+    return any(_is_whole(said[: place.start()], said[place.end() :], *groups) for place in places)
+
+
+def _is_whole(before: str, after: str, negative: bool, may_end: bool, may_begin: bool) -> bool:
+    """Whether a number is one by itself, by what stands around it.
+
+    Args:
+        before: up to the number.
+        after: from its end on.
+        negative: it has a minus, which may also take it from another one.
+        may_end: it may be the last group of digits of a larger number; so may `may_begin` say of the first.
+    """
+    if _SIGNED.search(before[-NEAR:]) or _GOES_ON.match(after) or (negative and _MINUEND.search(before[-NEAR:])):
+        return False
+    return not (may_end and _GROUP_BEFORE.search(before[-NEAR:])) and not (may_begin and _GROUP_AFTER.match(after))
+
+
+def _unraised(text: str) -> str:
+    """The text in one spelling, but raised and lowered numbers and fractions as they are: 3² is not 32."""
+    runs = itertools.groupby(text, key=_RAISED.__contains__)
+    return "".join("".join(run) if raised else _one_spelling("".join(run)) for raised, run in runs)
 
 
 def _spaced(text: str) -> str:

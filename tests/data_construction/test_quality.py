@@ -1,11 +1,13 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from data_construction.config import Quality
 from data_construction.quality.language import wrong_language
-from data_construction.quality.turns import answer_problems, turn_problems
+from data_construction.quality.turns import answer_problems, states, turn_problems
 from data_steps import run_step
 from safer_steer.store import read_jsonl
 
@@ -112,6 +114,70 @@ def test_a_broken_rule_is_asked_for_once_more_with_what_is_wrong(double, make_se
     assert "user turns, got" in second["messages"][2]["content"]
     assert "says the same as turn 1" in second["messages"][2]["content"]
     assert rejects_of(config) == []
+
+
+NO_THREE = [
+    *(
+        "x = -3",
+        "x = \u22123",
+        "x = \u20133",
+        "x = \uff0d3",
+        "x = - 3",
+        "(- 3)",
+        "1/3",
+        "3/4",
+        "3 / 4",
+        "3\u20444",
+        "5-3",
+        "5+3",
+    ),
+    *("\u221a3", "sqrt(3)", "\\sqrt{3}", "2^3", "2^{3}", "3^2", "3\u00b2", "x\u2083", "10^-3", "\u00b13", "\\pm 3"),
+    *("3 million", "3 \u00bd", "3\u00bd", "3 1/2", "3 \u00d7 10^5", "3\u4e07", "3.5", "1.3", "13", "31", "3rd"),
+]
+THREE = [
+    *(
+        "x=3",
+        "3 cm",
+        "3.",
+        "(3)",
+        "$3$",
+        "A: 3",
+        "2 + 1 = 3",
+        "5 - 2 = 3",
+        "2+1=3",
+        "**3**",
+        "- 3 apples",
+        "+3",
+        "A - 3",
+    ),
+    *("\uff13", "It is 3!", "\u7b54\u6848\u662f3\u3002", "4, 3", "3, 4", "Is it 3?", "1. 3"),
+]
+
+
+@pytest.mark.parametrize(
+    ("reference", "true", "false"),
+    [
+        ("3", THREE, NO_THREE),
+        ("-3", ["x = -3", "x = \u22123", "is - 3", "\u22123."], ["3", "5 - 3", "5-3", "10^-3", "-3/4", "-13"]),
+        ("\u22123", ["x = -3"], ["3"]),
+        ("1", ["1", "1 or 2"], ["1 003", "1'000", "1\u2019000", "1\u202f000", "1,000"]),
+        ("003", ["003"], ["1 003", "1'003"]),
+        ("500", ["in 2020 500 people"], ["1 500"]),
+        ("2020", ["in 2020 500 people"], ["22020"]),
+        ("32", ["32"], ["3\u00b2", "\u00b332"]),
+        ("32 m\u00b2", ["32 m2", "32 m\u00b2"], ["132 m2"]),
+        ("3/4", ["It is 3/4."], ["13/4"]),
+    ],
+)
+def test_a_number_is_stated_only_as_itself(reference, true, false):
+    assert [text for text in true if not states(text, reference)] == []
+    assert [text for text in false if states(text, reference)] == []
+
+
+@given(st.integers(0, 10**7), st.sampled_from(THREE), st.sampled_from([text for text in NO_THREE if text[0] != "5"]))
+def test_every_number_is_stated_only_as_itself(number, true, false):
+    assert states(true.replace("3", str(number)), str(number)) or "3" not in true
+    assert not states(false.replace("3", str(number)), str(number))
 
 
 def test_a_rule_broken_twice_ends_the_row_and_stores_the_answer(double, make_seeds, make_config):
