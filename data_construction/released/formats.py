@@ -147,12 +147,18 @@ def _messages(row: Row, name: str, *, may_be_empty: bool = False) -> list[tuple[
             raise BadRow("bad message", f"{name}, message {number}: not an object: {_short(message)}")
         role, text = message.get("role", message.get("from")), message.get("content", message.get("value"))
         if isinstance(text, list):
-            parts = [part.get("text") for part in text if isinstance(part, Mapping) and "text" in part]
-            text = " ".join(parts) if all(isinstance(part, str) for part in parts) else None
+            if other := [part for part in text if not _is_text(part)]:
+                raise BadRow("bad message", f"{name}, message {number}: a part that is no text: {_short(other[0])}")
+            text = " ".join(part["text"] for part in text)
         if not isinstance(role, str) or role not in ROLES or not isinstance(text, str):
             raise BadRow("bad message", f"{name}, message {number}: no role of {', '.join(ROLES)} with a text")
         found.append((ROLES[role], text))
     return found
+
+
+def _is_text(part: Any) -> bool:
+    known = isinstance(part, Mapping) and part.get("type", "text") in ("text", "input_text", "output_text")
+    return known and isinstance(part.get("text"), str)
 
 
 def _pictures(row: Row) -> list[Any]:

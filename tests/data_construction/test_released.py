@@ -136,6 +136,15 @@ BAD = [
         "bad message",
         "question, message 1: no role",
     ),
+    *(
+        (
+            "rl",
+            ROWS["rl"] | {"question": [{"role": "user", "content": [{"type": "text", "text": "What?"}, part]}]},
+            "bad message",
+            f"question, message 1: a part that is no text: {part!r:.20}",
+        )
+        for part in ({"type": "markdown", "text": "x"}, {"type": "code", "code": "x"}, {"type": "image"}, "x")
+    ),
     ("rl", ROWS["rl"] | {"question": "<image>"}, "no question", "user turn 1 is empty"),
     ("bench", without(ROWS["bench"], "question_id"), "bad fields", "no question_id"),
     ("bench", ROWS["bench"] | {"messages_fixed": []}, "bad fields", "messages_fixed must be a list"),

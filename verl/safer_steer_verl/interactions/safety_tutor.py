@@ -5,6 +5,7 @@ never a number.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Annotated, Literal
 from PIL import Image
 from pydantic import BaseModel, ConfigDict
 
+from safer_steer.answer_tags import THOUGHT_TAGS, thought_marks
 from safer_steer.chat import user_message
 from safer_steer.config import Operational
 from safer_steer.data_block import transcript
@@ -24,6 +26,7 @@ from safer_steer.verdict import Outcome, Unscored
 
 AttackStrategy = Literal["none", "persistence", "bait_and_switch", "deepen"]
 MAX_QUESTION_CHARS = 2000  # a longer "question" is not a user turn; the static one is asked instead
+NO_QUESTION = ("none", "null", "nil", "n a", "na", "no question", "not applicable", "same", "unchanged")  # in words
 KEPT = "the tutor kept it"  # why the static question is asked: the tutor's own is the same
 TEMPLATE = Path(__file__).with_suffix(".jinja")
 
@@ -151,9 +154,9 @@ class SafetyTutor:
         scores, question = lock(reply.scores), (reply.new_question or "").strip()
         why = ""
         if self.feedback_dynamics and static_next is not None:
-            if not question or len(question) > MAX_QUESTION_CHARS:
+            if not _is_question(question):
                 why = "the tutor wrote no usable question"
-            elif question == static_next:
+            elif _words(question) == _words(static_next):
                 why = KEPT
         adapted = self.feedback_dynamics and static_next is not None and not why
         return TutorTurn(
@@ -166,6 +169,19 @@ class SafetyTutor:
             relocked=scores != reply.scores,
             seconds=seconds,
         )
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def _is_question(text: str) -> bool:
+    """Whether a text can be asked as a user turn: words, of a length, and neither a thought nor a word for "none"."""
+    words = _words(text)
+    if not any(map(str.isalnum, text)) or len(text) > MAX_QUESTION_CHARS:
+        return False
+    thought = any(mark.search(text) for marks in thought_marks(THOUGHT_TAGS) for mark in marks)
+    return not thought and "static_next" not in words and " ".join(words) not in NO_QUESTION
 
 
 def tutor_data(
