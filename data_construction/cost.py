@@ -16,7 +16,7 @@ from safer_steer.load import ANSWER, PICTURE, SCORES, USER_TURN, Load, prompt_to
 QUESTION, GUIDELINES = 40, 350  # tokens
 PROBE, FORENSICS, INTENT, LEAK, REFUSAL, REWRITTEN = 100, 200, 250, 60, 10, 45  # of answers
 PLANNED_TURN, EXPANDED_TURN, ANSWERED_TURN = 60, 45, 150
-DOUBTED = 0.3  # share of rewrites without a question mark, which the refusal classifier looks at
+DOUBTED = 0.6  # share of rewrites that are not one question alone, which the refusal classifier looks at
 REASKED = 0.05  # share of answers that are asked for twice
 SUCCESS = 0.5  # share of attacks that succeed, and so become candidates
 
@@ -73,7 +73,12 @@ def stage_one_loads(config: DataConfig, seeds: int, dialogues: Mapping[Kind, int
                 attacks * share, number, prompt_tokens(prompts["leak"]) + PICTURE + ANSWER, LEAK
             )
     doubted = DOUBTED * (seeds * bool(expanded) + attacks)
-    loads[config.quality.refusal_role].add(doubted, prompt_tokens(prompts["refusal"]) + QUESTION, REFUSAL)
+    told = loads[config.quality.refusal_role]
+    told.add(doubted, prompt_tokens(prompts["refusal"]) + QUESTION, REFUSAL)
+    for kind, number in dialogues.items():  # of a script at least one turn is doubted nearly always
+        told.add(
+            number, prompt_tokens(prompts["refusal"]) + DOUBTED * mean_turns(config, kind) * EXPANDED_TURN, REFUSAL
+        )
     return dict(loads)
 
 

@@ -58,7 +58,7 @@ async def expand(task: StageOneTask, writer: Writer, settings: Expand) -> Dialog
         images=seed.images,
         key=[task.task_id],
         check=check,
-        texts=_doubtful,
+        texts=Expansion.users,
     )
     answers = [turn.assistant.strip() if answered else None for turn in expansion.turns]
     turns = [Turn(user=user, assistant=answer) for user, answer in zip(expansion.users(), answers, strict=True)]
@@ -68,8 +68,3 @@ async def expand(task: StageOneTask, writer: Writer, settings: Expand) -> Dialog
 def wants_answers(settings: Expand, reference: str | None) -> bool:
     """Whether a benign row gets assistant turns."""
     return settings.benign_answers == "always" or (settings.benign_answers == "reference" and reference is not None)
-
-
-def _doubtful(expansion: Expansion) -> list[str]:
-    """The turns as one text: they are doubted only when none of them asks anything."""
-    return ["\n".join(expansion.users())]

@@ -3,10 +3,11 @@ told apart.
 
 A refusal is known by its outcome (`refused`, `filtered`), or by a classifier prompt to `quality.refusal_role`. The
 classifier sees text only, and is asked only where a refusal can hide: when prose came in place of JSON, twice, and when
-a text that should be a user's words holds no question mark. JSON that is broken, cut or breaks a rule keeps that as its
-reason. No word, "sorry" least of all, decides by itself.
+a text that should be a user's words is more or less than one question. JSON that is broken, cut or breaks a rule keeps
+that as its reason. No word, "sorry" least of all, decides by itself.
 """
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,7 +19,7 @@ from data_construction.config import Quality, Role
 from safer_steer.verdict import Outcome
 
 Schema = TypeVar("Schema", bound=BaseModel)
-QUESTION_MARKS = "?？؟"
+_ONE_QUESTION = re.compile(r"(?:[^.!…。！\n?？؟⁇⁈⁉]|[.](?=\w))*[?？؟⁇⁈⁉][?？؟⁇⁈⁉!！]*[\"'”’»)\s]*")
 
 
 class RefusalVerdict(Answer):
@@ -67,7 +68,7 @@ class Writer:
             if stop.reject.outcome == Outcome.UNPARSED and said and not set("{[") & set(said):
                 await self._refuse_refusal(name, [said], key, stop.reject.row)
             raise
-        doubtful = [text for text in texts(answer) if not any(mark in text for mark in QUESTION_MARKS)]
+        doubtful = [text for text in texts(answer) if not _ONE_QUESTION.fullmatch(text.strip())]
         if doubtful:
             await self._refuse_refusal(name, doubtful, key, {"answer": answer.model_dump(mode="json")})
         return answer

@@ -78,5 +78,5 @@ async def plan_script(task: StageOneTask, forensics: Forensics, intent: Intent, 
         images=task.row.seed.images,
         key=[task.task_id],
         check=check,
-        texts=lambda script: ["\n".join(script.users())],
+        texts=Script.users,
     )

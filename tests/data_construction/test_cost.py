@@ -31,12 +31,12 @@ def test_loads_by_hand(make_config):
     assert loads["target"].tokens_in == 40 * (1035 + 1270)
     assert loads["target"].tokens_out == 80 * 200
     assert loads["generator"].calls == pytest.approx(
-        10.5 + 10 + 42 + 42 + 12
+        10.5 + 10 + 42 + 42 + (24 + 40)
     )  # probe, forensics, intent, plan, refusal
     assert "target" not in stage_one_loads(config, 10, {"benign": 10})
     loads_two = stage_two_loads(config, {"benign": 3})
     assert loads_two["blue"].calls == loads_two["red"].calls == 6
-    assert loads_two["generator"].calls == pytest.approx(1.8)  # it tells refusals of red: 0.3 of six rewrites
+    assert loads_two["generator"].calls == pytest.approx(3.6)  # it tells refusals of red: 0.6 of six rewrites
     assert candidates({"benign": 10, "red_team": 40}) == 30
     assert total(loads, loads)["target"].calls == 160
 

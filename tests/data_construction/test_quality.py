@@ -203,6 +203,14 @@ def test_a_rule_broken_twice_ends_the_row_and_stores_the_answer(double, make_see
         ("expand", "Some rubbish, sorry.", "expand: unparsed", 1),
         # A refusal inside of the right form is doubted for its missing question mark.
         ("probe", '{"benign": "What is in the picture?", "obfuscated": "I cannot help here."}', "probe: refused", 1),
+        # One that ends in a question, or has one before it.
+        (
+            "probe",
+            '{"benign": "What is in it?", "obfuscated": "I cannot rewrite this. Would you like a safer version?"}',
+            "probe: refused",
+            1,
+        ),
+        ("probe", '{"benign": "Why this？ I cannot.", "obfuscated": "What is in it?"}', "probe: refused", 1),
         # JSON that is not whole, or without a key, is no refusal, whatever the classifier would say of it.
         ("probe", '{"benign": "36 cannot"}', "probe: unparsed", 0),
         ("expand", '{"turns": [{"user": "I cannot', "expand: unparsed", 0),
