@@ -18,6 +18,7 @@ from evaluation.multi_turn.inference import ANSWERS, RECORD, sample_of
 from evaluation.multi_turn.judge import VERDICTS, judge_file
 from evaluation.multi_turn.verdicts import VerdictRow, read_verdicts, verdict_id
 from evaluation.report.build import DIALOGUES, SUMMARY
+from evaluation.report.results import check_finished
 from safer_steer.dialogue import Dialogue
 from safer_steer.errors import UserError
 from safer_steer.images import image_data_url
@@ -68,6 +69,7 @@ def write(evaluation: Path, folder: Path) -> dict[str, int]:
     summary, samples = read_summary(evaluation), 0
     for name, numbers in summary["models"].items():
         source = evaluation / name
+        check_finished(source, summary["judged_by"])
         outcomes = {row["id"]: row for row in read_jsonl(source / DIALOGUES)}
         verdicts = {row.id: row for row in read_verdicts(source / judge_file(VERDICTS, summary["judged_by"]))}
         record = json.loads((source / RECORD).read_text(encoding="utf-8"))

@@ -53,7 +53,8 @@ def check_write_speed(subject: Subject) -> Finding:
     seconds, limit = one / speed, _timeout(subject)
     found = f"{gb(speed)} a second; a checkpoint in about {seconds:,.0f} s"
     verdict = "breaks" if limit and seconds > limit else "ok"
-    advice = "write to a faster disk, or raise actor_rollout_ref.nccl_timeout" if verdict == "breaks" else ""
+    key = "training.stall_s" if subject.kind == "sft" else "actor_rollout_ref.nccl_timeout"
+    advice = f"write to a faster disk, or raise {key}" if verdict == "breaks" else ""
     needed = f"less than {limit:,.0f} s, when other ranks give up" if limit else "no limit"
     return Finding("write speed", found, needed, verdict, advice)
 
@@ -61,7 +62,7 @@ def check_write_speed(subject: Subject) -> Finding:
 def _timeout(subject: Subject) -> float:
     if subject.kind == "grpo":
         return float(subject.config.verl["actor_rollout_ref"].get("nccl_timeout") or 600)
-    return 1800.0 if subject.kind == "sft" else 0.0  # torch's own
+    return float(subject.config.training.stall_s) if subject.kind == "sft" else 0.0
 
 
 def check_attention(subject: Subject) -> tuple[list[Finding], float]:

@@ -36,8 +36,10 @@ REQUEST_CELLS = ("base", "sft_single_turn", "sft", "grpo", "grpo_no_tcsr", "grpo
 
 
 def shown(estimate: Estimate | None) -> str:
-    """`81.2 (75.0–86.9)`, or a dash."""
-    return "–" if estimate is None else f"{estimate.value:.1f} ({estimate.low:.1f}–{estimate.high:.1f})"
+    """A share in percent as `81.2 (75.0–86.9)`, its interval within 0 to 100; or a dash."""
+    if estimate is None:
+        return "–"
+    return f"{estimate.value:.1f} ({max(0.0, estimate.low):.1f}–{min(100.0, estimate.high):.1f})"
 
 
 def result_tables(results: Results) -> list[str]:
@@ -116,13 +118,18 @@ def comparisons_table(claims: dict[str, Any]) -> str:
         for part, found in claim["beside"].items():
             *row, verdict = _compared(f"{name} {part}", found)
             rows.append([*row, f"({verdict}, decides nothing)"])
-    header = ["comparison", "difference of", "value (95 %)", "own intervals apart", "corrected p", "verdict"]
-    return table(header, rows) if rows else ""
+    header = ["comparison", "difference of", "value (95 %)", "seeds", "own intervals apart", "corrected p", "verdict"]
+    said = (
+        "A comparison is of the seeds that both of its cells have, so differences of cells with three seeds are not "
+        "those of the tables below, which show every cell with all of its own."
+    )
+    return f"{said}\n\n{table(header, rows)}" if rows else ""
 
 
 def _compared(name: str, found: dict[str, Any]) -> list[str]:
     apart = {True: "yes", False: "no"}.get(found.get("intervals_apart"), "–")
-    return [name.replace("_", " "), found["what"], _number(found), apart, _p(found), found["verdict"]]
+    seeds = str(found["seeds"])
+    return [name.replace("_", " "), found["what"], _number(found), seeds, apart, _p(found), found["verdict"]]
 
 
 def _number(found: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from safer_steer.answer_tags import form_note
 from safer_steer.dialogue import Turn
 from safer_steer.store import read_jsonl
 from safer_steer.verdict import Outcome, Unscored
@@ -33,7 +34,8 @@ async def adapted_turn(
     """
     *history, (user, answer) = [(turn.user, turn.assistant or "") for turn in done]
     images, shown = [path for paths in pictures for path in paths], [len(paths) for paths in pictures]
-    found = await tutor.step(history, images, user, answer, planned.user, shown)
+    note = form_note(done[-1].meta.get("format_problem", ""))  # as in training
+    found = await tutor.step(history, images, user, answer, planned.user, shown, note)
     meta: dict[str, Any] = {"adapted": False, "attack_strategy": None}
     text, why = planned.user, ""
     if not isinstance(found, Unscored):

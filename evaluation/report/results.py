@@ -13,12 +13,15 @@ from evaluation.config import ADAPTIVE, role_of
 from evaluation.multi_turn.adaptive import count_user_turns
 from evaluation.multi_turn.aggregate import Numbers, PassConfig, aggregate, counted, dialogue_table, turn_table
 from evaluation.multi_turn.inference import ANSWERS, REJECTS, count_ends
+from evaluation.multi_turn.inference import RECORD as INFERENCE_RECORD
 from evaluation.multi_turn.judge import MAIN_JUDGE, VERDICTS, judge_file
+from evaluation.multi_turn.judge import RECORD as JUDGE_RECORD
 from evaluation.multi_turn.moves import by_move, read_moves
 from evaluation.multi_turn.paired import paired
 from evaluation.multi_turn.survival import Curve, kaplan_meier, log_rank
 from evaluation.multi_turn.verdicts import JudgeIdentity, read_verdicts
 from safer_steer.errors import UserError
+from safer_steer.runs import is_finished
 from safer_steer.store import read_jsonl
 
 Unlike = Mapping[tuple[str, str], Collection[str]]
@@ -85,15 +88,30 @@ class ModelResult:
         return {"title": self.title} | overall | {"median_failure_turn": self.survival.median} | details
 
 
+def check_finished(folder: Path, judge: str = MAIN_JUDGE) -> None:
+    """Refuses what was stopped before its end: a turn without an answer or a verdict yet would be in no count.
+
+    Raises:
+        UserError: names the record that says so.
+    """
+    for record in (folder / INFERENCE_RECORD, folder / judge_file(JUDGE_RECORD, judge)):
+        if record.is_file() and not is_finished(record):
+            raise UserError(
+                f"{record} says that its run has not come to its end, so numbers of it would leave out what is "
+                "missing; start the same evaluation again, it continues from where it was"
+            )
+
+
 def load_result(folder: Path, name: str, title: str, passing: PassConfig, judge: str = MAIN_JUDGE) -> ModelResult:
     """Computes everything about one model from its folder.
 
     Raises:
-        UserError: the folder has no verdicts of that judge.
+        UserError: the folder has no verdicts of that judge, or not yet all of them.
     """
     path = folder / judge_file(VERDICTS, judge)
     if not path.is_file():
         raise UserError(f"model {name} has no verdicts at {path}; run inference and judging first")
+    check_finished(folder, judge)
     turns = turn_table(read_verdicts(path))
     dialogues = dialogue_table(turns, passing)
     several = _several(dialogues)

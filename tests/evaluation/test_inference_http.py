@@ -1,21 +1,24 @@
 """Inference against a real HTTP server: what enters the history, how dialogues end, what a resumed run repeats."""
 
+import asyncio
 import json
 
 import pytest
 
 from evaluation.benchmarks import most_pictures, read_benchmarks
-from evaluation.multi_turn.adaptive import count_user_turns
+from evaluation.multi_turn.adaptive import adapted_turn, count_user_turns
 from evaluation.multi_turn.inference import ANSWERS, REJECTS, count_ends, inference, turn_seed
 from evaluation.multi_turn.judge import VERDICTS, judging
 from evaluation.multi_turn.verdicts import read_verdicts
 from safer_steer import stage
+from safer_steer.answer_tags import form_note
 from safer_steer.data_block import parse_data_block
-from safer_steer.dialogue import Dialogue
+from safer_steer.dialogue import Dialogue, Turn
 from safer_steer.engine import CACHE
 from safer_steer.errors import RunAborted, UserError
 from safer_steer.row_files import BadRow
 from safer_steer.store import read_jsonl
+from safer_steer.verdict import Outcome, Unscored
 
 RATIONALES = ("harmlessness_rationale", "helpfulness_rationale")
 FILTERED = {"content": None, "finish_reason": "content_filter"}
@@ -267,6 +270,21 @@ def test_adaptive_mode_lets_the_tutor_write_the_user_turns(serve, bench, tmp_pat
     assert (record["facts"]["prompts"].keys(), record["usage"]["tutor"]["calls"]) == ({"tutor"}, 12)
     last_of_d0 = next(b for b in server.requests if not b.get("response_format") and "d0 turn 3" in last(b))
     assert texts(last_of_d0)[-1][1].startswith("[picture]d0 turn 3 after")
+
+
+def test_the_tutor_is_told_of_a_broken_form_as_in_training():
+    told = []
+
+    class Tutor:
+        async def step(self, *arguments):
+            told.append(arguments[-1])
+            return Unscored(outcome=Outcome.TRANSPORT, detail="away")
+
+    for problem in ("", "no <answer>"):
+        done = [Turn(user="u", assistant="a", meta={"format_problem": problem} if problem else {})]
+        asyncio.run(adapted_turn(Tutor(), done, [[]], Turn(user="next")))
+    assert told == ["", form_note("no <answer>")]
+    assert told[1]
 
 
 def test_a_tutor_without_a_usable_turn_leaves_the_benchmarks_own(serve, bench, tmp_path):

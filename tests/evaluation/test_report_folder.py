@@ -93,6 +93,15 @@ def test_a_model_without_verdicts_is_a_clear_error(report_config):
         Report(report_config).build()
 
 
+@pytest.mark.parametrize("record", ["infer.json", "judge.json"])
+@pytest.mark.parametrize("status", ["running", "failed"])
+def test_what_was_stopped_before_its_end_has_no_numbers(report_config, record, status):
+    """A turn without a verdict yet would be neither scored nor unscored."""
+    Path(report_config.output, "sft", record).write_text(json.dumps({"status": status}), encoding="utf-8")
+    with pytest.raises(UserError, match=rf"{record} says that its run has not come to its end.*start the same"):
+        load_result(Path(report_config.output, "sft"), "sft", "SFT", PassConfig(bootstrap_resamples=100))
+
+
 def test_pages_hold_no_model_markup_and_forbid_everything_else(report_config, hostile):
     Report(report_config).build()
     folder = Path(report_config.report.folder)

@@ -35,6 +35,14 @@ def test_nodes_are_waited_for_and_then_named(sizes, said, monkeypatch):
             local_ray.wait_for_nodes(2, 8, wait_s=-1)
 
 
+def test_too_few_cpus_for_verl_are_said_at_once(monkeypatch):
+    """It would wait for them for ever, and say nothing."""
+    monkeypatch.setattr(local_ray.ray, "cluster_resources", lambda: {"CPU": 16.0, "GPU": 8.0})
+    local_ray.check_cpus(4)
+    with pytest.raises(UserError, match=r"16 CPUs here, and verl asks for 26.*n_gpus_per_node.*num_cpus=26"):
+        local_ray.check_cpus(8)
+
+
 def test_a_run_that_names_no_cluster_starts_its_own_with_retries_and_sizes(monkeypatch):
     """What RAY_ADDRESS names is another one's: Ray would take it, and refuse the sizes."""
     monkeypatch.setenv("RAY_ADDRESS", "10.9.9.9:6379")

@@ -15,7 +15,15 @@ from training.grpo.config import load_config
 from training.grpo.plan import plan
 
 GOOD = """
+from __future__ import annotations  # with it a dataclass asks for its module by name
+
+from dataclasses import dataclass
+
 from helper import WEIGHT
+
+@dataclass
+class Own:
+    weight: float = WEIGHT
 
 def score(turn):
     assert turn.history and turn.pictures and turn.kind and turn.user

@@ -191,7 +191,11 @@ def test_only_processes_of_this_run_are_ended(tmp_path):
 
 def test_rays_folder_is_short_and_this_users_alone(tmp_path, monkeypatch):
     assert len(str(processes.ray_folder(tmp_path / ("x" * 80)))) < 60
+    for tmpdir, base in (("/localscratch/user.12345678.0", "/tmp"), ("/scratch", "/scratch")):
+        monkeypatch.setattr(tempfile, "tempdir", tmpdir)
+        assert str(processes.ray_folder(tmp_path).parent) == base
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    monkeypatch.setattr(processes, "LONGEST_TMPDIR", 1000)
     place = processes.ray_folder(tmp_path)
     (place / "left").mkdir(parents=True)
     processes.make_ray_folder(tmp_path)

@@ -24,6 +24,7 @@ from safer_steer_verl.platform.vllm_metadata import metadata_folder
 REPOSITORY = Path(__file__).resolve().parents[2]
 MARK = "SAFER_STEER_RUN"
 GRACE_S = 5.0
+LONGEST_TMPDIR = 23  # characters: of 107 for a socket, the rest are the folder of the run and Ray's own names
 QUIET_ENV = {
     "DO_NOT_TRACK": "1",
     "VLLM_NO_USAGE_STATS": "1",
@@ -82,8 +83,12 @@ def mark_of(folder: Path) -> str:
 
 
 def ray_folder(folder: Path) -> Path:
-    """Ray's private temporary folder of this run; short, since Ray puts sockets (at most 107 characters) below it."""
-    return Path(tempfile.gettempdir()) / f"ray-{os.getuid()}-{stable_hash(mark_of(folder))[:8]}"
+    """Ray's private temporary folder of this run; short, since Ray puts sockets (at most 107 characters) below it: in
+    /tmp where TMPDIR is longer than that leaves room for.
+    """
+    place = tempfile.gettempdir()
+    base = Path(place if len(place) <= LONGEST_TMPDIR else "/tmp")
+    return base / f"ray-{os.getuid()}-{stable_hash(mark_of(folder))[:8]}"
 
 
 def make_ray_folder(folder: Path) -> None:

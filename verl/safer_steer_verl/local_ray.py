@@ -55,6 +55,23 @@ def start_ray(config: DictConfig) -> None:
     if not local:
         wait_for_other_run()
         wait_for_nodes(config.trainer.nnodes, config.trainer.n_gpus_per_node)
+    elif config.trainer.device != "cpu":
+        check_cpus(config.trainer.n_gpus_per_node)
+
+
+def check_cpus(gpus: int) -> None:
+    """Whether this machine's own Ray has the CPUs that verl will ask it for; it counts what a container may use.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    needed, found = CPUS_PER_GPU * gpus + CPUS_BESIDES, int(ray.cluster_resources().get("CPU", 0))
+    if found < needed:
+        raise UserError(
+            f"Ray has {found} CPUs here, and verl asks for {needed}: {CPUS_PER_GPU} for each of the {gpus} GPU(s) of "
+            f"trainer.n_gpus_per_node and {CPUS_BESIDES} more; give the job or container more CPUs, or set "
+            f"+ray_kwargs.ray_init.num_cpus={needed} to share those that are there"
+        )
 
 
 def wait_for_other_run(wait_s: float = ENDING_S) -> None:

@@ -114,9 +114,11 @@ def _load(name: str) -> Callable[[ScoredTurn], Any]:
     module = importlib.util.module_from_spec(spec)
     if str(file.parent) not in sys.path:
         sys.path.append(str(file.parent))  # for modules next to it, as for a script
+    sys.modules[spec.name] = module  # dataclasses and pickle look a class's module up by its name
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
+        del sys.modules[spec.name]
         raise _problem(name, f"cannot be imported: {_told(error, name)}") from error
     found = getattr(module, function, None)
     if not callable(found):
