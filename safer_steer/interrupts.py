@@ -134,6 +134,16 @@ def interrupt_main(thread: int) -> None:
     return signal.pthread_kill(thread, signal.SIGTERM if handled else signal.SIGINT)
 
 
+def hold_back() -> None:
+    """Signals of this thread wait from now on; a process that is started meanwhile must let them through itself."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, (*SIGNALS, signal.SIGALRM))
+
+
+def let_through() -> None:
+    """The opposite of `hold_back`: a signal that waited is heard in this call."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*SIGNALS, signal.SIGALRM))
+
+
 def take_back(*, heard: bool) -> None:
     """After other handlers stood in: ours again; `heard` says that a signal came meanwhile, and the command ends."""
     if _watch is None:

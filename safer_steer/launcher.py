@@ -21,6 +21,7 @@ import threading
 import psutil
 
 from safer_steer.cli import exit_code
+from safer_steer.interrupts import hold_back, let_through
 
 GRACE_S = 40.0  # torchrun gives its workers 30
 LAST_WORDS_S = 2.0  # for what the command said last; others may hold its stderr open for longer
@@ -28,10 +29,16 @@ LAST_WORDS_S = 2.0  # for what the command said last; others may hold its stderr
 
 def launch(command: list[str]) -> int:
     """Runs the command to its end; stops it and all that it started when this process is interrupted."""
-    child = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE)
-    passing = threading.Thread(target=_pass_on, args=(child,), daemon=True)
-    passing.start()
+    hold_back()  # until what is started is below `try`: a signal between the two would leave it behind
     try:
+        child = subprocess.Popen(command, start_new_session=True, stderr=subprocess.PIPE, preexec_fn=let_through)
+    except BaseException:
+        let_through()
+        raise
+    passing = threading.Thread(target=_pass_on, args=(child,), daemon=True)
+    try:
+        passing.start()  # with the signals held back: they are the main thread's
+        let_through()
         code = child.wait()
         passing.join(LAST_WORDS_S)
         return code

@@ -17,7 +17,8 @@ from safer_steer.store import read_jsonl
 
 ROOT = Path(__file__).parents[2]
 SEEDS, TURNS, CONCURRENCY = 4, 4, 4
-CALLS = SEEDS * TURNS * 3  # red, blue and evaluator at each turn
+AT_A_TURN = ("rewrite", "refusal", "blue", "turn_scores")  # what the double rewrites is more than one question
+CALLS = SEEDS * TURNS * len(AT_A_TURN)
 
 
 def answers(config: DataConfig) -> int:
@@ -29,7 +30,7 @@ def answers(config: DataConfig) -> int:
 
 
 def stage_two_requests(double) -> list[str]:
-    return [json.dumps(body) for name, body in double.requests if name in ("rewrite", "blue", "turn_scores")]
+    return [json.dumps(body) for name, body in double.requests if name in AT_A_TURN]
 
 
 def wait_until_idle(double) -> None:
@@ -53,6 +54,7 @@ def test_killed_in_mid_dialogue_no_finished_call_is_paid_twice(double, make_seed
     }
     whole = make_config(sources, root=str(tmp_path / "whole"), **changes)
     run_step("stage1", whole)
+    double.requests.clear()
     run_step("stage2", whole)
     assert len(set(stage_two_requests(double))) == len(stage_two_requests(double)) == CALLS
 
@@ -75,7 +77,7 @@ def test_killed_in_mid_dialogue_no_finished_call_is_paid_twice(double, make_seed
 
     before, paid = stage_two_requests(double), answers(killed) - of_stage_one
     assert 0 < paid <= len(before) <= paid + CONCURRENCY  # only calls in flight are lost
-    assert paid > len(rows(killed)) * TURNS * 3  # some dialogue was in its middle
+    assert paid > len(rows(killed)) * TURNS * len(AT_A_TURN)  # some dialogue was in its middle
 
     double.requests.clear()
     double.delay_s = 0.0

@@ -57,8 +57,9 @@ BUSY_LAUNCHER = (
     "import sys, time\n"
     "from safer_steer import launcher\n"
     "from safer_steer.cli import exit_code\n"
-    "look = launcher._started_by\n"
+    "look, start = launcher._started_by, launcher.subprocess.Popen\n"
     "launcher._started_by = lambda child: time.sleep(1.0) or look(child)\n"
+    "launcher.subprocess.Popen = lambda *a, **k: (start(*a, **k), time.sleep({starting}))[0]\n"
     "sys.exit(exit_code(lambda: launcher.launch(sys.argv[1:])))\n"
 )
 
@@ -143,8 +144,9 @@ def test_code_that_swallows_interrupts_and_makes_noise(presses):
     check(process, f"{presses} presses")
 
 
-def test_a_launcher_and_its_processes_say_one_line_and_none_is_left():
-    """The launched command dies at once; its worker has a session of its own, as torchrun's have, and hears nothing."""
+@pytest.mark.parametrize("starting", [0.0, 2.0])
+def test_a_launcher_and_its_processes_say_one_line_and_none_is_left(starting):
+    """Also when pressed while it starts them. The command dies at once; its worker, in its own session, is deaf."""
     worker = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
     )
@@ -153,7 +155,7 @@ def test_a_launcher_and_its_processes_say_one_line_and_none_is_left():
         f"worker = subprocess.Popen([sys.executable, '-c', {worker!r}], start_new_session=True, stdout=-1)\n"
         "worker.stdout.readline(); print(worker.pid, flush=True); time.sleep(600)"
     )
-    process = start([sys.executable, "-c", BUSY_LAUNCHER, sys.executable, "-c", loud])
+    process = start([sys.executable, "-c", BUSY_LAUNCHER.format(starting=starting), sys.executable, "-c", loud])
     started = psutil.Process(int(process.stdout.readline()))
     for _ in range(2):
         os.killpg(process.pid, signal.SIGINT)

@@ -54,7 +54,8 @@ def test_any_chunking_gives_the_values_and_gradients_of_log_softmax(tokens, word
         got_gradients = gradients(got, factors, hidden, weight)
     wanted = reference(hidden, weight, labels, temperature)
     for a, b in zip((*got, *got_gradients), (*wanted, *gradients(wanted, factors, hidden, weight)), strict=True):
-        assert torch.allclose(a.double(), b.double(), rtol=1e-4, atol=2e-5 * scale)
+        largest = max(scale, float(b.detach().abs().max()))  # sums of terms as large as that cancel
+        assert torch.allclose(a.double(), b.double(), rtol=1e-4, atol=5e-5 * largest)
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,7 @@ from training.grpo.config import load_config
 from training.grpo.plan import plan
 
 GOOD = """
-from __future__ import annotations  # with it a dataclass asks for its module by name
-
-from dataclasses import dataclass
-
 from helper import WEIGHT
-
-@dataclass
-class Own:
-    weight: float = WEIGHT
 
 def score(turn):
     assert turn.history and turn.pictures and turn.kind and turn.user
@@ -56,6 +48,16 @@ def test_a_users_function_gets_the_whole_turn_and_its_number_is_the_reward(file,
     config = RewardConfig.model_validate(f"{file}:{name}")
     turn = sample_turn()
     assert asyncio.run(Reward(config)(turn)) == pytest.approx(16 + len(turn.answer) / 1000)
+
+
+def test_a_users_file_may_hold_a_dataclass(tmp_path):
+    """With postponed annotations it asks for its module by name."""
+    (tmp_path / "own.py").write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n\n"
+        "@dataclass\nclass Own:\n    weight: float = 2\n\ndef score(turn):\n    return Own().weight\n"
+    )
+    config = RewardConfig.model_validate(f"{tmp_path / 'own.py'}:score")
+    assert asyncio.run(Reward(config)(sample_turn())) == 2
 
 
 @pytest.mark.parametrize(
