@@ -64,7 +64,8 @@ def write_pages(root: Path, results: Results, claims: dict[str, Any]) -> list[Pa
             "length of their STEER-RL dialogues, with the share of flap questions that are answered after GRPO with "
             "the mean | TCSR as released | the same with alpha 0.7. The risk is the share of flap questions whose "
             "flap is marked, counted in these dialogues: more than is set for the world, since a red-team script is "
-            "kept only where the target leaks.",
+            "kept only where the target leaks. Intervals are over seeds and dialogues and are cut at 0 and 100: one "
+            "that reaches both says nothing.",
             phase_runs.runs_table(points),
         ]
     details = [

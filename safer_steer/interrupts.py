@@ -87,7 +87,7 @@ def watch() -> None:
         signal.signal(number, _watch.on_signal)
     signal.signal(signal.SIGALRM, _watch.interrupt)
     atexit.register(_ignore)  # the first to be registered is the last to be called
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    let_through()
 
 
 def run(work: Callable[[], int]) -> int:
